@@ -1,0 +1,177 @@
+"""Prompt trees: a prompt, its completions, and which of their tokens count.
+
+A tree with one completion is a demonstration, with two a preference pair, with more a ranking or a
+group of rollouts. Every objective trains on batches of trees, and nothing here says how a tree
+becomes tensor rows: that is the policy's private business.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Padding = Literal["longest", "bucket", "max_length"]
+BUCKET = 16  # "bucket" padding rounds a length up to a multiple of this
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTree:
+    """One prompt and its completions as token ids.
+
+    Args:
+        index: The tree's number in its data set: its name for sampling noise and cached log-probs.
+        id: The source row's name, for messages.
+        prompt: Token ids, at least one (a beginning-of-text token when the prompt is empty).
+        completions: Token ids of each completion, at least one token each.
+        loss_masks: For each completion, which of its tokens count; all of them when ``None``.
+        labels: One number per completion (class, rating or rank), or none.
+    """
+
+    index: int
+    id: str
+    prompt: tuple[int, ...]
+    completions: tuple[tuple[int, ...], ...]
+    loss_masks: tuple[tuple[bool, ...], ...] | None = None
+    labels: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.prompt or not all(self.completions):
+            raise ValueError(f"tree {self.id!r}: prompt and completions need a token each")
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt + completion branch."""
+        return len(self.prompt) + max((len(c) for c in self.completions), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class StepTotals:
+    """How much one optimizer step holds over all its micro-batches and ranks.
+
+    A loss is a sum divided by one of these, so that gradients do not depend on how a step is cut.
+    """
+
+    prompts: int
+    completions: int
+    tokens: int  # completion tokens under the loss mask
+
+    def __add__(self, other: "StepTotals") -> "StepTotals":
+        return StepTotals(
+            self.prompts + other.prompts,
+            self.completions + other.completions,
+            self.tokens + other.tokens,
+        )
+
+
+def totals_of(trees: Sequence[PromptTree]) -> StepTotals:
+    """Count prompts, completions and loss tokens of ``trees``."""
+    tokens = 0
+    for tree in trees:
+        for k, completion in enumerate(tree.completions):
+            tokens += sum(tree.loss_masks[k]) if tree.loss_masks else len(completion)
+    return StepTotals(len(trees), sum(len(tree.completions) for tree in trees), tokens)
+
+
+@dataclass(slots=True)
+class PromptTrees:
+    """A batch of P prompts with M completions in all, padded on the right.
+
+    Lengths, never token ids, say what is padding, so the pad token may equal any other.
+
+    Args:
+        prompt_ids: ``[P, L]`` long.
+        prompt_lengths: ``[P]`` long, each at least 1.
+        completion_ids: ``[M, T]`` long; completions of one prompt stand together, in order.
+        completion_lengths: ``[M]`` long, each at least 1.
+        loss_mask: ``[M, T]`` bool, True where a completion token counts.
+        group: ``[M]`` long, the row of each completion's prompt, non-decreasing.
+        index: ``[P]`` long, ``PromptTree.index``.
+        ids: P row names.
+        labels: ``[M]`` float or ``None``.
+        totals: What the whole optimizer step holds, this batch included.
+    """
+
+    prompt_ids: Tensor
+    prompt_lengths: Tensor
+    completion_ids: Tensor
+    completion_lengths: Tensor
+    loss_mask: Tensor
+    group: Tensor
+    index: Tensor
+    ids: list[str] = field(default_factory=list)
+    labels: Tensor | None = None
+    totals: StepTotals = StepTotals(0, 0, 0)
+
+    @property
+    def token_mask(self) -> Tensor:
+        """``[M, T]`` bool, True on every real completion token (trained on or not)."""
+        steps = torch.arange(self.completion_ids.shape[1], device=self.completion_ids.device)
+        return steps < self.completion_lengths[:, None]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "PromptTrees":
+        """The same batch on ``device`` (Lightning calls this)."""
+        moved = {
+            name: value.to(device, non_blocking=non_blocking)
+            for name in self.__slots__
+            if isinstance(value := getattr(self, name), Tensor)
+        }
+        return replace(self, **moved)
+
+
+def collate(
+    trees: Sequence[PromptTree],
+    *,
+    padding: Padding = "longest",
+    max_length: int | None = None,
+    totals: StepTotals | None = None,
+) -> PromptTrees:
+    """Pad ``trees`` to one batch.
+
+    ``longest`` pads to the longest prompt and completion here, ``bucket`` rounds both up to a
+    multiple of 16, ``max_length`` pads each to ``max_length`` (few shapes, for compilers).
+    ``totals`` defaults to the batch's own.
+    """
+    completions = [c for tree in trees for c in tree.completions]
+    masks = [
+        tree.loss_masks[k] if tree.loss_masks else (True,) * len(c)
+        for tree in trees
+        for k, c in enumerate(tree.completions)
+    ]
+    width_p = _width([len(tree.prompt) for tree in trees], padding, max_length)
+    width_c = _width([len(c) for c in completions], padding, max_length)
+    labelled = bool(trees) and trees[0].labels is not None
+    labels = [x for tree in trees for x in tree.labels or ()]
+    return PromptTrees(
+        prompt_ids=_pad([tree.prompt for tree in trees], width_p, torch.long),
+        prompt_lengths=torch.tensor([len(tree.prompt) for tree in trees]),
+        completion_ids=_pad(completions, width_c, torch.long),
+        completion_lengths=torch.tensor([len(c) for c in completions], dtype=torch.long),
+        loss_mask=_pad(masks, width_c, torch.bool),
+        group=torch.tensor(
+            [p for p, tree in enumerate(trees) for _ in tree.completions], dtype=torch.long
+        ),
+        index=torch.tensor([tree.index for tree in trees]),
+        ids=[tree.id for tree in trees],
+        labels=torch.tensor(labels) if labelled else None,
+        totals=totals or totals_of(trees),
+    )
+
+
+def _width(lengths: list[int], padding: Padding, max_length: int | None) -> int:
+    longest = max(lengths, default=0)
+    if padding == "bucket":
+        return -(-longest // BUCKET) * BUCKET
+    if padding == "max_length":
+        if max_length is None or longest > max_length:
+            raise ValueError(f"padding='max_length' needs max_length >= {longest}, got {max_length}")
+        return max_length
+    return longest
+
+
+def _pad(rows: Sequence[Sequence[int]], width: int, dtype: torch.dtype) -> Tensor:
+    out = torch.zeros(len(rows), width, dtype=dtype)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = torch.tensor(row, dtype=dtype)
+    return out
