@@ -1,0 +1,36 @@
+"""Pure tensor math: no models, no data, no files."""
+
+from alignlab.functional.kl import kl_full, kl_k1, kl_k2, kl_k3
+from alignlab.functional.logps import token_logps, token_logps_and_entropies
+from alignlab.functional.noise import permutation, uniform
+from alignlab.functional.normalise import group_normalise, leave_one_out, whiten
+from alignlab.functional.numeric import log1mexp
+from alignlab.functional.ranking import bradley_terry, kwise_ranking, plackett_luce
+from alignlab.functional.returns import gae, n_step_advantages, rewards_to_go
+from alignlab.functional.sampling import SamplingSpec, inverse_cdf
+from alignlab.functional.surrogate import clipped_surrogate, clipped_value_loss
+
+__all__ = [
+    "SamplingSpec",
+    "bradley_terry",
+    "clipped_surrogate",
+    "clipped_value_loss",
+    "gae",
+    "group_normalise",
+    "inverse_cdf",
+    "kl_full",
+    "kl_k1",
+    "kl_k2",
+    "kl_k3",
+    "kwise_ranking",
+    "leave_one_out",
+    "log1mexp",
+    "n_step_advantages",
+    "permutation",
+    "plackett_luce",
+    "rewards_to_go",
+    "token_logps",
+    "token_logps_and_entropies",
+    "uniform",
+    "whiten",
+]

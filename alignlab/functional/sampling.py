@@ -68,3 +68,25 @@ class SamplingSpec:
             dropped = torch.zeros_like(drop).scatter(-1, order, drop)
             logits = logits.masked_fill(dropped, -torch.inf)
         return logits
+
+
+def inverse_cdf(logits: Tensor, u: Tensor) -> Tensor:
+    """Tokens ``[R]`` drawn from ``softmax(logits)`` with one uniform number each.
+
+    Works in the dtype of the logits. A token of probability 0 is never drawn, however close to 1
+    ``u`` is and wherever rounding leaves the last cumulative sum.
+
+    Args:
+        logits: ``[R, V]``; ``-inf`` marks tokens that cannot be drawn.
+        u: ``[R]`` in (0, 1).
+    """
+    probs = logits.softmax(-1)
+    cumulative = probs.cumsum(-1)
+    total = cumulative[:, -1:]
+    below_total = torch.nextafter(total, torch.zeros_like(total))
+    target = torch.minimum(u[:, None].to(total.dtype) * total, below_total)
+    tokens = torch.searchsorted(cumulative, target, right=True)
+    drawable = probs.gather(-1, tokens) > 0
+    if not drawable.all():  # sums made in parallel (CUDA) need not rise monotonically
+        tokens = torch.where(drawable, tokens, probs.argmax(-1, keepdim=True))
+    return tokens.squeeze(-1)

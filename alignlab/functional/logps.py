@@ -1,0 +1,81 @@
+"""Log-probabilities of given tokens without ever holding all logits.
+
+Logits are by far the largest tensor of a language model's step. They are made ``chunk`` positions
+at a time and made again in the backward pass, so memory is ``chunk * vocabulary``.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from alignlab.errors import ConfigError
+from alignlab.functional.sampling import SamplingSpec
+
+Head = Callable[[Tensor], Tensor]
+PLAIN = SamplingSpec()
+
+
+def token_logps(
+    hidden: Tensor, head: Head, targets: Tensor, *, chunk: int, spec: SamplingSpec = PLAIN
+) -> Tensor:
+    """Log-probs in nats of ``targets`` under ``softmax(spec.apply(head(hidden)))``.
+
+    Args:
+        hidden: ``[N, H]`` hidden states at the predicting positions.
+        head: Maps ``[n, H]`` to logits ``[n, V]``; a module, so that gradients reach its weights.
+        targets: ``[N]`` long.
+        chunk: Positions whose logits exist at a time.
+        spec: The distribution that is scored; a target that it drops has log-prob ``-inf``.
+
+    Returns:
+        ``[N]`` float32, or float64 where the logits are.
+
+    Raises:
+        ConfigError: chunk below 1.
+    """
+    return _chunked(hidden, head, targets, chunk, spec, with_entropies=False)[0]
+
+
+def token_logps_and_entropies(
+    hidden: Tensor, head: Head, targets: Tensor, *, chunk: int, spec: SamplingSpec = PLAIN
+) -> tuple[Tensor, Tensor]:
+    """``token_logps`` and the entropies in nats of the same distributions, both ``[N]``."""
+    logps, entropies = _chunked(hidden, head, targets, chunk, spec, with_entropies=True)
+    return logps, entropies
+
+
+def _chunked(
+    hidden: Tensor,
+    head: Head,
+    targets: Tensor,
+    chunk: int,
+    spec: SamplingSpec,
+    with_entropies: bool,
+) -> tuple[Tensor, ...]:
+    if chunk < 1:
+        raise ConfigError(f"chunk must be at least 1 position, got {chunk}.")
+
+    def score(hidden: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        logits = spec.apply(_at_least_float32(head(hidden)))
+        logps = logits.log_softmax(-1)
+        chosen = logps.gather(-1, targets[:, None]).squeeze(-1)
+        return (chosen, _entropy(logps)) if with_entropies else (chosen,)
+
+    if len(targets) <= chunk:  # recomputing a single chunk would save nothing
+        return score(hidden, targets)
+    parts = [
+        checkpoint(score, h, t, use_reentrant=False)
+        for h, t in zip(hidden.split(chunk), targets.split(chunk), strict=True)
+    ]
+    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _entropy(logps: Tensor) -> Tensor:
+    finite = logps.masked_fill(logps == -torch.inf, 0)
+    return -(logps.exp() * finite).sum(-1)

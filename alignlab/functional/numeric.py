@@ -1,0 +1,20 @@
+"""Elementary functions that keep their digits, and their gradients, near the edges."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def log1mexp(x: Tensor) -> Tensor:
+    """``log(1 - exp(x))`` for ``x < 0``, exact from ``-1e-12`` to ``-50`` (Maechler 2012).
+
+    It is ``-inf`` at 0 and NaN above, where no logarithm exists.
+    """
+    near = x > -math.log(2)
+    # Each branch sees only arguments it is good at: the gradient of the other would be NaN.
+    return torch.where(
+        near,
+        torch.log(-torch.expm1(x.masked_fill(~near, -1))),
+        torch.log1p(-torch.exp(x.masked_fill(near, -1))),
+    )

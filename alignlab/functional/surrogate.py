@@ -1,0 +1,48 @@
+"""PPO's clipped losses per token (Schulman et al. 2017, arXiv:1707.06347).
+
+Tensors are ``[M, T]``. Losses and gradients are 0 outside the mask, whatever stands there.
+"""
+
+import torch
+from torch import Tensor
+
+
+def clipped_surrogate(
+    token_logps: Tensor,
+    old_token_logps: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    clip_epsilon: float,
+) -> Tensor:
+    """``-min(ratio * A, clip(ratio, 1 - eps, 1 + eps) * A)`` per token (Eq. 7), minimised.
+
+    ``old_token_logps`` are those of the policy that sampled, not of the reference.
+    """
+    mask = mask.bool()
+    log_ratio = token_logps.masked_fill(~mask, 0) - old_token_logps.masked_fill(~mask, 0)
+    advantages = advantages.masked_fill(~mask, 0)
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1 - clip_epsilon, 1 + clip_epsilon)
+    return -torch.minimum(ratio * advantages, clipped * advantages)
+
+
+def clipped_value_loss(
+    values: Tensor,
+    old_values: Tensor,
+    returns: Tensor,
+    mask: Tensor,
+    *,
+    value_clip_epsilon: float,
+) -> Tensor:
+    """Half the larger squared error of the value and of the value held near its old one.
+
+    As in lm-human-preferences: ``max((V - R)^2, (clip(V, V_old - eps, V_old + eps) - R)^2) / 2``.
+    An infinite ``value_clip_epsilon`` does not clip.
+    """
+    mask = mask.bool()
+    values, old_values = values.masked_fill(~mask, 0), old_values.masked_fill(~mask, 0)
+    returns = returns.masked_fill(~mask, 0)
+    moved = (values - old_values).clamp(-value_clip_epsilon, value_clip_epsilon)
+    errors = torch.maximum((values - returns).square(), (old_values + moved - returns).square())
+    return errors / 2
