@@ -1,0 +1,277 @@
+"""The fast sampler: shared prompts, a cache written in place, finished rows dropped.
+
+Every token is a pure function of the model and of (seed, rollout, prompt, sample, position): batch
+size, row order, dropped rows and whatever ran before do not enter. Greedy and sampled completions
+agree with Hugging Face ``generate`` (``alignlab.rollouts.hf`` is that check).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from alignlab.data.trees import PromptTree
+from alignlab.errors import ConfigError
+from alignlab.functional.noise import uniform
+from alignlab.functional.sampling import SamplingSpec, inverse_cdf
+from alignlab.rollouts.cache import make_cache
+from alignlab.rollouts.samples import Samples
+
+COMPACT_SHARE = 0.125  # finished rows are dropped once this share of a batch is finished
+
+
+class LanguageModel(Protocol):
+    """What the sampler asks of a policy."""
+
+    model: Any
+    tokenizer: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The transformer without its head."""
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits ``[N, V]`` of hidden states ``[N, H]``, float32 or finer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How completions are sampled; the arguments of ``sample`` that every row shares."""
+
+    max_new_tokens: int
+    spec: SamplingSpec
+    seed: int
+    rollout: int
+    stop_ids: tuple[int, ...]
+
+
+def sample(
+    policy: LanguageModel,
+    prompts: Sequence[PromptTree],
+    *,
+    samples: int,
+    max_new_tokens: int,
+    spec: SamplingSpec,
+    seed: int,
+    stop_ids: Sequence[int],
+    rollout: int = 0,
+    batch_size: int = 256,
+) -> Samples:
+    """Complete each prompt ``samples`` times.
+
+    Args:
+        policy: The model to sample from; in eval mode while sampling, as before afterwards.
+        prompts: Trees whose prompts are completed; completions that they have are left out. Their
+            ``index`` names their noise, so each must have its own.
+        samples: Completions per prompt.
+        max_new_tokens: Tokens of a completion that no stop token ends.
+        spec: Temperature, top-k and top-p; temperature 0 is greedy.
+        seed: With ``rollout``, ``PromptTree.index``, the completion's number and the token's
+            position it determines each token's noise.
+        stop_ids: Tokens that end a completion and are its last token, usually the end-of-text
+            token. Empty: nothing stops, end-of-text is a token like any other, and every
+            completion has ``max_new_tokens`` tokens.
+        rollout: Number of the rollout phase: another number is fresh noise.
+        batch_size: Completions sampled side by side; a matter of speed and memory only.
+
+    Raises:
+        ConfigError: A count below 1, two prompts of one index, or prompt and completion longer
+            than the model's context.
+    """
+    settings = Settings(max_new_tokens, spec, seed, rollout, tuple(stop_ids))
+    _check(policy.model.config, prompts, samples, batch_size, settings)
+    # Prompts of similar length stand together, so that few columns are padding.
+    order = sorted(range(len(prompts)), key=lambda p: len(prompts[p].prompt))
+    rows = [(p, k) for p in order for k in range(samples)]
+    drawn: dict[tuple[int, int], Completion] = {}
+    with _evaluating(policy.model), torch.no_grad():
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            drawn.update(zip(batch, _complete(policy, prompts, batch, settings), strict=True))
+    return _collect(prompts, samples, drawn)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled completion: token ids, their log-probs, and whether it was stopped."""
+
+    ids: tuple[int, ...]
+    logps: Tensor
+    finished: bool
+
+
+def _check(
+    config: Any, prompts: Sequence[PromptTree], samples: int, batch_size: int, settings: Settings
+) -> None:
+    new = settings.max_new_tokens
+    counts = {"samples": samples, "max_new_tokens": new, "batch_size": batch_size}
+    for name, value in counts.items():
+        if value < 1:
+            raise ConfigError(f"sampling needs {name} >= 1, got {value}.")
+    seen: dict[int, str] = {}
+    for tree in prompts:
+        if tree.index in seen:
+            raise ConfigError(
+                f"prompts {seen[tree.index]!r} and {tree.id!r} both have index {tree.index}, so "
+                "they would get the same noise. Number them apart, or raise samples."
+            )
+        seen[tree.index] = tree.id
+    longest = max(prompts, key=lambda tree: len(tree.prompt), default=None)
+    context = getattr(config, "max_position_embeddings", None)
+    if longest and context and len(longest.prompt) + new > context:
+        raise ConfigError(
+            f"prompt {longest.id!r} has {len(longest.prompt)} tokens; with max_new_tokens={new} it "
+            f"exceeds the model's context of {context}. Shorten prompts or lower max_new_tokens."
+        )
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside, each module's own mode restored after.
+
+    In train mode dropout is active, and gradient checkpointing silently drops the cache.
+    """
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _complete(
+    policy: LanguageModel,
+    prompts: Sequence[PromptTree],
+    batch: Sequence[tuple[int, int]],
+    settings: Settings,
+) -> list[Completion]:
+    """Sample the batch's (prompt, completion number) rows together."""
+    device = policy.device
+    shared = list(dict.fromkeys(p for p, _ in batch))
+    place = {p: i for i, p in enumerate(shared)}
+    state = _prefill(policy, [prompts[p].prompt for p in shared], settings.max_new_tokens)
+    state.select(torch.tensor([place[p] for p, _ in batch], device=device))
+    index = torch.tensor([prompts[p].index for p, _ in batch], device=device)
+    number = torch.tensor([k for _, k in batch], device=device)
+    stops = torch.tensor(settings.stop_ids, dtype=torch.long, device=device)
+
+    ids = torch.zeros(len(batch), settings.max_new_tokens, dtype=torch.long, device=device)
+    logps = torch.zeros(ids.shape, dtype=state.logits.dtype, device=device)
+    lengths = torch.full((len(batch),), settings.max_new_tokens, device=device)
+    finished = torch.zeros(len(batch), dtype=torch.bool, device=device)
+    alive = torch.arange(len(batch), device=device)  # which rows the state still holds
+    for t in range(settings.max_new_tokens):
+        noise = uniform(settings.seed, settings.rollout, index[alive], number[alive], t)
+        token, logp = draw(state.logits, settings.spec, noise)
+        ids[alive, t], logps[alive, t] = token, logp
+        if len(stops):
+            stopped = torch.isin(token, stops) & ~finished[alive]
+            lengths[alive[stopped]] = t + 1
+            finished[alive[stopped]] = True
+            done = finished[alive]
+            share = float(done.double().mean())
+            if share == 1:
+                break
+            if share >= COMPACT_SHARE:
+                keep = (~done).nonzero()[:, 0]
+                state.select(keep)
+                alive, token = alive[keep], token[keep]
+        if t + 1 < settings.max_new_tokens:
+            state.step(policy, token)
+    return _completions(ids.cpu(), logps.cpu(), lengths.tolist(), finished.tolist())
+
+
+@dataclass(slots=True)
+class State:
+    """Where the rows of a batch stand: cache, what may be seen of it, and next-token logits."""
+
+    cache: Any
+    seen: Tensor | None  # [R, columns] long, 0 on padding; None when no prompt is padded
+    column: int  # columns written so far
+    position: Tensor  # [R] long, position of the next token
+    logits: Tensor  # [R, V]
+
+    def select(self, rows: Tensor) -> None:
+        """Keep, or repeat, these rows."""
+        self.cache.batch_select_indices(rows)
+        self.seen = None if self.seen is None else self.seen[rows]
+        self.position, self.logits = self.position[rows], self.logits[rows]
+
+    def step(self, policy: LanguageModel, token: Tensor) -> None:
+        """Read one token per row."""
+        self.column += 1
+        hidden = policy.backbone(
+            input_ids=token[:, None],
+            position_ids=self.position[:, None],
+            attention_mask=None if self.seen is None else self.seen[:, : self.column],
+            past_key_values=self.cache,
+            use_cache=True,
+        )[0]
+        self.position = self.position + 1
+        self.logits = policy.head(hidden[:, -1])
+
+
+def _prefill(policy: LanguageModel, prompts: Sequence[tuple[int, ...]], new: int) -> State:
+    """Read the prompts, padded on the left so that all end in one column."""
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    width = int(lengths.max())
+    ids = torch.tensor([(0,) * (width - len(prompt)) + tuple(prompt) for prompt in prompts])
+    column = torch.arange(width + new)
+    seen = (column >= (width - lengths)[:, None]).long()
+    # Learned positions count from the first real token, whatever padding stands before it.
+    position = (column[:width] - (width - lengths)[:, None]).clamp(min=0)
+    device = policy.device
+    ragged = bool((lengths < width).any())
+    cache = make_cache(policy.model.config, width + new)
+    hidden = policy.backbone(
+        input_ids=ids.to(device),
+        position_ids=position.to(device),
+        attention_mask=seen[:, :width].to(device) if ragged else None,
+        past_key_values=cache,
+        use_cache=True,
+    )[0]
+    logits = policy.head(hidden[:, -1])
+    return State(cache, seen.to(device) if ragged else None, width, lengths.to(device), logits)
+
+
+def draw(logits: Tensor, spec: SamplingSpec, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """One token per row of ``logits`` ``[R, V]`` and its log-prob under ``spec``, both ``[R]``.
+
+    Inverse-CDF sampling: the token at which the cumulative probability passes ``noise`` ``[R]``,
+    uniform in (0, 1). Greedy takes the most likely token (the first of equals).
+    """
+    logits = spec.apply(logits)
+    token = logits.argmax(-1) if spec.greedy else inverse_cdf(logits, noise)
+    return token, logits.gather(-1, token[:, None])[:, 0] - logits.logsumexp(-1)
+
+
+def _completions(
+    ids: Tensor, logps: Tensor, lengths: Sequence[int], finished: Sequence[bool]
+) -> list[Completion]:
+    rows = ids.tolist()
+    return [
+        Completion(tuple(rows[r][:n]), logps[r, :n].clone(), finished[r])
+        for r, n in enumerate(lengths)
+    ]
+
+
+def _collect(
+    prompts: Sequence[PromptTree], samples: int, drawn: dict[tuple[int, int], Completion]
+) -> Samples:
+    each = [[drawn[p, k] for k in range(samples)] for p in range(len(prompts))]
+    return Samples(
+        trees=[
+            replace(tree, completions=tuple(c.ids for c in own), loss_masks=None, labels=None)
+            for tree, own in zip(prompts, each, strict=True)
+        ],
+        token_logps=[[c.logps for c in own] for own in each],
+        finished=[[c.finished for c in own] for own in each],
+    )
