@@ -1,0 +1,22 @@
+"""Language models over prompt trees: policies, references, reward models and value functions."""
+
+from alignlab.models.loading import Lora
+from alignlab.models.policy import Policy, Scores
+from alignlab.models.reference import (
+    AdapterOffReference,
+    CachedReference,
+    FrozenReference,
+    Reference,
+)
+from alignlab.models.score import ScoreModel
+
+__all__ = [
+    "AdapterOffReference",
+    "CachedReference",
+    "FrozenReference",
+    "Lora",
+    "Policy",
+    "Reference",
+    "ScoreModel",
+    "Scores",
+]

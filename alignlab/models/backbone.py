@@ -1,0 +1,133 @@
+"""The one way prompt trees go through a transformer, and the check that it is the right one."""
+
+import torch
+from torch import Tensor, nn
+
+from alignlab.data.trees import PromptTree, PromptTrees, collate
+from alignlab.models.layouts import DENSE_COST, Layout, Rows, flat_rows, plan, tree_rows
+
+MAX_TREE_COLUMNS = 4096
+
+
+class TreeBackbone(nn.Module):
+    """Base of every model that reads prompt trees: it turns trees into hidden states.
+
+    Subclasses set ``self.model`` (a Hugging Face model) and call ``hidden_states``.
+    """
+
+    model: nn.Module
+    layout: Layout
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The transformer without its head (adapters, if any, live inside it)."""
+        model = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+        return model.base_model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.model.parameters()).device
+
+    def hidden_states(self, trees: PromptTrees, select: Tensor, *, after: bool) -> Tensor:
+        """Last hidden states ``[N, H]`` at the N True cells of ``select`` ``[M, T]``, row by row.
+
+        ``after`` False gives the state that predicts completion token t (before it is read),
+        True the state once it has been read.
+        """
+        rows = self._rows(trees, keep_last=after)
+        out = self.backbone(
+            input_ids=rows.input_ids,
+            position_ids=rows.position_ids,
+            attention_mask=rows.attention_mask,
+            use_cache=False,  # a cache would let packed completions see each other
+        )[0]
+        m, _ = (cells := select.nonzero()).unbind(1)
+        column = rows.columns(select.shape[1], after=after)[cells[:, 0], cells[:, 1]]
+        return out[rows.row[m], column]
+
+    def _rows(self, trees: PromptTrees, *, keep_last: bool) -> Rows:
+        per_row = 1
+        if self.layout != "flat":
+            dtype = next(self.model.parameters()).dtype
+            if self.layout == "tree":
+                per_row = int(torch.bincount(trees.group).max())
+            else:
+                per_row = plan(
+                    trees,
+                    width=self.model.config.hidden_size,
+                    dense_cost=DENSE_COST,
+                    max_tokens=MAX_TREE_COLUMNS,
+                )
+            if per_row > 1:
+                if torch.is_autocast_enabled(trees.prompt_ids.device.type):
+                    dtype = torch.get_autocast_dtype(trees.prompt_ids.device.type)
+                return tree_rows(trees, per_row, dtype)
+        return flat_rows(trees, keep_last=keep_last)
+
+    @torch.no_grad()
+    def settle_layout(self) -> str:
+        """Keep the tree layout only if it gives what the flat one gives; return what was found.
+
+        Compares hidden states on random ragged trees. Models that look at a window of tokens, or
+        at where a token stands in its row, see something else in a tree row: they stay flat.
+        """
+        if self.layout == "flat":
+            return "flat: asked for"
+        if reason := _needs_flat(self.model.config):
+            self.layout = "flat"
+            return f"flat: {reason}"
+        wanted, was_training = self.layout, self.training
+        self.eval()
+        trees = probe_trees(self.model.config.vocab_size).to(self.device)
+        found: list[Tensor] = []
+        error = float("inf")
+        try:
+            for layout in ("flat", "tree"):
+                self.layout = layout  # type: ignore[assignment]
+                found.append(self.hidden_states(trees, trees.token_mask, after=False).double())
+            error = float((found[0] - found[1]).abs().max() / found[0].abs().max())
+            reason = f"tree rows differ by {error:.1e} of the largest state"
+        except (RuntimeError, ValueError, TypeError) as problem:
+            reason = f"tree rows raise {type(problem).__name__}: {problem}"
+        finally:
+            self.train(was_training)
+        tolerance = 1e-9 if found and _dtype(self) == torch.float64 else _tolerance(_dtype(self))
+        if error > tolerance:
+            self.layout = "flat"
+            return f"flat: {reason}"
+        self.layout = wanted
+        return f"{wanted}: tree rows agree with flat ones to {error:.1e}"
+
+
+def probe_trees(vocabulary: int) -> PromptTrees:
+    """Ragged random trees, a one-token prompt and one-token completions among them."""
+    generator = torch.Generator().manual_seed(0)
+
+    def ids(n: int) -> tuple[int, ...]:
+        return tuple(torch.randint(vocabulary, (n,), generator=generator).tolist())
+
+    shapes = [(1, (1, 3, 2)), (7, (9, 1)), (4, (5,)), (3, (2, 6, 11))]
+    return collate(
+        [
+            PromptTree(i, f"probe {i}", ids(p), tuple(ids(n) for n in completions))
+            for i, (p, completions) in enumerate(shapes)
+        ]
+    )
+
+
+def _dtype(module: TreeBackbone) -> torch.dtype:
+    return next(module.model.parameters()).dtype
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    return 1e-5 if dtype == torch.float32 else 3e-2
+
+
+def _needs_flat(config: object) -> str | None:
+    """Why a model cannot take tree rows however they are probed, or ``None``."""
+    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
+        return "attention looks at a sliding window"
+    if getattr(config, "attention_chunk_size", None):
+        return "attention is chunked"
+    return None

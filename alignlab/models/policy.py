@@ -1,0 +1,233 @@
+"""The policy: a causal language model that scores and is trained on prompt trees."""
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from alignlab.data.trees import PromptTrees
+from alignlab.errors import ConfigError
+from alignlab.functional import token_logps, token_logps_and_entropies
+from alignlab.functional.sampling import SamplingSpec
+from alignlab.models.backbone import TreeBackbone, probe_trees
+from alignlab.models.layouts import Layout
+from alignlab.models.loading import DTypeName, Lora, add_lora, build_model, load_model, quiet
+from alignlab.models.loading import load_tokenizer as load_tokenizer_from
+
+log = logging.getLogger(__name__)
+HeadDType = Literal["float32", "bfloat16", "float64"]
+PLAIN = SamplingSpec()
+
+
+@dataclass(slots=True)
+class Scores:
+    """What a policy says of a batch of M completions, the longest of T tokens.
+
+    Args:
+        token_logps: ``[M, T]`` float32 (float64 for a float64 model), nats; 0 where ``mask`` is
+            False.
+        mask: ``[M, T]`` bool, the tokens that count.
+        logps: ``[M]``, sums of ``token_logps``.
+        lengths: ``[M]`` long, tokens that count.
+        group: ``[M]`` long, the row of each completion's prompt.
+        entropies: ``[M, T]`` nats, on request.
+        hidden: ``[M, T, H]`` states before each counted token, on request.
+    """
+
+    token_logps: Tensor
+    mask: Tensor
+    logps: Tensor
+    lengths: Tensor
+    group: Tensor
+    entropies: Tensor | None = None
+    hidden: Tensor | None = None
+
+
+class Policy(TreeBackbone):
+    """A causal language model over prompt trees.
+
+    Args:
+        source: Hub id or local folder of a pretrained model. Leave out to train from scratch.
+        config: For a model from scratch: ``model_type`` and the architecture's sizes. The
+            vocabulary size is the tokenizer's.
+        tokenizer: Hub id or folder of the tokenizer; the model's own when left out.
+        seed: Initial weights of a model from scratch are a function of it.
+        dtype: Precision of the weights.
+        dropout: Overrides every dropout in the model; ``None`` keeps the model's own.
+        lora: Train low-rank adapters instead of the weights.
+        layout: How trees become rows: ``flat``, ``tree``, or ``auto`` to plan by cost. Tree rows
+            are used only if a check at load finds them equal to flat ones.
+        head_dtype: Precision of the logits' matmul. Log-probs are float32 or finer.
+        chunk: Positions whose logits are held at once.
+
+    Raises:
+        ConfigError: Neither or both of ``source`` and ``config``; nothing usable there.
+    """
+
+    def __init__(
+        self,
+        source: str | None = None,
+        config: dict[str, Any] | None = None,
+        tokenizer: str | None = None,
+        seed: int = 0,
+        dtype: DTypeName = "float32",
+        dropout: float | None = 0.0,
+        lora: Lora | None = None,
+        layout: Layout = "auto",
+        head_dtype: HeadDType = "float32",
+        chunk: int = 4096,
+    ) -> None:
+        super().__init__()
+        if (source is None) == (config is None):
+            raise ConfigError(
+                "a policy comes from a source or from a config: set exactly one of "
+                f"policy.init_args.source (got {source!r}) and policy.init_args.config."
+            )
+        name = tokenizer or source
+        if name is None:
+            raise ConfigError("a policy from a config needs policy.init_args.tokenizer.")
+        self.tokenizer = load_tokenizer_from(name)
+        self.model = self._make_model(source, config, seed, dtype, dropout)
+        if lora is not None:
+            self.model = add_lora(self.model, lora)
+        self.head_dtype = torch.float64 if dtype == "float64" else getattr(torch, head_dtype)
+        self.chunk = chunk
+        self.layout = layout
+        self.layout_report = self.settle_layout()
+        self._check_head()
+        log.debug("policy layout: %s", self.layout_report)
+
+    def _make_model(
+        self,
+        source: str | None,
+        config: dict[str, Any] | None,
+        seed: int,
+        dtype: DTypeName,
+        dropout: float | None,
+    ) -> Any:
+        if source is not None:
+            return load_model(AutoModelForCausalLM, source, dtype=dtype, dropout=dropout)
+        assert config is not None
+        tok = self.tokenizer
+        special = {
+            "vocab_size": len(tok),
+            "bos_token_id": tok.bos_token_id,
+            "eos_token_id": tok.eos_token_id,
+            "pad_token_id": tok.pad_token_id,
+        }
+        return build_model(
+            AutoModelForCausalLM, special | config, seed=seed, dtype=dtype, dropout=dropout
+        )
+
+    def forward(
+        self, trees: PromptTrees, want: Collection[str] = (), spec: SamplingSpec = PLAIN
+    ) -> Scores:
+        """Log-probs of the completion tokens that count, under ``spec``.
+
+        Args:
+            trees: M completions of P prompts.
+            want: Any of ``entropies`` and ``hidden``.
+            spec: The distribution that was sampled from, so that rollout and scoring agree.
+        """
+        mask = trees.loss_mask
+        hidden = self.hidden_states(trees, mask, after=False)
+        targets = trees.completion_ids[mask]
+        entropies = None
+        if "entropies" in want:
+            logps, entropies = token_logps_and_entropies(
+                hidden, self.head, targets, chunk=self.chunk, spec=spec
+            )
+        else:
+            logps = token_logps(hidden, self.head, targets, chunk=self.chunk, spec=spec)
+        spread = torch.zeros(mask.shape, dtype=logps.dtype, device=logps.device)
+        out = spread.masked_scatter(mask, logps)
+        return Scores(
+            token_logps=out,
+            mask=mask,
+            logps=out.sum(1),
+            lengths=mask.sum(1),
+            group=trees.group,
+            entropies=None if entropies is None else spread.masked_scatter(mask, entropies),
+            hidden=self._spread(hidden, mask) if "hidden" in want else None,
+        )
+
+    def log_softmax_at(self, trees: PromptTrees, spec: SamplingSpec = PLAIN) -> Tensor:
+        """``[N, V]`` log-probs of every next token at the N tokens that count, row by row."""
+        hidden = self.hidden_states(trees, trees.loss_mask, after=False)
+        return spec.apply(self.head(hidden)).log_softmax(-1)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits ``[N, V]`` of hidden states ``[N, H]``: float32 or finer, as the model means them.
+
+        Autocast is off here: log-probs from bf16 logits lose differences of whole nats.
+        """
+        module = self.model.get_output_embeddings()
+        with torch.autocast(hidden.device.type, enabled=False):
+            if isinstance(module, nn.Linear) and module.weight.is_floating_point():
+                bias = None if module.bias is None else module.bias.to(self.head_dtype)
+                logits = F.linear(
+                    hidden.to(self.head_dtype), module.weight.to(self.head_dtype), bias
+                )
+            else:
+                logits = module(hidden)
+            if logits.dtype != torch.float64:
+                logits = logits.float()
+            return self._post_process(logits)
+
+    def _post_process(self, logits: Tensor) -> Tensor:
+        """What some architectures do to the head's output (Cohere, Granite, Gemma 2)."""
+        config = self.model.config
+        if (scale := getattr(config, "logit_scale", None)) is not None:
+            logits = logits * scale
+        if (divisor := getattr(config, "logits_scaling", None)) is not None:
+            logits = logits / divisor
+        if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+    @torch.no_grad()
+    def _check_head(self) -> None:
+        """Compare backbone and head with the logits of the model's own forward.
+
+        Raises:
+            ConfigError: They do not: this architecture does something else on the way.
+        """
+        trees = probe_trees(self.model.config.vocab_size).to(self.device)
+        was_training = self.training
+        self.eval()
+        ours = self.head(self.hidden_states(trees, trees.token_mask, after=False))
+        theirs = []
+        for m, p in enumerate(trees.group.tolist()):
+            n, k = int(trees.prompt_lengths[p]), int(trees.completion_lengths[m])
+            ids = torch.cat([trees.prompt_ids[p, :n], trees.completion_ids[m, :k]])
+            theirs.append(self.model(ids[None], use_cache=False).logits[0, n - 1 : -1])
+        self.train(was_training)
+        wanted = torch.cat(theirs).to(ours.dtype)
+        error = float((ours - wanted).abs().max() / wanted.abs().max().clamp(min=1e-6))
+        if error > (1e-4 if self.model.dtype in (torch.float32, torch.float64) else 5e-2):
+            raise ConfigError(
+                f"{type(self.model).__name__}: logits from its backbone and head differ by "
+                f"{error:.1e} (relative) from its own forward. This architecture is not supported."
+            )
+
+    @staticmethod
+    def _spread(hidden: Tensor, mask: Tensor) -> Tensor:
+        out = hidden.new_zeros(*mask.shape, hidden.shape[-1])
+        return out.masked_scatter(mask[..., None], hidden)
+
+    @classmethod
+    def load(cls, path: str | Path, **settings: Any) -> Self:
+        """The policy saved in folder ``path`` (``settings`` as in the constructor)."""
+        return cls(source=str(path), **settings)
+
+    def save(self, path: str | Path) -> None:
+        """Write a Hugging Face folder: safetensors, config, tokenizer, chat template."""
+        quiet()
+        self.model.save_pretrained(path)
+        self.tokenizer.save_pretrained(path)

@@ -1,0 +1,173 @@
+"""The reference: the frozen language model that a policy is regularised to, in three ways.
+
+A frozen copy costs memory, an adapter switched off costs nothing, cached log-probs cost one pass
+over the data and save every later one.
+"""
+
+import copy
+import hashlib
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from alignlab.data.trees import PromptTree, PromptTrees, collate
+from alignlab.errors import ConfigError
+from alignlab.functional.sampling import SamplingSpec
+from alignlab.models.loading import freeze
+from alignlab.models.policy import PLAIN, Policy
+
+log = logging.getLogger(__name__)
+
+
+class Reference(Protocol):
+    """Gives token log-probs ``[M, T]`` of completions, without gradients."""
+
+    def token_logps(self, trees: PromptTrees, spec: SamplingSpec = PLAIN) -> Tensor:
+        """Log-probs in nats, 0 where a token does not count."""
+        ...
+
+
+class FrozenReference(nn.Module):
+    """A copy of the policy as it is now (or of the model at ``source``), never trained.
+
+    Args:
+        policy: Copied when no ``source`` is given.
+        source: Folder or hub id of another reference with the same tokenizer.
+    """
+
+    def __init__(self, policy: Policy, source: str | None = None) -> None:
+        super().__init__()
+        model = copy.deepcopy(policy) if source is None else Policy.load(source)
+        self.policy = freeze(model)
+
+    @torch.no_grad()
+    def token_logps(self, trees: PromptTrees, spec: SamplingSpec = PLAIN) -> Tensor:
+        """See ``Reference``."""
+        return self.policy(trees, spec=spec).token_logps
+
+
+class AdapterOffReference(nn.Module):
+    """The policy's own frozen weights, with its low-rank adapters switched off.
+
+    Args:
+        policy: A policy with LoRA; not owned, so that its weights are saved once.
+
+    Raises:
+        ConfigError: The policy has no adapters: reference and policy would be the same model.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__()
+        if not hasattr(policy.model, "disable_adapter"):
+            raise ConfigError("reference adapter_off needs a policy with lora; use frozen instead.")
+        self._policy = [policy]  # in a list, so that it is not registered as a submodule
+
+    @torch.no_grad()
+    def token_logps(self, trees: PromptTrees, spec: SamplingSpec = PLAIN) -> Tensor:
+        """See ``Reference``."""
+        policy = self._policy[0]
+        with policy.model.disable_adapter():
+            return policy(trees, spec=spec).token_logps
+
+
+class CachedReference(nn.Module):
+    """Log-probs of a whole data set, computed once in float32 and kept on disk.
+
+    The file's name is a hash of the reference's weights and of the tokenised data, so a changed
+    model, tokenizer or data set misses. Eight trees are recomputed at load.
+
+    Args:
+        reference: Computes the log-probs; may be dropped from memory afterwards.
+        trees: The data set, training and validation together.
+        folder: Where the file is kept; shared by all runs of the same data.
+        batch_size: Trees per forward while filling the cache.
+    """
+
+    table: Tensor
+    offset: Tensor
+
+    def __init__(
+        self, reference: Policy, trees: Iterable[PromptTree], folder: Path, batch_size: int = 64
+    ) -> None:
+        super().__init__()
+        rows = sorted(trees, key=lambda tree: tree.index)
+        path = folder / f"{fingerprint(reference, rows)}.safetensors"
+        if not path.exists():
+            log.info("computing reference log-probs of %d trees", len(rows))
+            _write_cache(reference, rows, path, batch_size)
+        saved = load_file(path)
+        self.register_buffer("table", saved["logps"], persistent=False)
+        self.register_buffer("offset", saved["offset"], persistent=False)
+        self._verify(reference, rows[:: max(1, len(rows) // 8)][:8])
+
+    def token_logps(self, trees: PromptTrees, spec: SamplingSpec = PLAIN) -> Tensor:
+        """See ``Reference``; looks the trees up by their index.
+
+        Raises:
+            ConfigError: A ``spec`` other than the model's own distribution.
+        """
+        if not spec.plain:
+            raise ConfigError(
+                "cached reference log-probs are those of the model's own distribution"
+            )
+        out = torch.zeros(trees.loss_mask.shape, dtype=self.table.dtype, device=self.table.device)
+        begin = self.offset[trees.index[trees.group]]
+        first = torch.ones_like(trees.group, dtype=torch.bool)
+        first[1:] = trees.group[1:] != trees.group[:-1]
+        counts = trees.loss_mask.sum(1)
+        before = counts.cumsum(0) - counts  # tokens of the batch before completion m
+        start_of_tree = before[first][trees.group]
+        where = begin + before - start_of_tree
+        within = trees.loss_mask.cumsum(1) - 1
+        cells = (where[:, None] + within)[trees.loss_mask]
+        return out.masked_scatter(trees.loss_mask, self.table[cells])
+
+    def _verify(self, reference: Policy, rows: list[PromptTree]) -> None:
+        batch = collate(rows).to(reference.device)
+        with torch.no_grad():
+            fresh = reference(batch).token_logps
+        error = float((fresh - self.token_logps(batch.to(self.table.device)).to(fresh)).abs().max())
+        if error > 1e-3:
+            raise ConfigError(
+                f"cached reference log-probs are off by {error:.1e} nats a token; delete the cache."
+            )
+
+
+@torch.no_grad()
+def _write_cache(reference: Policy, rows: list[PromptTree], path: Path, batch_size: int) -> None:
+    reference.eval()
+    by_length = sorted(rows, key=lambda tree: tree.longest)
+    found: dict[int, Tensor] = {}
+    for i in range(0, len(by_length), batch_size):
+        part = by_length[i : i + batch_size]
+        batch = collate(part).to(reference.device)
+        logps = reference(batch).token_logps.cpu()
+        for p, tree in enumerate(part):
+            mine = batch.group.cpu() == p
+            found[tree.index] = logps[mine][batch.loss_mask.cpu()[mine]]
+    offset = torch.zeros(max(found, default=-1) + 1, dtype=torch.long)
+    position = 0
+    for tree in rows:
+        offset[tree.index] = position
+        position += len(found[tree.index])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(f".{id(found)}.tmp")
+    save_file({"logps": torch.cat([found[tree.index] for tree in rows]), "offset": offset}, scratch)
+    scratch.replace(path)
+
+
+def fingerprint(reference: Policy, rows: list[PromptTree]) -> str:
+    """A hash of the reference's weights, its precision and the tokenised rows."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(reference.model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(str(weight.dtype).encode())
+        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    for tree in rows:
+        digest.update(repr((tree.index, tree.prompt, tree.completions, tree.loss_masks)).encode())
+    return digest.hexdigest()[:32]

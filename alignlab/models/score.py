@@ -1,0 +1,144 @@
+"""A transformer with a scalar head: the reward model, the value function, the classifier."""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification
+
+from alignlab.data.trees import PromptTrees
+from alignlab.errors import ConfigError
+from alignlab.models.backbone import TreeBackbone
+from alignlab.models.layouts import Layout
+from alignlab.models.loading import DTypeName, load_model, quiet
+from alignlab.models.loading import load_tokenizer as load_tokenizer_from
+
+
+class ScoreModel(TreeBackbone):
+    """Numbers read off a transformer's states along a prompt tree.
+
+    Read at the last real token of each completion it is a reward model or a classifier, read
+    before each token a value function. On disk it is a Hugging Face sequence-classification
+    folder, so any library can load it.
+
+    Args:
+        source: Hub id or folder of a causal LM (a fresh head is put on it) or of a trained scorer.
+        outputs: Numbers per state: 1 for a reward or a value, the classes for a classifier.
+        seed: A fresh head is a function of it.
+        fresh_head: Start the head anew even if the folder has one. ``None`` does so only when
+            the folder is a language model's.
+        head_init: ``normal`` draws a fresh head from N(0, 1 / (H + 1)) (Stiennon et al. 2020,
+            arXiv:2009.01325, App. B.1); ``zero`` starts every score at 0.
+        dtype: Precision of the weights. Scores are float32 or finer.
+        dropout: Overrides every dropout; ``None`` keeps the model's own.
+        layout: As in ``Policy``.
+
+    Raises:
+        ConfigError: Nothing usable at ``source``.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        outputs: int = 1,
+        seed: int = 0,
+        fresh_head: bool | None = None,
+        head_init: Literal["normal", "zero"] = "normal",
+        dtype: DTypeName = "float32",
+        dropout: float | None = 0.0,
+        layout: Layout = "auto",
+    ) -> None:
+        super().__init__()
+        if outputs < 1:
+            raise ConfigError(f"ScoreModel needs outputs >= 1, got {outputs}.")
+        self.tokenizer = load_tokenizer_from(source)
+        with torch.random.fork_rng(devices=[]):  # the loader draws a head of its own
+            self.model = load_model(
+                AutoModelForSequenceClassification,
+                source,
+                dtype=dtype,
+                dropout=dropout,
+                num_labels=outputs,
+            )
+        if self.model.config.pad_token_id is None:
+            self.model.config.pad_token_id = self.tokenizer.pad_token_id
+        if fresh_head is None:
+            fresh_head = not _is_scorer(source)
+        if fresh_head:
+            self._reset_head(head_init, seed)
+        self.layout = layout
+        self.layout_report = self.settle_layout()
+
+    @property
+    def head(self) -> torch.nn.Linear:
+        """The linear layer behind the last hidden state."""
+        return self.model.score
+
+    @property
+    def shift(self) -> float:
+        """Subtracted from every score; set after training so that a chosen mean is 0."""
+        return float(getattr(self.model.config, "score_shift", 0.0))
+
+    @shift.setter
+    def shift(self, value: float) -> None:
+        self.model.config.score_shift = float(value)
+
+    def forward(self, trees: PromptTrees, read: Literal["end", "before"] = "end") -> Tensor:
+        """Scores after the last real token of each completion, or before each real token.
+
+        Returns:
+            ``read="end"``: ``[M]`` (``[M, outputs]`` with more than one).
+            ``read="before"``: ``[M, T]``, 0 beyond a completion's end.
+        """
+        real = trees.token_mask
+        if read == "end":
+            last = torch.zeros_like(real)
+            last[torch.arange(len(last), device=last.device), trees.completion_lengths - 1] = True
+            scores = self._read(self.hidden_states(trees, last, after=True))
+            return scores.squeeze(-1) if scores.shape[-1] == 1 else scores
+        values = self._read(self.hidden_states(trees, real, after=False)).squeeze(-1)
+        spread = torch.zeros(real.shape, dtype=values.dtype, device=values.device)
+        return spread.masked_scatter(real, values)
+
+    def scores(self, trees: PromptTrees) -> Tensor:
+        """``[M]`` scores after each completion's last real token."""
+        return self(trees, "end")
+
+    def values(self, trees: PromptTrees) -> Tensor:
+        """``[M, T]`` values of the state before each completion token."""
+        return self(trees, "before")
+
+    def _read(self, hidden: Tensor) -> Tensor:
+        weight = self.head.weight
+        with torch.autocast(hidden.device.type, enabled=False):
+            wide = torch.promote_types(weight.dtype, torch.float32)
+            return hidden.to(wide) @ weight.to(wide).T - self.shift
+
+    def _reset_head(self, how: Literal["normal", "zero"], seed: int) -> None:
+        weight = self.head.weight
+        with torch.no_grad():
+            if how == "zero":
+                weight.zero_()
+                return
+            generator = torch.Generator().manual_seed(seed)
+            drawn = torch.randn(weight.shape, generator=generator, dtype=torch.float32)
+            weight.copy_(drawn / (weight.shape[1] + 1) ** 0.5)
+
+    @classmethod
+    def load(cls, path: str | Path, **settings: Any) -> Self:
+        """The scorer saved in folder ``path``."""
+        return cls(source=str(path), **settings)
+
+    def save(self, path: str | Path) -> None:
+        """Write a Hugging Face folder: safetensors, config (with the shift), tokenizer."""
+        quiet()
+        self.model.save_pretrained(path)
+        self.tokenizer.save_pretrained(path)
+
+
+def _is_scorer(source: str) -> bool:
+    from transformers import AutoConfig
+
+    names = AutoConfig.from_pretrained(source, trust_remote_code=False).architectures or []
+    return any(name.endswith("ForSequenceClassification") for name in names)

@@ -1,0 +1,122 @@
+"""What every objective shares: optimizer and schedule, the step's normaliser, what is saved."""
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from alignlab.data.trees import StepTotals
+from alignlab.errors import ConfigError
+from alignlab.objectives.schedule import Schedule
+
+
+class Objective(L.LightningModule):
+    """A LightningModule that trains on prompt trees.
+
+    Args:
+        optimizer: Builds the optimizer from parameters (``class_path`` and ``init_args``).
+        schedule: Factor on the learning rate per optimizer step; constant when left out.
+    """
+
+    trained: nn.Module  # what ``save`` writes: a policy or a scorer
+
+    def __init__(self, optimizer: OptimizerCallable, schedule: Schedule | None = None) -> None:
+        super().__init__()
+        self.make_optimizer = optimizer
+        self.schedule = schedule or Schedule()
+        self.strict_loading = False  # checkpoints hold only what trains; see on_load_checkpoint
+
+    @property
+    @abstractmethod
+    def tokenizer(self) -> Any:
+        """The tokenizer of the model that is trained; the data module takes it from here."""
+
+    @abstractmethod
+    def save(self, path: Path) -> None:
+        """Write what was trained as a Hugging Face folder."""
+
+    def parameter_groups(self) -> Iterable[Any]:
+        """What the optimizer is given; objectives with several models override it."""
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer, its rate set for each optimizer step (never per micro-batch)."""
+        optimizer = self.make_optimizer(self.parameter_groups())
+        total = self.schedule.total_steps or int(self.trainer.estimated_stepping_batches)
+        scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def normalised(self, loss_sum: Tensor, total: int) -> Tensor:
+        """This micro-batch's share of the step's loss, ``loss_sum / total``.
+
+        ``total`` counts the whole optimizer step (``StepTotals``). Lightning divides by the number
+        of accumulated micro-batches and DDP averages over ranks, so both are multiplied back.
+        """
+        parts = self.trainer.accumulate_grad_batches * self.trainer.world_size
+        return loss_sum * (parts / max(1, total))
+
+    def log_means(self, split: str, means: dict[str, Tensor], totals: StepTotals) -> None:
+        """Log ``{split}/{name}``, weighting a validation epoch's batches by their completions."""
+        self.log_dict(
+            {f"{split}/{name}": value.detach() for name, value in means.items()},
+            batch_size=max(1, totals.completions),
+            on_step=split == "train",
+            on_epoch=split != "train",
+            sync_dist=split != "train",
+        )
+
+    def on_fit_start(self) -> None:
+        """Check that the trainer accumulates exactly the micro-batches of a step."""
+        loader = self.trainer.train_dataloader
+        wanted = getattr(loader, "micro_batches_per_step", None)
+        if wanted is not None and wanted != self.trainer.accumulate_grad_batches:
+            raise ConfigError(
+                f"data makes {wanted} micro-batches per optimizer step but the trainer accumulates "
+                f"{self.trainer.accumulate_grad_batches}. "
+                f"Set trainer.accumulate_grad_batches to {wanted}."
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep frozen weights (reference, base under adapters) out of checkpoints."""
+        kept = self._kept_names()
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: state[name] for name in state if name in kept}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint that lacks a trained weight (frozen ones are rebuilt)."""
+        missing = self._kept_names() - set(checkpoint["state_dict"])
+        if missing:
+            raise ConfigError(
+                f"the checkpoint lacks {len(missing)} trained weights, e.g. {min(missing)}. "
+                "It belongs to another model; delete it or start in another folder."
+            )
+
+    def _kept_names(self) -> set[str]:
+        frozen = {name for name, p in self.named_parameters() if not p.requires_grad}
+        return {
+            name
+            for name in self.state_dict()
+            if name not in frozen and not name.startswith("reference.")
+        }
+
+
+def finite(losses: Tensor, ids: list[str]) -> Tensor:
+    """``losses`` unless one is not finite; the error names the rows at fault.
+
+    Raises:
+        FloatingPointError: A loss is NaN or infinite.
+    """
+    bad = ~torch.isfinite(losses.detach())
+    if bool(bad.any()):
+        rows = [ids[i] for i in bad.nonzero().flatten().tolist()[:5]] if ids else []
+        raise FloatingPointError(f"loss is not finite for {int(bad.sum())} rows, e.g. {rows}")
+    return losses

@@ -1,0 +1,93 @@
+"""The step shared by objectives that eat preference pairs: rows 2i chosen, 2i + 1 rejected."""
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+
+from alignlab.data.trees import PromptTrees
+from alignlab.errors import DataError
+from alignlab.models import Policy, Scores
+from alignlab.objectives.base import Objective, finite
+from alignlab.objectives.schedule import Schedule
+
+
+class PairLoss(NamedTuple):
+    """Loss and implicit rewards of B pairs, each ``[B]``; the rewards carry no gradient."""
+
+    losses: Tensor
+    chosen_rewards: Tensor
+    rejected_rewards: Tensor
+
+
+class PairObjective(Objective):
+    """Scores both completions of each pair in one forward and asks a subclass for their loss.
+
+    Args:
+        policy: The language model to train.
+        optimizer: Builds the optimizer.
+        schedule: Factor on the learning rate.
+    """
+
+    def __init__(
+        self, policy: Policy, optimizer: OptimizerCallable, schedule: Schedule | None = None
+    ) -> None:
+        super().__init__(optimizer, schedule)
+        self.policy = policy
+
+    @property
+    def tokenizer(self) -> Any:
+        """The policy's."""
+        return self.policy.tokenizer
+
+    @abstractmethod
+    def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
+        """The loss of each pair, from the policy's scores of all completions."""
+
+    def training_step(self, trees: PromptTrees, batch_idx: int) -> Tensor:
+        """Summed pair losses over the step's pairs."""
+        loss, means = self._pairs(trees)
+        self.log_means("train", means, trees.totals)
+        return self.normalised(loss.losses.sum(), trees.totals.prompts)
+
+    def validation_step(self, trees: PromptTrees, batch_idx: int) -> None:
+        """The same figures on held-out pairs."""
+        with torch.no_grad():
+            _, means = self._pairs(trees)
+        self.log_means("val", means, trees.totals)
+
+    def save(self, path: Path) -> None:
+        """Write the policy's folder."""
+        self.policy.save(path)
+
+    def _pairs(self, trees: PromptTrees) -> tuple[PairLoss, dict[str, Tensor]]:
+        if len(trees.group) != 2 * len(trees.prompt_lengths):
+            raise DataError("preference pairs need exactly two completions per prompt")
+        scores = self.policy(trees)
+        loss = self.pair_loss(trees, scores)
+        finite(loss.losses, trees.ids)
+        chosen, rejected = both(scores.logps.detach())
+        margins = loss.chosen_rewards - loss.rejected_rewards
+        return loss, {
+            "loss": loss.losses.mean(),
+            "rewards/chosen": loss.chosen_rewards.mean(),
+            "rewards/rejected": loss.rejected_rewards.mean(),
+            "rewards/margins": margins.mean(),
+            "rewards/accuracies": accuracy(margins),
+            "logps/chosen": chosen.mean(),  # absolute: likelihood displacement shows here
+            "logps/rejected": rejected.mean(),
+        }
+
+
+def both(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Chosen and rejected ``[B]`` of a ``[2 B]`` tensor whose pairs stand together."""
+    pairs = x.view(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
+
+
+def accuracy(margins: Tensor) -> Tensor:
+    """Share of positive margins, a tie counting one half."""
+    return ((margins > 0).float() + 0.5 * (margins == 0).float()).mean()

@@ -1,0 +1,59 @@
+"""Learning-rate schedules counted in optimizer steps: a warm-up, then a decay to a floor."""
+
+import math
+from typing import Literal
+
+from alignlab.errors import ConfigError
+
+
+class Schedule:
+    """A factor on the learning rate: warm up for some steps, then hold or decay.
+
+    Args:
+        warmup_steps: Optimizer steps of warm-up; 0 starts at the full rate.
+        warmup: ``linear`` rises to 1 from ``warmup_start``; ``constant`` stays at
+            ``warmup_start`` and then jumps to 1 (as the 0.01 of He et al. 2015, arXiv:1512.03385,
+            section 4.2).
+        warmup_start: The factor at the first step: 0 for a rise from nothing, 0.1 for a rise
+            from a tenth.
+        decay: What follows the warm-up: ``constant``, ``linear`` or ``cosine``.
+        floor: The factor that a decay ends at.
+        total_steps: Where a decay ends; the trainer's number of optimizer steps when left out.
+
+    Raises:
+        ConfigError: A negative number of steps, or a factor outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        warmup_steps: int = 0,
+        warmup: Literal["linear", "constant"] = "linear",
+        warmup_start: float = 0.0,
+        decay: Literal["constant", "linear", "cosine"] = "constant",
+        floor: float = 0.0,
+        total_steps: int | None = None,
+    ) -> None:
+        if warmup_steps < 0:
+            raise ConfigError(f"schedule.warmup_steps must be >= 0, got {warmup_steps}.")
+        for name, value in (("warmup_start", warmup_start), ("floor", floor)):
+            if not 0 <= value <= 1:
+                raise ConfigError(f"schedule.{name} must lie in [0, 1], got {value}.")
+        if total_steps is not None and total_steps <= warmup_steps:
+            raise ConfigError(
+                f"schedule.total_steps ({total_steps}) must exceed warmup_steps ({warmup_steps})."
+            )
+        self.warmup_steps, self.warmup, self.warmup_start = warmup_steps, warmup, warmup_start
+        self.decay, self.floor, self.total_steps = decay, floor, total_steps
+
+    def factor(self, step: int, total_steps: int) -> float:
+        """The factor used by optimizer step ``step`` (the first is 0) of ``total_steps``."""
+        if step < self.warmup_steps:
+            if self.warmup == "constant":
+                return self.warmup_start
+            return self.warmup_start + (1 - self.warmup_start) * step / self.warmup_steps
+        if self.decay == "constant":
+            return 1.0
+        done = (step - self.warmup_steps) / max(1, total_steps - self.warmup_steps)
+        done = min(1.0, done)
+        shape = 1 - done if self.decay == "linear" else (1 + math.cos(math.pi * done)) / 2
+        return self.floor + (1 - self.floor) * shape
