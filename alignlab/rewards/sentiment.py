@@ -1,0 +1,27 @@
+"""Sentiment of film reviews as a reward: the log-odds that a text is positive, from its words."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from alignlab.rewards.ngrams import NgramScorer
+
+
+class SentimentReward:
+    """Log-odds (the logit, in nats) that prompt + completion, read as one text, is positive.
+
+    The classifier of the DPO paper reads the whole text too (arXiv:2305.18290, appendix C.1). Within
+    a prompt the prompt's own share is nearly a constant, so it cancels from comparisons. The score
+    is calibrated on excerpts of 16-64 words: 0 is even odds, its sigmoid is a probability.
+
+    Args:
+        path: Folder of a fitted :class:`NgramScorer`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.scorer = NgramScorer.load(path)
+
+    def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        """``[N]`` float64 logits; texts are joined as they are."""
+        return self.scorer([p + c for p, c in zip(prompts, completions, strict=True)])
