@@ -64,7 +64,7 @@ def group_normalise(rewards: Tensor, group: Tensor) -> Tensor:
     zeros = rewards.new_zeros(len(count))
     centred = rewards - (zeros.index_add(0, member, rewards) / count)[member]
     deviation = (zeros.index_add(0, member, centred.square()) / count).sqrt()
-    largest = zeros.index_reduce(0, member, rewards.abs(), "amax")
+    largest = zeros.scatter_reduce(0, member, rewards.abs(), "amax")
     return centred / _spread(deviation, largest)[member]
 
 
