@@ -1,0 +1,274 @@
+"""The reward-KL frontier: the reward an objective reaches within a KL budget, and how sure that is.
+
+For each seed, the points of all runs and checkpoints and the reference's own point (0, R_ref) span
+an upper concave hull; its chords can be had by mixing two policies per prompt. Taking the best of
+noisy points flatters, so the hull's vertices are chosen on one half of the prompts and read off on
+the other, both ways round, and the two readings are averaged (cross-fitting).
+
+Intervals count two sources: seeds (Student's t over the seeds' values) and prompts (a bootstrap
+that repeats the whole procedure, choice of vertices included, with the same resampled prompts for
+policies, reference and oracle). The squares of the two half-widths add up; where seeds and prompts
+interact they are counted twice, so the interval errs on the wide side. With a single seed only the
+prompts are counted, and ``n_seeds`` says so.
+"""
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alignlab.errors import DataError
+from alignlab.evaluation.best_of_n import best_of_n_curve
+from alignlab.evaluation.hull import hull_vertices, interpolate
+from alignlab.evaluation.oracle import OracleCurve, reference_reward
+from alignlab.evaluation.pool import Pool
+from alignlab.evaluation.prompt_tables import PromptTable
+from alignlab.evaluation.statistics import Floats, bootstrap_counts, t_quantile
+from alignlab.evaluation.tables import BUDGETS, FrontierRow
+
+REPLICATES = 1000
+
+
+class Frontier(NamedTuple):
+    """Rows of ``frontier.csv``, and what is wrong with them (empty if nothing is)."""
+
+    rows: list[FrontierRow]
+    problems: list[str]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Curve:
+    """C points of one seed of one objective on the same P prompts: ``kl``, ``reward`` [C, P]."""
+
+    kl: Floats
+    reward: Floats
+
+
+class Estimate(NamedTuple):
+    """A number and the ends of its 95 % interval."""
+
+    value: float
+    lo: float
+    hi: float
+
+
+def build_frontier(
+    tables: Sequence[PromptTable],
+    pool: Pool,
+    *,
+    budgets: Sequence[float] = BUDGETS,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> Frontier:
+    """Rows for every trained objective, then best-of-n, the oracle and the reference.
+
+    Args:
+        tables: Per-prompt results of every checkpoint, all on the same prompts.
+        pool: Samples of the reference on (at least) these prompts.
+        budgets: KL in nats per completion, each > 0.
+        replicates: Bootstrap replicates.
+        seed: Of the bootstrap.
+
+    Raises:
+        DataError: Tables on different prompts, or prompts that the pool lacks.
+    """
+    prompt_ids = common_prompts(tables, pool)
+    bench = _Bench(pool.take(prompt_ids), np.asarray(budgets, float), replicates, seed)
+    rows = []
+    for objective, curves in sorted(_curves(tables, prompt_ids).items()):
+        rows += bench.rows(objective, curves)
+    for objective, by_proxy in (("best_of_n", True), ("best_of_n_gt", False)):
+        if bench.pool.proxy is not None or not by_proxy:
+            sampled = best_of_n_curve(bench.pool, by_proxy=by_proxy)
+            if sampled:
+                kl = np.stack([point.kl for point in sampled])
+                reward = np.stack([point.reward for point in sampled])
+                rows += bench.rows(objective, [Curve(kl=kl, reward=reward)])
+    rows += bench.oracle_rows() + bench.reference_rows()
+    return _without_impossible(rows)
+
+
+def common_prompts(tables: Iterable[PromptTable], pool: Pool) -> tuple[str, ...]:
+    """The prompts that every table is about, ordered by a hash of their names.
+
+    Even and odd places of this order are the two halves: a split that no property of the prompts
+    or of their file can follow.
+
+    Raises:
+        DataError: A table is about other prompts, or names one twice.
+    """
+    names: set[str] | None = None
+    for table in tables:
+        own = set(table.scores.prompt_ids)
+        names = own if names is None else names
+        if own != names or len(own) != len(table.scores.prompt_ids):
+            raise DataError(
+                f"run {table.run_id!r}, step {table.step}: evaluated on {len(own)} prompts of "
+                f"which {len(own & names)} are among the {len(names)} of the other runs. "
+                "Evaluate all runs on the same prompts, each once."
+            )
+    chosen = pool.prompt_ids if names is None else names
+    if len(chosen) < 4:
+        raise DataError(f"a frontier needs at least 4 prompts (two per half), got {len(chosen)}.")
+    return tuple(sorted(chosen, key=lambda name: hashlib.sha256(name.encode()).digest()))
+
+
+def _curves(tables: Iterable[PromptTable], prompt_ids: tuple[str, ...]) -> dict[str, list[Curve]]:
+    """Each objective's curves, one per seed."""
+    grouped: dict[tuple[str, int], list[PromptTable]] = defaultdict(list)
+    for table in tables:
+        grouped[table.objective, table.seed].append(table)
+    curves: dict[str, list[Curve]] = defaultdict(list)
+    for (objective, _), own in sorted(grouped.items()):
+        own.sort(key=lambda table: (table.run_id, table.step))
+        kl, reward = zip(*(_aligned(table, prompt_ids) for table in own), strict=True)
+        curves[objective].append(Curve(kl=np.stack(kl), reward=np.stack(reward)))
+    return dict(curves)
+
+
+def _aligned(table: PromptTable, prompt_ids: tuple[str, ...]) -> tuple[Floats, Floats]:
+    place = {name: i for i, name in enumerate(table.scores.prompt_ids)}
+    order = [place[name] for name in prompt_ids]
+    return table.scores.kl[order], table.scores.reward[order]
+
+
+class _Bench:
+    """What all objectives are measured against: the same prompts, replicates and optimum.
+
+    Row 0 of every replicate array is the observed sample itself.
+    """
+
+    def __init__(self, pool: Pool, budgets: Floats, replicates: int, seed: int) -> None:
+        self.pool = pool
+        self.budgets = budgets
+        n = len(pool.prompt_ids)
+        self.n_prompts = n
+        self.halves = [np.arange(0, n, 2), np.arange(1, n, 2)]
+        self.weights = np.empty((1 + replicates, n))  # of prompts, each half's sum to 1
+        for k, half in enumerate(self.halves):
+            counts = bootstrap_counts(len(half), replicates, 2 * seed + k)
+            self.weights[:, half] = np.vstack([np.ones(len(half)), counts]) / len(half)
+        self.reference = reference_reward(pool)
+        self.oracle = OracleCurve(pool, budgets)
+        self.reference_means = self.weights @ self.reference / 2  # [1 + B]
+        self.optimal_means = self.oracle.resampled(self.weights / 2)  # [1 + B, G]
+
+    def rows(self, objective: str, curves: Sequence[Curve]) -> list[FrontierRow]:
+        """An objective's rows, from one curve per seed."""
+        values = np.stack([self._cross_fit(curve) for curve in curves])  # [S, 1 + B, G]
+        largest = np.array([curve.kl.mean(1).max() for curve in curves])
+        gain = values - self.reference_means[:, None]
+        efficiency = gain / (self.optimal_means - self.reference_means[:, None])
+        rows = []
+        for g, budget in enumerate(self.budgets):
+            reached = largest >= budget
+            row = replace(self._empty_row(objective, g), n_seeds=int(reached.sum()))
+            if 2 * reached.sum() > len(curves):  # a lone runaway seed speaks for no objective
+                row = _with_reward(row, self._estimate(values[reached, :, g]))
+                if row.oracle_reward is not None:
+                    row = _with_efficiency(row, self._estimate(efficiency[reached, :, g]))
+            rows.append(row)
+        return rows
+
+    def oracle_rows(self) -> list[FrontierRow]:
+        """The optimum's own rows; its efficiency is 1 by definition."""
+        rows = []
+        for g in range(len(self.budgets)):
+            row = replace(self._empty_row("oracle", g), n_seeds=1)
+            if row.oracle_reward is not None:
+                estimate = self._estimate(self.optimal_means[None, :, g])
+                shift = row.oracle_reward - estimate.value  # the grid's error, about 1e-4
+                row = _with_reward(row, Estimate(*(end + shift for end in estimate)))
+                row = _with_efficiency(row, Estimate(1.0, 1.0, 1.0))
+            rows.append(row)
+        return rows
+
+    def reference_rows(self) -> list[FrontierRow]:
+        """The reference at every budget; its efficiency is 0 by definition."""
+        estimate = self._estimate(self.reference_means[None])
+        rows = []
+        for g in range(len(self.budgets)):
+            row = replace(self._empty_row("reference", g), n_seeds=1)
+            row = _with_reward(row, estimate)
+            if row.oracle_reward is not None:
+                row = _with_efficiency(row, Estimate(0.0, 0.0, 0.0))
+            rows.append(row)
+        return rows
+
+    def _cross_fit(self, curve: Curve) -> Floats:
+        """Reward at each budget, ``[1 + B, G]``: the mean of the two halves' readings."""
+        readings = []
+        for chosen, read in (self.halves, self.halves[::-1]):
+            vertices = hull_vertices(*self._points(curve, chosen))
+            kl, reward = (np.take_along_axis(x, vertices, 1) for x in self._points(curve, read))
+            readings.append(interpolate(kl, reward, self.budgets))
+        return (readings[0] + readings[1]) / 2
+
+    def _points(self, curve: Curve, half: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """KL and reward ``[1 + B, 1 + C]`` of one half's prompts, the reference first."""
+        weights = self.weights[:, half]
+        origin = np.zeros((len(weights), 1))
+        reference = (weights @ self.reference[half])[:, None]
+        return (
+            np.hstack([origin, weights @ curve.kl[:, half].T]),
+            np.hstack([reference, weights @ curve.reward[:, half].T]),
+        )
+
+    def _empty_row(self, objective: str, g: int) -> FrontierRow:
+        solved = self.oracle.optima[g]
+        reliable = solved is not None and solved.reliable
+        return FrontierRow(
+            objective=objective,
+            kl_budget=float(self.budgets[g]),
+            oracle_reward=float(solved.reward.mean()) if solved and reliable else None,
+            oracle_ess=solved.ess_reached if solved else None,
+            n_prompts=self.n_prompts,
+        )
+
+    def _estimate(self, replicates: Floats) -> Estimate:
+        """Mean over seeds of ``[S, 1 + B]`` replicates, with both sources of error."""
+        value = float(replicates[:, 0].mean())
+        prompts = t_quantile(self.n_prompts - 1) * replicates[:, 1:].mean(0).std(ddof=1)
+        n = len(replicates)
+        seeds = 0.0
+        if n > 1:
+            seeds = t_quantile(n - 1) * replicates[:, 0].std(ddof=1) / math.sqrt(n)
+        half = math.hypot(float(prompts), float(seeds))
+        return Estimate(value, value - half, value + half)
+
+
+def _with_reward(row: FrontierRow, estimate: Estimate) -> FrontierRow:
+    return replace(row, reward=estimate.value, reward_lo=estimate.lo, reward_hi=estimate.hi)
+
+
+def _with_efficiency(row: FrontierRow, estimate: Estimate) -> FrontierRow:
+    return replace(
+        row,
+        oracle_efficiency=estimate.value,
+        efficiency_lo=estimate.lo,
+        efficiency_hi=estimate.hi,
+    )
+
+
+def _without_impossible(rows: list[FrontierRow]) -> Frontier:
+    """Empty every efficiency above 1 beyond its interval, and report it: nothing beats the optimum.
+
+    Such a number means that rewards, prompts, sampling settings or references were mixed up.
+    """
+    checked, problems = [], []
+    for row in rows:
+        if row.objective != "oracle" and row.efficiency_lo is not None and row.efficiency_lo > 1:
+            problems.append(
+                f"{row.objective} at KL {row.kl_budget:g}: efficiency {row.oracle_efficiency:.3f} "
+                f"[{row.efficiency_lo:.3f}, {row.efficiency_hi:.3f}] lies above the optimum. "
+                "Check that policies and pool share the reward's scale, the prompts, the "
+                "reference and the sampling settings."
+            )
+            row = replace(row, oracle_efficiency=None, efficiency_lo=None, efficiency_hi=None)
+        checked.append(row)
+    return Frontier(checked, problems)

@@ -1,0 +1,194 @@
+"""The exact optimum of reward minus beta * KL, by importance sampling from a pool of samples.
+
+For one prompt the optimum is pi*(y) = pi_ref(y) exp(r(y) / beta) / Z (Rafailov et al. 2023,
+arXiv:2305.18290, Eq. 4). Its reward and its KL to the reference are means under pi_ref of functions
+of r alone, so a pool of samples with known rewards and known log-probs gives both, for every beta.
+
+Samples may come from the reference only, or also from trained policies, which visit the texts that
+pi* likes and the reference rarely writes. With n_j of the N samples from proposal q_j, each sample
+is weighted by the balance heuristic (Veach and Guibas 1995), pi_ref / m with the mixture
+m = sum_j (n_j / N) q_j: E_ref[g] ~ sum_i base_i g(y_i) with base_i ~ pi_ref(y_i) / m(y_i).
+The weights are normalised within each prompt, so the pool is a discrete reference distribution
+and everything below is exact for it; KL is never negative and is 0 at beta = infinity.
+
+    w_i = base_i exp(r_i / beta) / Z,     Z = sum_i base_i exp(r_i / beta)
+    R* = sum_i w_i r_i
+    KL* = sum_i w_i log(w_i / base_i) = R* / beta - log Z
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq
+
+from alignlab.evaluation.pool import Pool
+from alignlab.evaluation.statistics import Floats
+
+MIN_ESS = 50.0
+POOR_SHARE = 0.05  # of the prompts may fall below MIN_ESS
+_SMALLEST = (
+    1e-6  # beta below which all weight is on the best samples, in units of the rewards' range
+)
+_GRID, _MARGIN = 160, 1.5  # betas, and how far they reach beyond those of the observed prompts
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Optimum:
+    """The optimum at one beta, an entry per prompt.
+
+    Args:
+        beta: Strength of the KL penalty, the same for all prompts.
+        reward: ``[P]`` expected reward R*.
+        kl: ``[P]`` KL(pi* || pi_ref) in nats.
+        ess: ``[P]`` effective sample size 1 / sum w^2.
+        log_z: ``[P]`` log E_ref[exp(r / beta)].
+    """
+
+    beta: float
+    reward: Floats
+    kl: Floats
+    ess: Floats
+    log_z: Floats
+
+    @property
+    def ess_reached(self) -> float:
+        """The effective sample size that at most 5 % of the prompts fall below."""
+        return float(np.sort(self.ess)[int(POOR_SHARE * len(self.ess))])
+
+    @property
+    def reliable(self) -> bool:
+        """Whether at most 5 % of the prompts have an effective sample size under 50."""
+        return self.ess_reached >= MIN_ESS
+
+
+def log_base_of(rewards: Floats, log_proposal_ratio: Floats | None) -> Floats:
+    """Normalised log-weights ``[P, N]`` that make the pool stand for the reference.
+
+    ``log_proposal_ratio`` is log(pi_ref / m), known up to a constant per prompt; ``None`` means
+    that all samples come from the reference.
+    """
+    if log_proposal_ratio is None:
+        return np.full(rewards.shape, -np.log(rewards.shape[1]))
+    return log_proposal_ratio - _logsumexp(log_proposal_ratio)[:, None]
+
+
+def optimum(rewards: Floats, beta: float, log_proposal_ratio: Floats | None = None) -> Optimum:
+    """Reward, KL and effective sample size of the optimum at ``beta``, per prompt.
+
+    Args:
+        rewards: ``[P, N]`` float64, reward of each sample.
+        beta: > 0; ``inf`` is the reference itself.
+        log_proposal_ratio: ``[P, N]`` log(pi_ref / mixture), ``None`` for reference samples.
+    """
+    if not beta > 0:
+        raise ValueError(f"beta must be > 0, got {beta}")
+    log_base = log_base_of(rewards, log_proposal_ratio)
+    top = rewards.max(1, keepdims=True)  # r - top keeps exp() in range
+    tilted = log_base + (rewards - top) / beta
+    log_sum = _logsumexp(tilted)
+    log_w = tilted - log_sum[:, None]
+    w = np.exp(log_w)
+    return Optimum(
+        beta=beta,
+        reward=(w * rewards).sum(1),
+        kl=np.maximum((w * ((rewards - top) / beta - log_sum[:, None])).sum(1), 0.0),
+        ess=1 / (w * w).sum(1),
+        log_z=log_sum + top[:, 0] / beta,
+    )
+
+
+def optimum_at_kl(pool: Pool, budget: float) -> Optimum | None:
+    """The optimum whose KL, averaged over prompts, is ``budget``; one beta for all prompts.
+
+    That is the best policy with this mean KL: a prompt where reward is cheap may spend more.
+
+    Returns:
+        ``None`` if the pool cannot represent so large a KL (all weight on its best samples).
+    """
+    if budget <= 0:
+        raise ValueError(f"a KL budget must be > 0, got {budget}")
+    spread = float(np.ptp(pool.rewards))
+    if spread == 0 or not _reachable(pool, budget):
+        return None
+    hi = spread
+    while _mean_kl(pool, hi) > budget:
+        hi *= 4
+    return _solve(pool, budget, spread * _SMALLEST, hi)
+
+
+class OracleCurve:
+    """The optimum at many budgets, and for resampled prompts.
+
+    By duality R*(k) = min over beta of mean_p(beta log Z_p(beta)) + beta k, flat around its
+    minimum: a grid of betas gives the optimum of any reweighting of the prompts to 1e-3 of the
+    gain at the price of a matrix product. The observed prompts' own optimum is solved exactly.
+
+    Args:
+        pool: The samples.
+        budgets: ``[G]`` KL budgets, nats, each > 0.
+
+    Attributes:
+        optima: The exact optimum at each budget; ``None`` where the pool ends.
+    """
+
+    def __init__(self, pool: Pool, budgets: Floats) -> None:
+        self.budgets = budgets
+        self.optima: list[Optimum | None] = [None] * len(budgets)
+        order = np.argsort(budgets)
+        first = optimum_at_kl(pool, float(budgets[order[0]]))
+        reachable = [k for k in order if first and _reachable(pool, float(budgets[k]))]
+        last = optimum_at_kl(pool, float(budgets[reachable[-1]])) if reachable else None
+        if first is None or last is None:
+            self._betas, self._dual = np.ones(0), np.zeros((len(pool.rewards), 0))
+            return
+        self._betas = np.geomspace(last.beta / _MARGIN, first.beta * _MARGIN, _GRID)
+        grid = [optimum(pool.rewards, float(beta), pool.log_ratio) for beta in self._betas]
+        kl = np.array([solved.kl.mean() for solved in grid])  # falls along the grid
+        self._dual = np.stack([solved.beta * solved.log_z for solved in grid], axis=1)
+        for k in reachable:
+            right = int(np.clip((kl > budgets[k]).sum(), 1, _GRID - 1))
+            lo, hi = self._betas[right - 1], self._betas[right]
+            self.optima[k] = _solve(pool, float(budgets[k]), float(lo), float(hi))
+
+    def resampled(self, weights: Floats) -> Floats:
+        """Optimal reward ``[B, G]`` under prompt weights ``[B, P]`` (rows sum to 1)."""
+        out = np.full((len(weights), len(self.budgets)), np.nan)
+        dual = weights @ self._dual
+        for k, solved in enumerate(self.optima):
+            if solved is not None:
+                out[:, k] = (dual + self._betas * self.budgets[k]).min(1)
+        return out
+
+
+def reference_reward(pool: Pool) -> Floats:
+    """``[P]`` mean reward of the reference: the pool at beta = infinity."""
+    return (np.exp(log_base_of(pool.rewards, pool.log_ratio)) * pool.rewards).sum(1)
+
+
+def oracle_efficiency(reward: float, reference: float, optimal: float) -> float:
+    """Share of the possible gain: (R - R_ref) / (R* - R_ref), all on the same prompts."""
+    return (reward - reference) / (optimal - reference)
+
+
+def _logsumexp(x: Floats) -> Floats:
+    top = x.max(1)
+    return top + np.log(np.exp(x - top[:, None]).sum(1))
+
+
+def _mean_kl(pool: Pool, beta: float) -> float:
+    return float(optimum(pool.rewards, beta, pool.log_ratio).kl.mean())
+
+
+def _reachable(pool: Pool, budget: float) -> bool:
+    return _mean_kl(pool, float(np.ptp(pool.rewards)) * _SMALLEST) >= budget
+
+
+def _solve(pool: Pool, budget: float, lo: float, hi: float) -> Optimum:
+    """The optimum with mean KL ``budget``; its beta lies between ``lo`` and ``hi``."""
+    log_beta = brentq(
+        lambda x: _mean_kl(pool, float(np.exp(x))) - budget,
+        np.log(lo),
+        np.log(hi),
+        xtol=1e-12,
+    )
+    return optimum(pool.rewards, float(np.exp(log_beta)), pool.log_ratio)

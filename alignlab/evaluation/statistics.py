@@ -1,0 +1,102 @@
+"""Standard errors and intervals: everything that says how sure a number is.
+
+Completions of one prompt are not independent, so a prompt is the unit that is counted and resampled
+here. Intervals over seeds are Student's t: a percentile bootstrap over three seeds would cover 74 %
+instead of 95 %.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri, stdtrit
+
+Floats = NDArray[np.float64]
+
+
+class Interval(NamedTuple):
+    """A lower and an upper end."""
+
+    lo: float
+    hi: float
+
+
+def t_quantile(df: float, confidence: float = 0.95) -> float:
+    """How many standard errors a two-sided ``confidence`` interval with ``df`` reaches."""
+    return float(stdtrit(df, 0.5 + confidence / 2))
+
+
+def clustered_se(values: ArrayLike, clusters: Sequence[object] | None = None) -> float:
+    """Standard error of the mean of ``values`` ``[n]`` when rows of one cluster belong together.
+
+    The sandwich ``sqrt(G / (G - 1) * sum_g (sum_{i in g} (x_i - mean))^2) / n``; with one row a
+    cluster (``clusters=None``) that is the ordinary ``s / sqrt(n)``. NaN with fewer than two
+    clusters: one prompt says nothing about another.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    deviations = x - x.mean()
+    if clusters is not None:
+        _, which = np.unique(np.asarray(clusters), return_inverse=True)
+        deviations = np.bincount(which, weights=deviations)
+    groups = len(deviations)
+    if groups < 2:
+        return math.nan
+    return float(np.sqrt(groups / (groups - 1) * np.sum(deviations**2)) / len(x))
+
+
+def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Student's interval for the mean of ``values`` ``[n]``, df ``n - 1``; NaN ends if n < 2."""
+    x = np.asarray(values, dtype=np.float64)
+    if len(x) < 2:
+        return Interval(math.nan, math.nan)
+    half = t_quantile(len(x) - 1, confidence) * clustered_se(x)
+    return Interval(float(x.mean() - half), float(x.mean() + half))
+
+
+def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval for a share (Wilson 1927); ``successes`` may count a tie as a half.
+
+    Raises:
+        ValueError: ``n`` is not positive or ``successes`` lies outside ``[0, n]``.
+    """
+    if n <= 0 or not 0 <= successes <= n:
+        raise ValueError(f"a share needs 0 <= successes <= n and n > 0, got {successes} of {n}")
+    z2 = float(ndtri(0.5 + confidence / 2)) ** 2
+    share = successes / n
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = math.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+
+
+def bootstrap_counts(n: int, replicates: int, seed: int) -> Floats:
+    """How often each of ``n`` units is drawn in each bootstrap replicate: ``[replicates, n]``.
+
+    Rows sum to ``n``, so ``counts @ x / n`` are the replicates' means. Using one ``counts`` for
+    several quantities is what makes their bootstrap paired. A pure function of its arguments.
+    """
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(n, np.full(n, 1 / n), size=replicates).astype(np.float64)
+
+
+def paired_bootstrap(
+    first: ArrayLike,
+    second: ArrayLike,
+    *,
+    replicates: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Interval:
+    """Percentile interval of ``mean(first - second)`` over units that stand in both, each ``[n]``.
+
+    Raises:
+        ValueError: The two differ in length: then they are not pairs.
+    """
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if a.shape != b.shape:
+        raise ValueError(f"pairs need equal lengths, got {a.shape} and {b.shape}")
+    means = bootstrap_counts(len(a), replicates, seed) @ (a - b) / len(a)
+    tail = (1 - confidence) / 2
+    lo, hi = np.quantile(means, [tail, 1 - tail])
+    return Interval(float(lo), float(hi))
