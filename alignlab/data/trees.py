@@ -112,12 +112,11 @@ class PromptTrees:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PromptTrees":
         """The same batch on ``device`` (Lightning calls this)."""
-        moved = {
-            name: value.to(device, non_blocking=non_blocking)
-            for name in self.__slots__
-            if isinstance(value := getattr(self, name), Tensor)
-        }
-        return replace(self, **moved)
+        out = replace(self)
+        for name in self.__slots__:
+            if isinstance(value := getattr(self, name), Tensor):
+                setattr(out, name, value.to(device, non_blocking=non_blocking))
+        return out
 
 
 def collate(
@@ -165,7 +164,9 @@ def _width(lengths: list[int], padding: Padding, max_length: int | None) -> int:
         return -(-longest // BUCKET) * BUCKET
     if padding == "max_length":
         if max_length is None or longest > max_length:
-            raise ValueError(f"padding='max_length' needs max_length >= {longest}, got {max_length}")
+            raise ValueError(
+                f"padding='max_length' needs max_length >= {longest}, got {max_length}"
+            )
         return max_length
     return longest
 

@@ -1,5 +1,7 @@
 """The one way prompt trees go through a transformer, and the check that it is the right one."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -15,11 +17,11 @@ class TreeBackbone(nn.Module):
     Subclasses set ``self.model`` (a Hugging Face model) and call ``hidden_states``.
     """
 
-    model: nn.Module
+    model: Any  # a Hugging Face model: its attributes vary by architecture
     layout: Layout
 
     @property
-    def backbone(self) -> nn.Module:
+    def backbone(self) -> Any:
         """The transformer without its head (adapters, if any, live inside it)."""
         model = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
         return model.base_model
@@ -84,7 +86,7 @@ class TreeBackbone(nn.Module):
         error = float("inf")
         try:
             for layout in ("flat", "tree"):
-                self.layout = layout  # type: ignore[assignment]
+                self.layout = layout
                 found.append(self.hidden_states(trees, trees.token_mask, after=False).double())
             error = float((found[0] - found[1]).abs().max() / found[0].abs().max())
             reason = f"tree rows differ by {error:.1e} of the largest state"

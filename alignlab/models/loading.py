@@ -1,4 +1,4 @@
-"""Models and tokenizers from a hub id, a local folder or a config; every failure says what to do."""
+"""Models and tokenizers from a hub id, a folder or a config; every failure says what to do."""
 
 import logging
 from pathlib import Path
@@ -7,7 +7,6 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer
-
 from transformers.utils import logging as logging_of_transformers
 
 from alignlab.errors import ConfigError

@@ -32,6 +32,7 @@ def make_precise(model: nn.Module) -> None:
             if type(child).__name__.endswith("RMSNorm") and not isinstance(child, PreciseRMSNorm):
                 eps = getattr(child, "variance_epsilon", getattr(child, "eps", None))
                 weight = getattr(child, "weight", None)
-                if isinstance(eps, float) and isinstance(weight, nn.Parameter):
-                    if weight.dtype == torch.float64:
-                        setattr(parent, name, PreciseRMSNorm(weight, eps))
+                if not isinstance(eps, float) or not isinstance(weight, nn.Parameter):
+                    continue
+                if weight.dtype == torch.float64:
+                    setattr(parent, name, PreciseRMSNorm(weight, eps))

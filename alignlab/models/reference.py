@@ -43,12 +43,14 @@ class FrozenReference(nn.Module):
     def __init__(self, policy: Policy, source: str | None = None) -> None:
         super().__init__()
         model = copy.deepcopy(policy) if source is None else Policy.load(source)
-        self.policy = freeze(model)
+        self.policy: Policy = model
+        freeze(model)
 
     @torch.no_grad()
     def token_logps(self, trees: PromptTrees, spec: SamplingSpec = PLAIN) -> Tensor:
         """See ``Reference``."""
-        return self.policy(trees, spec=spec).token_logps
+        logps: Tensor = self.policy(trees, spec=spec).token_logps
+        return logps
 
 
 class AdapterOffReference(nn.Module):

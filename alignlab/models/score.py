@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
@@ -71,7 +71,7 @@ class ScoreModel(TreeBackbone):
         self.layout_report = self.settle_layout()
 
     @property
-    def head(self) -> torch.nn.Linear:
+    def head(self) -> Any:
         """The linear layer behind the last hidden state."""
         return self.model.score
 
@@ -138,7 +138,5 @@ class ScoreModel(TreeBackbone):
 
 
 def _is_scorer(source: str) -> bool:
-    from transformers import AutoConfig
-
     names = AutoConfig.from_pretrained(source, trust_remote_code=False).architectures or []
     return any(name.endswith("ForSequenceClassification") for name in names)

@@ -1,0 +1,171 @@
+"""On-policy training as a data loader: an epoch is one rollout phase.
+
+The loader asks for fresh rollouts when a phase begins and deals them out as minibatches, so PPO and
+its relatives run under the same automatic optimisation as everything else: clipping, accumulation,
+schedules, checkpoints and ``global_step`` keep their ordinary meaning.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignlab.data.trees import PromptTrees, StepTotals
+from alignlab.errors import ConfigError
+from alignlab.functional.noise import permutation
+
+PER_TOKEN = ("old_token_logps", "advantages", "returns", "old_values")
+
+
+@dataclass(slots=True)
+class RolloutBatch:
+    """Sampled completions and what the policy update needs to know of them.
+
+    Args:
+        trees: P prompts with the same number of completions each, M in all.
+        old_token_logps: ``[M, T]`` log-probs under the policy that sampled.
+        advantages: ``[M, T]``.
+        returns: ``[M, T]``, targets of the value function, or ``None`` without one.
+        old_values: ``[M, T]``, values at the time of sampling, or ``None``.
+        first: Whether no update has happened since these were sampled: ratios are 1 then.
+    """
+
+    trees: PromptTrees
+    old_token_logps: Tensor
+    advantages: Tensor
+    returns: Tensor | None = None
+    old_values: Tensor | None = None
+    first: bool = False
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "RolloutBatch":
+        """The same batch on ``device`` (Lightning calls this)."""
+        moved = {
+            name: value.to(device, non_blocking=non_blocking)
+            for name, value in self._per_token().items()
+        }
+        return replace(self, trees=self.trees.to(device, non_blocking), **moved)  # type: ignore[arg-type]
+
+    def select(self, prompts: Tensor) -> "RolloutBatch":
+        """The sub-batch of these prompt rows ``[Q]``, trimmed to its own longest row."""
+        trees = self.trees
+        each = len(trees.group) // len(trees.prompt_lengths)
+        rows = (prompts[:, None] * each + torch.arange(each)).flatten()
+        width = int(trees.completion_lengths[rows].max())
+        prompt_width = int(trees.prompt_lengths[prompts].max())
+        part = replace(
+            trees,
+            prompt_ids=trees.prompt_ids[prompts, :prompt_width],
+            prompt_lengths=trees.prompt_lengths[prompts],
+            completion_ids=trees.completion_ids[rows, :width],
+            completion_lengths=trees.completion_lengths[rows],
+            loss_mask=trees.loss_mask[rows, :width],
+            group=torch.arange(len(prompts)).repeat_interleave(each),
+            index=trees.index[prompts],
+            ids=[trees.ids[p] for p in prompts.tolist()],
+        )
+        part.totals = StepTotals(len(prompts), len(rows), int(part.loss_mask.sum()))
+        cut = {name: value[rows, :width] for name, value in self._per_token().items()}
+        return replace(self, trees=part, **cut)  # type: ignore[arg-type]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values only, so that checkpoints load with ``weights_only``."""
+        trees = {
+            name: value
+            for name in self.trees.__slots__
+            if isinstance(value := getattr(self.trees, name), Tensor)
+        }
+        return {"trees": trees, "ids": list(self.trees.ids), "per_token": self._per_token()}
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any]) -> "RolloutBatch":
+        """The batch that ``state_dict`` described."""
+        return cls(trees=PromptTrees(ids=state["ids"], **state["trees"]), **state["per_token"])
+
+    def _per_token(self) -> dict[str, Tensor]:
+        return {n: value for n in PER_TOKEN if (value := getattr(self, n)) is not None}
+
+
+class RolloutLoader:
+    """Deals out each rollout phase as minibatches, over several inner epochs.
+
+    Sized, so that Lightning does not fetch a batch ahead (it would come from a stale policy), and
+    stateful: rollouts in use are part of the state, and a run stopped anywhere continues with
+    exactly the batches that were left.
+
+    Args:
+        collect: Samples rollout phase ``r``; called when the phase's first batch is asked for.
+        prompts: Prompts of a phase.
+        minibatches: Optimizer steps of one inner epoch; divides ``prompts``.
+        micro_batches: Forwards per optimizer step; divides a minibatch's prompts.
+        inner_epochs: Times that the phase's rollouts are gone through.
+        seed: Shuffles are a function of it, the phase and the inner epoch.
+
+    Raises:
+        ConfigError: Numbers that do not divide.
+    """
+
+    def __init__(
+        self,
+        collect: Callable[[int], RolloutBatch],
+        *,
+        prompts: int,
+        minibatches: int,
+        micro_batches: int,
+        inner_epochs: int,
+        seed: int,
+    ) -> None:
+        if prompts % (minibatches * micro_batches):
+            raise ConfigError(
+                f"{prompts} prompts a rollout cannot be cut into {minibatches} minibatches of "
+                f"{micro_batches} micro-batches. Choose numbers that divide it in data.init_args."
+            )
+        self.collect, self.prompts, self.seed = collect, prompts, seed
+        self.minibatches, self.micro_batches_per_step = minibatches, micro_batches
+        self.inner_epochs = inner_epochs
+        self.rollout = 0
+        self.position = 0
+        self.buffer: RolloutBatch | None = None
+
+    def __len__(self) -> int:
+        """Micro-batches of a phase."""
+        return self.inner_epochs * self.minibatches * self.micro_batches_per_step
+
+    def __iter__(self) -> Iterator[RolloutBatch]:
+        """What is left of the phase in progress, or a new phase."""
+        if self.buffer is None:
+            self.buffer = self.collect(self.rollout)
+        phase, rollout = self.buffer, self.rollout
+        for position in range(self.position, len(self)):
+            batch = self._batch(phase, rollout, position)
+            self.position = position + 1
+            if self.position == len(self):  # the next state is "between two phases"
+                self.buffer, self.position, self.rollout = None, 0, rollout + 1
+            yield batch
+
+    def _batch(self, phase: RolloutBatch, rollout: int, position: int) -> RolloutBatch:
+        step, micro = divmod(position, self.micro_batches_per_step)
+        epoch, minibatch = divmod(step, self.minibatches)
+        order = permutation(self.seed, rollout * self.inner_epochs + epoch, self.prompts)
+        rows = order.view(self.minibatches, self.micro_batches_per_step, -1)[minibatch]
+        counted = phase.trees.loss_mask.view(self.prompts, -1)[rows.flatten()]
+        batch = phase.select(rows[micro])
+        batch.first = step == 0
+        batch.trees.totals = StepTotals(
+            rows.numel(),
+            rows.numel() * (len(phase.trees.group) // self.prompts),
+            int(counted.sum()),
+        )
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader stands, rollouts in use included."""
+        buffer = None if self.buffer is None else self.buffer.state_dict()
+        return {"rollout": self.rollout, "position": self.position, "buffer": buffer}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where ``state`` was taken."""
+        self.rollout, self.position = state["rollout"], state["position"]
+        buffer = state["buffer"]
+        self.buffer = None if buffer is None else RolloutBatch.from_state_dict(buffer)
