@@ -76,7 +76,11 @@ class NgramScorer(nn.Module):
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Log-odds ``[N]`` float64 that each text is positive; the bias where nothing is known."""
-        ids, offsets = self.bags(map(words, texts))
+        return self.score([words(text) for text in texts])
+
+    def score(self, texts: Sequence[Sequence[str]]) -> Tensor:
+        """Log-odds ``[N]`` float64 of tokenised texts."""
+        ids, offsets = self.bags(texts)
         return bag_sums(ids, offsets, self.weight) + self.bias
 
     def save(self, folder: str | Path) -> None:
@@ -212,8 +216,7 @@ def calibrate(scorer: NgramScorer, texts: Sequence[Sequence[str]], labels: Tenso
     The slope and offset with the least logistic loss on these texts, which should be held out and
     as long as those to be scored, are folded into the weights and the bias. Returns both, ``[2]``.
     """
-    ids, offsets = scorer.bags(texts)
-    logits = bag_sums(ids, offsets, scorer.weight) + scorer.bias
+    logits = scorer.score(texts)
     line = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
 
     def loss() -> Tensor:
@@ -229,7 +232,11 @@ def calibrate(scorer: NgramScorer, texts: Sequence[Sequence[str]], labels: Tenso
 def minimise(loss: Callable[[], Tensor], parameters: list[Tensor], max_steps: int) -> None:
     """Minimise a smooth convex ``loss`` of ``parameters`` in place by L-BFGS."""
     optimizer = torch.optim.LBFGS(
-        parameters, max_iter=max_steps, history_size=10, line_search_fn="strong_wolfe"
+        parameters,
+        max_iter=max_steps,
+        tolerance_change=1e-14,
+        history_size=10,
+        line_search_fn="strong_wolfe",
     )
 
     def closure() -> float:

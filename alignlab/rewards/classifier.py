@@ -1,0 +1,74 @@
+"""A Hugging Face sentiment classifier as a reward, as in the DPO paper's controlled experiment."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification
+
+from alignlab.errors import ConfigError
+from alignlab.models.loading import load_model, load_tokenizer
+
+
+class ClassifierReward:
+    """``log p(positive) - log p(negative)`` of prompt + completion, read as one text.
+
+    With two classes this is the log-odds; the paper plots its sigmoid (Rafailov et al. 2023,
+    arXiv:2305.18290, section 6.1). Classes are found by name, never by position: libraries differ
+    in how they order them.
+
+    Args:
+        path: Hub id or folder of a sequence classifier and its tokenizer, such as
+            ``siebert/sentiment-roberta-large-english``.
+        positive: Name of the class that is good.
+        negative: Name of the class that is bad.
+        batch_size: Texts per forward.
+        max_length: Tokens of a text that are read, from its start.
+        device: Where it runs; ``None`` takes a GPU where there is one.
+
+    Raises:
+        ConfigError: Nothing usable at ``path``, or it has no class of these names.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        positive: str = "POSITIVE",
+        negative: str = "NEGATIVE",
+        batch_size: int = 64,
+        max_length: int = 512,
+        device: str | None = None,
+    ) -> None:
+        self.tokenizer: Any = load_tokenizer(path)
+        model = load_model(AutoModelForSequenceClassification, path, dtype="float32", dropout=None)
+        named = {name.upper(): i for i, name in model.config.id2label.items()}
+        if positive.upper() not in named or negative.upper() not in named:
+            raise ConfigError(
+                f"{path}: no classes {positive!r} and {negative!r}; it has "
+                f"{', '.join(model.config.id2label.values())}. Name two of them."
+            )
+        self.positive, self.negative = named[positive.upper()], named[negative.upper()]
+        self.batch_size, self.max_length = batch_size, max_length
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = model.eval().to(self.device)
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        """``[N]`` float32 log-odds; texts are joined as they are."""
+        texts = [p + c for p, c in zip(prompts, completions, strict=True)]
+        scores = torch.zeros(len(texts))
+        # Texts of like length share a batch: less padding, same scores.
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            batch = self.tokenizer(
+                [texts[i] for i in rows],
+                padding=True,
+                truncation=True,
+                max_length=self.max_length,
+                return_tensors="pt",
+            ).to(self.device)
+            logits = self.model(**batch).logits.float()
+            scores[rows] = (logits[:, self.positive] - logits[:, self.negative]).cpu()
+        return scores

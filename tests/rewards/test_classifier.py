@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch.testing import assert_close
+from transformers import (
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
+
+from alignlab.errors import ConfigError
+from alignlab.rewards.base import Reward
+from alignlab.rewards.classifier import ClassifierReward
+
+WORDS = ["<s>", "<pad>", "</s>", "<unk>", "a", "good", "bad", "film", "not"]
+
+
+def save_tiny_roberta(folder: Path, labels: list[str]) -> None:
+    backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        pad_token="<pad>",
+    )
+    tokenizer.save_pretrained(folder)
+    config = RobertaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=20,
+        pad_token_id=1,
+        initializer_range=0.5,
+        id2label=dict(enumerate(labels)),
+        label2id={label: i for i, label in enumerate(labels)},
+    )
+    torch.manual_seed(0)
+    RobertaForSequenceClassification(config).save_pretrained(folder)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_tiny_roberta(tmp_path, ["NEGATIVE", "POSITIVE"])
+    return tmp_path
+
+
+PROMPTS = ["a film", "not", "a", "bad"]
+COMPLETIONS = [" good good film", " good", " bad film a film a film", ""]
+
+
+def test_score_is_the_log_odds_of_one_text_at_a_time(folder: Path) -> None:
+    model = RobertaForSequenceClassification.from_pretrained(folder).eval()
+    expected = []
+    for text in ["a film good good film", "not good", "a bad film a film a film", "bad"]:
+        ids = [0, *(WORDS.index(word) for word in text.split()), 2]
+        with torch.no_grad():
+            log_probs = model(torch.tensor([ids])).logits.log_softmax(-1)[0]
+        expected.append((log_probs[1] - log_probs[0]).item())
+    for batch_size in (1, 3, 64):
+        reward = ClassifierReward(str(folder), batch_size=batch_size, device="cpu")
+        assert_close(reward(PROMPTS, COMPLETIONS), torch.tensor(expected), atol=1e-5, rtol=0)
+    assert isinstance(reward, Reward)
+    assert len(set(expected)) == 4
+
+
+def test_classes_are_found_by_name_in_either_order(folder: Path, tmp_path: Path) -> None:
+    usual = ClassifierReward(str(folder), device="cpu")(PROMPTS, COMPLETIONS)
+    save_tiny_roberta(tmp_path / "swapped", ["Positive", "Negative"])
+    swapped = ClassifierReward(str(tmp_path / "swapped"), device="cpu")(PROMPTS, COMPLETIONS)
+    assert_close(swapped, -usual)
+
+
+def test_long_texts_are_read_from_the_start(folder: Path) -> None:
+    reward = ClassifierReward(str(folder), max_length=5, device="cpu")
+    long, cut = reward(["a good film", "a good film"], [" bad bad not", ""])
+    assert_close(long, cut)
+
+
+def test_a_model_without_these_classes_is_named(tmp_path: Path) -> None:
+    save_tiny_roberta(tmp_path, ["LABEL_0", "LABEL_1"])
+    with pytest.raises(ConfigError, match=r"no classes 'POSITIVE' and.*LABEL_0, LABEL_1"):
+        ClassifierReward(str(tmp_path))
+    named = ClassifierReward(str(tmp_path), positive="label_1", negative="label_0", device="cpu")
+    assert named(["a"], [" film"]).shape == (1,)
