@@ -108,7 +108,7 @@ def test_permutation_is_pure_and_a_permutation() -> None:
 
 def test_permutations_are_evenly_spread() -> None:
     seen = np.zeros(24)
-    codes = {}
+    codes: dict[tuple[int, ...], int] = {}
     for epoch in range(4800):
         order = tuple(permutation(0, epoch, 4).tolist())
         seen[codes.setdefault(order, len(codes))] += 1

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from itertools import permutations
 
 import pytest
@@ -7,6 +8,7 @@ from torch.testing import assert_close
 
 from alignlab.functional import bradley_terry, kwise_ranking, plackett_luce
 
+Ranking = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 LOG2, LOG3 = math.log(2), math.log(3)
 
 
@@ -43,7 +45,7 @@ def test_plackett_luce_is_a_distribution_over_orders() -> None:
 
 
 @pytest.mark.parametrize("ranking", [kwise_ranking, plackett_luce])
-def test_two_completions_are_bradley_terry(ranking) -> None:
+def test_two_completions_are_bradley_terry(ranking: Ranking) -> None:
     g = torch.Generator().manual_seed(1)
     chosen, rejected = torch.randn(2, 5, generator=g, dtype=torch.float64)
     scores = torch.stack([rejected, chosen], dim=1).flatten()
@@ -61,7 +63,7 @@ def test_ties_are_never_compared() -> None:
 
 
 @pytest.mark.parametrize("ranking", [kwise_ranking, plackett_luce])
-def test_order_of_completions_does_not_matter(ranking) -> None:
+def test_order_of_completions_does_not_matter(ranking: Ranking) -> None:
     g = torch.Generator().manual_seed(2)
     scores = torch.randn(6, generator=g, dtype=torch.float64)
     group, rank = torch.tensor([0, 0, 0, 0, 1, 1]), torch.tensor([0, 1, 1, 2, 3, 3])
@@ -72,7 +74,7 @@ def test_order_of_completions_does_not_matter(ranking) -> None:
 
 
 @pytest.mark.parametrize("ranking", [kwise_ranking, plackett_luce])
-def test_a_group_of_ties_costs_nothing_and_has_a_gradient_of_zero(ranking) -> None:
+def test_a_group_of_ties_costs_nothing_and_has_a_gradient_of_zero(ranking: Ranking) -> None:
     scores = f64(1, 2, 3).requires_grad_()
     losses = ranking(scores, torch.tensor([4, 4, 9]), torch.tensor([0, 0, 0]))
     losses.sum().backward()
@@ -81,7 +83,7 @@ def test_a_group_of_ties_costs_nothing_and_has_a_gradient_of_zero(ranking) -> No
 
 
 @pytest.mark.parametrize("ranking", [kwise_ranking, plackett_luce])
-def test_one_loss_per_group_in_group_order(ranking) -> None:
+def test_one_loss_per_group_in_group_order(ranking: Ranking) -> None:
     scores, rank = f64(LOG3, 0, 0, LOG3), torch.tensor([0, 1, 0, 1])
     losses = ranking(scores, torch.tensor([8, 8, 3, 3]), rank)
     assert_close(losses, f64(math.log(4), math.log(4 / 3)))
