@@ -1,0 +1,213 @@
+"""A loader of prompt trees whose batches are a pure function of (seed, epoch, position).
+
+It is sized and stateful: Lightning keeps its state in the checkpoint and gives it back, so a run
+that is stopped between two batches goes on with exactly those that are left.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TypedDict
+
+import torch.distributed
+
+from alignlab.data.trees import Padding, PromptTree, PromptTrees, StepTotals, collate, totals_of
+from alignlab.errors import ConfigError
+from alignlab.functional.noise import permutation
+
+WINDOW = 16  # optimizer steps whose rows are sorted by length together
+
+
+class LoaderState(TypedDict):
+    """Where a loader stands: the next batch it will give out, and of how many in an epoch."""
+
+    epoch: int
+    position: int
+    length: int
+
+
+class TreeLoader:
+    """Micro-batches of prompt trees, every tree once an epoch.
+
+    An optimizer step takes ``batch_size`` trees over all ranks, in micro-batches of
+    ``micro_batch_size`` a rank; each micro-batch carries the totals of its whole step, which every
+    rank works out by itself from the same order. The last step of an epoch holds what is left, cut
+    into as few micro-batches as will do, of even size. If fewer trees are left than there are
+    ranks, they join the step before. Every rank gets the same number of micro-batches and none is
+    empty, so no rank waits for another, no tree is dropped and none is repeated; the price is
+    that with several ranks a micro-batch of an epoch's last step may hold one tree too many.
+
+    Trees of like length share a step: an epoch's shuffle is cut into windows of several steps,
+    sorted inside each by length, and the steps are shuffled again.
+
+    Taking a new iterator in the middle of an epoch starts the next one, except straight after
+    ``load_state_dict``. With ``shuffle=False`` the order is the trees' own, in every epoch.
+
+    Args:
+        trees: What to load.
+        batch_size: Trees per optimizer step, over all ranks.
+        micro_batch_size: Trees per forward on one rank; a whole step's share when ``None``.
+        seed: Seed of the shuffles.
+        shuffle: Off for validation.
+        padding: How batches are padded (see ``collate``).
+        max_length: Width with ``padding="max_length"``.
+        rank: This process; asked of ``torch.distributed`` when ``None``.
+        world_size: How many processes there are; asked likewise.
+
+    Raises:
+        ConfigError: The batch size does not divide by micro-batches and ranks, or there are fewer
+            trees than ranks.
+    """
+
+    def __init__(
+        self,
+        trees: Sequence[PromptTree],
+        *,
+        batch_size: int,
+        micro_batch_size: int | None = None,
+        seed: int = 0,
+        shuffle: bool = True,
+        padding: Padding = "longest",
+        max_length: int | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
+        here, world = _place()
+        self.rank = here if rank is None else rank
+        self.world_size = world if world_size is None else world_size
+        self.trees, self.batch_size, self.seed, self.shuffle = trees, batch_size, seed, shuffle
+        self.padding, self.max_length = padding, max_length
+        self.micro_batches = micro_batches_of(batch_size, micro_batch_size, self.world_size)
+        self.micro_batch_size = batch_size // (self.micro_batches * self.world_size)
+        if len(trees) < self.world_size:
+            raise ConfigError(
+                f"{len(trees)} rows cannot be shared by {self.world_size} processes without one "
+                "of them waiting for ever. Use fewer devices or more rows."
+            )
+        self._steps = _step_sizes(len(trees), batch_size, self.world_size)
+        self._epoch, self._position = 0, 0
+        self._as_loaded = False
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next batch."""
+        return self._epoch
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in an epoch."""
+        return len(self._steps)
+
+    def __len__(self) -> int:
+        """Micro-batches of one rank in an epoch."""
+        return sum(map(self._pieces, range(len(self._steps))))
+
+    def __iter__(self) -> Iterator[PromptTrees]:
+        if self._position and not self._as_loaded:
+            self._epoch, self._position = self._epoch + 1, 0
+        self._as_loaded = False
+        return self._run(self._epoch, self._position)
+
+    def state_dict(self) -> LoaderState:
+        """The place of the next batch, as plain numbers."""
+        return {"epoch": self._epoch, "position": self._position, "length": len(self)}
+
+    def load_state_dict(self, state: LoaderState) -> None:
+        """Go on where ``state`` was taken.
+
+        Raises:
+            ConfigError: It was taken with other rows, batch sizes or processes.
+        """
+        if state["length"] != len(self):
+            raise ConfigError(
+                f"the checkpoint's epoch has {state['length']} batches, this one {len(self)}. "
+                "Resume with the same data, batch_size, micro_batch_size and devices."
+            )
+        self._epoch, self._position = int(state["epoch"]), int(state["position"])
+        self._as_loaded = True
+
+    def step_trees(self, epoch: int) -> list[list[int]]:
+        """Positions in ``trees`` of every optimizer step of an epoch, all ranks together."""
+        n, size = len(self.trees), self.batch_size
+        if not self.shuffle:
+            return _cut(list(range(n)), self._steps)
+        order = permutation(self.seed, epoch, n).tolist()
+        whole = [k for k in self._steps if k == size]
+        # The odd step stays last, so that accumulation is even until the epoch's end; its rows
+        # are a random draw and not the longest ones.
+        body, rest = order[: size * len(whole)], order[size * len(whole) :]
+        length = [tree.longest for tree in self.trees]
+        windows = _cut(body, _step_sizes(len(body), WINDOW * size, 1))
+        ordered = [k for window in windows for k in sorted(window, key=lambda k: length[k])]
+        steps = _cut(ordered, whole)
+        # Another stream of the same hash: the epoch's own shuffle must not be reused.
+        shuffled = [steps[k] for k in permutation(~self.seed, epoch, len(steps)).tolist()]
+        return [*shuffled, sorted(rest, key=lambda k: length[k])] if rest else shuffled
+
+    def _run(self, epoch: int, start: int) -> Iterator[PromptTrees]:
+        length, position = len(self), 0
+        for step, indices in enumerate(self.step_trees(epoch)):
+            pieces = self._pieces(step)
+            if position + pieces <= start:
+                position += pieces
+                continue
+            trees = [self.trees[k] for k in indices]
+            totals = totals_of(trees)
+            for piece in range(pieces):
+                position += 1
+                if position <= start:
+                    continue
+                # Set before the batch is out: a checkpoint taken after it starts with the next.
+                done = position == length
+                self._epoch, self._position = (epoch + 1, 0) if done else (epoch, position)
+                yield self._micro_batch(trees, piece, pieces, totals)
+
+    def _micro_batch(
+        self, trees: list[PromptTree], piece: int, pieces: int, totals: StepTotals
+    ) -> PromptTrees:
+        # Ranks take neighbours, so that at any time they work on batches of like length.
+        total = pieces * self.world_size
+        part = piece * self.world_size + self.rank
+        mine = trees[part * len(trees) // total : (part + 1) * len(trees) // total]
+        return collate(mine, padding=self.padding, max_length=self.max_length, totals=totals)
+
+    def _pieces(self, step: int) -> int:
+        """Micro-batches of one rank in a step: enough for its trees, none of them empty."""
+        trees = self._steps[step]
+        needed = -(-trees // (self.micro_batch_size * self.world_size))
+        return min(needed, self.micro_batches, trees // self.world_size)
+
+
+def micro_batches_of(batch_size: int, micro_batch_size: int | None, world_size: int) -> int:
+    """How many micro-batches a rank accumulates in one optimizer step.
+
+    Raises:
+        ConfigError: The numbers do not divide.
+    """
+    micro = -(-batch_size // world_size) if micro_batch_size is None else micro_batch_size
+    if batch_size < 1 or micro < 1 or batch_size % (micro * world_size):
+        raise ConfigError(
+            f"batch_size {batch_size} is not a multiple of micro_batch_size {micro} x "
+            f"{world_size} process(es). Change data.init_args.batch_size or micro_batch_size."
+        )
+    return batch_size // (micro * world_size)
+
+
+def _step_sizes(rows: int, batch_size: int, world_size: int) -> list[int]:
+    whole, rest = divmod(rows, batch_size)
+    sizes = [batch_size] * whole
+    if rest >= world_size or (rest and not whole):
+        return [*sizes, rest]
+    return [*sizes[:-1], batch_size + rest] if rest else sizes
+
+
+def _cut(items: list[int], sizes: Sequence[int]) -> list[list[int]]:
+    parts, start = [], 0
+    for size in sizes:
+        parts.append(items[start : start + size])
+        start += size
+    return parts
+
+
+def _place() -> tuple[int, int]:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1

@@ -1,0 +1,342 @@
+"""Lightning data modules: a source, a kind of row, and how its trees are batched.
+
+The tokenizer is the policy's and known late: ``setup`` takes it from the trainer's module, or
+``connect`` gives it by hand.
+"""
+
+import logging
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+
+import lightning.pytorch as pl
+
+from alignlab.data.loader import TreeLoader, micro_batches_of
+from alignlab.data.rows import (
+    Demonstration,
+    LabelledText,
+    PreferencePair,
+    Prompt,
+    R,
+    Refusals,
+    Refuse,
+    prompt_key,
+    split_by_prompt,
+)
+from alignlab.data.sources import read_rows
+from alignlab.data.tokenise import (
+    TokenReport,
+    tokenise,
+    tokenise_labelled,
+    tokenise_texts,
+)
+from alignlab.data.trees import Padding, PromptTree
+from alignlab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+C = TypeVar("C", Prompt, Demonstration, PreferencePair)
+
+
+class TreeData(pl.LightningDataModule, Generic[R]):
+    """What all data modules share: reading, splitting, tokenising once, and the loaders.
+
+    After ``setup`` the trees stand in ``train_trees`` and ``validation_trees``, the rows they were
+    made of in ``train_rows`` and ``validation_rows``; tree indices are unique over both.
+
+    Args:
+        source: A ``.jsonl``, ``.csv`` or ``.parquet`` file, or the hub id of a data set.
+        batch_size: Trees per optimizer step, over micro-batches and processes.
+        micro_batch_size: Trees per forward; the whole step's when left out.
+        max_length: Bound on the tokens of a prompt + completion.
+        truncation: What happens to a longer row. ``drop`` leaves it out with a count;
+            ``keep_start`` cuts completions at their end; ``keep_end`` cuts the prompt at its
+            beginning, then completions at their end (of a lone text: its beginning); ``blocks``
+            cuts a lone text into consecutive pieces. Left out, texts are cut into blocks and
+            everything else is dropped.
+        padding: ``longest``, ``bucket`` (few shapes) or ``max_length`` (one shape).
+        validation_source: Like ``source``, for validation.
+        split: Which part of ``source``: a hub split, or a value of a file's column ``split``.
+        validation_split: Which part of ``validation_source``.
+        validation_share: Share of prompts held out of ``source`` where there is no
+            ``validation_source``; all rows of a prompt fall on one side.
+        columns: Our name of a column -> its name in the source, where they differ.
+        seed: Seed of the shuffles and of what ``validation_share`` holds out.
+        limit: Keep the first so many usable rows.
+        validation_limit: The same for ``validation_source``.
+        refuse: ``drop`` leaves unusable rows out with a count; ``error`` stops at the first.
+    """
+
+    kind: ClassVar[type[Any]]
+    truncations: ClassVar[tuple[str, ...]] = ("drop", "keep_start", "keep_end")  # default first
+
+    def __init__(
+        self,
+        source: str,
+        batch_size: int,
+        micro_batch_size: int | None = None,
+        max_length: int = 512,
+        truncation: Literal["drop", "keep_start", "keep_end", "blocks"] | None = None,
+        padding: Padding = "longest",
+        validation_source: str | None = None,
+        split: str | None = None,
+        validation_split: str | None = None,
+        validation_share: float = 0.0,
+        columns: dict[str, str] | None = None,
+        seed: int = 0,
+        limit: int | None = None,
+        validation_limit: int | None = None,
+        refuse: Refuse = "drop",
+    ) -> None:
+        super().__init__()
+        if validation_source is not None and validation_share:
+            raise ConfigError(
+                "validation_source and validation_share are both given; use one of them."
+            )
+        micro_batches_of(batch_size, micro_batch_size, 1)  # an impossible pair stops here
+        self.source, self.validation_source = source, validation_source
+        self.split, self.validation_split = split, validation_split
+        self.validation_share, self.columns = validation_share, columns
+        self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
+        if truncation is not None and truncation not in self.truncations:
+            raise ConfigError(
+                f"{type(self).__name__} cannot do truncation {truncation!r}. "
+                f"Set data.init_args.truncation to one of {', '.join(self.truncations)}."
+            )
+        self.truncation: Any = truncation or self.truncations[0]
+        self.max_length, self.padding, self.seed = max_length, padding, seed
+        self.limit, self.validation_limit, self.refuse = limit, validation_limit, refuse
+        self.tokenizer: PreTrainedTokenizerBase | None = None
+        self.train_rows: list[R] = []
+        self.validation_rows: list[R] = []
+        self.train_trees: list[PromptTree] = []
+        self.validation_trees: list[PromptTree] = []
+        self.reports: dict[str, TokenReport] = {}
+        self.shared_prompts = 0
+
+    def connect(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        """Give the tokenizer by hand (without a trainer)."""
+        self.tokenizer = tokenizer
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and tokenise, once."""
+        if self.trainer is not None:
+            self._check_accumulation(self.trainer)
+        if self.train_trees:
+            return
+        tokenizer = self._find_tokenizer()
+        self.train_rows, self.validation_rows, refusals = self._read()
+        self.train_trees, self.reports["train"] = self.tokenise(
+            self.train_rows, tokenizer, refusals["train"], 0
+        )
+        if self.validation_rows:
+            self.validation_trees, self.reports["validation"] = self.tokenise(
+                self.validation_rows, tokenizer, refusals["validation"], len(self.train_trees)
+            )
+        train_prompts = set(map(prompt_key, self.train_rows))
+        held_out = set(map(prompt_key, self.validation_rows))
+        self.shared_prompts = len(train_prompts & held_out)
+        for name, report in self.reports.items():
+            log.info("%s: %s", name, report.summary())
+        if self.shared_prompts:
+            log.warning(
+                "%s: %d of %d validation prompts also stand in the training rows",
+                self.validation_source,
+                self.shared_prompts,
+                len(held_out),
+            )
+
+    @abstractmethod
+    def tokenise(
+        self,
+        rows: list[R],
+        tokenizer: "PreTrainedTokenizerBase",
+        refusals: Refusals,
+        first_index: int,
+    ) -> tuple[list[PromptTree], TokenReport]:
+        """Trees of this module's rows."""
+
+    def train_dataloader(self) -> TreeLoader:
+        """Shuffled, stateful, sharded by rank."""
+        return TreeLoader(
+            self.train_trees,
+            batch_size=self.batch_size,
+            micro_batch_size=self.micro_batch_size,
+            seed=self.seed,
+            padding=self.padding,
+            max_length=self.max_length,
+        )
+
+    def val_dataloader(self) -> TreeLoader | list[TreeLoader]:
+        """In the rows' own order, each once; no loader where there are no validation rows."""
+        if not self.validation_trees:
+            return []
+        micro = self.micro_batch_size or self.batch_size
+        world = self.trainer.world_size if self.trainer is not None else 1
+        return TreeLoader(
+            self.validation_trees,
+            batch_size=micro * world,
+            shuffle=False,
+            padding=self.padding,
+            max_length=self.max_length,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What was read, as plain numbers: for a run's record."""
+        return {
+            name: {
+                "source": report.refusals.source,
+                "rows": report.refusals.seen,
+                "refused": report.refusals.counts,
+                "trees": report.trees,
+                "completions": report.completions,
+                "tokens": report.tokens,
+                "truncated": report.truncated,
+                "merged": report.merged,
+                "ended": report.ended,
+            }
+            for name, report in self.reports.items()
+        } | {"shared_prompts": self.shared_prompts}
+
+    def _read(self) -> tuple[list[R], list[R], dict[str, Refusals]]:
+        rows, refusals = read_rows(
+            self.source,
+            self.kind,
+            split=self.split,
+            limit=self.limit,
+            columns=self.columns,
+            refuse=self.refuse,
+        )
+        if self.validation_source is None:
+            train, held_out = split_by_prompt(rows, self.validation_share, self.seed)
+            later = Refusals(f"{self.source} (held out)", self.refuse, len(held_out))
+            return train, held_out, {"train": refusals, "validation": later}
+        held_out, later = read_rows(
+            self.validation_source,
+            self.kind,
+            split=self.validation_split,
+            limit=self.validation_limit,
+            columns=self.columns,
+            refuse=self.refuse,
+        )
+        return rows, held_out, {"train": refusals, "validation": later}
+
+    def _find_tokenizer(self) -> "PreTrainedTokenizerBase":
+        if self.tokenizer is not None:
+            return self.tokenizer
+        module = self.trainer.lightning_module if self.trainer is not None else None
+        found = getattr(module, "tokenizer", None)
+        if found is None:
+            raise ConfigError(
+                f"{type(self).__name__} has no tokenizer: {type(module).__name__} has no attribute "
+                "'tokenizer'. Give the module one, or call data.connect(tokenizer)."
+            )
+        return found
+
+    def _check_accumulation(self, trainer: pl.Trainer) -> None:
+        wanted = micro_batches_of(self.batch_size, self.micro_batch_size, trainer.world_size)
+        if trainer.accumulate_grad_batches != wanted:
+            raise ConfigError(
+                f"batch_size {self.batch_size} is {wanted} micro-batches on each of "
+                f"{trainer.world_size} process(es), but trainer.accumulate_grad_batches is "
+                f"{trainer.accumulate_grad_batches}. Set it to {wanted}."
+            )
+
+
+class CompletionData(TreeData[C]):
+    """Data modules whose rows are a prompt and as many completions as the kind of row has."""
+
+    def tokenise(
+        self,
+        rows: list[C],
+        tokenizer: "PreTrainedTokenizerBase",
+        refusals: Refusals,
+        first_index: int,
+    ) -> tuple[list[PromptTree], TokenReport]:
+        """Trees with the row's completions."""
+        return tokenise(
+            rows,
+            tokenizer,
+            refusals,
+            max_length=self.max_length,
+            truncation=self.truncation,
+            first_index=first_index,
+        )
+
+
+class DemonstrationData(CompletionData[Demonstration]):
+    """Prompts with a completion to imitate: one completion a tree.
+
+    Columns: ``prompt`` and ``completion``, plain or conversational, or ``messages``.
+    """
+
+    kind = Demonstration
+
+
+class PreferenceData(CompletionData[PreferencePair]):
+    """Preference pairs: two completions a tree, the chosen one first.
+
+    Columns: ``chosen`` and ``rejected``, plain or conversational, with ``prompt`` or with the
+    prompt as their common beginning.
+    """
+
+    kind = PreferencePair
+
+
+class PromptData(CompletionData[Prompt]):
+    """Prompts to complete: no completion in a tree. ``max_length`` bounds the prompt.
+
+    Columns: ``prompt``, plain or conversational, or ``messages``, or those of a pair.
+    """
+
+    kind = Prompt
+
+
+class TextData(TreeData[LabelledText]):
+    """Texts for language modelling, each cut in blocks; ``max_length`` bounds a block.
+
+    Column: ``text``.
+    """
+
+    kind = LabelledText
+    truncations = ("blocks",)
+
+    def tokenise(
+        self,
+        rows: list[LabelledText],
+        tokenizer: "PreTrainedTokenizerBase",
+        refusals: Refusals,
+        first_index: int,
+    ) -> tuple[list[PromptTree], TokenReport]:
+        """Trees of one block each."""
+        return tokenise_texts(
+            rows, tokenizer, refusals, max_length=self.max_length, first_index=first_index
+        )
+
+
+class LabelledData(TreeData[LabelledText]):
+    """Texts with a class or rating, which every completion of a tree carries as its label.
+
+    Columns: ``text`` and ``label``, a number.
+    """
+
+    kind = LabelledText
+    truncations = ("blocks", "drop", "keep_start", "keep_end")
+
+    def tokenise(
+        self,
+        rows: list[LabelledText],
+        tokenizer: "PreTrainedTokenizerBase",
+        refusals: Refusals,
+        first_index: int,
+    ) -> tuple[list[PromptTree], TokenReport]:
+        """Trees of one text each, in one completion or, with ``blocks``, in several."""
+        return tokenise_labelled(
+            rows,
+            tokenizer,
+            refusals,
+            max_length=self.max_length,
+            truncation=self.truncation,
+            first_index=first_index,
+        )

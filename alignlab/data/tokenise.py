@@ -1,0 +1,476 @@
+"""From rows to prompt trees: one tokenisation of the joint text, the border where it says.
+
+Tokenising prompt and completion apart gives ids that the joint text never has when a token merges
+across the border. So the joint text is tokenised once; the prompt is the tokens that end at or
+before the border in *every* completion of the tree, and a token that straddles it belongs to the
+completions. Then prompt ids + completion ids are exactly the ids of the joint text.
+
+The beginning-of-text token (if the tokenizer has one) stands exactly once in front. The end-of-text
+token follows a completion that ends, and is trained on; one that was cut never ends in it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from alignlab.data.chat import Rendered, render, render_prompt
+from alignlab.data.rows import (
+    Demonstration,
+    LabelledText,
+    PreferencePair,
+    Prompt,
+    Refusals,
+    Refused,
+)
+from alignlab.data.trees import PromptTree
+from alignlab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Truncation = Literal["drop", "keep_start", "keep_end"]
+LabelledTruncation = Literal["drop", "keep_start", "keep_end", "blocks"]
+_AT_ONCE = 512  # rows tokenised in one call: enough to be fast, few enough to keep memory flat
+T = TypeVar("T")
+Completable = Prompt | Demonstration | PreferencePair
+
+
+@dataclass(slots=True)
+class TokenReport:
+    """What became of rows on the way to trees.
+
+    Args:
+        refusals: Rows left out, by reason, reading and tokenising together.
+        trees: Trees made.
+        completions: Completions in them.
+        tokens: Completion tokens in them.
+        truncated: Rows that something was cut from.
+        merged: Rows in which a token straddles the border of prompt and completion.
+        ended: Completions that end in a trained end-of-text token.
+    """
+
+    refusals: Refusals
+    trees: int = 0
+    completions: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    merged: int = 0
+    ended: int = 0
+
+    def count(self, tree: PromptTree, *, truncated: bool, merged: bool, ended: int) -> None:
+        """Add one tree."""
+        self.trees += 1
+        self.completions += len(tree.completions)
+        self.tokens += sum(map(len, tree.completions))
+        self.truncated += truncated
+        self.merged += merged
+        self.ended += ended
+
+    def summary(self) -> str:
+        """One line for the log."""
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in self.refusals.counts.items())
+        share = f"{self.ended / self.completions:.1%}" if self.completions else "none"
+        return (
+            f"{self.refusals.source}: {self.trees:,} trees, {self.completions:,} completions, "
+            f"{self.tokens:,} tokens; {self.refusals.count:,} of {self.refusals.seen:,} rows "
+            f"refused{f' ({reasons})' if reasons else ''}; {self.truncated:,} truncated; "
+            f"{self.merged:,} with a token across the border; "
+            f"{share} of completions end in a trained EOS"
+        )
+
+
+def tokenise(
+    rows: Sequence[Completable],
+    tokenizer: "PreTrainedTokenizerBase",
+    refusals: Refusals,
+    *,
+    max_length: int | None = None,
+    truncation: Truncation = "drop",
+    first_index: int = 0,
+) -> tuple[list[PromptTree], TokenReport]:
+    """Prompt trees of prompts (no completion), demonstrations (one) or pairs (chosen, rejected).
+
+    Args:
+        rows: Validated rows.
+        tokenizer: A fast tokenizer; its chat template renders conversations.
+        refusals: The record that reading the rows began; continued here.
+        max_length: Bound on prompt + completion of every branch, with its special tokens.
+        truncation: What happens to a longer row. ``drop`` refuses it; ``keep_start`` cuts the
+            completions' end; ``keep_end`` cuts the prompt's beginning (not its beginning-of-text
+            token), then the completions' end. A cut completion has no end-of-text token.
+        first_index: ``PromptTree.index`` of the first tree; they count up from here.
+
+    Raises:
+        ConfigError: The tokenizer lacks what the rows need, or an impossible setting.
+        DataError: No row is left.
+    """
+    _check_settings(max_length, truncation)
+    encode = _Encoder(tokenizer)
+    report = TokenReport(refusals)
+    trees: list[PromptTree] = []
+    for chunk in _chunks(rows, _AT_ONCE):
+        ready = []
+        for row in chunk:
+            try:
+                ready.append((row, _render_row(tokenizer, row)))
+            except Refused as problem:
+                refusals.add(row.id, problem)
+        encodings = iter(encode([branch.text for _, branches in ready for branch in branches]))
+        for row, branches in ready:
+            codes = [next(encodings) for _ in branches]
+            try:
+                draft = _draft(encode, row, branches, codes)
+                cut = draft.fit(max_length, truncation, encode.bos)
+                tree = draft.tree(first_index + len(trees), row.id)
+            except Refused as problem:
+                refusals.add(row.id, problem)
+                continue
+            trees.append(tree)
+            report.count(tree, truncated=cut, merged=draft.merged, ended=sum(draft.ends))
+    refusals.require_rows(len(trees))
+    return trees, report
+
+
+def tokenise_texts(
+    rows: Sequence[LabelledText],
+    tokenizer: "PreTrainedTokenizerBase",
+    refusals: Refusals,
+    *,
+    max_length: int,
+    first_index: int = 0,
+) -> tuple[list[PromptTree], TokenReport]:
+    """Language-modelling trees: every text whole, in blocks of at most ``max_length`` tokens.
+
+    A block is a tree with the beginning-of-text token as its prompt (the end-of-text token where
+    the tokenizer has no other). The end-of-text token stands at the text's real end only.
+    """
+    report = TokenReport(refusals)
+    trees: list[PromptTree] = []
+    for row, start, body in _bodies(rows, tokenizer, refusals, max_length):
+        blocks = _blocks(body, max_length - 1)
+        for k, block in enumerate(blocks):
+            name = row.id if len(blocks) == 1 else f"{row.id}#{k}"
+            tree = PromptTree(first_index + len(trees), name, (start,), (block,))
+            trees.append(tree)
+            report.count(tree, truncated=False, merged=False, ended=k == len(blocks) - 1)
+    refusals.require_rows(len(trees))
+    return trees, report
+
+
+def tokenise_labelled(
+    rows: Sequence[LabelledText],
+    tokenizer: "PreTrainedTokenizerBase",
+    refusals: Refusals,
+    *,
+    max_length: int,
+    truncation: LabelledTruncation = "blocks",
+    first_index: int = 0,
+) -> tuple[list[PromptTree], TokenReport]:
+    """Trees of labelled texts: the text is the completion of an empty prompt.
+
+    Args:
+        rows: Texts, each with a label.
+        tokenizer: A fast tokenizer.
+        refusals: The record that reading the rows began; continued here.
+        max_length: Bound on every branch.
+        truncation: What happens to a longer text. ``blocks`` makes its consecutive pieces the
+            completions of one tree, each with the text's label; ``drop`` refuses it;
+            ``keep_start`` and ``keep_end`` keep the first or the last tokens.
+        first_index: ``PromptTree.index`` of the first tree.
+    """
+    if truncation not in ("drop", "keep_start", "keep_end", "blocks"):
+        raise ConfigError(
+            f"truncation must be drop, keep_start, keep_end or blocks, got {truncation!r}."
+        )
+    report = TokenReport(refusals)
+    trees: list[PromptTree] = []
+    for row, start, body in _bodies(rows, tokenizer, refusals, max_length):
+        try:
+            if row.label is None:
+                raise Refused("missing column 'label'")
+            pieces = _pieces(body, max_length - 1, truncation)
+        except Refused as problem:
+            refusals.add(row.id, problem)
+            continue
+        labels = (row.label,) * len(pieces)
+        tree = PromptTree(first_index + len(trees), row.id, (start,), pieces, labels=labels)
+        trees.append(tree)
+        cut = sum(map(len, pieces)) < len(body)
+        ended = int(not cut or truncation == "keep_end")
+        report.count(tree, truncated=cut, merged=False, ended=ended)
+    refusals.require_rows(len(trees))
+    return trees, report
+
+
+@dataclass(frozen=True, slots=True)
+class _Code:
+    """Token ids of one text and the characters each stands for."""
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+
+
+class _Encoder:
+    """A fast tokenizer, called so that nothing is added, cut or padded behind our back."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        if not tokenizer.is_fast:
+            raise ConfigError(
+                f"the tokenizer {tokenizer.name_or_path!r} ({type(tokenizer).__name__}) has no "
+                "character offsets, which the border of prompt and completion is read from. "
+                "Use a fast tokenizer (one with a tokenizer.json)."
+            )
+        self.tokenizer = tokenizer
+        self.bos: int | None = tokenizer.bos_token_id
+        self._eos: int | None = tokenizer.eos_token_id
+        # One int object per id: a corpus of tuples then costs 8 bytes a token instead of 40.
+        self._shared = list(range(len(tokenizer)))
+
+    @property
+    def eos(self) -> int:
+        """The end-of-text token."""
+        if self._eos is None:
+            raise ConfigError(
+                f"the tokenizer {self.tokenizer.name_or_path!r} has no end-of-text token, so a "
+                "policy could never learn to stop. Set its eos_token."
+            )
+        return self._eos
+
+    @property
+    def start(self) -> int:
+        """What an empty prompt is made of."""
+        return self.eos if self.bos is None else self.bos
+
+    def __call__(self, texts: list[str]) -> list[_Code]:
+        if not texts:
+            return []
+        coded = self.tokenizer(
+            texts,
+            add_special_tokens=False,
+            padding=False,
+            truncation=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            return_offsets_mapping=True,
+            verbose=False,
+        )
+        return [
+            self._with_bos([self._shared[i] for i in ids], offsets)
+            for ids, offsets in zip(coded["input_ids"], coded["offset_mapping"], strict=True)
+        ]
+
+    def _with_bos(self, ids: list[int], offsets: list[tuple[int, int]]) -> _Code:
+        if self.bos is not None and ids[:1] != [self.bos]:
+            return _Code([self.bos, *ids], [(0, 0), *offsets])
+        return _Code(ids, offsets)
+
+
+@dataclass(frozen=True, slots=True)
+class _Branch:
+    """One joint text as ids, with the prompt's tokens counted and the trained ones marked."""
+
+    ids: list[int]
+    prompt: int
+    mask: list[bool]  # over ids[prompt:]
+    merged: bool
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A tree in the making."""
+
+    prompt: list[int]
+    completions: list[list[int]]
+    masks: list[list[bool]]
+    ends: list[bool]
+    merged: bool
+
+    def fit(self, max_length: int | None, truncation: Truncation, bos: int | None) -> bool:
+        """Cut to ``max_length``; returns whether anything was cut."""
+        longest = len(self.prompt) + max(map(len, self.completions), default=0)
+        if max_length is None or longest <= max_length:
+            return False
+        if truncation == "drop":
+            raise Refused("longer than max_length", f": {longest} > {max_length} tokens")
+        if truncation == "keep_end":
+            kept = 1 if bos is not None and self.prompt[0] == bos else 0
+            cut = min(longest - max_length, len(self.prompt) - max(kept, 1))
+            self.prompt = self.prompt[:kept] + self.prompt[kept + cut :]
+        room = max_length - len(self.prompt)
+        if not self.completions:
+            self.prompt = self.prompt[:max_length]
+        elif room < 1:
+            raise Refused("no completion token left after truncation")
+        self.ends = [e and len(c) <= room for e, c in zip(self.ends, self.completions, strict=True)]
+        self.completions = [completion[:room] for completion in self.completions]
+        self.masks = [mask[:room] for mask in self.masks]
+        return True
+
+    def tree(self, index: int, id: str) -> PromptTree:
+        """The finished tree.
+
+        Raises:
+            Refused: Two completions are the same tokens.
+        """
+        completions = tuple(map(tuple, self.completions))
+        if len(set(completions)) < len(completions):
+            raise Refused("chosen and rejected are identical as tokens")
+        whole = all(map(all, self.masks))
+        masks = None if whole else tuple(map(tuple, self.masks))
+        return PromptTree(index, id, tuple(self.prompt), completions, masks)
+
+
+def _render_row(tokenizer: "PreTrainedTokenizerBase", row: Completable) -> list[Rendered]:
+    """The row's joint texts; a prompt's own text where there is nothing to join."""
+    match row:
+        case Prompt():
+            text = render_prompt(tokenizer, row.prompt)
+            spans = None if isinstance(row.prompt, str) else ()
+            return [Rendered(text, len(text), spans, ends=False)]
+        case Demonstration():
+            return [render(tokenizer, row.prompt, row.completion, row.ends)]
+        case PreferencePair():
+            return [
+                render(tokenizer, row.prompt, row.chosen, row.chosen_ends),
+                render(tokenizer, row.prompt, row.rejected, row.rejected_ends),
+            ]
+
+
+def _draft(
+    encode: _Encoder,
+    row: Completable,
+    texts: list[Rendered],
+    codes: list[_Code],
+) -> _Draft:
+    branches = [_branch(encode, text, code) for text, code in zip(texts, codes, strict=True)]
+    shared = _common_prefix([branch.ids[: branch.prompt] for branch in branches])
+    prompt = branches[0].ids[:shared]
+    if not prompt:
+        if texts[0].boundary:
+            raise Refused("no prompt token left of the border")
+        prompt = [encode.start]
+    if isinstance(row, Prompt):
+        return _Draft(prompt, [], [], [], merged=False)
+    completions, masks = [], []
+    for text, branch in zip(texts, branches, strict=True):
+        tail = [encode.eos] * text.ends
+        completion = branch.ids[shared:]
+        if not completion:
+            raise Refused("completion has no token")
+        completions.append(completion + tail)
+        moved = branch.prompt - shared  # tokens that another branch's border gave to completions
+        masks.append([True] * moved + branch.mask + [True] * text.ends)
+    merged = any(branch.merged or branch.prompt > shared for branch in branches)
+    return _Draft(prompt, completions, masks, [text.ends for text in texts], merged)
+
+
+def _branch(encode: _Encoder, text: Rendered, code: _Code) -> _Branch:
+    ids, offsets = code.ids, code.offsets
+    prompt = 0
+    while prompt < len(ids) and offsets[prompt][1] <= text.boundary:
+        prompt += 1
+    if encode.bos is not None:
+        prompt = max(prompt, 1)
+    if text.spans is None:
+        ids = _without_specials(encode, ids, prompt, text.ends)
+    covered = offsets[prompt - 1][1] if prompt else 0
+    merged = covered < text.boundary and _straddles(encode, text, ids[:prompt])
+    return _Branch(ids, prompt, _mask(text, offsets[prompt : len(ids)]), merged)
+
+
+def _straddles(encode: _Encoder, text: Rendered, prompt: list[int]) -> bool:
+    """Whether the prompt's last characters went to a completion token.
+
+    Offsets alone cannot tell: some tokenizers drop a trailing space, others leave the space of the
+    next word out of its offsets. The prompt by itself has another tokenisation if it was the next.
+    """
+    return encode([text.text[: text.boundary]])[0].ids != prompt
+
+
+def _without_specials(encode: _Encoder, ids: list[int], prompt: int, ends: bool) -> list[int]:
+    """Plain text's ids, less an end-of-text token that its author wrote at the end.
+
+    Raises:
+        Refused: A special token stands where it would teach a wrong beginning or end.
+    """
+    if ends and len(ids) > prompt and ids[-1] == encode.eos:
+        ids = ids[:-1]
+    if encode.bos is not None and encode.bos in ids[1:]:
+        raise Refused("beginning-of-text token inside the text")
+    if encode._eos in ids[prompt:]:
+        raise Refused("end-of-text token inside the completion")
+    return ids
+
+
+def _mask(text: Rendered, offsets: list[tuple[int, int]]) -> list[bool]:
+    if text.spans is None:
+        return [True] * len(offsets)
+    # The first stretch starts with the completion, whatever its first token's offsets say.
+    spans = [(-1 if k == 0 else start, end) for k, (start, end) in enumerate(text.spans)]
+    return [any(first < end and at > start for start, end in spans) for first, at in offsets]
+
+
+def _common_prefix(rows: list[list[int]]) -> int:
+    for k, column in enumerate(zip(*rows, strict=False)):
+        if len(set(column)) > 1:
+            return k
+    return min(map(len, rows))
+
+
+def _bodies(
+    rows: Sequence[LabelledText],
+    tokenizer: "PreTrainedTokenizerBase",
+    refusals: Refusals,
+    max_length: int,
+) -> Iterator[tuple[LabelledText, int, tuple[int, ...]]]:
+    """Each text with its start token and its ids, end-of-text token included."""
+    if max_length < 3:
+        raise ConfigError(f"max_length must be at least 3 for texts, got {max_length}.")
+    encode = _Encoder(tokenizer)
+    for chunk in _chunks(rows, _AT_ONCE):
+        for row, code in zip(chunk, encode([row.text for row in chunk]), strict=True):
+            front = int(encode.bos is not None)
+            try:
+                ids = _without_specials(encode, code.ids, front, ends=True)
+                if len(ids) == front:
+                    raise Refused("text has no token")
+            except Refused as problem:
+                refusals.add(row.id, problem)
+                continue
+            yield row, encode.start, (*ids[front:], encode.eos)
+
+
+def _pieces(
+    body: tuple[int, ...], room: int, truncation: LabelledTruncation
+) -> tuple[tuple[int, ...], ...]:
+    if truncation == "blocks":
+        return _blocks(body, room)
+    if truncation == "keep_end":
+        return (body[-room:],)
+    if truncation == "keep_start" or len(body) <= room:
+        return (body[:room],)
+    raise Refused("longer than max_length", f": {len(body) + 1} > {room + 1} tokens")
+
+
+def _blocks(body: tuple[int, ...], size: int) -> tuple[tuple[int, ...], ...]:
+    """Consecutive pieces of at most ``size`` tokens, none of them a lone end-of-text token."""
+    cuts = [*range(0, len(body), size), len(body)]
+    if len(cuts) > 2 and cuts[-1] - cuts[-2] == 1:
+        # Alone after the beginning-of-text token it would teach that texts are empty.
+        cuts[-2] -= 1
+    return tuple(body[a:b] for a, b in pairwise(cuts))
+
+
+def _check_settings(max_length: int | None, truncation: str) -> None:
+    if max_length is not None and max_length < 2:
+        raise ConfigError(
+            f"max_length must be at least 2 (a prompt and a completion token), got {max_length}."
+        )
+    if truncation not in ("drop", "keep_start", "keep_end"):
+        raise ConfigError(f"truncation must be drop, keep_start or keep_end, got {truncation!r}.")
+
+
+def _chunks(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
