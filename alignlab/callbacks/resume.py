@@ -1,0 +1,121 @@
+"""Stop anywhere, continue exactly: ``last.ckpt``, random states and the training clock."""
+
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+LAST = "last.ckpt"
+
+
+class Resume(Checkpoint):
+    """Keeps one checkpoint of the last finished optimizer step, replaced in one step.
+
+    Lightning's own checkpoint holds weights, optimizer and loops; this adds what it leaves out:
+    the states of the global random generators and the seconds trained so far. It is saved between
+    optimizer steps only, after all other callbacks, and when SIGTERM arrives.
+
+    Args:
+        folder: Where ``last.ckpt`` stands; the trainer's ``default_root_dir`` when left out.
+        every_seconds: Wall time between two checkpoints; a killed run loses at most this much.
+        every_steps: Also after each so many optimizer steps; never for this reason when ``None``.
+    """
+
+    def __init__(
+        self,
+        folder: str | None = None,
+        every_seconds: float = 60.0,
+        every_steps: int | None = None,
+    ) -> None:
+        self.folder = folder
+        self.every_seconds = every_seconds
+        self.every_steps = every_steps
+        self._step_before = 0
+        self._saved_at = 0.0
+        self._clock_started = 0.0
+        self._seconds_before = 0.0
+        self._random: dict[str, Any] | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Wall time trained so far, summed over all continuations."""
+        running = time.monotonic() - self._clock_started if self._clock_started else 0.0
+        return self._seconds_before + running
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._clock_started = self._saved_at = time.monotonic()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Put the random states of the checkpoint back, just before its next batch."""
+        self._step_before = trainer.global_step
+        if self._random is not None:
+            _restore_random(self._random)
+            self._random = None
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save when it is time to, between two optimizer steps."""
+        step = trainer.global_step
+        if step == self._step_before:  # a micro-batch inside an optimizer step
+            return
+        late = time.monotonic() - self._saved_at >= self.every_seconds
+        due = self.every_steps is not None and step % self.every_steps == 0
+        if late or due or trainer.received_sigterm:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the finished training, so that asking again has nothing to train."""
+        self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        last = Path(self.folder or trainer.default_root_dir) / LAST
+        beside = last.with_name(f"{LAST}.tmp")
+        # Lightning writes through a temporary folder that may be another file system, where a
+        # move is a copy; a rename beside the target is atomic.
+        trainer.save_checkpoint(beside)
+        if trainer.is_global_zero:
+            os.replace(beside, last)
+        self._saved_at = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Random states and clock, in types that a weights-only load accepts."""
+        _, words, position, has_gauss, gauss = np.random.get_state()
+        return {
+            "seconds": self.seconds,
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "python": list(random.getstate()[1]),
+            "python_gauss": random.getstate()[2],
+            "numpy": [int(word) for word in words],
+            "numpy_rest": [position, has_gauss, gauss],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the clock now and the random states before the next batch."""
+        self._seconds_before = state_dict["seconds"]
+        self._random = state_dict
+
+
+def _restore_random(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    random.setstate((3, tuple(state["python"]), state["python_gauss"]))
+    position, has_gauss, gauss = state["numpy_rest"]
+    words = np.array(state["numpy"], dtype=np.uint32)
+    np.random.set_state(("MT19937", words, position, has_gauss, gauss))

@@ -1,0 +1,153 @@
+"""``alignlab``: the command line. Thin: what a subcommand needs is imported when it runs."""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from alignlab.errors import ConfigError, DataError
+
+SUCCESS, FAILURE, BAD_INPUT = 0, 1, 2
+INTERRUPTED = 130  # 128 + SIGINT
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run one subcommand and exit: 0 success, 2 bad call, config or data, 1 failure."""
+    words = list(sys.argv[1:] if words is None else words)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        status = _dispatch(words)
+    except (ConfigError, DataError) as error:
+        status = _tell(error, str(error), BAD_INPUT, debug)
+    except KeyboardInterrupt as error:
+        status = _tell(error, "interrupted; call again to continue", INTERRUPTED, debug)
+    except Exception as error:
+        message = f"{type(error).__name__}: {error} (--debug shows where)"
+        status = _tell(error, message, FAILURE, debug)
+    sys.exit(status)
+
+
+def _tell(error: BaseException, message: str, status: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    print(f"error: {message}", file=sys.stderr)
+    return status
+
+
+def _dispatch(words: list[str]) -> int:
+    if words[:1] in (["fit"], ["validate"]):
+        # LightningCLI builds their options from the signatures of models and data.
+        return _train(words[0], words[1:])
+    args = _parser().parse_args(words)
+    status: int = args.command(args)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="alignlab",
+        description="Align language models and see the whole reward-KL frontier.",
+        epilog="Example: alignlab run experiments/quickstart",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_run(commands)
+    for name, what in (("fit", "train one stage"), ("validate", "validate one stage")):
+        commands.add_parser(name, help=f"{what} from its YAML; alignlab {name} --help")
+    return parser
+
+
+def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    run = _add(
+        commands,
+        "run",
+        "carry out an experiment's stages; what is up to date is skipped",
+        "alignlab run experiments/imdb --scale small --seeds 0,1,2",
+    )
+    run.add_argument("experiment", type=Path, metavar="EXPERIMENT_DIR")
+    run.add_argument("--scale", help="overlay EXPERIMENT_DIR/scales/NAME.yaml", metavar="NAME")
+    run.add_argument(
+        "--results",
+        type=Path,
+        metavar="DIR",
+        help="where tables, figures and weights go (default: results/<experiment>[-<scale>])",
+    )
+    run.add_argument("--seeds", type=_whole_numbers, help="such as 0,1,2", metavar="LIST")
+    run.add_argument("--only", metavar="STAGE", help="this stage and what it needs, nothing else")
+    run.add_argument("--force", action="store_true", help="redo what is up to date")
+    run.add_argument(
+        "--smoke",
+        action="store_true",
+        help="every stage end to end with tiny models, in results/<experiment>[-<scale>]-smoke",
+    )
+    run.add_argument("--workers", type=_positive, default=2, help="processes (default: 2)")
+    run.set_defaults(command=_run)
+
+
+def _add(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    what: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name, help=what, description=f"{what[0].upper()}{what[1:]}.", epilog=f"Example: {example}"
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _whole_numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers such as 0,1,2, got {text!r}") from None
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number > 0, got {text!r}")
+    return int(text)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from alignlab.pipeline import run_experiment
+
+    return run_experiment(
+        args.experiment,
+        scale=args.scale,
+        results=args.results,
+        seeds=args.seeds,
+        only=args.only,
+        force=args.force,
+        smoke=args.smoke,
+        workers=args.workers,
+    )
+
+
+def _train(command: str, words: list[str]) -> int:
+    _check_files(words)
+    from alignlab import fit
+
+    built = fit.build(words)
+    if command == "fit":
+        fit.run_fit(built)
+    else:
+        fit.run_validate(built)
+    return SUCCESS
+
+
+def _check_files(words: Sequence[str]) -> None:
+    """Refuse an unreadable config before the seconds that the heavy imports cost."""
+    from alignlab.pipeline.overlay import read_yaml
+
+    for option, value in zip(words, [*words[1:], ""], strict=True):
+        if option == "--config":
+            read_yaml(Path(value))
+        elif option.startswith("--config="):
+            read_yaml(Path(option.removeprefix("--config=")))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""One training (or validation) from YAML: LightningCLI with alignlab's defaults and plain errors.
+
+``alignlab fit`` and the pipeline's workers both come through here, so a stage behaves the same
+from either. Importing this module costs seconds (torch, lightning): import it late.
+"""
+
+import contextlib
+import sys
+from argparse import ArgumentError
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from alignlab.callbacks.resume import Resume
+from alignlab.errors import ConfigError, DataError
+from alignlab.objectives.base import Objective
+
+SIGTERM_STATUS = 143  # 128 + SIGTERM: what a shell reports for a terminated command
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "accelerator": "auto",
+    "devices": 1,
+    "deterministic": True,
+    "num_sanity_val_steps": 0,
+    "enable_model_summary": False,
+    "log_every_n_steps": 10,
+}
+
+
+class Command(LightningCLI):
+    """LightningCLI over objectives and data modules; it parses and builds but runs nothing.
+
+    Args:
+        args: Command-line words, such as ``["--config", "stage.yaml"]``.
+        callbacks: Added to those of the config.
+    """
+
+    def __init__(self, args: Sequence[str], callbacks: Sequence[Callback] = ()) -> None:
+        self._extra = list(callbacks)
+        super().__init__(
+            Objective,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            trainer_defaults=TRAINER_DEFAULTS,
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs={"exit_on_error": False},
+            args=list(args),
+            run=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Settings of the command itself."""
+        parser.add_argument(
+            "--ckpt_path", type=str | None, default=None, help="Checkpoint to continue from."
+        )
+        parser.add_argument(
+            "--threads", type=int, default=1, help="CPU threads of this process (default: 1)."
+        )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer with the callbacks that every training has."""
+        callbacks = [*self._extra]
+        wanted = self.config.trainer.enable_progress_bar
+        if wanted is not False and sys.stderr.isatty():
+            callbacks.append(TQDMProgressBar())
+        else:
+            kwargs["enable_progress_bar"] = False
+        if not any(isinstance(callback, Resume) for callback in callbacks):
+            callbacks.append(Resume())
+        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+
+
+@contextlib.contextmanager
+def input_errors(subject: str) -> Iterator[None]:
+    """Turn what the parser and constructors raise over bad input into ``ConfigError``."""
+    try:
+        yield
+    except (ConfigError, DataError):
+        raise
+    except ArgumentError as error:
+        own = own_error(error)
+        raise own or ConfigError(f"{subject}: {_last_words(str(error))}") from error
+    except Exception as error:
+        own = own_error(error)
+        if own is None:
+            raise
+        raise own from error
+
+
+def own_error(error: BaseException | None) -> ConfigError | DataError | None:
+    """The ``ConfigError`` or ``DataError`` that ``error`` is wrapped around, if any."""
+    while error is not None:
+        if isinstance(error, (ConfigError, DataError)):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _last_words(message: str) -> str:
+    """The part of jsonargparse's message that says what is wrong: its innermost line."""
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
+    return lines[-1] if lines else message
+
+
+def build(args: Sequence[str], callbacks: Sequence[Callback] = ()) -> Command:
+    """Parse ``args`` and construct model, data and trainer.
+
+    Raises:
+        ConfigError: An unknown key, a wrong type, an impossible value, an unreadable file.
+        DataError: Input that cannot be used.
+    """
+    with input_errors(" ".join(a for a in args if a.endswith((".yaml", ".yml"))) or "arguments"):
+        return Command(args, callbacks)
+
+
+def run_fit(command: Command) -> None:
+    """Train; continue from ``--ckpt_path`` when it is given.
+
+    Raises:
+        SystemExit: 143 after SIGTERM, with a checkpoint of the last finished step on disk.
+    """
+    torch.set_num_threads(command.config.threads)
+    try:
+        command.trainer.fit(
+            command.model,
+            command.datamodule,
+            ckpt_path=command.config.ckpt_path,
+            weights_only=True,
+        )
+    except SIGTERMException:
+        raise SystemExit(SIGTERM_STATUS) from None
+
+
+def run_validate(command: Command) -> None:
+    """Validate, from ``--ckpt_path`` when it is given."""
+    torch.set_num_threads(command.config.threads)
+    command.trainer.validate(
+        command.model,
+        command.datamodule,
+        ckpt_path=command.config.ckpt_path,
+        weights_only=True,
+    )
+
+
+def log_folder(command: Command) -> Path:
+    """The folder that the trainer writes to."""
+    return Path(command.trainer.default_root_dir)

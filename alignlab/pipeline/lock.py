@@ -1,0 +1,58 @@
+"""One pipeline at a time per results folder; a killed process cannot leave the lock behind."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alignlab.errors import ConfigError
+
+PATIENCE = 30.0  # seconds that workers of a killed run may take to notice and stop
+
+
+@contextmanager
+def results_lock(results: Path, patience: float = PATIENCE) -> Iterator[int]:
+    """Hold ``RESULTS_DIR/.lock``; yields its file descriptor.
+
+    The kernel drops the lock when the last process that has it open ends, however it ends.
+    A living run is refused at once; workers that outlive a killed run for a moment are waited for.
+
+    Raises:
+        ConfigError: Another run is at work in the folder.
+    """
+    results.mkdir(parents=True, exist_ok=True)
+    fd = os.open(results / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _take(fd, results, time.monotonic() + patience)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, str(os.getpid()).encode(), 0)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _take(fd: int, results: Path, deadline: float) -> None:
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            holder = os.pread(fd, 32, 0).decode()
+            if _alive(holder) or time.monotonic() > deadline:
+                raise ConfigError(
+                    f"{results} is in use by another run (process {holder or 'unknown'}). "
+                    "Wait for it to end, or give this run its own --results."
+                ) from None
+            time.sleep(0.1)
+
+
+def _alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,373 @@
+"""From an experiment folder to a list of jobs, each with the hash of everything it depends on.
+
+``pipeline.yaml`` lists the stages; a scale (``scales/<name>.yaml``) and ``scales/smoke.yaml`` are
+overlays of the same shape. A stage is a training (``fit: stage.yaml``) or a call of a function
+(``call: package.module.function``), and expands into one job per seed and grid point.
+"""
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alignlab.errors import ConfigError
+from alignlab.pipeline import overlay, records
+
+STAGE_KEYS = {"fit", "call", "args", "set", "needs", "per_seed", "grid", "objective"}
+PLAN_KEYS = {"seeds", "set", "stages", "frontier"}
+FRONTIER_KEYS = {"needs", "args"}
+FIXED_NAMES = ("seed", "out", "experiment", "results")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training or one call.
+
+    Args:
+        stage: The stage's name in ``pipeline.yaml``.
+        key: Grid point and seed, such as ``beta0.5-s1``; ``all`` where there is neither.
+        seed: The run's seed; ``None`` for a stage that is the same for every seed.
+        hparams: The grid point, short name -> value.
+        objective: The name in the tables of a frontier run; ``None`` for other stages.
+        spec: ``{"config": ...}`` of a training or ``{"call": ..., "args": ...}``, with placeholders
+            still in place.
+        needs: Stage -> names of the jobs whose output this one reads.
+        listed: Stages whose placeholder stands for a list of folders.
+        config_sha: Hash of spec, seed, data files and upstream hashes.
+    """
+
+    stage: str
+    key: str
+    seed: int | None
+    hparams: dict[str, Any]
+    objective: str | None
+    spec: dict[str, Any]
+    needs: dict[str, tuple[str, ...]]
+    listed: frozenset[str]
+    config_sha: str
+
+    @property
+    def name(self) -> str:
+        """``dpo-beta0.5-s1``: the ``run_id`` in the tables."""
+        return self.stage if self.key == "all" else f"{self.stage}-{self.key}"
+
+    @property
+    def folder(self) -> str:
+        """Where its output lies, below the results folder."""
+        return f"work/{self.stage}/{self.key}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All jobs of an experiment in an order in which each comes after what it needs.
+
+    ``name`` is the experiment's name with its scale, as in the tables. ``frontier`` holds the
+    arguments of the closing evaluation, ``frontier_needs`` the jobs that it reads besides the runs.
+    """
+
+    name: str
+    experiment: Path
+    results: Path
+    jobs: dict[str, Job]
+    frontier: dict[str, Any]
+    frontier_needs: tuple[str, ...]
+
+    @property
+    def runs(self) -> list[Job]:
+        """The jobs whose rows stand in ``points.csv``."""
+        return [job for job in self.jobs.values() if job.objective is not None]
+
+    def folder(self, job: Job) -> Path:
+        """The job's output folder."""
+        return self.results / job.folder
+
+    def resolved(self, job: Job) -> dict[str, Any]:
+        """The job's spec with folders, seed and names filled in."""
+
+        def lookup(name: str) -> Any:
+            if name in job.needs:
+                folders = [str(self.folder(self.jobs[need])) for need in job.needs[name]]
+                return folders if name in job.listed else folders[0]
+            return {
+                "seed": job.seed,
+                "out": str(self.folder(job)),
+                "experiment": str(self.experiment),
+                "results": str(self.results),
+            }[name]
+
+        filled: dict[str, Any] = overlay.fill(job.spec, lookup)
+        return filled
+
+
+@dataclass
+class _Stage:
+    name: str
+    entry: dict[str, Any] = field(default_factory=dict)
+    settings: list[dict[str, Any]] = field(default_factory=list)  # dotted, in order of the layers
+
+
+def load_plan(
+    experiment: Path,
+    *,
+    scale: str | None = None,
+    smoke: bool = False,
+    results: Path | None = None,
+    seeds: Sequence[int] | None = None,
+) -> Plan:
+    """Read ``pipeline.yaml`` and its overlays and expand the stages into jobs.
+
+    Raises:
+        ConfigError: A missing or unreadable file, an unknown key or scale, a need that is not an
+            earlier stage, a placeholder that stands for nothing.
+    """
+    layers = _layers(experiment, scale, smoke)
+    plan_seeds = _seeds(layers) if seeds is None else list(seeds)
+    stages = _stages(layers)
+    frontier: dict[str, Any] = {}
+    for layer in layers:
+        frontier = overlay.merge(frontier, layer.get("frontier") or {})
+    _only_known(frontier, FRONTIER_KEYS, f"{experiment}/pipeline.yaml: frontier")
+    jobs: dict[str, Job] = {}
+    for stage in stages:
+        for job in _expand(stage, experiment, plan_seeds, jobs):
+            jobs[job.name] = job
+    needed = frontier.get("needs") or []
+    _check_needs("frontier", needed, {job.stage for job in jobs.values()})
+    # A smoke run has its own name and folder: it must never replace the rows of a real one.
+    name = "-".join([experiment.resolve().name, *([scale] if scale else []), *["smoke"] * smoke])
+    return Plan(
+        name=name,
+        experiment=experiment,
+        results=results or Path("results") / name,
+        jobs=jobs,
+        frontier=frontier.get("args") or {},
+        frontier_needs=tuple(job.name for job in jobs.values() if job.stage in needed),
+    )
+
+
+def _layers(experiment: Path, scale: str | None, smoke: bool) -> list[dict[str, Any]]:
+    if not (experiment / "pipeline.yaml").is_file():
+        raise ConfigError(
+            f"{experiment}: no pipeline.yaml there. Name an experiment folder, such as "
+            "experiments/quickstart."
+        )
+    paths = [experiment / "pipeline.yaml"]
+    for name in [*([scale] if scale else []), *["smoke"] * smoke]:
+        path = experiment / "scales" / f"{name}.yaml"
+        if not path.is_file():
+            known = sorted(p.stem for p in path.parent.glob("*.yaml"))
+            raise ConfigError(
+                f"{experiment} has no scale {name!r}. Known: {', '.join(known) or 'none'}."
+            )
+        paths.append(path)
+    layers = []
+    for path in paths:
+        layer = overlay.read_yaml(path)
+        _only_known(layer, PLAN_KEYS, str(path))
+        for name, entry in (layer.get("stages") or {}).items():
+            _only_known(entry or {}, STAGE_KEYS, f"{path}: stage {name!r}")
+        layers.append(layer)
+    return layers
+
+
+def _only_known(entry: Any, known: set[str], where: str) -> None:
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"{where}: expected keys and values, got {entry!r}.")
+    unknown = sorted(set(map(str, entry)) - known)
+    if unknown:
+        raise ConfigError(
+            f"{where}: unknown key {', '.join(unknown)}. Known: {', '.join(sorted(known))}."
+        )
+
+
+def _seeds(layers: Iterable[Mapping[str, Any]]) -> list[int]:
+    seeds: Any = [0]
+    for layer in layers:
+        seeds = layer.get("seeds", seeds)
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
+        raise ConfigError(f"pipeline.yaml: seeds must be a list of whole numbers, got {seeds!r}.")
+    return seeds
+
+
+def _stages(layers: Sequence[Mapping[str, Any]]) -> list[_Stage]:
+    """The stages in order; a later layer adds, changes or drops (``name: null``) them."""
+    stages: list[_Stage] = []
+    listed = [layer.get("stages") or {} for layer in layers]
+    for name in dict.fromkeys(name for entries in listed for name in entries):
+        stage = _Stage(name)
+        for layer, entries in zip(layers, listed, strict=True):
+            entry = dict(entries.get(name) or {})
+            stage.settings += [layer.get("set") or {}, entry.pop("set", None) or {}]
+            stage.entry = overlay.merge(stage.entry, entry)
+        if any(name in entries and entries[name] is None for entries in listed):
+            continue
+        _check_stage(stage, [earlier.name for earlier in stages])
+        stages.append(stage)
+    return stages
+
+
+def _check_stage(stage: _Stage, earlier: Sequence[str]) -> None:
+    where = f"stage {stage.name!r}"
+    if not re.fullmatch("[a-z][a-z0-9_]*", stage.name) or stage.name in (*FIXED_NAMES, "frontier"):
+        raise ConfigError(
+            f"{where}: a stage's name is lower-case letters, digits and _, and none of "
+            f"{', '.join(FIXED_NAMES)}, frontier."
+        )
+    if ("fit" in stage.entry) == ("call" in stage.entry):
+        raise ConfigError(f"{where} needs exactly one of 'fit: stage.yaml' and 'call: a.function'.")
+    if "fit" in stage.entry and "args" in stage.entry:
+        raise ConfigError(f"{where}: 'args' belong to a call; a training takes 'set'.")
+    _check_needs(stage.name, stage.entry.get("needs") or [], earlier)
+
+
+def _check_needs(stage: str, needs: Any, earlier: Iterable[str]) -> None:
+    for need in needs:
+        if need not in (known := list(dict.fromkeys(earlier))):
+            raise ConfigError(
+                f"stage {stage!r} needs {need!r}, which is no stage before it. "
+                f"Before it: {', '.join(known) or 'none'}."
+            )
+
+
+def _expand(
+    stage: _Stage, experiment: Path, seeds: Sequence[int], jobs: Mapping[str, Job]
+) -> list[Job]:
+    entry = stage.entry
+    per_seed = bool(entry.get("per_seed", False))
+    spec = _spec(stage, experiment)
+    upstream = {
+        name: [job for job in jobs.values() if job.stage == name]
+        for name in entry.get("needs") or []
+    }
+    expanded = []
+    for point in _grid(stage.name, entry.get("grid") or {}):
+        for seed in seeds if per_seed else [None]:
+            here = _with_point(spec, point, seed)
+            needs = {
+                name: [job for job in all_of if seed is None or job.seed in (None, seed)]
+                for name, all_of in upstream.items()
+            }
+            short = _short_names(point)
+            parts = [f"{short[key]}{_label(stage.name, value)}" for key, value in point.items()]
+            parts += [f"s{seed}"] if seed is not None else []
+            listed = frozenset(name for name, found in needs.items() if len(found) > 1)
+            _check_placeholders(stage.name, here, needs, seed)
+            expanded.append(
+                Job(
+                    stage=stage.name,
+                    key="-".join(parts) or "all",
+                    seed=seed,
+                    hparams={short[key]: value for key, value in point.items()},
+                    objective=entry.get("objective"),
+                    spec=here,
+                    needs={name: tuple(job.name for job in found) for name, found in needs.items()},
+                    listed=listed,
+                    config_sha=_config_sha(here, seed, needs, experiment),
+                )
+            )
+    return expanded
+
+
+def _spec(stage: _Stage, experiment: Path) -> dict[str, Any]:
+    if "call" in stage.entry:
+        return {"call": stage.entry["call"], "args": stage.entry.get("args") or {}}
+    files = stage.entry["fit"]
+    config: dict[str, Any] = {}
+    for name in [files] if isinstance(files, str) else files:
+        config = overlay.merge(config, overlay.read_yaml(experiment / name))
+    for settings in stage.settings:
+        for dotted, value in settings.items():
+            overlay.set_dotted(config, dotted, value)
+    return {"config": config}
+
+
+def _grid(stage: str, grid: Any) -> list[dict[str, Any]]:
+    """A mapping of lists is a product; a list of mappings is taken point by point."""
+    if isinstance(grid, list):
+        return grid
+    axes = {key: values for key, values in grid.items() if values is not None}
+    for key, values in axes.items():
+        if not isinstance(values, list) or not values:
+            raise ConfigError(f"stage {stage!r}: grid.{key} must be a list, got {values!r}.")
+    return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+
+
+def _with_point(spec: dict[str, Any], point: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
+    here = overlay.merge(spec, {})
+    root = "config" if "config" in here else "args"
+    here[root] = overlay.merge({}, here[root])
+    for dotted, value in point.items():
+        overlay.set_dotted(here, f"{root}.{dotted}", value)
+    if root == "config":
+        # One stated seed per training: the run's own, or the file's, or 0.
+        here[root].setdefault("seed_everything", 0)
+        if seed is not None:
+            here[root]["seed_everything"] = seed
+    return here
+
+
+def _short_names(point: Mapping[str, Any]) -> dict[str, str]:
+    last = {key: key.rsplit(".", 1)[-1] for key in point}
+    unique = len(set(last.values())) == len(last)
+    return last if unique else {key: key.replace(".", "_") for key in point}
+
+
+def _label(stage: str, value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, (int, str)):
+        return re.sub(r"[^A-Za-z0-9._-]+", "_", str(value))
+    raise ConfigError(f"stage {stage!r}: a grid value is a number, a word or a switch: {value!r}.")
+
+
+def _check_placeholders(
+    stage: str, spec: Any, needs: Mapping[str, Sequence[Job]], seed: int | None
+) -> None:
+    def known(name: str) -> str | list[str]:
+        if name == "seed" and seed is None:
+            raise ConfigError(f"stage {stage!r} uses {{seed}}: give it 'per_seed: true'.")
+        if name in needs:
+            return ["", ""] if len(needs[name]) > 1 else ""
+        if name not in FIXED_NAMES:
+            raise ConfigError(
+                f"stage {stage!r} uses {{{name}}}, which stands for nothing. Add {name!r} to its "
+                f"needs, or use one of {', '.join((*needs, *FIXED_NAMES))}."
+            )
+        return ""
+
+    overlay.fill(spec, known)
+
+
+def _config_sha(
+    spec: Mapping[str, Any],
+    seed: int | None,
+    needs: Mapping[str, Sequence[Job]],
+    experiment: Path,
+) -> str:
+    return records.sha_of(
+        {
+            "spec": _with_fingerprints(spec, experiment),
+            "seed": seed,
+            "upstream": {name: [job.config_sha for job in found] for name, found in needs.items()},
+        }
+    )
+
+
+def _with_fingerprints(value: Any, experiment: Path) -> Any:
+    """The spec with each path of an existing file or folder replaced by its content's hash.
+
+    So a run does not change when the same data lie elsewhere, and does when they change in place.
+    """
+    if isinstance(value, Mapping):
+        return {key: _with_fingerprints(item, experiment) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_fingerprints(item, experiment) for item in value]
+    if isinstance(value, str) and ("/" in value or "." in value):
+        path = Path(value.replace("{experiment}", str(experiment)))
+        if path.is_file() or ("/" in value and path.is_dir()):
+            return {"sha256": records.fingerprint(path)}
+    return value

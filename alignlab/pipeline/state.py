@@ -1,0 +1,133 @@
+"""What is done, and therefore what is left to do: decided from hashes, before anything heavy."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from alignlab.errors import ConfigError
+from alignlab.evaluation.tables import read_points
+from alignlab.pipeline import records
+from alignlab.pipeline.jobs import DONE
+from alignlab.pipeline.plan import Job, Plan
+
+FRONTIER = "frontier"
+POINTS = "points.csv"
+FIGURES = ("frontier.csv", "frontier.png", "frontier.svg")
+
+
+@dataclass(frozen=True)
+class Todo:
+    """What a call has to do.
+
+    Args:
+        jobs: To carry out, in order.
+        unmerged: Finished runs whose rows are not in ``points.csv`` yet.
+        frontier: Whether the frontier has to be drawn afterwards.
+    """
+
+    jobs: list[Job]
+    unmerged: list[Job]
+    frontier: bool
+
+
+def is_done(plan: Plan, job: Job) -> bool:
+    """Whether the job's folder holds what this very job wrote, whole."""
+    folder = plan.folder(job)
+    done = records.read_json(folder / DONE)
+    return (
+        done is not None
+        and done["config_sha"] == job.config_sha
+        and all((folder / name).exists() for name in done["files"])
+    )
+
+
+def is_recorded(plan: Plan, job: Job, recorded: dict[str, str]) -> bool:
+    """Whether a run's rows stand in the tables, with or without its weights."""
+    return recorded.get(job.name) == job.config_sha and prompt_table(plan, job).exists()
+
+
+def prompt_table(plan: Plan, job: Job) -> Path:
+    """The run's per-prompt table."""
+    return plan.results / "points" / f"{job.name}.parquet"
+
+
+def what_to_do(plan: Plan, *, only: str | None = None, force: bool = False) -> Todo:
+    """The jobs that have to run, each after what it needs, and nothing that nobody needs.
+
+    Raises:
+        ConfigError: ``only`` names no stage.
+    """
+    recorded = records.recorded_runs(plan.results / POINTS)
+    done = {name: is_done(plan, job) for name, job in plan.jobs.items()}
+
+    def standing(job: Job) -> bool:
+        if job.objective is not None:
+            return done[job.name] or is_recorded(plan, job, recorded)
+        return done[job.name]
+
+    wanted = _wanted(plan, only)
+    forced = {job.name for job in wanted} if force else set()
+    needed: set[str] = set()
+
+    def require(jobs: list[Job]) -> None:
+        waiting = list(jobs)
+        while waiting:
+            job = waiting.pop()
+            if job.name not in needed:
+                needed.add(job.name)
+                upstream = [plan.jobs[name] for names in job.needs.values() for name in names]
+                waiting += [need for need in upstream if not done[need.name]]
+
+    require([job for job in wanted if job.name in forced or not standing(job)])
+    unmerged = [
+        job
+        for job in plan.runs
+        if done[job.name] and job.name not in needed and not is_recorded(plan, job, recorded)
+    ]
+    changes = any(plan.jobs[name].objective is not None for name in needed) or bool(unmerged)
+    frontier = only in (None, FRONTIER) and bool(plan.runs)
+    frontier = frontier and (changes or force or not frontier_is_drawn(plan))
+    if frontier:
+        require([plan.jobs[name] for name in plan.frontier_needs if not done[name]])
+    return Todo([job for job in plan.jobs.values() if job.name in needed], unmerged, frontier)
+
+
+def _wanted(plan: Plan, only: str | None) -> list[Job]:
+    """The jobs somebody asked for: the frontier runs and the loose ends that nothing reads."""
+    stages = dict.fromkeys(job.stage for job in plan.jobs.values())
+    if only == FRONTIER:
+        return []
+    if only is not None:
+        if only not in stages:
+            raise ConfigError(f"no stage {only!r}. Stages: {', '.join([*stages, FRONTIER])}.")
+        return [job for job in plan.jobs.values() if job.stage == only]
+    read = {name for job in plan.jobs.values() for names in job.needs.values() for name in names}
+    read.update(plan.frontier_needs)
+    return [job for job in plan.jobs.values() if job.objective is not None or job.name not in read]
+
+
+def frontier_sha(plan: Plan) -> str:
+    """Hash of what the frontier is drawn from: the points but for ``seconds``, and the pools."""
+    points = plan.results / POINTS
+    rows = [replace(point, seconds=0.0) for point in read_points(points)] if points.exists() else []
+    return records.sha_of(
+        {
+            "points": [asdict(row) for row in rows],
+            "needs": [plan.jobs[name].config_sha for name in plan.frontier_needs],
+            "args": plan.frontier,
+        }
+    )
+
+
+def frontier_is_drawn(plan: Plan) -> bool:
+    """Whether table and figures stand and were made from the rows that stand now."""
+    record = records.read_json(frontier_record(plan))
+    return (
+        record is not None
+        and record["inputs_sha"] == frontier_sha(plan)
+        and all((plan.results / name).exists() for name in FIGURES)
+    )
+
+
+def frontier_record(plan: Plan) -> Path:
+    """Where it is noted what the frontier was made from; beside the tables, and kept with them."""
+    return plan.results / "configs" / "frontier.json"

@@ -1,0 +1,88 @@
+"""A worker process: reads jobs from its standard input, does them one after another, reports.
+
+Heavy libraries are imported once per worker and then serve many jobs. A worker never outlives the
+process that started it: when its input closes, it stops at once, whatever it is doing.
+"""
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any, TextIO
+
+REPORT_EVERY = 0.5  # seconds between two reports of progress
+
+
+class Reporter:
+    """Sends messages to the parent, one JSON object a line."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._last = 0.0
+
+    def send(self, **message: Any) -> None:
+        """Send one message now."""
+        self._out.write(json.dumps(message) + "\n")
+        self._out.flush()
+
+    def progress(self, step: int, total: int) -> None:
+        """Say how far the job is; all but a few of many calls are dropped."""
+        now = time.monotonic()
+        if now - self._last >= REPORT_EVERY or step >= total:
+            self._last = now
+            self.send(event="progress", step=step, total=total)
+
+
+def main() -> None:
+    """Serve jobs until the input closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    inbox: queue.Queue[dict[str, Any]] = queue.Queue()
+    reporter = Reporter(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    # Whatever libraries print belongs into the job's log, not between the messages.
+    os.dup2(2, 1)
+    threading.Thread(target=_listen, args=(inbox,), daemon=True).start()
+    reporter.send(event="ready")
+    while True:
+        _serve(inbox.get(), reporter)
+
+
+def _listen(inbox: "queue.Queue[dict[str, Any]]") -> None:
+    for line in sys.stdin:
+        inbox.put(json.loads(line))
+    os._exit(0)  # the parent is gone or done with us; half-done work is redone from its checkpoint
+
+
+def _serve(job: dict[str, Any], reporter: Reporter) -> None:
+    from alignlab.errors import ConfigError, DataError
+    from alignlab.pipeline.jobs import carry_out
+
+    _log_to(Path(job["log"]))
+    try:
+        carry_out(job, reporter.progress)
+    except (ConfigError, DataError) as error:
+        reporter.send(event="failed", input_error=True, message=str(error))
+    except Exception as error:  # not SystemExit: a terminated worker's job is tried again
+        traceback.print_exc()
+        message = f"{type(error).__name__}: {error}"
+        reporter.send(event="failed", input_error=False, message=message)
+    else:
+        reporter.send(event="done")
+
+
+def _log_to(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""The parent's side of worker processes: start them, hand out jobs, hear what they say."""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alignlab.pipeline.plan import Job
+
+
+@dataclass
+class Worker:
+    """One worker process and the job it has in hand."""
+
+    number: int
+    process: "subprocess.Popen[str]"
+    job: Job | None = None
+    progress: tuple[int, int] | None = field(default=None)
+
+    def give(self, job: Job, message: Mapping[str, Any]) -> None:
+        """Hand ``job`` over; a worker that has just died is noticed through its output."""
+        self.job, self.progress = job, None
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(message) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return
+
+    def stop(self) -> None:
+        """Close its input; a worker stops at once then, whatever it is doing."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+
+class Crew:
+    """A fixed number of workers and one queue of what they report.
+
+    Args:
+        size: Workers at a time.
+        log: File for what a worker prints before it has a job.
+        lock_fd: File descriptor of the results folder's lock. Workers hold it too, so that the
+            lock is free only once the last of them has gone.
+    """
+
+    def __init__(self, size: int, log: Path, lock_fd: int) -> None:
+        self._log, self._lock_fd = log, lock_fd
+        self._heard: queue.Queue[tuple[Worker, dict[str, Any] | None]] = queue.Queue()
+        self.workers = [self._start(number) for number in range(size)]
+
+    def idle(self) -> list[Worker]:
+        """Workers without a job."""
+        return [worker for worker in self.workers if worker.job is None]
+
+    def hear(self, timeout: float) -> tuple[Worker, dict[str, Any] | None] | None:
+        """The next message; ``(worker, None)`` when it died; ``None`` when nobody spoke."""
+        try:
+            return self._heard.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+    def replace(self, dead: Worker) -> None:
+        """Start a new worker where one died."""
+        self.workers[dead.number] = self._start(dead.number)
+
+    def dismiss(self) -> None:
+        """Stop everybody and wait until they are gone."""
+        for worker in self.workers:
+            worker.stop()
+        for worker in self.workers:
+            worker.process.wait()
+
+    def _start(self, number: int) -> Worker:
+        one_thread = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("a") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "alignlab.pipeline.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**one_thread, **os.environ, "TOKENIZERS_PARALLELISM": "false"},
+                pass_fds=(self._lock_fd,),
+            )
+        worker = Worker(number, process)
+        threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
+        return worker
+
+    def _listen(self, worker: Worker) -> None:
+        assert worker.process.stdout is not None
+        for line in worker.process.stdout:
+            self._heard.put((worker, json.loads(line)))
+        self._heard.put((worker, None))
