@@ -211,7 +211,7 @@ def split_by_prompt(rows: Sequence[R], share: float, seed: int) -> tuple[list[R]
         raise ConfigError(f"the share of rows to hold out must lie in [0, 1), got {share}.")
     parts: tuple[list[R], list[R]] = ([], [])
     for row in rows:
-        parts[_hash_share(prompt_key(row), seed) < share].append(row)
+        parts[unit_hash(prompt_key(row), seed) < share].append(row)
     return parts
 
 
@@ -221,7 +221,8 @@ def prompt_key(row: Row) -> str:
     return text if isinstance(text, str) else repr([(turn.role, turn.content) for turn in text])
 
 
-def _hash_share(text: str, seed: int) -> float:
+def unit_hash(text: str, seed: int) -> float:
+    """A number in [0, 1) that is a pure function of (text, seed)."""
     digest = hashlib.sha256(f"{seed}\0{text}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
