@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alignlab.data.trees import PromptTree
@@ -250,7 +251,7 @@ def draw(logits: Tensor, spec: SamplingSpec, noise: Tensor) -> tuple[Tensor, Ten
     """
     logits = spec.apply(logits)
     token = logits.argmax(-1) if spec.greedy else inverse_cdf(logits, noise)
-    return token, logits.gather(-1, token[:, None])[:, 0] - logits.logsumexp(-1)
+    return token, -F.cross_entropy(logits, token, reduction="none")
 
 
 def _completions(
