@@ -122,7 +122,7 @@ class RolloutLoader:
                 f"{micro_batches} micro-batches. Choose numbers that divide it in data.init_args."
             )
         self.collect, self.prompts, self.seed = collect, prompts, seed
-        self.minibatches, self.micro_batches_per_step = minibatches, micro_batches
+        self.minibatches, self.micro_batches = minibatches, micro_batches
         self.inner_epochs = inner_epochs
         self.rollout = 0
         self.position = 0
@@ -130,7 +130,7 @@ class RolloutLoader:
 
     def __len__(self) -> int:
         """Micro-batches of a phase."""
-        return self.inner_epochs * self.minibatches * self.micro_batches_per_step
+        return self.inner_epochs * self.minibatches * self.micro_batches
 
     def __iter__(self) -> Iterator[RolloutBatch]:
         """What is left of the phase in progress, or a new phase."""
@@ -145,10 +145,10 @@ class RolloutLoader:
             yield batch
 
     def _batch(self, phase: RolloutBatch, rollout: int, position: int) -> RolloutBatch:
-        step, micro = divmod(position, self.micro_batches_per_step)
+        step, micro = divmod(position, self.micro_batches)
         epoch, minibatch = divmod(step, self.minibatches)
         order = permutation(self.seed, rollout * self.inner_epochs + epoch, self.prompts)
-        rows = order.view(self.minibatches, self.micro_batches_per_step, -1)[minibatch]
+        rows = order.view(self.minibatches, self.micro_batches, -1)[minibatch]
         counted = phase.trees.loss_mask.view(self.prompts, -1)[rows.flatten()]
         batch = phase.select(rows[micro])
         batch.first = step == 0

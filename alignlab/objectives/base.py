@@ -77,7 +77,7 @@ class Objective(L.LightningModule):
     def on_fit_start(self) -> None:
         """Check that the trainer accumulates exactly the micro-batches of a step."""
         loader = self.trainer.train_dataloader
-        wanted = getattr(loader, "micro_batches_per_step", None)
+        wanted = getattr(loader, "micro_batches", None)
         if wanted is not None and wanted != self.trainer.accumulate_grad_batches:
             raise ConfigError(
                 f"data makes {wanted} micro-batches per optimizer step but the trainer accumulates "

@@ -1,0 +1,108 @@
+"""The data module of on-policy objectives: prompts in, phases of rollouts out."""
+
+from typing import Protocol
+
+from alignlab.data.modules import PromptData
+from alignlab.data.rollouts import RolloutBatch, RolloutLoader
+from alignlab.data.rows import Refuse
+from alignlab.data.trees import PromptTree
+from alignlab.errors import ConfigError
+from alignlab.functional.noise import permutation
+
+
+class Collector(Protocol):
+    """What the module in training offers: a phase of rollouts from prompts."""
+
+    def collect(self, prompts: list[PromptTree], samples: int, rollout: int) -> RolloutBatch:
+        """Sample, score, and turn rewards into advantages."""
+        ...
+
+
+class RolloutData(PromptData):
+    """Deals prompts out to rollout phases, and each phase as minibatches.
+
+    Every prompt is used once before any is used again; the order is a function of the seed and of
+    how often the prompts have been gone through.
+
+    Args:
+        source: See ``TreeData``; rows need a ``prompt``.
+        rollout_size: Prompts of a phase.
+        batch_size: Prompts of an optimizer step (a minibatch); divides ``rollout_size``.
+        samples_per_prompt: Completions of each prompt.
+        inner_epochs: Times that a phase is gone through; more reuses samples, at the risk of
+            leaving the region where their ratios mean something.
+        micro_batch_size: Prompts per forward; a whole minibatch when left out.
+        max_length: Bound on a prompt's tokens.
+        split: See ``TreeData``.
+        columns: See ``TreeData``.
+        seed: Of all shuffles.
+        limit: Keep the first so many usable prompts.
+        refuse: See ``TreeData``.
+
+    Raises:
+        ConfigError: Sizes that do not divide, or fewer prompts than a phase needs.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        rollout_size: int,
+        batch_size: int,
+        samples_per_prompt: int = 1,
+        inner_epochs: int = 4,
+        micro_batch_size: int | None = None,
+        max_length: int = 512,
+        split: str | None = None,
+        columns: dict[str, str] | None = None,
+        seed: int = 0,
+        limit: int | None = None,
+        refuse: Refuse = "drop",
+    ) -> None:
+        super().__init__(
+            source,
+            batch_size,
+            micro_batch_size,
+            max_length,
+            split=split,
+            columns=columns,
+            seed=seed,
+            limit=limit,
+            refuse=refuse,
+        )
+        if rollout_size % batch_size or samples_per_prompt < 1 or inner_epochs < 1:
+            raise ConfigError(
+                f"RolloutData needs rollout_size ({rollout_size}) to be a multiple of batch_size "
+                f"({batch_size}), and samples_per_prompt and inner_epochs of at least 1 "
+                f"(got {samples_per_prompt}, {inner_epochs}). Set them in data.init_args."
+            )
+        self.rollout_size, self.samples_per_prompt = rollout_size, samples_per_prompt
+        self.inner_epochs = inner_epochs
+
+    def train_dataloader(self) -> RolloutLoader:  # type: ignore[override]
+        """An epoch of it is one phase of the module in training."""
+        if len(self.train_trees) < self.rollout_size:
+            raise ConfigError(
+                f"{self.source} has {len(self.train_trees)} usable prompts, fewer than the "
+                f"{self.rollout_size} of a rollout. Lower data.init_args.rollout_size."
+            )
+        return RolloutLoader(
+            self._collect,
+            prompts=self.rollout_size,
+            minibatches=self.rollout_size // self.batch_size,
+            micro_batches=self.batch_size // (self.micro_batch_size or self.batch_size),
+            inner_epochs=self.inner_epochs,
+            seed=self.seed,
+        )
+
+    def prompts_of(self, rollout: int) -> list[PromptTree]:
+        """The prompts of phase ``rollout``; all distinct."""
+        phases = len(self.train_trees) // self.rollout_size  # of one pass over the prompts
+        epoch, phase = divmod(rollout, phases)
+        order = permutation(self.seed, epoch, len(self.train_trees)).tolist()
+        chosen = order[phase * self.rollout_size : (phase + 1) * self.rollout_size]
+        return [self.train_trees[i] for i in chosen]
+
+    def _collect(self, rollout: int) -> RolloutBatch:
+        assert self.trainer is not None
+        module: Collector = self.trainer.lightning_module  # type: ignore[assignment]
+        return module.collect(self.prompts_of(rollout), self.samples_per_prompt, rollout)
