@@ -18,7 +18,7 @@ from alignlab.rollouts import sampler
 from alignlab.rollouts.hf import generate
 from alignlab.rollouts.sampler import sample
 from alignlab.rollouts.samples import Samples
-from tests.rollouts.tiny import EOS, FAMILIES, VOCABULARY
+from tests.tiny import EOS, FAMILIES, VOCABULARY
 
 GREEDY = SamplingSpec(temperature=0)
 PLAIN = SamplingSpec()

@@ -9,7 +9,7 @@ import torch
 
 from alignlab.data.trees import PromptTree
 from alignlab.models.policy import Policy
-from tests.rollouts.tiny import FAMILIES, VOCABULARY
+from tests.tiny import FAMILIES, VOCABULARY
 
 
 @pytest.fixture(scope="session")
