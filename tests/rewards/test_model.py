@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch.testing import assert_close
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
+
+from alignlab.errors import ConfigError
+from alignlab.rewards.base import Reward
+from alignlab.rewards.model import ModelReward
+
+WORDS = ["<pad>", "<bos>", "<eos>", "<unk>", "a", "good", "bad", "film", "not"]
+
+
+def save_tiny(folder: Path, model_class: type, **config: int) -> str:
+    backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>"
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    model_class(
+        LlamaConfig(
+            vocab_size=len(WORDS),
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            initializer_range=0.5,
+            pad_token_id=0,
+            **config,
+        )
+    ).save_pretrained(folder)
+    return str(folder)
+
+
+PROMPTS = ["a film", "not", "a", "bad", "a"]
+COMPLETIONS = [" good good film", " good", " bad film a film a film", "", " good"]
+
+
+@pytest.mark.parametrize(("append_eos", "tail"), [(True, [2]), (False, [])])
+def test_scores_are_those_of_one_text_at_a_time(
+    tmp_path: Path, append_eos: bool, tail: list[int]
+) -> None:
+    folder = save_tiny(tmp_path, LlamaForSequenceClassification, num_labels=1)
+    model = LlamaForSequenceClassification.from_pretrained(folder).eval()
+    expected = []
+    for text in ["a film good good film", "not good", "a bad film a film a film", "bad", "a good"]:
+        ids = [1, *(WORDS.index(word) for word in text.split()), *tail]
+        with torch.no_grad():
+            states = model.model(torch.tensor([ids])).last_hidden_state
+            expected.append(model.score(states[0, -1]).item())
+    for batch_size in (1, 2, 64):
+        reward = ModelReward(folder, append_eos=append_eos, batch_size=batch_size, device="cpu")
+        assert isinstance(reward, Reward)
+        assert_close(reward(PROMPTS, COMPLETIONS), torch.tensor(expected), atol=1e-5, rtol=0)
+    assert reward([], []).shape == (0,)
+
+
+def test_the_saved_shift_is_taken_off(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path, LlamaForSequenceClassification, num_labels=1)
+    plain = ModelReward(folder, device="cpu")(PROMPTS, COMPLETIONS)
+    shifted = save_tiny(
+        tmp_path / "shifted", LlamaForSequenceClassification, num_labels=1, score_shift=3
+    )
+    assert_close(ModelReward(shifted, device="cpu")(PROMPTS, COMPLETIONS), plain - 3)
+
+
+def test_a_language_model_is_no_reward(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="LlamaForCausalLM has no trained score head"):
+        ModelReward(save_tiny(tmp_path, LlamaForCausalLM))
+
+
+def test_a_classifier_is_sent_to_its_own_reward(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gives 2.*ClassifierReward"):
+        ModelReward(save_tiny(tmp_path, LlamaForSequenceClassification, num_labels=2))
