@@ -129,12 +129,16 @@ def _run(args: argparse.Namespace) -> int:
 def _train(command: str, words: list[str]) -> int:
     _check_files(words)
     from alignlab import fit
+    from alignlab.callbacks.resume import run_folder
 
     built = fit.build(words)
-    if command == "fit":
-        fit.run_fit(built)
-    else:
+    if command == "validate":
         fit.run_validate(built)
+        return SUCCESS
+    fit.run_fit(built)
+    folder = run_folder(built.trainer) / "model"
+    built.model.save(folder)
+    print(f"Trained {built.trainer.global_step} steps. Model: {folder}")
     return SUCCESS
 
 

@@ -5,10 +5,13 @@ from either. Importing this module costs seconds (torch, lightning): import it l
 """
 
 import contextlib
+import logging
 import sys
+import warnings
 from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -20,6 +23,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from alignlab.callbacks.resume import Resume
 from alignlab.errors import ConfigError, DataError
 from alignlab.objectives.base import Objective
+from alignlab.parser_errors import in_one_line
 
 SIGTERM_STATUS = 143  # 128 + SIGTERM: what a shell reports for a terminated command
 
@@ -88,7 +92,7 @@ def input_errors(subject: str) -> Iterator[None]:
         raise
     except ArgumentError as error:
         own = own_error(error)
-        raise own or ConfigError(f"{subject}: {_last_words(str(error))}") from error
+        raise own or ConfigError(f"{subject}: {in_one_line(str(error))}") from error
     except Exception as error:
         own = own_error(error)
         if own is None:
@@ -105,12 +109,6 @@ def own_error(error: BaseException | None) -> ConfigError | DataError | None:
     return None
 
 
-def _last_words(message: str) -> str:
-    """The part of jsonargparse's message that says what is wrong: its innermost line."""
-    lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
-    return lines[-1] if lines else message
-
-
 def build(args: Sequence[str], callbacks: Sequence[Callback] = ()) -> Command:
     """Parse ``args`` and construct model, data and trainer.
 
@@ -118,7 +116,11 @@ def build(args: Sequence[str], callbacks: Sequence[Callback] = ()) -> Command:
         ConfigError: An unknown key, a wrong type, an impossible value, an unreadable file.
         DataError: Input that cannot be used.
     """
-    with input_errors(" ".join(a for a in args if a.endswith((".yaml", ".yml"))) or "arguments"):
+    # Not the news about accelerators and seeds, nor advertisements.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    files = " ".join(a for a in args if a.endswith((".yaml", ".yml")))
+    with input_errors(files or "arguments"), _quiet():
         return Command(args, callbacks)
 
 
@@ -126,31 +128,56 @@ def run_fit(command: Command) -> None:
     """Train; continue from ``--ckpt_path`` when it is given.
 
     Raises:
+        ConfigError: The checkpoint is none.
         SystemExit: 143 after SIGTERM, with a checkpoint of the last finished step on disk.
     """
     torch.set_num_threads(command.config.threads)
     try:
-        command.trainer.fit(
-            command.model,
-            command.datamodule,
-            ckpt_path=command.config.ckpt_path,
-            weights_only=True,
-        )
+        with _quiet(), _checkpoint_errors(command):
+            command.trainer.fit(
+                command.model,
+                command.datamodule,
+                ckpt_path=command.config.ckpt_path,
+                weights_only=True,
+            )
     except SIGTERMException:
         raise SystemExit(SIGTERM_STATUS) from None
 
 
 def run_validate(command: Command) -> None:
-    """Validate, from ``--ckpt_path`` when it is given."""
+    """Validate, from ``--ckpt_path`` when it is given.
+
+    Raises:
+        ConfigError: The checkpoint is none.
+    """
     torch.set_num_threads(command.config.threads)
-    command.trainer.validate(
-        command.model,
-        command.datamodule,
-        ckpt_path=command.config.ckpt_path,
-        weights_only=True,
-    )
+    with _quiet(), _checkpoint_errors(command):
+        command.trainer.validate(
+            command.model,
+            command.datamodule,
+            ckpt_path=command.config.ckpt_path,
+            weights_only=True,
+        )
 
 
-def log_folder(command: Command) -> Path:
-    """The folder that the trainer writes to."""
-    return Path(command.trainer.default_root_dir)
+@contextlib.contextmanager
+def _checkpoint_errors(command: Command) -> Iterator[None]:
+    path = command.config.ckpt_path
+    if path is not None and not Path(path).is_file():
+        raise ConfigError(f"--ckpt_path {path}: no such file. Check the path.")
+    try:
+        yield
+    except UnpicklingError as error:
+        raise ConfigError(f"--ckpt_path {path}: not a checkpoint of a training.") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings that nobody who reads them could act on."""
+    with warnings.catch_warnings():
+        # We do pass words on purpose, whatever the process was called with.
+        warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+        # Lightning's use of torch's pytree and of its own loaders; our loaders are stateful.
+        warnings.filterwarnings("ignore", message=".*LeafSpec")
+        warnings.filterwarnings("ignore", message=".*does not have many workers")
+        yield

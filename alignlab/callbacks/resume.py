@@ -14,26 +14,28 @@ from lightning.pytorch.callbacks import Checkpoint
 LAST = "last.ckpt"
 
 
+def run_folder(trainer: Trainer) -> Path:
+    """Where a training leaves its files: the logger's folder, or the trainer's without a logger."""
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
+
 class Resume(Checkpoint):
-    """Keeps one checkpoint of the last finished optimizer step, replaced in one step.
+    """Keeps ``last.ckpt`` in the run's folder: the last finished optimizer step that was saved.
 
     Lightning's own checkpoint holds weights, optimizer and loops; this adds what it leaves out:
     the states of the global random generators and the seconds trained so far. It is saved between
-    optimizer steps only, after all other callbacks, and when SIGTERM arrives.
+    optimizer steps only, after all other callbacks: now and then, on SIGTERM and at the end.
 
     Args:
-        folder: Where ``last.ckpt`` stands; the trainer's ``default_root_dir`` when left out.
         every_seconds: Wall time between two checkpoints; a killed run loses at most this much.
         every_steps: Also after each so many optimizer steps; never for this reason when ``None``.
     """
 
     def __init__(
         self,
-        folder: str | None = None,
         every_seconds: float = 60.0,
         every_steps: int | None = None,
     ) -> None:
-        self.folder = folder
         self.every_seconds = every_seconds
         self.every_steps = every_steps
         self._step_before = 0
@@ -83,11 +85,11 @@ class Resume(Checkpoint):
         self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        last = Path(self.folder or trainer.default_root_dir) / LAST
+        last = run_folder(trainer) / LAST
         beside = last.with_name(f"{LAST}.tmp")
         # Lightning writes through a temporary folder that may be another file system, where a
         # move is a copy; a rename beside the target is atomic.
-        trainer.save_checkpoint(beside)
+        trainer.save_checkpoint(beside, weights_only=False)
         if trainer.is_global_zero:
             os.replace(beside, last)
         self._saved_at = time.monotonic()

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -23,7 +24,7 @@ class Display:
         self.total = total
         self.finished = 0
         self._began = self._spoke = time.monotonic()
-        self._bars: list[tqdm[None]] = []
+        self._bars: list[tqdm[NoReturn]] = []
         if sys.stderr.isatty():
             self._bars = [
                 tqdm(total=0, position=place + 1, leave=False, desc="idle")
@@ -72,7 +73,7 @@ def _in_words(worker: Worker) -> str:
     return f"{worker.job.name} (step {step} of {total})"
 
 
-def _show(bar: "tqdm[None]", worker: Worker) -> None:
+def _show(bar: "tqdm[NoReturn]", worker: Worker) -> None:
     name = worker.job.name if worker.job else "idle"
     step, total = worker.progress or (0, 0)
     if bar.desc.removesuffix(": ") != name:
