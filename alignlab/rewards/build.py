@@ -1,0 +1,52 @@
+"""A reward from what a YAML or a command line says of it: ``class_path`` and ``init_args``."""
+
+import importlib
+from argparse import ArgumentError
+from collections.abc import Mapping
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from alignlab.errors import ConfigError
+from alignlab.rewards.base import Reward
+
+
+def build_reward(spec: Mapping[str, Any] | str) -> Reward:
+    """Make the reward that ``spec`` describes.
+
+    Args:
+        spec: ``{"class_path": "package.module.Class", "init_args": {...}}``, or only the class
+            path of a reward that needs no arguments.
+
+    Raises:
+        ConfigError: No such class, arguments that its signature does not take, or not a reward.
+    """
+    if isinstance(spec, str):
+        spec = {"class_path": spec}
+    if not set(spec) <= {"class_path", "init_args"} or "class_path" not in spec:
+        raise ConfigError(f"a reward needs class_path and may have init_args, got {dict(spec)}.")
+    path = str(spec["class_path"])
+    made = _find(path)
+    if not isinstance(made, type):
+        raise ConfigError(f"reward {path!r} is no class. Name one of alignlab.rewards.")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(made, "init_args")
+    try:
+        values = parser.parse_object({"init_args": dict(spec.get("init_args") or {})})
+    except ArgumentError as problem:
+        raise ConfigError(f"reward {path!r}: {problem}. Change its init_args.") from None
+    reward = parser.instantiate(values).init_args
+    if not isinstance(reward, Reward):
+        raise ConfigError(f"reward {path!r}: its objects cannot be called with texts.")
+    return reward
+
+
+def _find(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as problem:
+        raise ConfigError(
+            f"reward {path!r} cannot be found: {problem}. Give its full path, such as "
+            "alignlab.rewards.rule.ToySentiment."
+        ) from None

@@ -1,0 +1,110 @@
+"""``alignlab sample``: completions of prompts with their log-probs, to look at or to keep."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+EXAMPLE = (
+    'alignlab sample --policy results/quickstart/work/sft/all --prompt "the plot of this film"'
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the subcommand's options."""
+    parser.add_argument("--policy", required=True, metavar="DIR", help="folder or hub id")
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--prompt", action="append", metavar="TEXT", help="may be repeated")
+    given.add_argument("--prompts", metavar="FILE", help="file or hub id of prompts")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N prompts of --prompts")
+    parser.add_argument("--samples", type=int, default=1, metavar="N", help="of each prompt")
+    parser.add_argument("--max-new-tokens", type=int, default=64, metavar="N")
+    parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy")
+    parser.add_argument("--top-k", type=int, default=0, help="0 keeps every token")
+    parser.add_argument("--top-p", type=float, default=1.0, help="1 keeps every token")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch-size", type=int, default=256, help="completions side by side")
+    parser.add_argument(
+        "--reward",
+        metavar="SPEC",
+        help="score completions: a class path, or YAML with class_path and init_args",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write JSONL instead of printing")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Sample and print; returns the exit status.
+
+    Raises:
+        ConfigError: An impossible setting, policy or reward.
+        DataError: Prompts that cannot be read.
+    """
+    records = list(_records(args))
+    if args.out is None:
+        for record in records:
+            print(_told(record))
+        return 0
+    import json
+
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    args.out.write_text(lines, encoding="utf-8")
+    print(f"{len(records):,} completions in {args.out}")
+    return 0
+
+
+def _records(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    import torch
+    import yaml
+
+    from alignlab.data.rows import Prompt, Refusals
+    from alignlab.data.sources import read_rows
+    from alignlab.data.tokenise import tokenise
+    from alignlab.functional.sampling import SamplingSpec
+    from alignlab.models.policy import Policy
+    from alignlab.rewards.build import build_reward
+    from alignlab.rollouts.sampler import sample
+
+    spec = SamplingSpec(args.temperature, args.top_k, args.top_p)
+    reward = build_reward(yaml.safe_load(args.reward)) if args.reward else None
+    if args.prompts:
+        rows, refusals = read_rows(args.prompts, Prompt, limit=args.limit)
+    else:
+        rows = [Prompt(f"prompt {i + 1}", text) for i, text in enumerate(args.prompt)]
+        refusals = Refusals("--prompt", seen=len(rows))
+    policy = Policy.load(args.policy)
+    policy.to("cuda" if torch.cuda.is_available() else "cpu")
+    trees, _ = tokenise(rows, policy.tokenizer, refusals)
+    eos = policy.tokenizer.eos_token_id
+    drawn = sample(
+        policy,
+        trees,
+        samples=args.samples,
+        max_new_tokens=args.max_new_tokens,
+        spec=spec,
+        seed=args.seed,
+        stop_ids=[] if eos is None else [eos],
+        batch_size=args.batch_size,
+    )
+    texts = drawn.texts(policy.tokenizer)
+    scores = None if reward is None else reward(*texts).tolist()
+    each = [(tree.id, k, p) for p, tree in enumerate(trees) for k in range(args.samples)]
+    for n, (id, k, p) in enumerate(each):
+        yield {
+            "id": id,
+            "prompt": texts[0][n],
+            "completion": texts[1][n],
+            "ends": drawn.finished[p][k],
+            "tokens": len(drawn.token_logps[p][k]),
+            "logp": round(float(drawn.token_logps[p][k].sum()), 4),
+            **({} if scores is None else {"reward": scores[n]}),
+        }
+
+
+def _told(record: dict[str, Any]) -> str:
+    reward = f", reward {record['reward']:.3f}" if "reward" in record else ""
+    cut = "" if record["ends"] else " ..."
+    return (
+        f"{record['prompt']}|{record['completion']}{cut}\n"
+        f"    [{record['id']}: {record['logp']:.2f} nats, {record['tokens']} tokens{reward}]"
+    )
