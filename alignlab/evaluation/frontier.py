@@ -2,8 +2,9 @@
 
 For each seed, the points of all runs and checkpoints and the reference's own point (0, R_ref) span
 an upper concave hull; its chords can be had by mixing two policies per prompt. Taking the best of
-noisy points flatters, so the hull's vertices are chosen on one half of the prompts and read off on
-the other, both ways round, and the two readings are averaged (cross-fitting).
+noisy points flatters, so the hull's vertices are chosen on one half of the prompts and reported on
+the other, both ways round (cross-fitting): what is reported for a prompt is what a policy chosen
+without it does on it.
 
 Intervals count two sources: seeds (Student's t over the seeds' values) and prompts (a bootstrap
 that repeats the whole procedure, choice of vertices included, with the same resampled prompts for
@@ -201,13 +202,28 @@ class _Bench:
         return rows
 
     def _cross_fit(self, curve: Curve) -> Floats:
-        """Reward at each budget, ``[1 + B, G]``: the mean of the two halves' readings."""
-        readings = []
+        """Reward at each budget, ``[1 + B, G]``.
+
+        Walking along the hulls from the reference, both halves take their next edge when the price
+        (the slope) of a nat falls to the edge's. The order of edges is known from the half that
+        chose them, their length and gain from the other half, so no choice sees its own noise.
+        Every place on this path is a policy: one vertex, or a mixture of two, for each half.
+        """
+        slopes, runs, rises = [], [], []
         for chosen, read in (self.halves, self.halves[::-1]):
             vertices = hull_vertices(*self._points(curve, chosen))
-            kl, reward = (np.take_along_axis(x, vertices, 1) for x in self._points(curve, read))
-            readings.append(interpolate(kl, reward, self.budgets))
-        return (readings[0] + readings[1]) / 2
+            run, rise = _edges(vertices, *self._points(curve, chosen))
+            slopes.append(np.where(run > 0, rise / np.where(run > 0, run, 1.0), -np.inf))
+            run, rise = _edges(vertices, *self._points(curve, read))
+            runs.append(run / 2)
+            rises.append(rise / 2)
+        order = np.argsort(-np.hstack(slopes), axis=1, kind="stable")
+        kl, reward = (
+            np.take_along_axis(np.hstack(steps), order, 1).cumsum(1) for steps in (runs, rises)
+        )
+        origin = np.zeros((len(kl), 1))
+        gain = interpolate(np.hstack([origin, kl]), np.hstack([origin, reward]), self.budgets)
+        return self.reference_means[:, None] + gain
 
     def _points(self, curve: Curve, half: NDArray[np.int64]) -> tuple[Floats, Floats]:
         """KL and reward ``[1 + B, 1 + C]`` of one half's prompts, the reference first."""
@@ -240,6 +256,14 @@ class _Bench:
             seeds = t_quantile(n - 1) * replicates[:, 0].std(ddof=1) / math.sqrt(n)
         half = math.hypot(float(prompts), float(seeds))
         return Estimate(value, value - half, value + half)
+
+
+def _edges(vertices: NDArray[np.int64], kl: Floats, reward: Floats) -> tuple[Floats, Floats]:
+    """KL and reward ``[B, V - 1]`` from each vertex to the next, on the prompts of ``kl``."""
+    return (
+        np.diff(np.take_along_axis(kl, vertices, 1), axis=1),
+        np.diff(np.take_along_axis(reward, vertices, 1), axis=1),
+    )
 
 
 def _with_reward(row: FrontierRow, estimate: Estimate) -> FrontierRow:

@@ -1,0 +1,151 @@
+"""A point on the reward-KL plane: a policy's reward, KL and length on fixed prompts.
+
+The noise of evaluation samples is a function of (seed, prompt, sample, position), the same for
+every run: two policies differ by their distributions, not by their luck.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alignlab.data.trees import PromptTree
+from alignlab.errors import DataError
+from alignlab.evaluation.prompt_tables import PromptScores
+from alignlab.evaluation.scoring import completion_kl, evaluating
+from alignlab.evaluation.statistics import Floats
+from alignlab.functional.sampling import SamplingSpec
+from alignlab.models.policy import Policy
+from alignlab.rewards import Reward
+from alignlab.rollouts.sampler import sample
+
+EVALUATION_ROLLOUT = 0  # the oracle's pool draws from rollout 1 on, so its noise is independent
+PLAIN = SamplingSpec()
+
+
+@dataclass(frozen=True, slots=True)
+class SampleText:
+    """One evaluated completion, for tables of samples."""
+
+    prompt_id: str
+    prompt: str
+    completion: str
+    reward: float
+    proxy_reward: float | None
+    kl: float
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class PointEstimate:
+    """A policy's per-prompt scores and the completions behind them."""
+
+    scores: PromptScores
+    samples: list[SampleText]
+
+
+def evaluate_policy(
+    policy: Policy,
+    reference_policy: Policy,
+    prompts: Sequence[PromptTree],
+    reward: Reward,
+    *,
+    samples: int,
+    max_new_tokens: int,
+    seed: int,
+    stop_ids: Sequence[int],
+    proxy: Reward | None = None,
+    batch_size: int = 256,
+    spec: SamplingSpec = PLAIN,
+) -> PointEstimate:
+    """Sample ``samples`` completions of every prompt and score them.
+
+    Args:
+        policy: In float32 and eval mode here, as it was afterwards.
+        reference_policy: What KL is measured to; the same tokenizer.
+        prompts: P trees with distinct indices and ids; their completions are ignored.
+        reward: The gold reward.
+        samples: Completions per prompt.
+        max_new_tokens: Tokens of a completion that no stop token ends.
+        seed: Of the sampling noise; give every run the same.
+        stop_ids: Tokens that end a completion.
+        proxy: A learned reward, reported beside the gold one.
+        batch_size: Completions side by side.
+        spec: The distribution that is sampled and scored.
+
+    Raises:
+        ConfigError: KL is not defined or infinite (see ``completion_kl``).
+        DataError: No prompts, two of one name, or a reward that is not a finite number.
+    """
+    ids = tuple(tree.id for tree in prompts)
+    if not ids or len(set(ids)) < len(ids):
+        raise DataError(f"evaluation needs prompts of distinct ids, got {len(ids)} prompts.")
+    with evaluating(policy, reference_policy):
+        drawn = sample(
+            policy,
+            prompts,
+            samples=samples,
+            max_new_tokens=max_new_tokens,
+            spec=spec,
+            seed=seed,
+            rollout=EVALUATION_ROLLOUT,
+            stop_ids=stop_ids,
+            batch_size=batch_size,
+        )
+        kl = completion_kl(policy, reference_policy, drawn.trees, spec=spec, batch_size=batch_size)
+        questions, answers = drawn.texts(policy.tokenizer)
+        gold = score_texts(reward, questions, answers)
+        learned = None if proxy is None else score_texts(proxy, questions, answers)
+    lengths = np.array([len(c) for t in drawn.trees for c in t.completions], dtype=np.float64)
+    scores = PromptScores(
+        prompt_ids=ids,
+        kl=_per_prompt(kl.exact.numpy(), samples),
+        kl_k1=_per_prompt(kl.k1.numpy(), samples),
+        reward=_per_prompt(gold, samples),
+        proxy_reward=None if learned is None else _per_prompt(learned, samples),
+        length=_per_prompt(lengths, samples),
+        n_samples=np.full(len(ids), samples, dtype=np.int64),
+    )
+    texts = [
+        SampleText(
+            prompt_id=ids[i // samples],
+            prompt=questions[i],
+            completion=answers[i],
+            reward=float(gold[i]),
+            proxy_reward=None if learned is None else float(learned[i]),
+            kl=float(kl.exact[i]),
+            length=int(lengths[i]),
+        )
+        for i in range(len(answers))
+    ]
+    return PointEstimate(scores, texts)
+
+
+def score_texts(reward: Reward, prompts: Sequence[str], completions: Sequence[str]) -> Floats:
+    """``[N]`` float64 rewards of N completions.
+
+    Raises:
+        DataError: The reward gives another number of scores, or one that is not finite.
+    """
+    with torch.no_grad():
+        scores: Tensor = reward(prompts, completions)
+    values = scores.detach().double().cpu().numpy()
+    if values.shape != (len(completions),):
+        raise DataError(
+            f"{type(reward).__name__}: scores of shape {values.shape} for {len(completions)} "
+            "completions; a reward gives one number each."
+        )
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise DataError(
+            f"{type(reward).__name__}: {len(bad)} of {len(values)} scores are not finite, e.g. "
+            f"{values[bad[0]]} for {completions[bad[0]]!r}."
+        )
+    return values
+
+
+def _per_prompt(values: Floats, samples: int) -> Floats:
+    means: Floats = values.astype(np.float64).reshape(-1, samples).mean(1)
+    return means

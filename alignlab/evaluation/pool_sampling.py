@@ -1,0 +1,124 @@
+"""Drawing the oracle's pool: samples of the reference and, to reach further, of other policies."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from alignlab.data.trees import PromptTree
+from alignlab.errors import DataError
+from alignlab.evaluation.points import PLAIN, score_texts
+from alignlab.evaluation.pool import REFERENCE, Pool
+from alignlab.evaluation.scoring import completion_logps, evaluating
+from alignlab.evaluation.statistics import Floats
+from alignlab.functional.sampling import SamplingSpec
+from alignlab.models.policy import Policy
+from alignlab.rewards import Reward
+from alignlab.rollouts.sampler import sample
+from alignlab.rollouts.samples import Samples
+
+POOL_ROLLOUT = 1  # proposal j draws from rollout 1 + j
+
+
+def build_pool(
+    reference_policy: Policy,
+    prompts: Sequence[PromptTree],
+    reward: Reward,
+    *,
+    samples: int,
+    max_new_tokens: int,
+    seed: int,
+    stop_ids: Sequence[int],
+    proposals: Mapping[str, Policy] | None = None,
+    proposal_samples: int = 0,
+    proxy: Reward | None = None,
+    batch_size: int = 256,
+    spec: SamplingSpec = PLAIN,
+) -> Pool:
+    """Sample, score and weigh a pool for the oracle and best-of-n.
+
+    Args:
+        reference_policy: The reference; ``samples`` of the pool are its own.
+        prompts: The evaluation's prompts.
+        reward: The gold reward.
+        samples: Reference samples per prompt (best-of-n needs 16 n).
+        max_new_tokens: As in the evaluation.
+        seed: Of the sampling noise.
+        stop_ids: As in the evaluation.
+        proposals: Trained policies to sample from as well, by name; same tokenizer.
+        proposal_samples: Samples per prompt from each of them.
+        proxy: A learned reward to rank best-of-n by.
+        batch_size: Completions side by side.
+        spec: As in the evaluation.
+
+    Raises:
+        DataError: No prompts, two of one name, a proposal named ``reference``, or a reward that
+            is not a finite number.
+    """
+    others = dict(proposals or {}) if proposal_samples else {}
+    ids = tuple(tree.id for tree in prompts)
+    if not ids or len(set(ids)) < len(ids) or REFERENCE in others:
+        raise DataError(
+            f"a pool needs prompts of distinct ids and proposals not named {REFERENCE!r}; got "
+            f"{len(ids)} prompts and the proposals {', '.join(others) or 'none'}."
+        )
+    policies = {REFERENCE: reference_policy, **others}
+    counts = [samples] + [proposal_samples] * len(others)
+    with evaluating(*policies.values()):
+        drawn = [
+            sample(
+                policy,
+                prompts,
+                samples=count,
+                max_new_tokens=max_new_tokens,
+                spec=spec,
+                seed=seed,
+                rollout=POOL_ROLLOUT + j,
+                stop_ids=stop_ids,
+                batch_size=batch_size,
+            )
+            for j, (policy, count) in enumerate(zip(policies.values(), counts, strict=True))
+        ]
+        trees = _joined(drawn)
+        logps = [
+            completion_logps(policy, trees, spec=spec, batch_size=batch_size)
+            for policy in policies.values()
+        ]
+        questions, answers = Samples(trees, [], []).texts(reference_policy.tokenizer)
+        gold = score_texts(reward, questions, answers)
+        learned = None if proxy is None else score_texts(proxy, questions, answers)
+    shape = (len(ids), sum(counts))
+    width = shape[1]
+    return Pool(
+        prompt_ids=ids,
+        rewards=gold.reshape(shape),
+        proxy=None if learned is None else learned.reshape(shape),
+        proposals=tuple(policies),
+        proposal=np.repeat(np.arange(len(counts)), counts),
+        log_ref=logps[0].numpy().reshape(shape),
+        log_mixture=mixture_logps([x.numpy() for x in logps], counts).reshape(shape),
+        texts=tuple(tuple(answers[i : i + width]) for i in range(0, len(answers), width)),
+    )
+
+
+def mixture_logps(logps: Sequence[Floats], counts: Sequence[int]) -> Floats:
+    """log sum_j (n_j / N) q_j(y) from each proposal's log q_j(y): the balance heuristic's mixture.
+
+    Args:
+        logps: For each proposal ``[M]``, log-probs of *all* M samples.
+        counts: For each proposal n_j, how many of a prompt's N samples are from it.
+    """
+    total = sum(counts)
+    terms = [torch.from_numpy(x) + math.log(n / total) for x, n in zip(logps, counts, strict=True)]
+    out: Floats = torch.logsumexp(torch.stack(terms), dim=0).numpy()
+    return out
+
+
+def _joined(drawn: Sequence[Samples]) -> list[PromptTree]:
+    """One tree per prompt with the completions of every proposal, proposal after proposal."""
+    return [
+        replace(trees[0], completions=tuple(c for tree in trees for c in tree.completions))
+        for trees in zip(*(samples.trees for samples in drawn), strict=True)
+    ]

@@ -1,0 +1,152 @@
+"""What evaluation asks of a policy: exact KL along completions, and log-probs of completions.
+
+All of it in eval mode, without gradients or autocast, and in float32 (or finer) whatever precision
+the policy trains in: a KL of 0.05 nat is smaller than bf16's error on a sequence.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from alignlab.data.trees import PromptTree, collate
+from alignlab.errors import ConfigError
+from alignlab.functional import kl_full
+from alignlab.functional.sampling import SamplingSpec
+from alignlab.models.policy import Policy
+
+MAX_CELLS = 2**24  # of a [positions, vocabulary] table held at once: 64 MiB in float32
+
+
+class CompletionKL(NamedTuple):
+    """KL(policy || reference) of M completions, nats per completion, float64 on the CPU.
+
+    Args:
+        exact: ``[M]`` sum over steps of the KL between the two next-token distributions
+            (Rao-Blackwell; Amini, Vieira and Cotterell 2025, arXiv:2504.10637).
+        k1: ``[M]`` sum over steps of the sampled tokens' log-ratio.
+    """
+
+    exact: Tensor
+    k1: Tensor
+
+
+@contextmanager
+def evaluating(*policies: Policy) -> Iterator[None]:
+    """Eval mode, no gradients, float32 weights and head; everything as before afterwards."""
+    modules = [module for policy in policies for module in policy.modules() if module.training]
+    heads = [(policy, policy.head_dtype) for policy in policies]
+    tensors = [t for p in policies for t in (*p.parameters(), *p.buffers())]
+    coarse = {id(t): t for t in tensors if t.dtype in (torch.bfloat16, torch.float16)}
+    stored = [(tensor, tensor.data) for tensor in coarse.values()]
+    device = policies[0].device.type
+    try:
+        for policy in policies:
+            policy.eval()
+            policy.head_dtype = max(policy.head_dtype, torch.float32, key=lambda d: d.itemsize)
+        for tensor, data in stored:
+            tensor.data = data.float()
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            yield
+    finally:
+        for tensor, data in stored:
+            tensor.data = data
+        for policy, dtype in heads:
+            policy.head_dtype = dtype
+        for module in modules:
+            module.training = True
+
+
+def completion_kl(
+    policy: Policy,
+    reference: Policy,
+    trees: Sequence[PromptTree],
+    *,
+    spec: SamplingSpec,
+    batch_size: int,
+) -> CompletionKL:
+    """KL of ``policy`` to ``reference`` along completions that ``policy`` sampled.
+
+    Both are taken under ``spec``: the distributions that were sampled from.
+
+    Args:
+        policy: In eval mode (see ``evaluating``).
+        reference: In eval mode, with the same vocabulary.
+        trees: M completions in all.
+        spec: The sampling distribution.
+        batch_size: Completions in a forward.
+
+    Raises:
+        ConfigError: A greedy ``spec`` (a choice, not a distribution), other vocabularies, or a
+            top-k or top-p that lets the policy say what the reference cannot (infinite KL).
+    """
+    assert not policy.training
+    assert not reference.training
+    if spec.greedy:
+        raise ConfigError("temperature 0 is no distribution and has no KL. Evaluate with 1.")
+    exact, k1 = [], []
+    for part in _parts(trees, batch_size, _vocabulary(policy, reference)):
+        batch = collate(part).to(policy.device)
+        log_p = policy.log_softmax_at(batch, spec)
+        log_q = reference.log_softmax_at(batch.to(reference.device), spec).to(log_p.device)
+        token = batch.completion_ids[batch.loss_mask][:, None]
+        rows = batch.loss_mask.nonzero()[:, 0]
+        zeros = torch.zeros(len(batch.group), dtype=torch.float64, device=log_p.device)
+        exact.append(zeros.index_add(0, rows, kl_full(log_p, log_q).double()).cpu())
+        ratio = (log_p - log_q).gather(1, token)[:, 0]
+        k1.append(zeros.index_add(0, rows, ratio.double()).cpu())
+    kl = CompletionKL(torch.cat(exact), torch.cat(k1))
+    if not bool(torch.isfinite(kl.exact).all()):
+        raise ConfigError(
+            "KL to the reference is infinite: with this top_k or top_p the policy says what the "
+            "reference cannot. Evaluate with top_k 0 and top_p 1."
+        )
+    return kl
+
+
+def completion_logps(
+    policy: Policy, trees: Sequence[PromptTree], *, spec: SamplingSpec, batch_size: int
+) -> Tensor:
+    """``[M]`` float64 log-probs of all completions of ``trees`` under ``policy`` and ``spec``."""
+    assert not policy.training
+    vocabulary = int(policy.model.config.vocab_size)
+    logps = [
+        policy(collate(part).to(policy.device), spec=spec).token_logps.double().sum(1).cpu()
+        for part in _parts(trees, batch_size, vocabulary)
+    ]
+    return torch.cat(logps)
+
+
+def _vocabulary(policy: Policy, reference: Policy) -> int:
+    sizes = [int(p.model.config.vocab_size) for p in (policy, reference)]
+    if sizes[0] != sizes[1]:
+        raise ConfigError(
+            f"the policy has {sizes[0]} tokens and the reference {sizes[1]}: their KL is not "
+            "defined. Give the reference that the policy was trained from."
+        )
+    return sizes[0]
+
+
+def _parts(
+    trees: Sequence[PromptTree], batch_size: int, vocabulary: int
+) -> Iterator[list[PromptTree]]:
+    """Cut ``trees`` (and, where needed, a tree's completions) to what fits in one forward."""
+    part: list[PromptTree] = []
+    rows, positions = 0, 0
+    room = max(1, MAX_CELLS // vocabulary)
+    for tree in trees:
+        for completion in tree.completions:
+            n = len(completion)
+            if part and (rows == batch_size or positions + n > room):
+                yield part
+                part, rows, positions = [], 0, 0
+            if part and part[-1].index == tree.index:
+                part[-1] = replace(part[-1], completions=(*part[-1].completions, completion))
+            else:
+                part.append(replace(tree, completions=(completion,), loss_masks=None, labels=None))
+            rows, positions = rows + 1, positions + n
+    if part:
+        yield part
