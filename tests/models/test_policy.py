@@ -1,0 +1,134 @@
+"""Policies from scratch and from folders: precision, dropout, head, errors, exported files."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from alignlab.data.trees import PromptTree, collate
+from alignlab.errors import ConfigError
+from alignlab.functional.sampling import SamplingSpec
+from alignlab.models import Lora, Policy
+from tests.tiny import FAMILIES
+
+TREES = [PromptTree(0, "a", (1, 5, 6), ((7, 8, 2), (9,))), PromptTree(1, "b", (1,), ((4, 4, 4),))]
+
+
+@torch.no_grad()
+def test_saved_policy_is_a_hugging_face_folder_with_the_same_log_probs(build, tmp_path):
+    policy = build("llama", dtype="float32")
+    policy.save(tmp_path)
+    assert (tmp_path / "model.safetensors").exists()
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.eos_token_id == policy.tokenizer.eos_token_id
+    logits = model(torch.tensor([[1, 5, 6, 7, 8, 2]])).logits[0]
+    expected = [float(logits[2 + t].log_softmax(-1)[token]) for t, token in enumerate((7, 8, 2))]
+    found = Policy.load(tmp_path)(collate(TREES)).token_logps[0].tolist()
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_weights_from_scratch_are_a_function_of_the_seed(words):
+    def make(seed: int) -> Policy:
+        return Policy(
+            config={"model_type": "llama"} | FAMILIES["llama"], tokenizer=str(words), seed=seed
+        )
+
+    before = torch.get_rng_state()
+    first, again, other = make(1), make(1), make(2)
+    assert torch.equal(torch.get_rng_state(), before)
+    weight = "model.layers.0.mlp.up_proj.weight"
+    assert torch.equal(first.model.state_dict()[weight], again.model.state_dict()[weight])
+    assert not torch.equal(first.model.state_dict()[weight], other.model.state_dict()[weight])
+
+
+def test_gpt2_has_no_dropout_unless_asked(words):
+    config = {"model_type": "gpt2"} | FAMILIES["gpt2"]
+    batch = collate(TREES)
+    quiet = Policy(config=config, tokenizer=str(words)).train()
+    assert torch.equal(quiet(batch).logps, quiet(batch).logps)
+    noisy = Policy(config=config, tokenizer=str(words), dropout=0.5).train()
+    assert not torch.equal(noisy(batch).logps, noisy(batch).logps)
+
+
+def test_log_probs_of_a_bf16_model_are_float32_and_close_to_exact_ones(build):
+    exact = build("llama", dtype="float64", spread=0.2)
+    half = build("llama", dtype="bfloat16", spread=0.2)
+    half.model.load_state_dict(exact.model.state_dict())
+    exact.model.load_state_dict(half.model.state_dict())  # the same rounded weights
+    scores = half(collate(TREES))
+    assert scores.token_logps.dtype == torch.float32
+    assert_close(scores.token_logps.double(), exact(collate(TREES)).token_logps, atol=5e-2, rtol=0)
+
+
+def test_the_sampling_spec_is_the_distribution_that_is_scored(build):
+    policy = build("llama")
+    batch = collate(TREES)
+    spec = SamplingSpec(temperature=0.7)
+    full = policy.log_softmax_at(batch, spec)
+    assert_close(full.exp().sum(-1), torch.ones(len(full), dtype=full.dtype))
+    chosen = full.gather(1, batch.completion_ids[batch.loss_mask][:, None])[:, 0]
+    scored = policy(batch, spec=spec).token_logps[batch.loss_mask]
+    assert_close(scored, chosen)
+    assert not torch.allclose(scored, policy(batch).token_logps[batch.loss_mask])
+
+
+def test_chunks_change_memory_not_results(build):
+    policy = build("qwen3")
+    batch = collate(TREES)
+    results = []
+    for chunk in (1, 2, 4096):
+        policy.chunk = chunk
+        policy.zero_grad()
+        scores = policy(batch, want=("entropies",))
+        scores.logps.sum().backward()
+        results.append((scores, [p.grad.clone() for p in policy.parameters()]))
+    for scores, grads in results[:2]:
+        assert_close(scores.token_logps, results[2][0].token_logps, rtol=0, atol=1e-12)
+        assert_close(scores.entropies, results[2][0].entropies, rtol=0, atol=1e-12)
+        for mine, theirs in zip(grads, results[2][1], strict=True):
+            assert_close(mine, theirs, rtol=0, atol=1e-12)
+
+
+def test_lora_starts_as_the_base_and_trains_only_adapters(build, tmp_path):
+    base = build("llama", dtype="float32")
+    base.save(tmp_path)
+    policy = Policy(source=str(tmp_path), lora=Lora(rank=2))
+    assert_close(policy(collate(TREES)).logps, base(collate(TREES)).logps)
+    trained = [name for name, p in policy.named_parameters() if p.requires_grad]
+    assert trained
+    assert all("lora_" in name for name in trained)
+    before = policy(collate(TREES)).logps
+    with torch.no_grad():
+        for name, p in policy.named_parameters():
+            if "lora_B" in name:
+                p.fill_(0.1)
+    after = policy(collate(TREES)).logps
+    assert not torch.allclose(before, after)
+    policy.save(tmp_path / "adapter")
+    assert_close(Policy.load(tmp_path / "adapter")(collate(TREES)).logps, after)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "exactly one of"),
+        ({"source": "x/y", "config": {"model_type": "llama"}}, "exactly one of"),
+        ({"config": {"model_type": "llama"}}, "needs policy.init_args.tokenizer"),
+        ({"source": "./nowhere"}, "no such folder"),
+        ({"source": "nobody/has-this"}, "from the hub"),
+    ],
+)
+def test_bad_sources_say_what_to_do(settings, message, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ConfigError, match=message):
+        Policy(**settings)
+
+
+def test_bad_configs_say_what_to_do(words, tmp_path):
+    with pytest.raises(ConfigError, match="needs model_type"):
+        Policy(config={"hidden_size": 8}, tokenizer=str(words))
+    with pytest.raises(ConfigError, match="cannot build a model"):
+        Policy(config={"model_type": "no-such-thing"}, tokenizer=str(words))
+    with pytest.raises(ConfigError, match="is empty"):
+        Policy(source=str(tmp_path))

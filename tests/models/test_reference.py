@@ -1,0 +1,103 @@
+"""The reference stays what the policy was, whichever way it is kept."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from alignlab.data.trees import PromptTree, collate
+from alignlab.errors import ConfigError
+from alignlab.functional.sampling import SamplingSpec
+from alignlab.models import (
+    AdapterOffReference,
+    CachedReference,
+    FrozenReference,
+    Lora,
+    Policy,
+)
+
+TREES = [
+    PromptTree(4, "a", (1, 5, 6), ((7, 8, 2), (9,))),
+    PromptTree(0, "b", (1,), ((4, 4, 4), (5, 6)), ((True, False, True), (True, True))),
+    PromptTree(2, "c", (1, 3), ((6,), (7, 7, 7, 7))),
+]
+
+
+def move(policy: Policy) -> None:
+    """One step of training, by hand."""
+    loss = policy(collate(TREES)).logps.sum()
+    loss.backward()
+    with torch.no_grad():
+        for p in policy.parameters():
+            if p.grad is not None:
+                p -= 0.1 * p.grad
+
+
+def test_a_frozen_copy_does_not_follow_the_policy(build):
+    policy = build("llama")
+    reference = FrozenReference(policy)
+    before = reference.token_logps(collate(TREES))
+    assert torch.equal(before, policy(collate(TREES)).token_logps)
+    storages = {p.data_ptr() for p in policy.parameters()}
+    assert not storages & {p.data_ptr() for p in reference.parameters()}
+    move(policy)
+    assert torch.equal(reference.token_logps(collate(TREES)), before)
+    assert not torch.allclose(policy(collate(TREES)).token_logps, before)
+
+
+def test_switching_adapters_off_gives_the_base_model(build, tmp_path):
+    base = build("llama", dtype="float32")
+    base.save(tmp_path)
+    policy = Policy(source=str(tmp_path), lora=Lora(rank=2))
+    reference = AdapterOffReference(policy)
+    with torch.no_grad():
+        for name, p in policy.named_parameters():
+            if "lora_B" in name:
+                p.fill_(0.1)
+    assert_close(reference.token_logps(collate(TREES)), base(collate(TREES)).token_logps)
+    assert not torch.allclose(policy(collate(TREES)).token_logps, base(collate(TREES)).token_logps)
+    assert not list(reference.parameters())  # the policy's weights are saved once, as its own
+
+
+def test_adapter_off_needs_an_adapter(build):
+    with pytest.raises(ConfigError, match="needs a policy with lora"):
+        AdapterOffReference(build("llama"))
+
+
+def test_cached_log_probs_are_found_in_any_order(build, tmp_path):
+    policy = build("llama")
+    cached = CachedReference(policy, TREES, tmp_path, batch_size=2)
+    for order in ([0, 1, 2], [2, 0], [1]):
+        batch = collate([TREES[i] for i in order])
+        assert_close(cached.token_logps(batch), policy(batch).token_logps, rtol=0, atol=1e-12)
+    files = list(tmp_path.glob("*.safetensors"))
+    assert len(files) == 1
+    stamp = files[0].stat().st_mtime_ns
+    CachedReference(policy, TREES, tmp_path)
+    assert files[0].stat().st_mtime_ns == stamp  # used again, not made again
+
+
+def test_a_cache_misses_when_weights_or_data_change(build, tmp_path):
+    policy = build("llama")
+    CachedReference(policy, TREES, tmp_path)
+    CachedReference(policy, TREES[:2], tmp_path)
+    move(policy)
+    CachedReference(policy, TREES, tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 3
+
+
+def test_a_damaged_cache_is_refused(build, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    policy = build("llama")
+    CachedReference(policy, TREES, tmp_path)
+    (path,) = tmp_path.glob("*.safetensors")
+    saved = load_file(path)
+    save_file({**saved, "logps": saved["logps"].roll(1)}, path)
+    with pytest.raises(ConfigError, match="delete the cache"):
+        CachedReference(policy, TREES, tmp_path)
+
+
+def test_a_cache_holds_one_distribution(build, tmp_path):
+    cached = CachedReference(build("llama"), TREES, tmp_path)
+    with pytest.raises(ConfigError, match="own distribution"):
+        cached.token_logps(collate(TREES), SamplingSpec(temperature=0.5))
