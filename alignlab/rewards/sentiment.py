@@ -12,6 +12,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from alignlab.data.imdb import read_imdb
+from alignlab.data.imdb_stages import first_available
 from alignlab.data.rows import LabelledText, split_by_prompt
 from alignlab.errors import ConfigError
 from alignlab.rewards.ngrams import NgramScorer, calibrate, fit_nbsvm, frequent_ngrams, words
@@ -41,7 +42,7 @@ class SentimentReward:
 def fit_sentiment(
     *,
     out: str | Path,
-    source: str,
+    source: str | Sequence[str],
     half: Literal["a", "b"] = "a",
     longest: int = 2,
     min_count: int = 3,
@@ -60,7 +61,7 @@ def fit_sentiment(
 
     Args:
         out: Folder to write.
-        source: IMDB as a file or hub id, see ``alignlab.data.imdb``.
+        source: IMDB as a file or hub id; of several, the first that is there.
         half: Which half of the training labels; the watchdog takes the half that gold does not see.
         longest: Words in the longest n-gram.
         min_count: Texts that must hold an n-gram for it to get a weight.
@@ -78,7 +79,8 @@ def fit_sentiment(
             f"crop_words[1], got {crops}, {calibration_share}, {tuple(crop_words)}."
         )
     rng = random.Random(seed)
-    labelled, _ = read_imdb(source, "train", half=half)
+    name = first_available(source)
+    labelled, _ = read_imdb(name, "train", half=half)
     fitted, held_out = split_by_prompt(labelled, calibration_share, seed)
     texts, labels = _tokenised(fitted)
     scorer = NgramScorer(
@@ -91,7 +93,7 @@ def fit_sentiment(
     slope, offset = calibrate(scorer, excerpts, labels.repeat(crops)).tolist()
     scorer.save(out)
 
-    texts, labels = _tokenised(read_imdb(source, "test")[0])
+    texts, labels = _tokenised(read_imdb(name, "test")[0])
     excerpts = [crop(tokens, crop_words, rng) for tokens in texts]
     metrics = {
         "half": half,

@@ -1,0 +1,195 @@
+"""Stages that make files of IMDB: openings for a language model, a tokenizer, and prompts."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alignlab.data.imdb import Split, prefix_prompts, read_imdb
+from alignlab.data.rows import Demonstration, LabelledText, Prompt
+from alignlab.data.sources import as_path, read_rows, write_rows
+from alignlab.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
+
+TRAINING: tuple[Split, ...] = ("train", "unsupervised")
+SPECIAL = {"pad_token": "<|pad|>", "bos_token": "<|bos|>", "eos_token": "<|eos|>"}
+
+
+def first_available(source: str | Sequence[str]) -> str:
+    """The first of several sources that is at hand; a hub id always counts as such.
+
+    Raises:
+        DataError: None is.
+    """
+    named = [source] if isinstance(source, str) else list(source)
+    for name in named:
+        if Path(name).expanduser().exists():
+            return name
+        try:
+            if as_path(name) is None:
+                return name
+        except DataError:
+            continue
+    raise DataError(
+        f"none of these is there: {', '.join(named) or '(no source named)'}. Give a Parquet file "
+        "or the hub id stanfordnlp/imdb."
+    )
+
+
+def write_openings(
+    *,
+    out: str | Path,
+    source: str | Sequence[str],
+    max_characters: int = 900,
+    limit: int | None = None,
+    validation_limit: int = 1000,
+) -> None:
+    """Stage: the beginnings of training and unsupervised reviews, for a language model.
+
+    Writes ``openings.jsonl`` and, from test reviews, ``validation.jsonl``: demonstrations with an
+    empty prompt. Only openings, since all prompts are openings: blocks from the middle of a review
+    would teach the model to begin in the middle. A review that is cut does not end.
+
+    Args:
+        out: Folder to write.
+        source: IMDB as a file or hub id; of several, the first that is there.
+        max_characters: Longest opening; the cut falls on a space.
+        limit: Keep the first so many reviews of either part.
+        validation_limit: Test reviews to keep.
+    """
+    if max_characters < 1:
+        raise ConfigError(f"write_openings needs max_characters >= 1, got {max_characters}.")
+    name = first_available(source)
+    rows = [row for part in TRAINING for row in read_imdb(name, part, limit=limit)[0]]
+    train = [_opening(row, max_characters) for row in rows]
+    test = read_imdb(name, "test", limit=validation_limit)[0]
+    write_rows(Path(out) / "openings.jsonl", train)
+    write_rows(Path(out) / "validation.jsonl", [_opening(row, max_characters) for row in test])
+
+
+def train_tokenizer(*, out: str | Path, source: str, vocab_size: int = 4096) -> None:
+    """Stage: a byte-level BPE tokenizer of the completions in ``source``.
+
+    Args:
+        out: Folder to write (Hugging Face files).
+        source: File of demonstrations.
+        vocab_size: Tokens in all: 256 bytes, 3 special ones (padding, beginning, end), and merges.
+    """
+    if vocab_size < 256 + len(SPECIAL):
+        raise ConfigError(
+            f"a byte-level tokenizer has at least {256 + len(SPECIAL)} tokens, got {vocab_size}."
+        )
+    rows, _ = read_rows(source, Demonstration)
+    backend = _byte_level_bpe((str(row.completion) for row in rows), vocab_size)
+    from transformers import PreTrainedTokenizerFast
+
+    PreTrainedTokenizerFast(tokenizer_object=backend, **SPECIAL).save_pretrained(out)
+
+
+def write_prompts(
+    *,
+    out: str | Path,
+    source: str | Sequence[str],
+    tokenizer: str,
+    train: int,
+    test: int,
+    shortest: int = 2,
+    longest: int = 8,
+    seed: int = 0,
+) -> None:
+    """Stage: the first few tokens of reviews as prompts, for training and for evaluation.
+
+    Writes ``train.jsonl`` from training and unsupervised reviews and ``test.jsonl`` from test
+    reviews; a prompt that stands in both is left out of ``train.jsonl``, and each stands once.
+
+    Args:
+        out: Folder to write.
+        source: IMDB as a file or hub id; of several, the first that is there.
+        tokenizer: Hub id or folder of the policy's: lengths are in its tokens.
+        train: Training prompts wanted.
+        test: Evaluation prompts wanted.
+        shortest: Least tokens of a prompt.
+        longest: Most tokens.
+        seed: Decides the lengths, see ``prefix_prompts``.
+
+    Raises:
+        DataError: There are not so many distinct prompts.
+    """
+    name, tok = first_available(source), _load_tokenizer(tokenizer)
+    taken: set[str] = set()
+    counts = {}
+    # Openings such as "This movie" are common: test prompts are chosen first, then kept out.
+    wanted_of: list[tuple[str, Sequence[Split], int]] = [
+        ("test", ("test",), test),
+        ("train", TRAINING, train),
+    ]
+    for file, parts, wanted in wanted_of:
+        rows = (row for part in parts for row in read_imdb(name, part)[0])
+        prompts: list[Prompt] = []
+        for batch in _batches(rows, 1000):
+            if len(prompts) >= wanted:
+                break
+            for prompt in prefix_prompts(batch, tok, seed=seed, shortest=shortest, longest=longest)[
+                0
+            ]:
+                text = str(prompt.prompt)
+                if text not in taken and len(prompts) < wanted:
+                    taken.add(text)
+                    prompts.append(prompt)
+        if len(prompts) < wanted:
+            raise DataError(
+                f"{name}: {len(prompts)} distinct {file} prompts of {shortest}-{longest} tokens, "
+                f"{wanted} wanted. Ask for fewer or longer ones."
+            )
+        write_rows(Path(out) / f"{file}.jsonl", prompts)
+        counts[file] = len(prompts)
+    (Path(out) / "summary.json").write_text(json.dumps(counts) + "\n")
+
+
+def _load_tokenizer(source: str) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError) as problem:
+        first = str(problem).strip().partition("\n")[0]
+        raise ConfigError(f"no tokenizer at {source}: {first} Give its folder or hub id.") from None
+
+
+def _opening(row: LabelledText, max_characters: int) -> Demonstration:
+    text = row.text
+    ends = len(text) <= max_characters
+    if not ends:
+        cut = text.rfind(" ", 0, max_characters + 1)
+        text = text[: cut if cut > 0 else max_characters]
+    return Demonstration(row.id, "", text, ends=ends)
+
+
+def _byte_level_bpe(texts: Iterable[str], vocab_size: int) -> "Tokenizer":
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL.values()),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def _batches(rows: Iterable[LabelledText], size: int) -> Iterator[list[LabelledText]]:
+    batch: list[LabelledText] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,123 @@
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from transformers import AutoTokenizer
+
+from alignlab.data.imdb_stages import (
+    first_available,
+    train_tokenizer,
+    write_openings,
+    write_prompts,
+)
+from alignlab.errors import ConfigError, DataError
+
+SUBJECTS = ["This film", "My favourite actor", "The plot", "A story", "Their music", "That scene"]
+VERBS = ["is", "was", "seemed", "becomes"]
+ENDS = ["good", "bad", "dull", "superb", "odd", "long"]
+
+
+def reviews(part: int) -> list[str]:
+    """144 reviews, each with an opening of its own, all longer than 200 characters."""
+    return [
+        f"{s} {v} {e} number {part}, they say.<br /><br />" + "And so it goes on and on. " * 10
+        for s in SUBJECTS
+        for v in VERBS
+        for e in ENDS
+    ]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    texts = reviews(1) + reviews(2)
+    table = {
+        "text": texts,
+        "label": [i % 2 for i in range(len(texts))],
+        "split": ["train"] * 144 + ["test"] * 144,
+    }
+    pq.write_table(pa.table(table), tmp_path / "imdb.parquet")
+    unsup = {"text": ["Short and complete.", *reviews(3)], "label": [-1] * 145}
+    pq.write_table(pa.table({**unsup, "split": ["unsup"] * 145}), tmp_path / "imdb_unsup.parquet")
+    return str(tmp_path / "imdb.parquet")
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_openings_end_only_where_the_review_does(source: str, tmp_path: Path) -> None:
+    write_openings(out=tmp_path / "o", source=source, max_characters=40, validation_limit=7)
+    found = rows(tmp_path / "o" / "openings.jsonl")
+    assert len(found) == 144 + 145
+    assert {row["prompt"] for row in found} == {""}
+    complete = [row["completion"] for row in found if row["ends"]]
+    assert complete == ["Short and complete."]
+    cut = next(row["completion"] for row in found if row["id"] == "imdb/train/1")
+    # 40 characters of "This film is good number 1, they say. And so it ..." end within "And".
+    assert cut == "This film is good number 1, they say."
+    held_out = rows(tmp_path / "o" / "validation.jsonl")
+    assert len(held_out) == 7
+    assert all(row["id"].startswith("imdb/test/") for row in held_out)
+
+
+def test_tokenizer_of_openings_codes_any_text_and_adds_nothing(source: str, tmp_path: Path) -> None:
+    write_openings(out=tmp_path / "o", source=source)
+    train_tokenizer(
+        out=tmp_path / "tok", source=str(tmp_path / "o" / "openings.jsonl"), vocab_size=300
+    )
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tok")
+    assert len(tokenizer) == 300
+    assert (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 1, 2)
+    text = " And so it goes: naïve\n🎬"
+    ids = tokenizer(text)["input_ids"]
+    assert tokenizer.decode(ids) == text
+    assert len(ids) < len(text.encode())
+    with pytest.raises(ConfigError, match="at least 259 tokens, got 258"):
+        train_tokenizer(out=tmp_path, source=str(tmp_path / "o" / "openings.jsonl"), vocab_size=258)
+
+
+def test_prompts_are_short_distinct_and_unseen_in_training(source: str, tmp_path: Path) -> None:
+    write_openings(out=tmp_path / "o", source=source)
+    train_tokenizer(
+        out=tmp_path / "tok", source=str(tmp_path / "o" / "openings.jsonl"), vocab_size=400
+    )
+    write_prompts(
+        out=tmp_path / "p", source=source, tokenizer=str(tmp_path / "tok"), train=60, test=20
+    )
+    train, test = (
+        [row["prompt"] for row in rows(tmp_path / "p" / f"{name}.jsonl")]
+        for name in ("train", "test")
+    )
+    assert (len(train), len(test)) == (60, 20)
+    assert len({*train, *test}) == 80
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tok")
+    assert {len(tokenizer(text)["input_ids"]) for text in train} <= set(range(2, 9))
+    with pytest.raises(DataError, match=r"distinct train prompts.*100000 wanted"):
+        write_prompts(
+            out=tmp_path / "q",
+            source=source,
+            tokenizer=str(tmp_path / "tok"),
+            train=100_000,
+            test=5,
+        )
+
+
+def test_a_tokenizer_that_is_not_there_is_named(source: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"no tokenizer at .*empty"):
+        write_prompts(
+            out=tmp_path / "p", source=source, tokenizer=str(tmp_path / "empty"), train=1, test=1
+        )
+
+
+def test_the_first_source_that_is_there_is_taken(tmp_path: Path) -> None:
+    here = tmp_path / "imdb.parquet"
+    here.touch()
+    missing = str(tmp_path / "missing.parquet")
+    assert first_available([missing, str(here), "stanfordnlp/imdb"]) == str(here)
+    assert first_available([missing, "stanfordnlp/imdb"]) == "stanfordnlp/imdb"
+    assert first_available("stanfordnlp/imdb") == "stanfordnlp/imdb"
+    with pytest.raises(DataError, match=r"none of these is there: .*missing\.parquet"):
+        first_available([missing])
