@@ -1,0 +1,179 @@
+"""PPO: the clipped loss, and what a phase of rollouts is turned into."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from alignlab.data.trees import PromptTree, collate
+from alignlab.errors import ConfigError
+from alignlab.functional.sampling import SamplingSpec
+from alignlab.models import ScoreModel
+from alignlab.objectives.on_policy import Sampling, Scored, adapted_kl_coef
+from alignlab.objectives.ppo import PPO, ppo_loss
+
+ADAM = partial(torch.optim.AdamW, lr=1e-3)
+
+
+def length_reward(prompts, completions):
+    """Longer is better; a function of texts."""
+    return torch.tensor([float(len(text.split())) for text in completions])
+
+
+@pytest.fixture
+def make(build, tmp_path):
+    def ppo(**settings) -> PPO:
+        policy = build("llama", dtype=settings.pop("dtype", "float64"))
+        policy.save(tmp_path / "lm")
+        value = ScoreModel(str(tmp_path / "lm"), dtype="float64", head_init="normal")
+        sampling = Sampling(6, settings.pop("spec", SamplingSpec()))
+        return PPO(policy, length_reward, sampling, ADAM, **({"value": value} | settings))
+
+    return ppo
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "slope"),
+    [
+        (1.5, 2.0, -2.4, 0.0),  # good action, already far more likely: clipped at 1.2
+        (0.5, 2.0, -1.0, -1.0),  # good action made unlikely: pushed back
+        (1.5, -2.0, 3.0, 3.0),  # bad action made likely: pushed back
+        (0.5, -2.0, 1.6, 0.0),  # bad action, already far less likely: clipped at 0.8
+    ],
+)
+def test_four_quadrants_by_hand(ratio, advantage, loss, slope):
+    """The slope is in the log-prob: d(-ratio * A) = -ratio * A."""
+    logps = torch.tensor([[math.log(ratio)]], dtype=torch.float64, requires_grad=True)
+    total, count = ppo_loss(
+        logps,
+        torch.zeros(1, 1, dtype=torch.float64),
+        torch.tensor([[advantage]], dtype=torch.float64),
+        torch.ones(1, 1, dtype=torch.bool),
+        clip_epsilon=0.2,
+    )
+    total.backward()
+    assert float(total.detach()) == pytest.approx(loss)
+    assert float(logps.grad) == pytest.approx(slope)
+    assert int(count) == 1
+
+
+def test_masked_cells_never_matter():
+    mask = torch.tensor([[True, False]])
+    total, count = ppo_loss(
+        torch.tensor([[0.0, torch.nan]]),
+        torch.tensor([[0.0, 1.0]]),
+        torch.tensor([[1.0, torch.inf]]),
+        mask,
+        clip_epsilon=0.2,
+    )
+    assert (float(total), int(count)) == (-1.0, 1)
+
+
+def test_reward_stands_on_the_last_real_token_and_the_penalty_on_all(make):
+    """discount 1, lambda 1, no whitening: the return at t is the score minus later penalties."""
+    ppo = make(kl_coef=0.5, gae_lambda=1.0, whiten_advantages=False)
+    trees = collate([PromptTree(0, "a", (1, 4), ((5, 6, 2), (7,)))])
+    zero = torch.zeros(2, 3, dtype=torch.float64)
+    ratio = torch.tensor([[0.2, -0.4, 1.0], [0.6, 0.0, 0.0]], dtype=torch.float64)
+    scores = torch.tensor([3.0, -1.0], dtype=torch.float64)
+    with torch.no_grad():
+        batch = ppo.advantages(Scored(trees, ratio, zero, scores))
+        values = ppo.value.values(trees)
+    expected = torch.tensor(
+        [[3 - 0.4, 3 - 0.3, 3 - 0.5], [-1 - 0.3, 0.0, 0.0]], dtype=torch.float64
+    )
+    assert_close(batch.returns, expected)
+    assert_close(batch.advantages, (expected - values).masked_fill(~trees.loss_mask, 0))
+
+
+def test_advantages_are_whitened_over_the_phase(make):
+    ppo = make(whiten_advantages=True)
+    prompts = [PromptTree(i, str(i), (1, 3 + i), ()) for i in range(8)]
+    batch = ppo.collect(prompts, samples=4, rollout=0)
+    inside = batch.advantages[batch.trees.loss_mask]
+    assert float(inside.mean()) == pytest.approx(0, abs=1e-9)
+    assert float(inside.var(unbiased=False)) == pytest.approx(1, abs=1e-9)
+
+
+def test_first_ratio_is_one_under_the_spec_that_was_sampled(make):
+    ppo = make(spec=SamplingSpec(temperature=0.7, top_k=20))
+    prompts = [PromptTree(i, str(i), (1, 3 + i), ()) for i in range(4)]
+    batch = ppo.collect(prompts, samples=2, rollout=0)
+    with torch.no_grad():
+        logps = ppo.policy(batch.trees, spec=ppo.sampling.spec).token_logps
+    assert_close(logps, batch.old_token_logps, atol=1e-10, rtol=0)
+    sampled = make(spec=SamplingSpec(temperature=0.7, top_k=20), old_logps="sampled")
+    again = sampled.collect(prompts, samples=2, rollout=0)
+    assert_close(again.old_token_logps.double(), batch.old_token_logps, atol=1e-5, rtol=0)
+
+
+def test_rewards_are_centred_once_and_missing_ends_are_penalised(make):
+    ppo = make(missing_eos_penalty=4.0, centre_rewards=True, kl_coef=0.0)
+    prompts = [PromptTree(i, str(i), (1, 3 + i), ()) for i in range(6)]
+    with torch.no_grad():
+        scored = ppo._score(prompts, 3, 0)
+    lengths = scored.trees.completion_lengths
+    ended = scored.trees.completion_ids[torch.arange(18), lengths - 1] == 2
+    assert 0 < int(ended.sum()) < 18
+    ids = scored.trees.completion_ids
+    words = ((ids > 2) & scored.trees.token_mask).sum(1).double()  # specials are no words
+    assert float(ppo.reward_mean) == pytest.approx(float(words.mean()))
+    assert_close(scored.scores, words - words.mean() - 4.0 * (~ended).double())
+    mean = float(ppo.reward_mean)
+    ppo.collect(prompts, 3, 1)
+    assert float(ppo.reward_mean) == mean
+
+
+def test_rollouts_are_a_function_of_their_number(make):
+    ppo = make()
+    prompts = [PromptTree(i, str(i), (1, 3 + i), ()) for i in range(4)]
+    first, again, other = (ppo.collect(prompts, 2, r) for r in (5, 5, 6))
+    assert torch.equal(first.trees.completion_ids, again.trees.completion_ids)
+    assert first.trees.completion_ids.tolist() != other.trees.completion_ids.tolist()
+
+
+def test_adaptive_controller_by_hand():
+    """Ziegler et al.: the error is clipped to 0.2 and scaled by episodes / horizon."""
+    step = partial(adapted_kl_coef, target=6.0, episodes=256, horizon=10_000)
+    assert step(0.2, 12.0) == pytest.approx(0.2 * (1 + 0.2 * 0.0256))
+    assert step(0.2, 3.0) == pytest.approx(0.2 * (1 - 0.2 * 0.0256))
+    assert step(0.2, 6.6) == pytest.approx(0.2 * (1 + 0.1 * 0.0256))
+    assert step(0.2, 6.0) == 0.2
+
+
+def test_the_controller_moves_the_saved_coefficient(make):
+    ppo = make(kl_coef=0.2, kl_target=1.0, kl_horizon=100)
+    prompts = [PromptTree(i, str(i), (1, 3 + i), ()) for i in range(4)]
+    ppo.collect(prompts, 2, 0)  # policy == reference: KL 0, far below the target
+    assert float(ppo.kl_coef) == pytest.approx(0.2 * (1 - 0.2 * 8 / 100))
+    assert "kl_coef" in ppo.state_dict()
+
+
+def test_a_shared_head_reads_the_policys_states(make):
+    ppo = make(value=None, detach_value=False)
+    assert len(ppo.parameter_groups()) == 2
+    prompts = [PromptTree(i, str(i), (1, 3 + i), ()) for i in range(3)]
+    batch = ppo.collect(prompts, 2, 0)
+    assert not batch.old_values.any()  # the head starts at zero
+    scores = ppo.policy(batch.trees, ("hidden",))
+    with torch.no_grad():
+        ppo.value_head.weight.fill_(0.5)
+    loss = ppo._values(batch.trees, scores).sum()
+    grads = torch.autograd.grad(loss, ppo.policy.parameters(), allow_unused=True)
+    assert any(g is not None and g.abs().sum() > 0 for g in grads)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"clip_epsilon": 0.0}, "clip_epsilon > 0"),
+        ({"value_clip_epsilon": -1.0}, "value_clip_epsilon > 0"),
+        ({"kl_coef": -0.1}, "kl_coef >= 0"),
+        ({"kl_target": 0.0}, "kl_target > 0"),
+    ],
+)
+def test_impossible_settings_name_their_key(make, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        make(**settings)
