@@ -212,8 +212,8 @@ class EnumerableWorld:
     def trees(self) -> list[PromptTree]:
         """Every prompt with all its completions, for a model whose vocabulary is the world's.
 
-        A prompt is written in the world's own tokens (its number in base V - 1, end-of-text left
-        out), so that such a model can say nothing but the completions listed here.
+        A prompt is written in the world's own tokens, so that such a model can say nothing but the
+        completions listed here.
         """
         texts = [
             tuple(row[:length])
@@ -235,11 +235,15 @@ def divergence(logps: Tensor, other_logps: Tensor) -> float:
 
 
 def prompt_tokens(prompts: int, vocabulary: int) -> list[tuple[int, ...]]:
-    """Distinct prompts of equal length over the tokens 1 .. V - 1."""
+    """Distinct prompts of equal length: end-of-text as the beginning, then tokens 1 .. V - 1.
+
+    Without the beginning a transformer with rotary positions could not count equal tokens: it
+    would see the average of equal values whatever their number.
+    """
     width = 1
     while (vocabulary - 1) ** width < prompts:
         width += 1
-    return list(product(range(1, vocabulary), repeat=width))[:prompts]
+    return [(EOS, *name) for name in product(range(1, vocabulary), repeat=width)][:prompts]
 
 
 def random_world(

@@ -167,11 +167,11 @@ def test_advantages_vanish_at_the_optimum() -> None:
 def test_trees_say_every_prompt_and_completion_in_the_worlds_tokens() -> None:
     world, _ = random_world(7, vocabulary=3, length=2, prompts=3)
     trees = world.trees()
-    assert [tree.prompt for tree in trees] == [(1, 1), (1, 2), (2, 1)]
+    assert [tree.prompt for tree in trees] == [(0, 1, 1), (0, 1, 2), (0, 2, 1)]
     batch = collate(trees)
     assert torch.equal(batch.loss_mask, world.completions.mask.repeat(3, 1))
     assert torch.equal(batch.completion_ids, world.completions.tokens.repeat(3, 1))
-    assert prompt_tokens(2, vocabulary=3) == [(1,), (2,)]
+    assert prompt_tokens(2, vocabulary=3) == [(0, 1), (0, 2)]
 
 
 def test_a_world_is_a_function_of_its_seed() -> None:
