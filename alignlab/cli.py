@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alignlab.errors import ConfigError, DataError
+from alignlab.rollouts import command as sample_command
 
 SUCCESS, FAILURE, BAD_INPUT = 0, 1, 2
 INTERRUPTED = 130  # 128 + SIGINT
@@ -53,6 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(commands)
+    sample = _add(
+        commands, "sample", "write completions of prompts with a policy", sample_command.EXAMPLE
+    )
+    sample_command.add_arguments(sample)
+    sample.set_defaults(command=sample_command.run)
     for name, what in (("fit", "train one stage"), ("validate", "validate one stage")):
         commands.add_parser(name, help=f"{what} from its YAML; alignlab {name} --help")
     return parser

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 LAST = "last.ckpt"
+SHARE = 0.05  # of the training time that saving may take
 
 
 def run_folder(trainer: Trainer) -> Path:
@@ -27,19 +28,20 @@ class Resume(Checkpoint):
     optimizer steps only, after all other callbacks: now and then, on SIGTERM and at the end.
 
     Args:
-        every_seconds: Wall time between two checkpoints; a killed run loses at most this much.
+        every_seconds: Wall time between two checkpoints: what a killed run loses at most. It is
+            stretched where needed to keep the saving itself under a twentieth of the time.
         every_steps: Also after each so many optimizer steps; never for this reason when ``None``.
     """
 
     def __init__(
         self,
-        every_seconds: float = 60.0,
+        every_seconds: float = 10.0,
         every_steps: int | None = None,
     ) -> None:
         self.every_seconds = every_seconds
         self.every_steps = every_steps
         self._step_before = 0
-        self._saved_at = 0.0
+        self._save_from = 0.0
         self._clock_started = 0.0
         self._seconds_before = 0.0
         self._random: dict[str, Any] | None = None
@@ -52,7 +54,8 @@ class Resume(Checkpoint):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._clock_started = self._saved_at = time.monotonic()
+        self._clock_started = time.monotonic()
+        self._save_from = self._clock_started + self.every_seconds
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -75,7 +78,7 @@ class Resume(Checkpoint):
         step = trainer.global_step
         if step == self._step_before:  # a micro-batch inside an optimizer step
             return
-        late = time.monotonic() - self._saved_at >= self.every_seconds
+        late = time.monotonic() >= self._save_from
         due = self.every_steps is not None and step % self.every_steps == 0
         if late or due or trainer.received_sigterm:
             self._save(trainer)
@@ -85,6 +88,7 @@ class Resume(Checkpoint):
         self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
+        began = time.monotonic()
         last = run_folder(trainer) / LAST
         beside = last.with_name(f"{LAST}.tmp")
         # Lightning writes through a temporary folder that may be another file system, where a
@@ -92,7 +96,8 @@ class Resume(Checkpoint):
         trainer.save_checkpoint(beside, weights_only=False)
         if trainer.is_global_zero:
             os.replace(beside, last)
-        self._saved_at = time.monotonic()
+        ended = time.monotonic()
+        self._save_from = ended + max(self.every_seconds, (ended - began) / SHARE)
 
     def state_dict(self) -> dict[str, Any]:
         """Random states and clock, in types that a weights-only load accepts."""

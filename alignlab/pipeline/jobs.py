@@ -43,7 +43,12 @@ def carry_out(job: dict[str, Any], progress: Progress) -> None:
 
         seconds = train(job, folder, progress)
     points = [] if job["run"] is None else collect_points(job, folder)
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != STARTED]
+    logs = folder / "train"  # who deletes logs does not undo the training
+    files = [
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != STARTED and logs not in path.parents
+    ]
     records.write_json(
         folder / DONE,
         {

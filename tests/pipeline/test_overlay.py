@@ -1,0 +1,100 @@
+from pathlib import Path
+
+import pytest
+
+from alignlab.errors import ConfigError
+from alignlab.pipeline import overlay
+
+
+def test_numbers_as_people_write_them(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("a: 5e-7\nb: 1E3\nc: 2\nd: .5e1\ne: e1\nf: 1e\n")
+    assert overlay.read_yaml(file) == {"a": 5e-7, "b": 1e3, "c": 2, "d": 5.0, "e": "e1", "f": "1e"}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"a: 1\nb:\n  c: 1\n  c: 2\n", "key c given twice"),
+        (b"a: [1\n", "not valid YAML"),
+        (b"- a\n- b\n", "expected keys and values, got list"),
+        (b"\xff\xfe\x00\x81", "not a text file"),
+    ],
+)
+def test_a_bad_file_is_named_with_what_is_wrong(tmp_path: Path, content: bytes, said: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=said) as caught:
+        overlay.read_yaml(file)
+    assert str(caught.value).startswith(str(file))
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        overlay.read_yaml(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="not a text file"):
+        overlay.read_yaml(tmp_path)
+
+
+def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("# nothing yet\n")
+    assert overlay.read_yaml(tmp_path / "a.yaml") == {}
+
+
+def test_merge_goes_deep_and_replaces_lists() -> None:
+    base = {"a": {"b": 1, "c": [1, 2]}, "d": 1}
+    over = {"a": {"c": [3], "e": None}, "d": {"f": 2}}
+    assert overlay.merge(base, over) == {"a": {"b": 1, "c": [3], "e": None}, "d": {"f": 2}}
+    assert base == {"a": {"b": 1, "c": [1, 2]}, "d": 1}
+
+
+def test_another_class_does_not_inherit_arguments() -> None:
+    base = {"class_path": "a.Old", "init_args": {"beta": 0.1}}
+    assert overlay.merge(base, {"class_path": "a.New"}) == {"class_path": "a.New"}
+    same = overlay.merge(base, {"class_path": "a.Old", "init_args": {"lr": 1}})
+    assert same["init_args"] == {"beta": 0.1, "lr": 1}
+
+
+def test_dotted_keys_make_mappings_and_step_into_lists() -> None:
+    config = {"trainer": {"callbacks": [{"every": 1}, {"every": 2}]}, "model": None}
+    overlay.set_dotted(config, "trainer.callbacks.1.every", 5)
+    overlay.set_dotted(config, "model.init_args.beta", 0.5)
+    overlay.set_dotted(config, "trainer", {"max_steps": 3})
+    assert config == {
+        "trainer": {"callbacks": [{"every": 1}, {"every": 5}], "max_steps": 3},
+        "model": {"init_args": {"beta": 0.5}},
+    }
+
+
+@pytest.mark.parametrize("dotted", ["a.b", "l.2", "l.x", "l.0.b"])
+def test_a_dotted_key_that_leads_nowhere_is_an_error(dotted: str) -> None:
+    with pytest.raises(ConfigError, match=f"cannot set '{dotted}'"):
+        overlay.set_dotted({"a": 1, "l": [1, 2]}, dotted, 0)
+
+
+def test_placeholders_keep_types_and_leave_doubled_braces_alone() -> None:
+    values = {"seed": 3, "sft": "work/sft", "runs": ["a", "b"]}
+    filled = overlay.fill(
+        {
+            "alone": "{seed}",
+            "inside": ["{sft}/model-{seed}"],
+            "list": "{runs}",
+            "template": "{{seed}} {% if x %}",
+            "json": '{"a": 1}',
+            "number": 7,
+        },
+        values.__getitem__,
+    )
+    assert filled == {
+        "alone": 3,
+        "inside": ["work/sft/model-3"],
+        "list": ["a", "b"],
+        "template": "{{seed}} {% if x %}",
+        "json": '{"a": 1}',
+        "number": 7,
+    }
+
+
+def test_a_list_of_folders_cannot_stand_inside_a_text() -> None:
+    with pytest.raises(ConfigError, match=r"'runs' has 2 runs, so \{runs\} must stand alone"):
+        overlay.fill("{runs}/model", {"runs": ["a", "b"]}.__getitem__)

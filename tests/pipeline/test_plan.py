@@ -1,0 +1,236 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from alignlab.errors import ConfigError
+from alignlab.pipeline.plan import Job, Plan, load_plan
+
+PIPELINE: dict[str, Any] = {
+    "seeds": [0, 1],
+    "stages": {
+        "world": {"call": "m.world", "args": {"rows": 8}},
+        "sft": {"fit": "sft.yaml", "needs": ["world"]},
+        "dpo": {
+            "fit": "dpo.yaml",
+            "objective": "dpo",
+            "needs": ["sft"],
+            "per_seed": True,
+            "grid": {"model.init_args.beta": [0.1, 0.5]},
+        },
+    },
+}
+SFT = {"model": {"class_path": "m.SFT"}, "data": {"source": "{world}/rows.jsonl"}}
+DPO = {"model": {"class_path": "m.DPO", "init_args": {"policy": "{sft}", "beta": 0.3}}}
+
+
+def write(folder: Path, **files: dict[str, Any]) -> Path:
+    for name, content in files.items():
+        path = folder / f"{name.replace('__', '/')}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return folder
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    return write(tmp_path / "demo", pipeline=PIPELINE, sft=SFT, dpo=DPO)
+
+
+def shas(plan: Plan) -> dict[str, str]:
+    return {name: job.config_sha for name, job in plan.jobs.items()}
+
+
+def changed(before: Plan, after: Plan) -> set[str]:
+    assert shas(before).keys() == shas(after).keys()
+    return {name for name, sha in shas(before).items() if shas(after)[name] != sha}
+
+
+def test_stages_become_jobs_named_for_grid_point_and_seed(experiment: Path) -> None:
+    plan = load_plan(experiment)
+    assert list(plan.jobs) == [
+        "world",
+        "sft",
+        "dpo-beta0.1-s0",
+        "dpo-beta0.1-s1",
+        "dpo-beta0.5-s0",
+        "dpo-beta0.5-s1",
+    ]
+    job = plan.jobs["dpo-beta0.5-s1"]
+    assert (job.seed, job.hparams, job.objective) == (1, {"beta": 0.5}, "dpo")
+    assert plan.folder(job) == Path("results/demo/work/dpo/beta0.5-s1")
+    assert [run.name for run in plan.runs] == list(plan.jobs)[2:]
+
+
+def test_the_config_of_a_run_is_filled_in(experiment: Path) -> None:
+    plan = load_plan(experiment, results=Path("out"))
+    assert plan.resolved(plan.jobs["dpo-beta0.5-s1"]) == {
+        "config": {
+            "model": {
+                "class_path": "m.DPO",
+                "init_args": {"policy": "out/work/sft/all", "beta": 0.5},
+            },
+            "seed_everything": 1,
+        }
+    }
+    assert plan.resolved(plan.jobs["sft"])["config"]["seed_everything"] == 0
+    assert plan.resolved(plan.jobs["world"]) == {"call": "m.world", "args": {"rows": 8}}
+
+
+def test_hashes_do_not_depend_on_where_results_lie(experiment: Path) -> None:
+    assert shas(load_plan(experiment)) == shas(load_plan(experiment, results=Path("/elsewhere")))
+
+
+def test_a_change_reaches_what_is_downstream_and_nothing_else(experiment: Path) -> None:
+    before = load_plan(experiment)
+    dpo = {f"dpo-beta{beta}-s{seed}" for beta in (0.1, 0.5) for seed in (0, 1)}
+    write(experiment, dpo=DPO | {"trainer": {"max_steps": 3}})
+    assert changed(before, load_plan(experiment)) == dpo
+    write(experiment, dpo=DPO, sft=SFT | {"trainer": {"max_steps": 3}})
+    assert changed(before, load_plan(experiment)) == dpo | {"sft"}
+
+
+def test_every_grid_point_and_seed_has_its_own_hash(experiment: Path) -> None:
+    plan = load_plan(experiment)
+    assert len(set(shas(plan).values())) == len(plan.jobs)
+
+
+def test_data_count_by_content_not_by_place(experiment: Path, tmp_path: Path) -> None:
+    def with_file(path: Path) -> Plan:
+        stages = {"world": {"call": "m.world", "args": {"source": str(path)}}}
+        return load_plan(write(experiment, pipeline={"stages": stages}))
+
+    first, second = tmp_path / "a.jsonl", tmp_path / "deeper.jsonl"
+    first.write_text("rows")
+    second.write_text("rows")
+    before = with_file(first)
+    assert shas(before) == shas(with_file(second))
+    second.write_text("rowz")
+    assert changed(before, with_file(second)) == {"world"}
+
+
+def test_a_folder_counts_by_the_content_of_its_files(experiment: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    stages = {"world": {"call": "m.world", "args": {"source": str(model)}}}
+    before = load_plan(write(experiment, pipeline={"stages": stages}))
+    (model / "weights").write_text("w")
+    assert changed(before, load_plan(experiment)) == {"world"}
+
+
+def test_a_scale_is_laid_over_and_smoke_over_that(experiment: Path) -> None:
+    write(
+        experiment,
+        scales__small={
+            "seeds": [7],
+            "set": {"trainer.max_steps": 100},
+            "stages": {
+                "world": {"args": {"rows": 4, "more": True}},
+                "dpo": {"set": {"trainer.max_steps": 50}, "grid": {"model.init_args.beta": [2]}},
+            },
+        },
+        scales__smoke={"set": {"trainer.max_steps": 2}, "stages": {"sft": {"needs": []}}},
+    )
+    write(experiment, sft={"model": {"class_path": "m.SFT"}})
+    small = load_plan(experiment, scale="small")
+    assert small.results == Path("results/demo-small")
+    assert list(small.jobs) == ["world", "sft", "dpo-beta2-s7"]
+    assert small.jobs["world"].spec["args"] == {"rows": 4, "more": True}
+    steps = {n: j.spec["config"]["trainer"] for n, j in small.jobs.items() if n != "world"}
+    assert steps == {"sft": {"max_steps": 100}, "dpo-beta2-s7": {"max_steps": 50}}
+    smoke = load_plan(experiment, scale="small", smoke=True)
+    assert (smoke.name, smoke.results) == ("demo-small-smoke", Path("results/demo-small-smoke"))
+    assert smoke.jobs["dpo-beta2-s7"].spec["config"]["trainer"] == {"max_steps": 2}
+    assert smoke.jobs["sft"].needs == {}
+
+
+def test_a_scale_can_drop_a_stage(experiment: Path) -> None:
+    write(experiment, scales__bare={"stages": {"dpo": None}})
+    assert list(load_plan(experiment, scale="bare").jobs) == ["world", "sft"]
+
+
+def test_seeds_of_the_call_win(experiment: Path) -> None:
+    plan = load_plan(experiment, seeds=[5])
+    assert [job.seed for job in plan.runs] == [5, 5]
+
+
+def test_each_seed_reads_its_own_upstream_and_others_read_all(experiment: Path) -> None:
+    stages = {
+        "rm": {"call": "m.rm", "per_seed": True, "args": {"seed": "{seed}"}},
+        "ppo": {"call": "m.ppo", "per_seed": True, "needs": ["rm"], "args": {"rm": "{rm}"}},
+        "texts": {"call": "m.texts", "needs": ["ppo"], "args": {"policies": "{ppo}"}},
+    }
+    plan = load_plan(write(experiment, pipeline={"seeds": [0, 1], "stages": stages}))
+    assert plan.resolved(plan.jobs["rm-s1"])["args"] == {"seed": 1}
+    assert plan.resolved(plan.jobs["ppo-s1"])["args"] == {"rm": "results/demo/work/rm/s1"}
+    folders = ["results/demo/work/ppo/s0", "results/demo/work/ppo/s1"]
+    assert plan.resolved(plan.jobs["texts"])["args"] == {"policies": folders}
+    assert plan.jobs["texts"].needs == {"ppo": ("ppo-s0", "ppo-s1")}
+
+
+def test_a_grid_can_be_a_list_of_points(experiment: Path) -> None:
+    grid = [{"a.kl_coef": 0.1, "a.lr": 1e-4}, {"a.kl_coef": 0.2, "a.lr": 2e-5}]
+    stages = {"ppo": {"call": "m.ppo", "grid": grid}}
+    plan = load_plan(write(experiment, pipeline={"stages": stages}))
+    assert list(plan.jobs) == ["ppo-kl_coef0.1-lr0.0001", "ppo-kl_coef0.2-lr2e-05"]
+    assert plan.jobs["ppo-kl_coef0.2-lr2e-05"].spec["args"] == {"a": {"kl_coef": 0.2, "lr": 2e-5}}
+
+
+def test_keys_that_end_alike_are_written_out(experiment: Path) -> None:
+    stages = {"x": {"call": "m.x", "grid": {"a.lr": [1], "b.lr": [2]}}}
+    plan = load_plan(write(experiment, pipeline={"stages": stages}))
+    assert list(plan.jobs) == ["x-a_lr1-b_lr2"]
+
+
+def test_the_frontier_names_what_it_reads(experiment: Path) -> None:
+    content = PIPELINE | {"frontier": {"needs": ["world"], "args": {"replicates": 10}}}
+    plan = load_plan(write(experiment, pipeline=content))
+    assert (plan.frontier, plan.frontier_needs) == ({"replicates": 10}, ("world",))
+
+
+def stage(**entry: Any) -> dict[str, Any]:
+    return {"stages": {"one": {"call": "m.one"}, "two": entry}}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"stagez": {}}, r"pipeline.yaml: unknown key stagez. Known: frontier, seeds, set, stages"),
+        ({"seeds": [0.5], "stages": {}}, "seeds must be a list of whole numbers"),
+        ({"seeds": [], "stages": {}}, "seeds must be a list of whole numbers"),
+        (stage(call="m.f", betas=[1]), "stage 'two': unknown key betas"),
+        (stage(call="m.f", fit="a.yaml"), "exactly one of"),
+        (stage(needs=["one"]), "exactly one of"),
+        (stage(fit="a.yaml", args={}), "'args' belong to a call"),
+        (stage(fit="gone.yaml"), "gone.yaml: no such file"),
+        (stage(call="m.f", needs=["three"]), "needs 'three', which is no stage before it"),
+        (stage(call="m.f", needs=["two"]), "needs 'two', which is no stage before it"),
+        (stage(call="m.f", args={"x": "{one}"}), "{one}, which stands for nothing. Add 'one'"),
+        (stage(call="m.f", args={"x": "{seed}"}), "give it 'per_seed: true'"),
+        (stage(call="m.f", grid={"a": 3}), "grid.a must be a list, got 3"),
+        (stage(call="m.f", grid={"a": [{}]}), "a grid value is a number, a word or a switch"),
+        ({"stages": {"Bad-Name": {"call": "m.f"}}}, "lower-case letters"),
+        ({"stages": {"out": {"call": "m.f"}}}, "lower-case letters"),
+        ({"stages": {}, "frontier": {"pool": 1}}, "frontier: unknown key pool"),
+        ({"stages": {}, "frontier": {"needs": ["x"]}}, "stage 'frontier' needs 'x'"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(tmp_path: Path, content: Any, said: str) -> None:
+    folder = write(tmp_path / "demo", pipeline=content)
+    with pytest.raises(ConfigError, match=said):
+        load_plan(folder)
+
+
+def test_an_unknown_scale_and_a_wrong_folder_are_told(experiment: Path, tmp_path: Path) -> None:
+    write(experiment, scales__small={})
+    with pytest.raises(ConfigError, match=r"no scale 'big'\. Known: small"):
+        load_plan(experiment, scale="big")
+    with pytest.raises(ConfigError, match=r"no pipeline.yaml there. Name an experiment folder"):
+        load_plan(tmp_path)
+
+
+def test_a_job_without_grid_and_seed_is_named_for_its_stage() -> None:
+    job = Job("sft", "all", None, {}, None, {}, {}, frozenset(), "")
+    assert (job.name, job.folder) == ("sft", "work/sft/all")
