@@ -1,15 +1,22 @@
 """What a reward is: a function of texts, so that the scorer may have its own tokenizer."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 
-@runtime_checkable
-class Reward(Protocol):
-    """Scores completions on one stated scale: same texts, same scores, whatever the batch."""
+class Reward(ABC):
+    """Scores completions on one stated scale: same texts, same scores, whatever the batch.
 
+    Any class whose objects can be called so is one; it need not inherit. (A protocol of
+    ``__call__`` alone would be read from YAML as a function that makes tensors.)
+    """
+
+    @abstractmethod
     def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
         """``[N]`` float scores of N completions, one prompt given with each, on the CPU."""
-        ...
+
+    @classmethod
+    def __subclasshook__(cls, other: type) -> bool:
+        return any("__call__" in base.__dict__ for base in other.__mro__)

@@ -9,9 +9,10 @@ from transformers import AutoModelForSequenceClassification
 
 from alignlab.errors import ConfigError
 from alignlab.models.loading import load_model, load_tokenizer
+from alignlab.rewards.base import Reward
 
 
-class ClassifierReward:
+class ClassifierReward(Reward):
     """``log p(positive) - log p(negative)`` of prompt + completion, read as one text.
 
     With two classes this is the log-odds; the paper plots its sigmoid (Rafailov et al. 2023,

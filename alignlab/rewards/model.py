@@ -10,9 +10,10 @@ from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError
 from alignlab.models import ScoreModel
 from alignlab.models.loading import load_tokenizer
+from alignlab.rewards.base import Reward
 
 
-class ModelReward:
+class ModelReward(Reward):
     """Scores of a sequence-classification folder with one output, such as a trained reward model.
 
     It reads prompt + completion as one text, with its own tokenizer, and is scored at the last

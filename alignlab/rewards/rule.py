@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from alignlab.data.toy import sentiment
+from alignlab.rewards.base import Reward
 
 
-class ToySentiment:
+class ToySentiment(Reward):
     """The toy world's own score (a logit, see ``alignlab.data.toy.sentiment``): its gold reward."""
 
     def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:

@@ -15,12 +15,13 @@ from alignlab.data.imdb import read_imdb
 from alignlab.data.imdb_stages import first_available
 from alignlab.data.rows import LabelledText, split_by_prompt
 from alignlab.errors import ConfigError
+from alignlab.rewards.base import Reward
 from alignlab.rewards.ngrams import NgramScorer, calibrate, fit_nbsvm, frequent_ngrams, words
 
 PROBABILITY_BINS = 10
 
 
-class SentimentReward:
+class SentimentReward(Reward):
     """Log-odds (the logit, in nats) that prompt + completion, read as one text, is positive.
 
     The classifier of the DPO paper reads the whole text too (arXiv:2305.18290, appendix C.1).

@@ -13,13 +13,16 @@ from alignlab.functional.sampling import SamplingSpec
 from alignlab.models import ScoreModel
 from alignlab.objectives.on_policy import Sampling, Scored, adapted_kl_coef
 from alignlab.objectives.ppo import PPO, ppo_loss
+from alignlab.rewards.base import Reward
 
 ADAM = partial(torch.optim.AdamW, lr=1e-3)
 
 
-def length_reward(prompts, completions):
+class Length(Reward):
     """Longer is better; a function of texts."""
-    return torch.tensor([float(len(text.split())) for text in completions])
+
+    def __call__(self, prompts, completions):
+        return torch.tensor([float(len(text.split())) for text in completions])
 
 
 @pytest.fixture
@@ -29,7 +32,7 @@ def make(build, tmp_path):
         policy.save(tmp_path / "lm")
         value = ScoreModel(str(tmp_path / "lm"), dtype="float64", head_init="normal")
         sampling = Sampling(6, settings.pop("spec", SamplingSpec()))
-        return PPO(policy, length_reward, sampling, ADAM, **({"value": value} | settings))
+        return PPO(policy, Length(), sampling, ADAM, **({"value": value} | settings))
 
     return ppo
 
