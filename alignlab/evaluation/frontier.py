@@ -35,11 +35,29 @@ from alignlab.evaluation.tables import BUDGETS, FrontierRow
 REPLICATES = 1000
 
 
+class Impossible(NamedTuple):
+    """An efficiency above 1 beyond its interval: nothing beats the optimum.
+
+    It means that rewards, prompts, sampling settings or references were mixed up.
+    """
+
+    objective: str
+    kl_budget: float
+    efficiency: float
+    lo: float
+    hi: float
+
+    def __str__(self) -> str:
+        """One phrase for a message."""
+        interval = f"{self.efficiency:.3f} [{self.lo:.3f}, {self.hi:.3f}]"
+        return f"{self.objective} at KL {self.kl_budget:g} has {interval}"
+
+
 class Frontier(NamedTuple):
-    """Rows of ``frontier.csv``, and what is wrong with them (empty if nothing is)."""
+    """Rows of ``frontier.csv``; efficiencies that cannot be are left out of them and named here."""
 
     rows: list[FrontierRow]
-    problems: list[str]
+    impossible: list[Impossible]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -280,19 +298,11 @@ def _with_efficiency(row: FrontierRow, estimate: Estimate) -> FrontierRow:
 
 
 def _without_impossible(rows: list[FrontierRow]) -> Frontier:
-    """Empty every efficiency above 1 beyond its interval, and report it: nothing beats the optimum.
-
-    Such a number means that rewards, prompts, sampling settings or references were mixed up.
-    """
-    checked, problems = [], []
+    checked, impossible = [], []
     for row in rows:
-        if row.objective != "oracle" and row.efficiency_lo is not None and row.efficiency_lo > 1:
-            problems.append(
-                f"{row.objective} at KL {row.kl_budget:g}: efficiency {row.oracle_efficiency:.3f} "
-                f"[{row.efficiency_lo:.3f}, {row.efficiency_hi:.3f}] lies above the optimum. "
-                "Check that policies and pool share the reward's scale, the prompts, the "
-                "reference and the sampling settings."
-            )
+        value, lo, hi = row.oracle_efficiency, row.efficiency_lo, row.efficiency_hi
+        if value is not None and lo is not None and hi is not None and lo > 1:
+            impossible.append(Impossible(row.objective, row.kl_budget, value, lo, hi))
             row = replace(row, oracle_efficiency=None, efficiency_lo=None, efficiency_hi=None)
         checked.append(row)
-    return Frontier(checked, problems)
+    return Frontier(checked, impossible)

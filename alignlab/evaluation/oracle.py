@@ -29,7 +29,7 @@ POOR_SHARE = 0.05  # of the prompts may fall below MIN_ESS
 _SMALLEST = (
     1e-6  # beta below which all weight is on the best samples, in units of the rewards' range
 )
-_GRID, _MARGIN = 160, 1.5  # betas, and how far they reach beyond those of the observed prompts
+_GRID, _MARGIN = 96, 1.5  # betas, and how far they reach beyond those of the observed prompts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,19 +82,30 @@ def optimum(rewards: Floats, beta: float, log_proposal_ratio: Floats | None = No
     """
     if not beta > 0:
         raise ValueError(f"beta must be > 0, got {beta}")
-    log_base = log_base_of(rewards, log_proposal_ratio)
-    top = rewards.max(1, keepdims=True)  # r - top keeps exp() in range
-    tilted = log_base + (rewards - top) / beta
-    log_sum = _logsumexp(tilted)
-    log_w = tilted - log_sum[:, None]
-    w = np.exp(log_w)
+    return _tilted(rewards, log_base_of(rewards, log_proposal_ratio), beta)
+
+
+def _tilted(rewards: Floats, log_base: Floats, beta: float) -> Optimum:
+    top = rewards.max(1)
+    score = (rewards - top[:, None]) / beta  # <= 0, so that no reward overflows
+    logits = log_base + score
+    peak = logits.max(1)
+    w = np.exp(logits - peak[:, None])
+    total = w.sum(1)
+    log_sum = peak + np.log(total)
     return Optimum(
         beta=beta,
-        reward=(w * rewards).sum(1),
-        kl=np.maximum((w * ((rewards - top) / beta - log_sum[:, None])).sum(1), 0.0),
-        ess=1 / (w * w).sum(1),
-        log_z=log_sum + top[:, 0] / beta,
+        reward=_dot(w, rewards) / total,
+        kl=np.maximum(_dot(w, score) / total - log_sum, 0.0),
+        ess=total**2 / _dot(w, w),
+        log_z=log_sum + top / beta,
     )
+
+
+def _dot(a: Floats, b: Floats) -> Floats:
+    """Row by row ``[P, N], [P, N] -> [P]``, without a table of products."""
+    out: Floats = np.einsum("pn,pn->p", a, b)
+    return out
 
 
 def optimum_at_kl(pool: Pool, budget: float) -> Optimum | None:
@@ -107,13 +118,10 @@ def optimum_at_kl(pool: Pool, budget: float) -> Optimum | None:
     """
     if budget <= 0:
         raise ValueError(f"a KL budget must be > 0, got {budget}")
-    spread = float(np.ptp(pool.rewards))
-    if spread == 0 or not _reachable(pool, budget):
+    log_base = log_base_of(pool.rewards, pool.log_ratio)
+    if budget > _largest_kl(pool.rewards, log_base):
         return None
-    hi = spread
-    while _mean_kl(pool, hi) > budget:
-        hi *= 4
-    return _solve(pool, budget, spread * _SMALLEST, hi)
+    return _solve_anywhere(pool.rewards, log_base, budget)
 
 
 class OracleCurve:
@@ -134,21 +142,22 @@ class OracleCurve:
     def __init__(self, pool: Pool, budgets: Floats) -> None:
         self.budgets = budgets
         self.optima: list[Optimum | None] = [None] * len(budgets)
-        order = np.argsort(budgets)
-        first = optimum_at_kl(pool, float(budgets[order[0]]))
-        reachable = [k for k in order if first and _reachable(pool, float(budgets[k]))]
-        last = optimum_at_kl(pool, float(budgets[reachable[-1]])) if reachable else None
-        if first is None or last is None:
-            self._betas, self._dual = np.ones(0), np.zeros((len(pool.rewards), 0))
+        self._betas, self._dual = np.ones(0), np.zeros((len(pool.rewards), 0))
+        rewards, log_base = pool.rewards, log_base_of(pool.rewards, pool.log_ratio)
+        reachable = np.flatnonzero(budgets <= _largest_kl(rewards, log_base))
+        if not len(reachable):
             return
-        self._betas = np.geomspace(last.beta / _MARGIN, first.beta * _MARGIN, _GRID)
-        grid = [optimum(pool.rewards, float(beta), pool.log_ratio) for beta in self._betas]
+        least, most = budgets[reachable].min(), budgets[reachable].max()
+        smallest = _solve_anywhere(rewards, log_base, float(most)).beta
+        largest = _solve_anywhere(rewards, log_base, float(least)).beta
+        self._betas = np.geomspace(smallest / _MARGIN, largest * _MARGIN, _GRID)
+        grid = [_tilted(rewards, log_base, float(beta)) for beta in self._betas]
         kl = np.array([solved.kl.mean() for solved in grid])  # falls along the grid
         self._dual = np.stack([solved.beta * solved.log_z for solved in grid], axis=1)
         for k in reachable:
             right = int(np.clip((kl > budgets[k]).sum(), 1, _GRID - 1))
             lo, hi = self._betas[right - 1], self._betas[right]
-            self.optima[k] = _solve(pool, float(budgets[k]), float(lo), float(hi))
+            self.optima[k] = _solve(rewards, log_base, float(budgets[k]), float(lo), float(hi))
 
     def resampled(self, weights: Floats) -> Floats:
         """Optimal reward ``[B, G]`` under prompt weights ``[B, P]`` (rows sum to 1)."""
@@ -175,20 +184,26 @@ def _logsumexp(x: Floats) -> Floats:
     return top + np.log(np.exp(x - top[:, None]).sum(1))
 
 
-def _mean_kl(pool: Pool, beta: float) -> float:
-    return float(optimum(pool.rewards, beta, pool.log_ratio).kl.mean())
+def _largest_kl(rewards: Floats, log_base: Floats) -> float:
+    """Mean KL with all weight on the best samples; 0 where the reward is constant."""
+    spread = float(np.ptp(rewards))
+    return float(_tilted(rewards, log_base, spread * _SMALLEST).kl.mean()) if spread else 0.0
 
 
-def _reachable(pool: Pool, budget: float) -> bool:
-    return _mean_kl(pool, float(np.ptp(pool.rewards)) * _SMALLEST) >= budget
+def _solve_anywhere(rewards: Floats, log_base: Floats, budget: float) -> Optimum:
+    lo = hi = float(np.ptp(rewards))
+    while _tilted(rewards, log_base, hi).kl.mean() > budget:
+        hi *= 4
+    while lo > _SMALLEST * hi and _tilted(rewards, log_base, lo).kl.mean() < budget:
+        lo /= 4
+    return _solve(rewards, log_base, budget, lo, hi)
 
 
-def _solve(pool: Pool, budget: float, lo: float, hi: float) -> Optimum:
+def _solve(rewards: Floats, log_base: Floats, budget: float, lo: float, hi: float) -> Optimum:
     """The optimum with mean KL ``budget``; its beta lies between ``lo`` and ``hi``."""
-    log_beta = brentq(
-        lambda x: _mean_kl(pool, float(np.exp(x))) - budget,
-        np.log(lo),
-        np.log(hi),
-        xtol=1e-12,
-    )
-    return optimum(pool.rewards, float(np.exp(log_beta)), pool.log_ratio)
+
+    def excess(log_beta: float) -> float:
+        return float(_tilted(rewards, log_base, float(np.exp(log_beta))).kl.mean()) - budget
+
+    log_beta = brentq(excess, np.log(lo), np.log(hi), xtol=1e-11)
+    return _tilted(rewards, log_base, float(np.exp(log_beta)))

@@ -142,8 +142,9 @@ def test_an_efficiency_above_one_is_a_problem_and_not_a_result() -> None:
     row = by_key(frontier.rows)["dpo", 0.5]
     assert row.reward is not None
     assert (row.oracle_efficiency, row.efficiency_lo, row.efficiency_hi) == (None, None, None)
-    assert len(frontier.problems) == 1
-    assert frontier.problems[0].startswith("dpo at KL 0.5: efficiency ")
+    assert len(frontier.impossible) == 1
+    assert frontier.impossible[0].lo > 1
+    assert str(frontier.impossible[0]).startswith("dpo at KL 0.5 has ")
 
 
 def test_seeds_give_a_t_interval() -> None:

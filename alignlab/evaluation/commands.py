@@ -1,0 +1,148 @@
+"""What the command line and the pipeline call: ``alignlab frontier`` and the pool's stage."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignlab.evaluation.tables import BUDGETS, Point, write_frontier
+
+if TYPE_CHECKING:
+    from alignlab.models.policy import Policy
+
+EXAMPLE = "alignlab frontier results/quickstart"
+CURVE_POINTS = 24  # budgets between those of the table, for smooth lines
+LARGEST_SHOWN = 25.0  # nats; a run that left for KL 100 should not squeeze all others
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``alignlab frontier``."""
+    parser.add_argument(
+        "results", nargs="+", type=Path, metavar="RESULTS_DIR", help="folders with a points.csv"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where table and figures go (default: the folder; for several, 'frontier' beside "
+        "the first)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out ``alignlab frontier``; returns the exit status."""
+    frontier_command(args.results, args.out)
+    return 0
+
+
+def frontier_command(
+    dirs: Sequence[Path], out: Path | None = None, *, reward_label: str = "gold reward"
+) -> None:
+    """Write ``frontier.csv``, ``curves.csv`` and ``frontier.png`` and ``.svg``; print the table.
+
+    ``curves.csv`` has the same columns at more budgets: what the figure's lines are drawn from.
+
+    Args:
+        dirs: Results folders; several are merged.
+        out: Where the files go. Default: the folder itself, or ``frontier`` beside the first of
+            several.
+        reward_label: Name and unit of the reward in the figure.
+
+    Raises:
+        DataError: Folders that cannot be read or do not belong together.
+        ArithmeticError: An efficiency lies above 1 beyond its interval. The files are written,
+            with that cell empty.
+    """
+    from alignlab.evaluation.frontier import build_frontier
+    from alignlab.evaluation.results import read_results
+    from alignlab.report.figure import draw_frontier
+    from alignlab.report.table import frontier_sentences, frontier_table
+
+    found = read_results(dirs)
+    out = out or (dirs[0] if len(dirs) == 1 else dirs[0].parent / "frontier")
+    budgets = _curve_budgets(found.points)
+    frontier = build_frontier(found.tables, found.pool, budgets=budgets)
+    rows = [row for row in frontier.rows if row.kl_budget in BUDGETS]
+    write_frontier(out / "frontier.csv", rows)
+    write_frontier(out / "curves.csv", frontier.rows)
+    title = ", ".join(sorted({point.experiment for point in found.points}))
+    draw_frontier(frontier.rows, found.points, out, title=title, reward_label=reward_label)
+    print(f"{title}: {len(found.points)} checkpoints, {rows[0].n_prompts} prompts\n")
+    print(frontier_table(rows))
+    print(f"\n{frontier_sentences(rows)}\n\nTable and figure: {out}/frontier.csv, .png, .svg")
+    wrong = [str(row) for row in frontier.impossible if row.kl_budget in BUDGETS]
+    if wrong:
+        raise ArithmeticError(
+            f"impossible efficiency: {'; '.join(wrong)}. Check that policies and pool share the "
+            "reward's scale, the prompts, the reference and the sampling settings."
+        )
+
+
+def draw_pool(
+    out: Path,
+    *,
+    reference: str,
+    prompts: str,
+    reward: Mapping[str, Any] | str,
+    samples: int,
+    max_new_tokens: int,
+    seed: int,
+    limit: int | None = None,
+    proxy: Mapping[str, Any] | str | None = None,
+    proposals: Mapping[str, str] | None = None,
+    proposal_samples: int = 0,
+    batch_size: int = 256,
+) -> None:
+    """Sample the oracle's pool and write ``out/pool.parquet``: a stage of the pipeline.
+
+    Args:
+        out: Folder to write to.
+        reference: Folder of the reference policy.
+        prompts: The evaluation's prompts, as the probe reads them.
+        reward: The gold reward: ``class_path`` and ``init_args``.
+        samples: Reference samples per prompt. Effective sample size falls about like exp(KL), and
+            best-of-n needs 16 n.
+        max_new_tokens: As in the probe.
+        seed: Of the sampling noise.
+        limit: As in the probe.
+        proxy: A learned reward, for best-of-n ranked by it.
+        proposals: Folders of trained policies to sample from as well, by name: they carry the
+            optimum to larger KL.
+        proposal_samples: Samples per prompt from each of them.
+        batch_size: Completions side by side.
+    """
+    from alignlab.evaluation.pool import POOL_NAME
+    from alignlab.evaluation.pool_sampling import build_pool
+    from alignlab.evaluation.prompts import load_prompts, stop_ids
+    from alignlab.rewards.build import build_reward
+
+    policy = _load(reference)
+    pool = build_pool(
+        policy,
+        load_prompts(prompts, policy.tokenizer, limit=limit),
+        build_reward(reward),
+        samples=samples,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        stop_ids=stop_ids(policy.tokenizer),
+        proposals={name: _load(folder) for name, folder in (proposals or {}).items()},
+        proposal_samples=proposal_samples,
+        proxy=None if proxy is None else build_reward(proxy),
+        batch_size=batch_size,
+    )
+    pool.save(out / POOL_NAME)
+
+
+def _load(folder: str) -> "Policy":
+    import torch
+
+    from alignlab.models.policy import Policy
+
+    return Policy.load(folder).to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _curve_budgets(points: Sequence[Point]) -> list[float]:
+    """The table's budgets and others, evenly spaced on the figure's square-root axis."""
+    largest = min(max(point.kl for point in points), LARGEST_SHOWN)
+    dense = (largest * (k / CURVE_POINTS) ** 2 for k in range(1, CURVE_POINTS + 1))
+    return sorted({*BUDGETS, *(round(budget, 4) for budget in dense if budget > 0.01)})

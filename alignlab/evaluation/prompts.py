@@ -1,0 +1,32 @@
+"""The prompts of the evaluation: one way to read them, so that probe and pool see the same."""
+
+from pathlib import Path
+from typing import Any
+
+from alignlab.data.rows import Prompt
+from alignlab.data.sources import read_rows
+from alignlab.data.tokenise import tokenise
+from alignlab.data.trees import PromptTree
+
+
+def load_prompts(
+    source: str | Path, tokenizer: Any, *, limit: int | None = None
+) -> tuple[PromptTree, ...]:
+    """Prompt trees without completions, numbered in the order of the source.
+
+    Args:
+        source: A file of prompts, or the hub id of a data set.
+        tokenizer: The policy's.
+        limit: Keep the first so many.
+
+    Raises:
+        DataError: The source cannot be read or has no usable prompt.
+    """
+    rows, refusals = read_rows(source, Prompt, limit=limit)
+    trees, _ = tokenise(rows, tokenizer, refusals)
+    return tuple(trees)
+
+
+def stop_ids(tokenizer: Any) -> list[int]:
+    """What ends a completion: the end-of-text token, if the tokenizer has one."""
+    return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]

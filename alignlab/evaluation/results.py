@@ -1,0 +1,106 @@
+"""Reading results folders back: points, their per-prompt tables and the oracle's pool."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from alignlab.errors import DataError
+from alignlab.evaluation.oracle import reference_reward
+from alignlab.evaluation.pool import POOL_NAME, Pool
+from alignlab.evaluation.prompt_tables import PromptTable, read_prompt_tables
+from alignlab.evaluation.statistics import clustered_se
+from alignlab.evaluation.tables import Point, read_points
+
+POINTS = "points.csv"
+PROMPT_TABLES = "points"
+
+
+class Results(NamedTuple):
+    """What a frontier is made of."""
+
+    points: list[Point]
+    tables: list[PromptTable]
+    pool: Pool
+
+
+def read_results(folders: Sequence[Path]) -> Results:
+    """All points of ``folders``, the per-prompt table of each, and the pool.
+
+    The pool is ``pool.parquet`` in the folder itself or below its ``work/``. Several folders need
+    the same prompts, reference and reward; the first pool is used, and another one must agree with
+    it on the reference's mean reward.
+
+    Raises:
+        DataError: A folder without points, a point without per-prompt rows or with other ones, a
+            checkpoint that stands in two folders, no pool, or two that disagree.
+    """
+    points: list[Point] = []
+    tables: list[PromptTable] = []
+    pools: list[tuple[Path, Pool]] = []
+    where: dict[tuple[str, str, int], Path] = {}
+    for folder in folders:
+        own = read_points(folder / POINTS)
+        for point in own:
+            key = (point.objective, point.run_id, point.step)
+            if key in where:
+                raise DataError(
+                    f"{folder}: {point.run_id!r}, step {point.step}, of objective "
+                    f"{point.objective!r} also stands in {where[key]}. Merge folders of different "
+                    "runs."
+                )
+            where[key] = folder
+        points += own
+        tables += _tables_of(folder, own)
+        pools += [(path, Pool.load(path)) for path in find_pools(folder)]
+    if not points:
+        raise DataError(f"{folders[0]}: {POINTS} has no row. Finish a run with a probe first.")
+    return Results(points, tables, _agreed(folders, pools))
+
+
+def find_pools(folder: Path) -> list[Path]:
+    """The pool files of a results folder; one that was put beside the tables goes first."""
+    beside = folder / POOL_NAME
+    return [beside] if beside.exists() else sorted((folder / "work").rglob(POOL_NAME))
+
+
+def _tables_of(folder: Path, points: Sequence[Point]) -> list[PromptTable]:
+    found = {}
+    for run_id in sorted({point.run_id for point in points}):
+        for table in read_prompt_tables(folder / PROMPT_TABLES / f"{run_id}.parquet"):
+            found[table.run_id, table.step] = table
+    tables = []
+    for point in points:
+        path = folder / PROMPT_TABLES / f"{point.run_id}.parquet"
+        if (point.run_id, point.step) not in found:
+            raise DataError(f"{path}: no rows of step {point.step}. Run {point.run_id!r} again.")
+        table = found[point.run_id, point.step]
+        kl, reward = table.scores.kl.mean(), table.scores.reward.mean()
+        if not np.allclose([kl, reward], [point.kl, point.reward], rtol=1e-6, atol=1e-9):
+            raise DataError(
+                f"{path}: step {point.step} has mean KL {kl:.6g} and reward {reward:.6g}, "
+                f"{POINTS} says {point.kl:.6g} and {point.reward:.6g}. Run {point.run_id!r} again."
+            )
+        tables.append(table)
+    return tables
+
+
+def _agreed(folders: Sequence[Path], pools: Sequence[tuple[Path, Pool]]) -> Pool:
+    if not pools:
+        raise DataError(
+            f"{', '.join(map(str, folders))}: no {POOL_NAME} there or below work/. The frontier "
+            "starts at the reference's reward, which is measured on the pool: run its stage."
+        )
+    (first_path, first), *others = pools
+    for path, pool in others:
+        if set(pool.prompt_ids) != set(first.prompt_ids):
+            raise DataError(f"{path}: its prompts are not those of {first_path}.")
+        difference = reference_reward(pool.take(first.prompt_ids)) - reference_reward(first)
+        mean, se = float(difference.mean()), clustered_se(difference)
+        if abs(mean) > 5 * se + 1e-9:
+            raise DataError(
+                f"{path}: the reference's reward differs from that in {first_path} by {mean:.4g} "
+                f"(standard error {se:.2g}). Merge results of one reference and one reward."
+            )
+    return first
