@@ -8,10 +8,10 @@ import contextlib
 import logging
 import sys
 import warnings
+import zipfile
 from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -131,9 +131,10 @@ def run_fit(command: Command) -> None:
         ConfigError: The checkpoint is none.
         SystemExit: 143 after SIGTERM, with a checkpoint of the last finished step on disk.
     """
+    _check_checkpoint(command.config.ckpt_path)
     torch.set_num_threads(command.config.threads)
     try:
-        with _quiet(), _checkpoint_errors(command):
+        with _quiet():
             command.trainer.fit(
                 command.model,
                 command.datamodule,
@@ -150,8 +151,9 @@ def run_validate(command: Command) -> None:
     Raises:
         ConfigError: The checkpoint is none.
     """
+    _check_checkpoint(command.config.ckpt_path)
     torch.set_num_threads(command.config.threads)
-    with _quiet(), _checkpoint_errors(command):
+    with _quiet():
         command.trainer.validate(
             command.model,
             command.datamodule,
@@ -160,15 +162,11 @@ def run_validate(command: Command) -> None:
         )
 
 
-@contextlib.contextmanager
-def _checkpoint_errors(command: Command) -> Iterator[None]:
-    path = command.config.ckpt_path
-    if path is not None and not Path(path).is_file():
-        raise ConfigError(f"--ckpt_path {path}: no such file. Check the path.")
-    try:
-        yield
-    except UnpicklingError as error:
-        raise ConfigError(f"--ckpt_path {path}: not a checkpoint of a training.") from error
+def _check_checkpoint(path: str | None) -> None:
+    """Refuse what is no checkpoint before anything is written."""
+    if path is not None and not zipfile.is_zipfile(path):
+        what = "not a checkpoint of a training" if Path(path).exists() else "no such file"
+        raise ConfigError(f"--ckpt_path {path}: {what}. Check the path.")
 
 
 @contextlib.contextmanager
@@ -177,7 +175,8 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         # We do pass words on purpose, whatever the process was called with.
         warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
-        # Lightning's use of torch's pytree and of its own loaders; our loaders are stateful.
+        # How Lightning itself uses jsonargparse and torch's pytree; our loaders need no workers.
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.")
         warnings.filterwarnings("ignore", message=".*LeafSpec")
         warnings.filterwarnings("ignore", message=".*does not have many workers")
         yield

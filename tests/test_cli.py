@@ -1,0 +1,221 @@
+"""The command line as a user meets it: exit statuses and one readable message."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from alignlab import cli
+from alignlab.errors import DataError
+
+
+def call(*words: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(words)
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+@pytest.fixture(scope="module")
+def stage(words: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stage that trains a tiny model for three steps."""
+    folder = tmp_path_factory.mktemp("stage")
+    rows = "".join(f'{{"prompt": " w{i}", "completion": " w{i + 1} w5"}}\n' for i in range(3, 11))
+    (folder / "rows.jsonl").write_text(rows)
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    config: dict[str, Any] = {
+        "model": {
+            "class_path": "alignlab.objectives.sft.SFT",
+            "init_args": {
+                "policy": {
+                    "class_path": "alignlab.models.Policy",
+                    "init_args": {
+                        "config": {"model_type": "llama", "num_attention_heads": 2, **sizes},
+                        "tokenizer": str(words),
+                    },
+                },
+                "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}},
+            },
+        },
+        "data": {
+            "class_path": "alignlab.data.modules.DemonstrationData",
+            "init_args": {
+                "source": str(folder / "rows.jsonl"),
+                "batch_size": 4,
+                "validation_share": 0.25,
+            },
+        },
+        "trainer": {"max_steps": 3, "logger": False, "accelerator": "cpu"},
+    }
+    path = folder / "stage.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_fit_leaves_a_hugging_face_folder(
+    stage: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from alignlab.models.policy import Policy
+
+    assert call("fit", "--config", str(stage), "--trainer.default_root_dir=run") == 0
+    assert capsys.readouterr().out == "Trained 3 steps. Model: run/model\n"
+    trained = Policy.load(here / "run" / "model")
+    assert {path.name for path in (here / "run").iterdir()} == {"config.yaml", "last.ckpt", "model"}
+    checkpoint = torch.load(here / "run" / "last.ckpt", weights_only=True)
+    name, weight = next(iter(trained.model.state_dict().items()))
+    assert torch.equal(checkpoint["state_dict"][f"policy.model.{name}"], weight)
+
+
+def test_overlays_and_flags_apply_in_order(
+    stage: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overlay = here / "over.yaml"
+    overlay.write_text("trainer: {max_steps: 2}\nseed_everything: 4\n")
+    words = ["--config", str(stage), "--config", str(overlay), "--seed_everything", "5"]
+    assert call("fit", *words) == 0
+    assert "Trained 2 steps" in capsys.readouterr().out
+    assert yaml.safe_load((here / "config.yaml").read_text())["seed_everything"] == 5
+
+
+def test_a_finished_fit_continues_from_its_checkpoint(
+    stage: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["fit", "--config", str(stage), "--trainer.max_steps"]
+    assert call(*words, "2", "--trainer.default_root_dir=cut") == 0
+    more = ["--ckpt_path", "cut/last.ckpt", "--trainer.default_root_dir=cut"]
+    assert call(*words, "3", *more) == 0
+    assert call(*words, "3", "--trainer.default_root_dir=whole") == 0
+    files = [here / run / "model" / "model.safetensors" for run in ("cut", "whole")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_validate_reports_and_trains_nothing(
+    stage: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("validate", "--config", str(stage)) == 0
+    assert "val/loss" in capsys.readouterr().out
+    assert not (here / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--model.init_args.policyy", "x"], "unknown key model.init_args.policyy. SFT accepts:"),
+        (["--data.init_args.batch_size", "many"], "batch_size must be a whole number, got many"),
+        (["--data.init_args.batch_size", "0"], "batch_size 0 is not a multiple"),
+        (["--data.init_args.source", "gone.jsonl"], "gone.jsonl: no such file"),
+        (["--config", "gone.yaml"], "gone.yaml: no such file"),
+        (["--config", "binary.yaml"], "binary.yaml: not a text file"),
+        (["--config=binary.yaml"], "binary.yaml: not a text file"),
+        (["--ckpt_path", "gone.ckpt"], "gone.ckpt: no such file"),
+        (["--ckpt_path", "binary.yaml"], "binary.yaml: not a checkpoint"),
+        (["--bogus"], "unrecognized arguments: --bogus"),
+        (["--model.class_path", "alignlab.objectives.gone.X"], "has no attribute 'gone'"),
+        (
+            ["--model.class_path", "alignlab.objectives.dpo.DPO", "--model.init_args.beta=-1"],
+            "error: DPO needs beta > 0, got -1.0. Set model.init_args.beta.",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_status_2_and_nothing_written(
+    stage: Path, here: Path, capsys: pytest.CaptureFixture[str], args: list[str], said: str
+) -> None:
+    (here / "binary.yaml").write_bytes(b"\xff\xfe\x00\x81")
+    assert call("fit", "--config", str(stage), "--trainer.default_root_dir=run", *args) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert [path.name for path in here.rglob("*")] == ["binary.yaml"]
+
+
+def test_debug_shows_the_traceback(stage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["fit", "--debug", "--config", str(stage), "--data.init_args.batch_size", "0"]
+    assert call(*words) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" in error
+    assert error.splitlines()[-1].startswith("error: batch_size 0")
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "said"),
+    [
+        (DataError("rows.csv: empty"), 2, "error: rows.csv: empty\n"),
+        (RuntimeError("broken"), 1, "error: RuntimeError: broken (--debug shows where)\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted; call again to continue\n"),
+    ],
+)
+def test_status_follows_from_the_kind_of_error(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    raised: BaseException,
+    status: int,
+    said: str,
+) -> None:
+    def fail(words: list[str]) -> int:
+        raise raised
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    assert call("run") == status
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["nothing"], ["run"], ["run", "x", "--workers", "0"], ["run", "x", "--seeds", "a"]],
+)
+def test_a_bad_call_is_status_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*words) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_run_in_a_folder_without_a_pipeline(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", ".") == 2
+    assert "no pipeline.yaml there" in capsys.readouterr().err
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["run", "sample"])
+def test_help_has_an_example_and_loads_nothing_heavy(command: str) -> None:
+    code = (
+        "import sys; from alignlab.cli import main\n"
+        "try: main([sys.argv[1], '--help'])\n"
+        "finally: assert not {'torch', 'lightning', 'transformers'} & set(sys.modules)"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code, command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"Example: alignlab {command}" in " ".join(done.stdout.split())
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_fit_with_143_and_a_checkpoint(stage: Path, here: Path) -> None:
+    words = [sys.executable, "-m", "alignlab.cli", "fit", "--config", str(stage)]
+    process = subprocess.Popen([*words, "--trainer.max_steps", "1000000"], cwd=here)
+    wait_for(lambda: (here / "last.ckpt").exists())
+    process.terminate()
+    assert process.wait(30) == 143
+    assert torch.load(here / "last.ckpt", weights_only=True)["global_step"] > 3
+
+
+def wait_for(condition: Callable[[], bool], patience: float = 60.0) -> None:
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -1,0 +1,84 @@
+"""The messages are real ones, as jsonargparse raised them."""
+
+import pytest
+
+from alignlab.parser_errors import in_one_line
+
+NOT_THIS = """Parser key "model":
+  Does not validate against any of the Union subtypes
+  Subtypes: [<class 'alignlab.objectives.base.Objective'>, <class 'NoneType'>]
+  Errors:
+    - Problem with given class_path 'alignlab.objectives.dpo.DPO':
+        {}
+    - Expected a <class 'NoneType'>
+  Given value type: <class 'dict'>
+  Given value: {{'class_path': 'alignlab.objectives.dpo.DPO', 'init_args': {{'beta': 1}}}}"""
+OPTIMIZER = """Parser key "optimizer":
+          Type typing.Callable[[Iterable], torch.optim.optimizer.Optimizer] expects a function \
+or a callable class: {}. Got value: Namespace(class_path='torch.optim.AdamW', \
+init_args=Namespace(lr='abc'))"""
+LEARNING_RATE = """Parser key "lr":
+
+            - Expected a path but abc either not accessible or invalid
+            - Does not validate against any of the Union subtypes
+            Subtypes: [<class 'float'>, <class 'torch.Tensor'>]
+            Errors:
+              - Expected a <class 'float'>
+              - Expected a dot import path string: abc
+            Given value type: <class 'str'>
+            Given value: abc"""
+
+
+@pytest.mark.parametrize(
+    ("inner", "said"),
+    [
+        (
+            """Parser key "beta":\n          Expected a <class 'float'>. Got value: abc""",
+            "model.init_args.beta must be a number, got abc.",
+        ),
+        (
+            """Parser key "reference":\n          Expected a typing.Literal['auto', 'frozen']. \
+Got value: foo""",
+            "model.init_args.reference must be one of ['auto', 'frozen'], got foo.",
+        ),
+        (
+            OPTIMIZER.format(LEARNING_RATE),
+            "model.init_args.optimizer.init_args.lr must be a number, got abc.",
+        ),
+        (
+            OPTIMIZER.format("module 'torch.optim' has no attribute 'AdamWW'"),
+            "model.init_args.optimizer: module 'torch.optim' has no attribute 'AdamWW'. "
+            "Check the class_path.",
+        ),
+    ],
+)
+def test_names_the_whole_key_and_what_is_wrong(inner: str, said: str) -> None:
+    assert in_one_line(NOT_THIS.format(inner)) == said
+
+
+def test_an_unknown_key_comes_with_the_known_ones() -> None:
+    said = in_one_line(NOT_THIS.format("Option 'betaa' is not accepted"))
+    assert said.startswith(
+        "unknown key model.init_args.betaa. DPO accepts: policy, optimizer, beta"
+    )
+    said = in_one_line(NOT_THIS.format(OPTIMIZER.format("Option 'lrr' is not accepted")))
+    assert said.startswith("unknown key model.init_args.optimizer.init_args.lrr. AdamW accepts: ")
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("Option 'modell' is not accepted", "unknown key modell."),
+        ("Group 'trainer' does not accept option 'x'", "unknown key trainer.x."),
+        (
+            """Parser key "trainer.max_steps":\n  Expected a <class 'int'>. Got value: many""",
+            "trainer.max_steps must be a whole number, got many.",
+        ),
+        (
+            "the following arguments are required: data, model",
+            "the following arguments are required: data, model",
+        ),
+    ],
+)
+def test_short_messages(message: str, said: str) -> None:
+    assert in_one_line(message) == said
