@@ -1,0 +1,185 @@
+"""Points of the frontier, measured while a run trains."""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from alignlab.callbacks.resume import Resume, run_folder
+from alignlab.data.trees import PromptTree
+from alignlab.errors import ConfigError
+from alignlab.evaluation.points import PointEstimate, SampleText, evaluate_policy
+from alignlab.evaluation.prompt_tables import PromptTable, write_prompt_tables
+from alignlab.evaluation.prompts import load_prompts, stop_ids
+from alignlab.evaluation.tables import atomic_write
+from alignlab.models.policy import Policy
+from alignlab.rewards import Reward
+
+TEXTS = 64  # completions kept to read, each of another prompt as far as there are so many
+
+
+class FrontierProbe(Callback):
+    """Evaluates the policy every so many optimizer steps and at the end of training.
+
+    Each evaluation leaves ``points/step-<n>.parquet`` (per-prompt results) in the run's folder,
+    with ``.json`` (means and training time) and ``.texts.jsonl`` (samples to read) beside it. Its
+    numbers are a function of the weights and of this callback's arguments alone, so a run that was
+    killed and continued ends with the files of one that was not; a due file that is missing is
+    made when the run continues.
+
+    Args:
+        prompts: File of evaluation prompts, or hub id of a data set.
+        reference: Folder or hub id of the policy that KL is measured to.
+        reward: The gold reward.
+        samples: Completions per prompt.
+        max_new_tokens: Tokens of a completion that does not end by itself.
+        every_n_steps: Optimizer steps between two evaluations.
+        proxy: A learned reward, to report beside the gold one.
+        limit: Keep the first so many prompts.
+        seed: Of the sampling noise; the same for all runs that are to be compared.
+        batch_size: Completions side by side.
+
+    Raises:
+        ConfigError: A count that is not positive, or an objective that trains no policy.
+    """
+
+    def __init__(
+        self,
+        prompts: str,
+        reference: str,
+        reward: Reward,
+        samples: int,
+        max_new_tokens: int,
+        every_n_steps: int,
+        proxy: Reward | None = None,
+        limit: int | None = None,
+        seed: int = 0,
+        batch_size: int = 512,
+    ) -> None:
+        if min(samples, max_new_tokens, every_n_steps, batch_size) < 1:
+            raise ConfigError(
+                "FrontierProbe needs samples, max_new_tokens, every_n_steps and batch_size >= 1; "
+                f"got {samples}, {max_new_tokens}, {every_n_steps}, {batch_size}."
+            )
+        self.prompts_source, self.reference_source = prompts, reference
+        self.reward, self.proxy = reward, proxy
+        self.samples, self.max_new_tokens = samples, max_new_tokens
+        self.every_n_steps, self.limit = every_n_steps, limit
+        self.seed, self.batch_size = seed, batch_size
+        self._step_before = 0
+        self._reference: Policy | None = None
+        self._prompts: tuple[PromptTree, ...] = ()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Read the prompts and load the reference, before any training."""
+        if not isinstance(getattr(pl_module, "policy", None), Policy):
+            raise ConfigError(
+                f"FrontierProbe evaluates a policy; {type(pl_module).__name__} trains none. "
+                "Take it out of trainer.callbacks."
+            )
+        if stage == "fit" and self._reference is None:
+            with torch.random.fork_rng():
+                self._reference = Policy.load(self.reference_source).requires_grad_(False).eval()
+            self._prompts = load_prompts(
+                self.prompts_source, self._reference.tokenizer, limit=self.limit
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A new run forgets files of an older one; a continued run makes a due one if missing."""
+        step = self._step_before = trainer.global_step
+        if step == 0:
+            for path in run_folder(trainer).glob("points/step-*"):
+                path.unlink()
+        elif step % self.every_n_steps == 0:
+            self._measure(trainer, pl_module)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Evaluate after an optimizer step that is due (not after each of its micro-batches)."""
+        step, before = trainer.global_step, self._step_before
+        self._step_before = step
+        if step != before and step % self.every_n_steps == 0:
+            self._measure(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluate the trained policy."""
+        self._measure(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The same for a run that was continued after its last step, where no training starts."""
+        self._measure(trainer, pl_module)
+
+    def _measure(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        path = run_folder(trainer) / "points" / f"step-{trainer.global_step:06d}.parquet"
+        if trainer.is_global_zero and not path.exists():
+            with torch.random.fork_rng():
+                estimate = self._estimate(pl_module)
+            table = PromptTable(
+                objective=type(pl_module).__name__.lower(),
+                run_id=run_folder(trainer).name,
+                seed=int(os.environ.get("PL_GLOBAL_SEED", 0)),
+                step=trainer.global_step,
+                scores=estimate.scores,
+            )
+            means = _means(estimate)
+            _write(path, table, means | {"seconds": _seconds(trainer)}, estimate.samples)
+            for logger in trainer.loggers:
+                scalars = {f"probe/{name}": value for name, value in means.items()}
+                logger.log_metrics(scalars, step=trainer.global_step)
+        trainer.strategy.barrier("probe")
+
+    def _estimate(self, pl_module: LightningModule) -> PointEstimate:
+        policy, reference = pl_module.policy, self._reference
+        assert isinstance(policy, Policy)
+        assert reference is not None
+        return evaluate_policy(
+            policy,
+            reference.to(policy.device),
+            self._prompts,
+            self.reward,
+            samples=self.samples,
+            max_new_tokens=self.max_new_tokens,
+            seed=self.seed,
+            stop_ids=stop_ids(policy.tokenizer),
+            proxy=self.proxy,
+            batch_size=self.batch_size,
+        )
+
+
+def _means(estimate: PointEstimate) -> dict[str, float]:
+    scores = estimate.scores
+    named = {
+        "kl": scores.kl,
+        "kl_k1": scores.kl_k1,
+        "reward": scores.reward,
+        "proxy_reward": scores.proxy_reward,
+        "length": scores.length,
+    }
+    return {name: float(values.mean()) for name, values in named.items() if values is not None}
+
+
+def _seconds(trainer: Trainer) -> float:
+    """Training time so far, over all continuations where they are counted."""
+    clocks = [c.seconds for c in trainer.checkpoint_callbacks if isinstance(c, Resume)]
+    return round(clocks[0], 2) if clocks else 0.0
+
+
+def _write(
+    path: Path, table: PromptTable, record: dict[str, float], samples: list[SampleText]
+) -> None:
+    """The per-prompt table last: where it stands, the evaluation is complete."""
+    stride = max(1, len(samples) // TEXTS)
+    texts = [json.dumps(asdict(text), ensure_ascii=False) for text in samples[::stride][:TEXTS]]
+    atomic_write(path.with_suffix(".texts.jsonl"), "".join(f"{t}\n" for t in texts).encode())
+    atomic_write(path.with_suffix(".json"), f"{json.dumps(record, sort_keys=True)}\n".encode())
+    write_prompt_tables(path, [table])
