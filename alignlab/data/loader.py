@@ -13,7 +13,7 @@ from alignlab.data.trees import Padding, PromptTree, PromptTrees, StepTotals, co
 from alignlab.errors import ConfigError
 from alignlab.functional.noise import permutation
 
-WINDOW = 16  # optimizer steps whose rows are sorted by length together
+WINDOW = 16  # most optimizer steps whose rows are sorted by length together
 
 
 class LoaderState(TypedDict):
@@ -49,6 +49,7 @@ class TreeLoader:
         shuffle: Off for validation.
         padding: How batches are padded (see ``collate``).
         max_length: Width with ``padding="max_length"``.
+        max_batches: Micro-batches of a rank after which an epoch is left unfinished.
         rank: This process; asked of ``torch.distributed`` when ``None``.
         world_size: How many processes there are; asked likewise.
 
@@ -67,6 +68,7 @@ class TreeLoader:
         shuffle: bool = True,
         padding: Padding = "longest",
         max_length: int | None = None,
+        max_batches: int | None = None,
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
@@ -74,7 +76,7 @@ class TreeLoader:
         self.rank = here if rank is None else rank
         self.world_size = world if world_size is None else world_size
         self.trees, self.batch_size, self.seed, self.shuffle = trees, batch_size, seed, shuffle
-        self.padding, self.max_length = padding, max_length
+        self.padding, self.max_length, self.max_batches = padding, max_length, max_batches
         self.micro_batches = micro_batches_of(batch_size, micro_batch_size, self.world_size)
         self.micro_batch_size = batch_size // (self.micro_batches * self.world_size)
         if len(trees) < self.world_size:
@@ -91,14 +93,10 @@ class TreeLoader:
         """The epoch of the next batch."""
         return self._epoch
 
-    @property
-    def steps(self) -> int:
-        """Optimizer steps in an epoch."""
-        return len(self._steps)
-
     def __len__(self) -> int:
         """Micro-batches of one rank in an epoch."""
-        return sum(map(self._pieces, range(len(self._steps))))
+        whole = sum(map(self._pieces, range(len(self._steps))))
+        return whole if self.max_batches is None else min(whole, self.max_batches)
 
     def __iter__(self) -> Iterator[PromptTrees]:
         if self._position and not self._as_loaded:
@@ -135,7 +133,9 @@ class TreeLoader:
         # are a random draw and not the longest ones.
         body, rest = order[: size * len(whole)], order[size * len(whole) :]
         length = [tree.longest for tree in self.trees]
-        windows = _cut(body, _step_sizes(len(body), WINDOW * size, 1))
+        # A window over the whole set would put the same trees together in every epoch.
+        window = size * min(WINDOW, max(1, len(whole) // 4))
+        windows = _cut(body, _step_sizes(len(body), window, 1))
         ordered = [k for window in windows for k in sorted(window, key=lambda k: length[k])]
         steps = _cut(ordered, whole)
         # Another stream of the same hash: the epoch's own shuffle must not be reused.
@@ -159,6 +159,8 @@ class TreeLoader:
                 done = position == length
                 self._epoch, self._position = (epoch + 1, 0) if done else (epoch, position)
                 yield self._micro_batch(trees, piece, pieces, totals)
+                if done:
+                    return
 
     def _micro_batch(
         self, trees: list[PromptTree], piece: int, pieces: int, totals: StepTotals

@@ -9,6 +9,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities import CombinedLoader
 
 from alignlab.data.loader import TreeLoader, micro_batches_of
 from alignlab.data.rows import (
@@ -130,7 +131,7 @@ class TreeData(pl.LightningDataModule, Generic[R]):
         self.train_trees, self.reports["train"] = self.tokenise(
             self.train_rows, tokenizer, refusals["train"], 0
         )
-        if self.validation_rows:
+        if "validation" in refusals:
             self.validation_trees, self.reports["validation"] = self.tokenise(
                 self.validation_rows, tokenizer, refusals["validation"], len(self.train_trees)
             )
@@ -159,6 +160,8 @@ class TreeData(pl.LightningDataModule, Generic[R]):
 
     def train_dataloader(self) -> TreeLoader:
         """Shuffled, stateful, sharded by rank."""
+        # The loader must know where an epoch is left: Lightning's own limit is not in its state.
+        limit = self.trainer.limit_train_batches if self.trainer is not None else None
         return TreeLoader(
             self.train_trees,
             batch_size=self.batch_size,
@@ -166,12 +169,13 @@ class TreeData(pl.LightningDataModule, Generic[R]):
             seed=self.seed,
             padding=self.padding,
             max_length=self.max_length,
+            max_batches=limit if isinstance(limit, int) else None,
         )
 
-    def val_dataloader(self) -> TreeLoader | list[TreeLoader]:
-        """In the rows' own order, each once; no loader where there are no validation rows."""
+    def val_dataloader(self) -> TreeLoader | CombinedLoader:
+        """In the rows' own order, each once; no loader at all without validation rows."""
         if not self.validation_trees:
-            return []
+            return _NoLoader()
         micro = self.micro_batch_size or self.batch_size
         world = self.trainer.world_size if self.trainer is not None else 1
         return TreeLoader(
@@ -208,8 +212,16 @@ class TreeData(pl.LightningDataModule, Generic[R]):
             columns=self.columns,
             refuse=self.refuse,
         )
+        if self.validation_source is None and not self.validation_share:
+            return rows, [], {"train": refusals}
         if self.validation_source is None:
             train, held_out = split_by_prompt(rows, self.validation_share, self.seed)
+            if not train or not held_out:
+                raise ConfigError(
+                    f"validation_share {self.validation_share} splits the {len(rows)} rows of "
+                    f"{self.source} into {len(train)} and {len(held_out)}. Use another share, "
+                    "or a validation_source."
+                )
             later = Refusals(f"{self.source} (held out)", self.refuse, len(held_out))
             return train, held_out, {"train": refusals, "validation": later}
         held_out, later = read_rows(
@@ -242,6 +254,21 @@ class TreeData(pl.LightningDataModule, Generic[R]):
                 f"{trainer.world_size} process(es), but trainer.accumulate_grad_batches is "
                 f"{trainer.accumulate_grad_batches}. Set it to {wanted}."
             )
+
+
+class _NoLoader(CombinedLoader):
+    """No loaders: Lightning skips validation. Of an empty list or no hook it would warn."""
+
+    def __init__(self) -> None:
+        super().__init__({}, mode="sequential")
+
+    @property
+    def flattened(self) -> list[Any]:
+        return []
+
+    @flattened.setter
+    def flattened(self, flattened: list[Any]) -> None:
+        assert not flattened
 
 
 class CompletionData(TreeData[C]):

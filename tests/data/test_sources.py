@@ -1,0 +1,390 @@
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from alignlab.data import sources
+from alignlab.data.rows import (
+    Demonstration,
+    LabelledText,
+    PreferencePair,
+    Prompt,
+    R,
+    Refusals,
+    Turn,
+)
+from alignlab.data.sources import read_rows, write_rows
+from alignlab.errors import ConfigError, DataError
+
+USER, YES, NO = Turn("user", "hi"), Turn("assistant", "yes"), Turn("assistant", "no")
+
+
+def messages(*turns: Turn) -> list[dict[str, str]]:
+    return [{"role": turn.role, "content": turn.content} for turn in turns]
+
+
+def jsonl(folder: Path, records: list, name: str = "rows.jsonl") -> Path:
+    path = folder / name
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def read(folder: Path, records: list, kind: type[R]) -> tuple[list[R], Refusals]:
+    return read_rows(jsonl(folder, records), kind)
+
+
+# ---------------------------------------------------------------- files
+
+PLAIN = [
+    {"prompt": "a", "chosen": " b", "rejected": " c", "margin": 0.5, "rejected_ends": False},
+    {"prompt": "d", "chosen": " e", "rejected": " f", "margin": 1.0, "rejected_ends": True},
+]
+PLAIN_ROWS = [
+    PreferencePair("rows:1", "a", " b", " c", rejected_ends=False, margin=0.5),
+    PreferencePair("rows:2", "d", " e", " f", margin=1.0),
+]
+
+
+def without_ids(rows: list[PreferencePair]) -> list[tuple]:
+    return [(r.prompt, r.chosen, r.rejected, r.rejected_ends, r.margin) for r in rows]
+
+
+def test_the_same_rows_from_jsonl_csv_and_parquet(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(PLAIN), tmp_path / "rows.parquet")
+    (tmp_path / "rows.csv").write_text(
+        "prompt,chosen,rejected,margin,rejected_ends\na, b, c,0.5,False\nd, e, f,1,true\n"
+    )
+    jsonl(tmp_path, PLAIN)
+    for suffix, first in ((".jsonl", 1), (".csv", 2), (".parquet", 1)):
+        rows, refusals = read_rows(tmp_path / f"rows{suffix}", PreferencePair)
+        assert without_ids(rows) == without_ids(PLAIN_ROWS)
+        assert rows[0].id == f"rows{suffix}:{first}"
+        assert (refusals.seen, refusals.count) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [Prompt("p1", "a "), Prompt("p2", "ü\n")],
+        [Demonstration("d", "a", " b", ends=False), Demonstration("e", "", "c")],
+        [Demonstration("d", (USER,), (YES, USER, NO))],
+        [PreferencePair("x", "a", "b", "c", margin=2.0), PreferencePair("y", "a", "b", "d")],
+        [PreferencePair("x", (USER,), (YES,), (NO,))],
+        [LabelledText("t", "a", 1.0), LabelledText("u", "b")],
+    ],
+)
+def test_written_rows_read_back_the_same(tmp_path: Path, rows: list) -> None:
+    write_rows(tmp_path / "new" / "rows.jsonl", rows)
+    assert read_rows(tmp_path / "new" / "rows.jsonl", type(rows[0]))[0] == rows
+
+
+def test_a_failed_write_leaves_nothing_and_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_rows(path, [Prompt("old", "a")])
+
+    def broken():
+        yield Prompt("new", "b")
+        raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        write_rows(path, broken())
+    assert [row.id for row in read_rows(path, Prompt)[0]] == ["old"]
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("gone.jsonl", None, "no such file"),
+        ("gone/rows/x", None, "no such file"),
+        ("./rows", None, "no such file"),
+        ("empty.jsonl", b"", r"the file is empty \(0 bytes\)"),
+        ("empty.parquet", b"", r"the file is empty \(0 bytes\)"),
+        ("blank.jsonl", b"\n \n", "holds no rows"),
+        ("header.csv", b"prompt,chosen,rejected\n", "holds no rows"),
+        ("rows.txt", b"a", "cannot tell its format from the suffix '.txt'"),
+        ("binary.jsonl", b"\x93\xfa\x00\xff", "not a text file"),
+        ("binary.csv", b"\x93\xfa\x00\xff", "not a text file"),
+        ("nul.csv", b'prompt\na\x00b\n"', "nul.csv:2: not CSV"),
+        ("garbage.parquet", b"PAR1 garbage", "not a Parquet file"),
+        ("garbage.jsonl", b"not json\n[1]\n", "none of its 2 rows can be used: not readable"),
+    ],
+)
+def test_unreadable_files_say_what_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes | None, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sources, "_from_hub", lambda *_: pytest.fail("asked the hub"))
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_rows(name, PreferencePair)
+
+
+def test_folder_instead_of_a_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is a folder"):
+        read_rows(tmp_path, Prompt)
+
+
+def test_missing_column_lists_what_was_found_and_what_would_do(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, [{"question": "a", "chosen": "b"}])
+    with pytest.raises(DataError) as caught:
+        read_rows(path, PreferencePair)
+    said = str(caught.value)
+    assert said.startswith(f"{path}: missing column rejected; a PreferencePair needs ")
+    assert "prompt + chosen + rejected or chosen + rejected" in said
+    assert "Columns found: chosen, question." in said
+
+
+def test_columns_maps_names(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, [{"post": "a", "summary": "b", "prompt": "other"}])
+    rows, _ = read_rows(path, Demonstration, columns={"prompt": "post", "completion": "summary"})
+    assert (rows[0].prompt, rows[0].completion) == ("a", "b")
+    with pytest.raises(DataError, match=r"missing column sumary \(columns: \{completion: sumary\}"):
+        read_rows(path, Demonstration, columns={"completion": "sumary"})
+
+
+def test_split_picks_by_column(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, [{"prompt": "a", "split": "train"}, {"prompt": "b", "split": "test"}])
+    assert [row.prompt for row in read_rows(path, Prompt, split="test")[0]] == ["b"]
+    with pytest.raises(DataError, match=r"no rows of split 'dev'.*\['test', 'train'\]"):
+        read_rows(path, Prompt, split="dev")
+    with pytest.raises(DataError, match="no column 'split'"):
+        read_rows(jsonl(tmp_path, [{"prompt": "a"}]), Prompt, split="test")
+
+
+def test_limit_counts_usable_rows(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, [{"prompt": x} for x in ("a", 5, "b", "c", 6)])
+    rows, refusals = read_rows(path, Prompt, limit=2)
+    assert [row.prompt for row in rows] == ["a", "b"]
+    assert (refusals.seen, refusals.count) == (3, 1)
+    with pytest.raises(ConfigError, match="limit must be at least 1"):
+        read_rows(path, Prompt, limit=0)
+
+
+def test_refuse_error_names_file_and_line(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, [{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": ""}])
+    with pytest.raises(DataError, match=r"^rows\.jsonl:2: empty completion in 'completion'"):
+        read_rows(path, Demonstration, refuse="error")
+
+
+# ---------------------------------------------------------------- the hub
+
+
+def test_hub_id_offline_is_one_clear_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def unreachable(name: str, split: str):
+        raise ConnectionError(f"Couldn't reach '{name}' on the Hub (OfflineModeIsEnabled)")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(DataError) as caught:
+        read_rows("stanfordnlp/imdb", LabelledText)
+    said = str(caught.value)
+    assert said.startswith("stanfordnlp/imdb: the hub data set (split 'train') cannot be loaded")
+    assert "HF_HUB_OFFLINE=0" in said
+    assert "\n" not in said
+
+
+def test_hub_rows_are_read_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked = []
+
+    def load(name: str, split: str):
+        asked.append((name, split))
+        return datasets.Dataset.from_list([{"text": "a", "label": 1}, {"text": "", "label": 0}])
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    rows, refusals = read_rows("stanfordnlp/imdb", LabelledText, split="test")
+    assert asked == [("stanfordnlp/imdb", "test")]
+    assert rows == [LabelledText("stanfordnlp/imdb[test]:1", "a", 1.0)]
+    assert refusals.by_reason == {"empty text": ["stanfordnlp/imdb[test]:2"]}
+
+
+# ---------------------------------------------------------------- formats
+
+
+def test_layouts_of_conversations(tmp_path: Path) -> None:
+    pair = PreferencePair("rows.jsonl:1", (USER,), (YES,), (NO,))
+    written = [
+        {"prompt": messages(USER), "chosen": messages(YES), "rejected": messages(NO)},
+        {"chosen": messages(USER, YES), "rejected": messages(USER, NO)},
+        {"prompt": "hi", "chosen": messages(USER, YES), "rejected": messages(USER, NO)},
+        {
+            "prompt": messages(USER),
+            "chosen": messages(USER, YES),
+            "rejected": messages(USER, NO),
+        },
+    ]
+    for record in written:
+        assert read(tmp_path, [record], PreferencePair)[0] == [pair]
+    both = [{"messages": messages(USER, YES, USER, NO)}]
+    assert read(tmp_path, both, Demonstration)[0] == [
+        Demonstration("rows.jsonl:1", (USER,), (YES, USER, NO))
+    ]
+    assert read(tmp_path, both, Prompt)[0] == [Prompt("rows.jsonl:1", (USER, YES, USER))]
+
+
+def test_dialogues_share_their_beginning(tmp_path: Path) -> None:
+    start = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: so?\n\nAssistant:"
+    record = {"chosen": start + " yes", "rejected": start + " no"}
+    wanted = [PreferencePair("rows.jsonl:1", start, " yes", " no")]
+    assert read(tmp_path, [record], PreferencePair)[0] == wanted
+    assert read(tmp_path, [{"prompt": start, **record}], PreferencePair)[0] == wanted
+    assert read(tmp_path, [record], Prompt)[0] == [Prompt("rows.jsonl:1", start)]
+
+
+def test_dialogue_warts_are_counted(tmp_path: Path) -> None:
+    """The warts of HH: equal replies, an empty reply, earlier turns that differ."""
+    start = "\n\nHuman: hi\n\nAssistant:"
+    other = "\n\nHuman: ho\n\nAssistant:"
+    records = [
+        {"prompt": start, "chosen": start + " yes", "rejected": start + " no"},
+        {"prompt": start, "chosen": start + " yes", "rejected": start + " yes"},
+        {"prompt": start, "chosen": start + " ", "rejected": start + " no"},
+        {"prompt": start, "chosen": start + " yes", "rejected": other + " no"},
+    ]
+    wanted = {
+        "chosen and rejected are identical": ["rows.jsonl:2"],
+        "empty completion": ["rows.jsonl:3"],
+        "prompt of the pair is not shared": ["rows.jsonl:4"],
+    }
+    for warty in (records, [{k: v for k, v in r.items() if k != "prompt"} for r in records]):
+        rows, refusals = read(tmp_path, warty, PreferencePair)
+        assert rows == [PreferencePair("rows.jsonl:1", start, " yes", " no")]
+        assert refusals.by_reason == wanted
+
+
+def test_completion_that_happens_to_repeat_the_prompt_is_left_alone(tmp_path: Path) -> None:
+    records = [
+        {"prompt": "a", "completion": "ab"},
+        {"prompt": "c", "completion": "d"},
+        {"prompt": "e", "completion": "f"},
+    ]
+    assert [row.completion for row in read(tmp_path, records, Demonstration)[0]] == ["ab", "d", "f"]
+
+
+@pytest.mark.parametrize("odd_first", [True, False])
+def test_the_first_row_does_not_decide_the_format(tmp_path: Path, odd_first: bool) -> None:
+    chats = [{"prompt": messages(USER), "completion": messages(YES)}] * 3
+    odd = {"prompt": "hi", "completion": "yes"}
+    rows, refusals = read(tmp_path, [odd, *chats] if odd_first else [*chats, odd], Demonstration)
+    assert [row.completion for row in rows] == [(YES,)] * 3
+    (reason,) = refusals.by_reason
+    assert reason == "wrong type in 'prompt'"
+    assert refusals.by_reason[reason] == ["rows.jsonl:1" if odd_first else "rows.jsonl:4"]
+
+
+def test_row_without_a_column_that_others_have(tmp_path: Path) -> None:
+    records = [
+        {"prompt": "a"},
+        {"prompt": "a", "completion": "b"},
+        {"prompt": None, "completion": "b"},
+    ]
+    rows, refusals = read(tmp_path, records, Demonstration)
+    assert len(rows) == 1
+    assert refusals.by_reason == {
+        "missing column 'completion'": ["rows.jsonl:1"],
+        "missing column 'prompt'": ["rows.jsonl:3"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("record", "kind", "reason"),
+    [
+        ({"prompt": 5}, Prompt, "wrong type in 'prompt'"),
+        ({"text": "a", "label": "good"}, LabelledText, "wrong type in 'label'"),
+        ({"prompt": "a", "completion": "b", "ends": "no"}, Demonstration, "wrong type in 'ends'"),
+        ({"messages": messages(USER)}, Demonstration, "no assistant turn in 'messages'"),
+        ({"messages": messages(YES)}, Prompt, "empty prompt in 'messages'"),
+        (
+            {"messages": messages(USER, YES, USER)},
+            Demonstration,
+            "'messages' does not end with an assistant turn",
+        ),
+        ({"messages": [{"role": "user"}]}, Demonstration, "wrong type in 'messages'"),
+        (
+            {"prompt": messages(USER), "completion": messages(USER)},
+            Demonstration,
+            "completion does not start with an assistant turn",
+        ),
+        (
+            {"chosen": messages(USER, YES), "rejected": messages(Turn("user", "ho"), NO)},
+            PreferencePair,
+            "prompt of the pair is not shared",
+        ),
+        (
+            {"prompt": "ho", "chosen": messages(USER, YES), "rejected": messages(USER, NO)},
+            PreferencePair,
+            "prompt of the pair is not shared",
+        ),
+        ({"chosen": "a", "rejected": "b"}, PreferencePair, "no 'prompt' column and no"),
+    ],
+)
+def test_odd_rows_are_refused_with_the_reason(tmp_path: Path, record, kind, reason: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, [record], kind)
+    assert f"none of its 1 rows can be used: {reason}" in str(caught.value)
+
+
+def test_own_ids_are_kept_and_refusals_say_where(tmp_path: Path) -> None:
+    records = [{"id": "x7", "prompt": "a"}, {"id": 12, "prompt": "b"}, {"id": "x9", "prompt": 1}]
+    rows, refusals = read(tmp_path, records, Prompt)
+    assert [row.id for row in rows] == ["x7", "12"]
+    assert refusals.by_reason == {"wrong type in 'prompt'": ["rows.jsonl:3"]}
+
+
+def test_csv_row_with_too_few_cells_and_bad_number(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('text,label\n"a, b",1\nc\nd,good\ne,\n')
+    rows, refusals = read_rows(tmp_path / "t.csv", LabelledText)
+    assert rows == [LabelledText("t.csv:2", "a, b", 1.0), LabelledText("t.csv:5", "e", None)]
+    assert refusals.by_reason == {
+        "not readable as a row": ["t.csv:3"],
+        "wrong type in 'label'": ["t.csv:4"],
+    }
+
+
+# ---------------------------------------------------------------- real dialogues, if at hand
+
+
+def hh(folder: Path) -> tuple[Path, dict[str, int], int]:
+    """HH with its warts, or rows with the same warts where the real file is not at hand."""
+    real = Path(__file__).parents[3] / "shared" / "data" / "hh.parquet"
+    if real.is_file():
+        counts = {
+            "chosen and rejected are identical": 34,
+            "empty completion": 8,
+            "prompt of the pair is not shared": 7,
+        }
+        return real, counts, 7415
+    start, other = "\n\nHuman: hi\n\nAssistant:", "\n\nHuman: ho\n\nAssistant:"
+    good = {"prompt": start, "chosen": start + " yes", "rejected": start + " no", "prefix_ok": True}
+    warts = [
+        good | {"rejected": good["chosen"]},
+        good | {"chosen": start},
+        good | {"rejected": other + " no", "prefix_ok": False},
+    ]
+    pq.write_table(pa.Table.from_pylist([good] * 20 + warts), folder / "hh.parquet")
+    counts = dict.fromkeys(
+        (
+            "chosen and rejected are identical",
+            "empty completion",
+            "prompt of the pair is not shared",
+        ),
+        1,
+    )
+    return folder / "hh.parquet", counts, 23
+
+
+def test_real_dialogues_and_their_warts(tmp_path: Path) -> None:
+    path, counts, total = hh(tmp_path)
+    rows, refusals = read_rows(path, PreferencePair)
+    assert refusals.counts == counts
+    assert (refusals.seen, len(rows)) == (total, total - sum(counts.values()))
+    for row in rows:
+        assert isinstance(row.prompt, str)
+        assert row.prompt.endswith("\n\nAssistant:")
+        assert not str(row.chosen).startswith(row.prompt)

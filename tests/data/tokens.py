@@ -1,0 +1,62 @@
+"""Tiny tokenizers with the traits that real ones fail on."""
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+PAD, BOS, EOS = 0, 1, 2
+A, B, C, D, SPACE, SPACE_B, A_SPACE_B = 3, 4, 5, 6, 7, 8, 9
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+LLAMA = (
+    "<s>{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content | trim }} [/INST]"
+    "{% else %} {{ m.content | trim }}</s>{% endif %}{% endfor %}"
+)
+# Rewrites history: only the last assistant turn shows its thoughts.
+FORGETFUL = (
+    "{% for m in messages %}{{ m.role }}: "
+    "{% if m.role == 'assistant' and loop.last %}(thinks) {% endif %}{{ m.content }}</s>"
+    "{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+def merging(
+    bos: str | None = "<s>",
+    eos: str | None = "</s>",
+    pad: str | None = "<pad>",
+    adds_bos: bool = False,
+) -> PreTrainedTokenizerFast:
+    """Characters a, b, c, d and space; " b" is one token and so is "a b", over any border."""
+    vocab = {"<pad>": PAD, "<s>": BOS, "</s>": EOS, "a": A, "b": B, "c": C, "d": D, " ": SPACE}
+    vocab |= {" b": SPACE_B, "a b": A_SPACE_B}
+    inner = Tokenizer(models.BPE(vocab, [(" ", "b"), ("a", " b")]))
+    inner.add_special_tokens(["<pad>", "<s>", "</s>"])
+    inner.decoder = decoders.Fuse()
+    if adds_bos:
+        inner.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", BOS)]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token=bos, eos_token=eos, pad_token=pad
+    )
+
+
+def bytewise(
+    template: str | None = None,
+    bos: str | None = "<s>",
+    eos: str = "</s>",
+    trim_offsets: bool = True,
+) -> PreTrainedTokenizerFast:
+    """Bytes as GPT-2 cuts them, with " b" and "ab" as merges; offsets may leave out the space."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {letter: k for k, letter in enumerate([*letters, "Ġb", "ab"])}
+    inner = Tokenizer(models.BPE(vocab, [("Ġ", "b"), ("a", "b")]))
+    inner.add_special_tokens(sorted({"<s>", "</s>", "<|im_start|>", "<|im_end|>"}))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.post_processor = processors.ByteLevel(trim_offsets=trim_offsets)
+    inner.decoder = decoders.ByteLevel()
+    made = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=bos, eos_token=eos)
+    made.chat_template = template
+    return made
