@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alignlab.errors import ConfigError, DataError
+from alignlab.evaluation import commands as frontier_command
 from alignlab.rollouts import command as sample_command
 
 SUCCESS, FAILURE, BAD_INPUT = 0, 1, 2
@@ -59,6 +60,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     sample_command.add_arguments(sample)
     sample.set_defaults(command=sample_command.run)
+    frontier = _add(
+        commands, "frontier", "print and draw reward against KL", frontier_command.EXAMPLE
+    )
+    frontier_command.add_arguments(frontier)
+    frontier.set_defaults(command=frontier_command.run)
     for name, what in (("fit", "train one stage"), ("validate", "validate one stage")):
         commands.add_parser(name, help=f"{what} from its YAML; alignlab {name} --help")
     return parser

@@ -13,7 +13,7 @@ import yaml
 
 from alignlab.errors import ConfigError
 
-PLACEHOLDER = re.compile(r"(?<!\{)\{([a-z][a-z0-9_]*)\}(?!\})")
+PLACEHOLDER = re.compile(r"(?<!\{)\{([a-z][A-Za-z0-9_.-]*)\}(?!\})")
 
 
 class _Loader(yaml.SafeLoader):

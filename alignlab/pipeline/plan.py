@@ -33,8 +33,8 @@ class Job:
         objective: The name in the tables of a frontier run; ``None`` for other stages.
         spec: ``{"config": ...}`` of a training or ``{"call": ..., "args": ...}``, with placeholders
             still in place.
-        needs: Stage -> names of the jobs whose output this one reads.
-        listed: Stages whose placeholder stands for a list of folders.
+        needs: Stage or run, as in ``pipeline.yaml`` -> names of the jobs whose output is read.
+        listed: Those needs whose placeholder stands for a list of folders.
         config_sha: Hash of spec, seed, data files and upstream hashes.
     """
 
@@ -133,8 +133,7 @@ def load_plan(
     for stage in stages:
         for job in _expand(stage, experiment, plan_seeds, jobs):
             jobs[job.name] = job
-    needed = frontier.get("needs") or []
-    _check_needs("frontier", needed, {job.stage for job in jobs.values()})
+    read = _needed("frontier", frontier.get("needs") or [], jobs)
     # A smoke run has its own name and folder: it must never replace the rows of a real one.
     name = "-".join([experiment.resolve().name, *([scale] if scale else []), *["smoke"] * smoke])
     return Plan(
@@ -143,7 +142,7 @@ def load_plan(
         results=results or Path("results") / name,
         jobs=jobs,
         frontier=frontier.get("args") or {},
-        frontier_needs=tuple(job.name for job in jobs.values() if job.stage in needed),
+        frontier_needs=tuple(job.name for found in read.values() for job in found),
     )
 
 
@@ -203,12 +202,12 @@ def _stages(layers: Sequence[Mapping[str, Any]]) -> list[_Stage]:
             stage.entry = overlay.merge(stage.entry, entry)
         if any(name in entries and entries[name] is None for entries in listed):
             continue
-        _check_stage(stage, [earlier.name for earlier in stages])
+        _check_stage(stage)
         stages.append(stage)
     return stages
 
 
-def _check_stage(stage: _Stage, earlier: Sequence[str]) -> None:
+def _check_stage(stage: _Stage) -> None:
     where = f"stage {stage.name!r}"
     if not re.fullmatch("[a-z][a-z0-9_]*", stage.name) or stage.name in (*FIXED_NAMES, "frontier"):
         raise ConfigError(
@@ -219,16 +218,20 @@ def _check_stage(stage: _Stage, earlier: Sequence[str]) -> None:
         raise ConfigError(f"{where} needs exactly one of 'fit: stage.yaml' and 'call: a.function'.")
     if "fit" in stage.entry and "args" in stage.entry:
         raise ConfigError(f"{where}: 'args' belong to a call; a training takes 'set'.")
-    _check_needs(stage.name, stage.entry.get("needs") or [], earlier)
 
 
-def _check_needs(stage: str, needs: Any, earlier: Iterable[str]) -> None:
+def _needed(stage: str, needs: Sequence[str], jobs: Mapping[str, Job]) -> dict[str, list[Job]]:
+    """The jobs that each need stands for: all of an earlier stage, or a single one by its name."""
+    found = {}
     for need in needs:
-        if need not in (known := list(dict.fromkeys(earlier))):
+        found[need] = [job for job in jobs.values() if need in (job.stage, job.name)]
+        if not found[need]:
+            earlier = dict.fromkeys(job.stage for job in jobs.values())
             raise ConfigError(
-                f"stage {stage!r} needs {need!r}, which is no stage before it. "
-                f"Before it: {', '.join(known) or 'none'}."
+                f"stage {stage!r} needs {need!r}, which is no stage before it, nor a run of one. "
+                f"Stages before it: {', '.join(earlier) or 'none'}."
             )
+    return found
 
 
 def _expand(
@@ -237,10 +240,7 @@ def _expand(
     entry = stage.entry
     per_seed = bool(entry.get("per_seed", False))
     spec = _spec(stage, experiment)
-    upstream = {
-        name: [job for job in jobs.values() if job.stage == name]
-        for name in entry.get("needs") or []
-    }
+    upstream = _needed(stage.name, entry.get("needs") or [], jobs)
     expanded = []
     for point in _grid(stage.name, entry.get("grid") or {}):
         for seed in seeds if per_seed else [None]:

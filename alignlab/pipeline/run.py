@@ -11,13 +11,14 @@ from typing import Any
 
 import yaml
 
-from alignlab.evaluation.tables import Point, merge_points
+from alignlab.evaluation.tables import Point, merge_points, read_frontier
 from alignlab.pipeline import records, state
 from alignlab.pipeline.jobs import DONE
 from alignlab.pipeline.lock import results_lock
 from alignlab.pipeline.plan import Job, Plan, load_plan
 from alignlab.pipeline.progress import Display
 from alignlab.pipeline.workers import Crew, Worker
+from alignlab.report.table import frontier_table
 
 TRIES = 2  # a killed worker's job is given to another worker once
 
@@ -52,6 +53,9 @@ def run_experiment(
         if todo.jobs or todo.frontier:
             _carry_out(plan, todo, failures, workers, lock_fd, force)
         _tell_of_strangers(plan)
+        table = plan.results / state.FIGURES[0]
+        if todo.frontier and table.exists():
+            _say("\n" + frontier_table(read_frontier(table)) + "\n")
     failures.tell()
     if not (todo.jobs or todo.unmerged or todo.frontier):
         _say(f"Nothing to do: checked in {time.monotonic() - began:.1f} s.")

@@ -11,7 +11,7 @@ from alignlab.pipeline.plan import Job, Plan
 
 FRONTIER = "frontier"
 POINTS = "points.csv"
-FIGURES = ("frontier.csv", "frontier.png", "frontier.svg")
+FIGURES = ("frontier.csv", "curves.csv", "frontier.png", "frontier.svg")
 
 
 @dataclass(frozen=True)

@@ -170,6 +170,19 @@ def test_each_seed_reads_its_own_upstream_and_others_read_all(experiment: Path) 
     assert plan.jobs["texts"].needs == {"ppo": ("ppo-s0", "ppo-s1")}
 
 
+def test_a_single_run_can_be_needed(experiment: Path) -> None:
+    pool = {
+        "call": "m.pool",
+        "needs": ["sft", "dpo-beta0.1-s1"],
+        "args": {"proposals": {"dpo": "{dpo-beta0.1-s1}"}},
+    }
+    content = PIPELINE | {"stages": PIPELINE["stages"] | {"pool": pool}}
+    plan = load_plan(write(experiment, pipeline=content))
+    folder = "results/demo/work/dpo/beta0.1-s1"
+    assert plan.resolved(plan.jobs["pool"])["args"] == {"proposals": {"dpo": folder}}
+    assert plan.jobs["pool"].needs["dpo-beta0.1-s1"] == ("dpo-beta0.1-s1",)
+
+
 def test_a_grid_can_be_a_list_of_points(experiment: Path) -> None:
     grid = [{"a.kl_coef": 0.1, "a.lr": 1e-4}, {"a.kl_coef": 0.2, "a.lr": 2e-5}]
     stages = {"ppo": {"call": "m.ppo", "grid": grid}}
@@ -207,6 +220,7 @@ def stage(**entry: Any) -> dict[str, Any]:
         (stage(fit="gone.yaml"), "gone.yaml: no such file"),
         (stage(call="m.f", needs=["three"]), "needs 'three', which is no stage before it"),
         (stage(call="m.f", needs=["two"]), "needs 'two', which is no stage before it"),
+        (stage(call="m.f", needs=["one-s3"]), "nor a run of one. Stages before it: one"),
         (stage(call="m.f", args={"x": "{one}"}), "{one}, which stands for nothing. Add 'one'"),
         (stage(call="m.f", args={"x": "{seed}"}), "give it 'per_seed: true'"),
         (stage(call="m.f", grid={"a": 3}), "grid.a must be a list, got 3"),
