@@ -19,4 +19,5 @@ class Reward(ABC):
 
     @classmethod
     def __subclasshook__(cls, other: type) -> bool:
-        return any("__call__" in base.__dict__ for base in other.__mro__)
+        # A class can be called too, but that makes an object and scores nothing.
+        return not issubclass(other, type) and any("__call__" in c.__dict__ for c in other.__mro__)
