@@ -1,0 +1,216 @@
+"""Every objective in a real trainer: resume is bit-exact, and how a step is cut does not matter."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch.testing import assert_close
+
+from alignlab.callbacks.resume import Resume
+from alignlab.data.modules import DemonstrationData, LabelledData, PreferenceData, TextData
+from alignlab.data.rollout_data import RolloutData
+from alignlab.errors import ConfigError
+from alignlab.models import Policy, ScoreModel
+from alignlab.objectives.base import Objective
+from alignlab.objectives.classify import Classify
+from alignlab.objectives.dpo import DPO
+from alignlab.objectives.on_policy import Sampling
+from alignlab.objectives.ppo import PPO
+from alignlab.objectives.reward_model import RewardModel
+from alignlab.objectives.schedule import Schedule
+from alignlab.objectives.sft import SFT
+
+STEPS = 10  # three PPO phases of four steps, the last one not finished
+Made = tuple[Objective, L.LightningDataModule]
+WARM = Schedule(warmup_steps=2, decay="cosine", total_steps=STEPS)  # a stopped run plans the whole
+
+
+def word_count(prompts: Any, completions: Any) -> torch.Tensor:
+    return torch.tensor([float(len(text.split())) for text in completions])
+
+
+def rows_file(path: Path) -> str:
+    """Rows that serve as demonstrations, pairs, prompts and labelled texts alike."""
+    words = [f"w{i}" for i in range(3, 30)]
+    with path.open("w") as out:
+        for i in range(21):
+            take = [words[(7 * i + 5 * j) % 27] for j in range(12)]
+            row = {
+                "prompt": " ".join(take[: 1 + i % 4]),
+                "completion": " " + " ".join(take[4 : 6 + i % 3]),
+                "chosen": " " + " ".join(take[4 : 6 + i % 5]),
+                "rejected": " " + " ".join(take[8 : 10 + i % 3]),
+                "text": " ".join(take[: 3 + i % 7]),
+                "label": i % 2,
+            }
+            out.write(json.dumps(row) + "\n")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory, build) -> tuple[str, str]:
+    """A data file and the folder of a starting policy."""
+    folder = tmp_path_factory.mktemp("ground")
+    build("llama", dtype="float64", spread=0.2).save(folder / "lm")
+    return rows_file(folder / "rows.jsonl"), str(folder / "lm")
+
+
+@pytest.fixture
+def make(ground, tmp_path) -> Callable[..., Made]:
+    """Objective and data by name; ``micro`` rows a forward, ``dtype`` of the weights."""
+    source, start = ground
+
+    def made(name: str, *, micro: int | None = None, dtype: Any = "float64") -> Made:
+        adam = partial(torch.optim.AdamW, lr=1e-2)
+
+        def policy() -> Policy:
+            return Policy(source=start, dtype=dtype)
+
+        def scorer(outputs: int = 1) -> ScoreModel:
+            return ScoreModel(start, outputs=outputs, dtype=dtype)
+
+        if name == "ppo":
+            objective: Objective = PPO(
+                policy(),
+                word_count,
+                Sampling(6),
+                adam,
+                value=scorer(),
+                kl_target=0.5,
+                kl_horizon=50,
+                schedule=WARM,
+            )
+            return objective, RolloutData(
+                source, 8, 4, samples_per_prompt=2, inner_epochs=2, micro_batch_size=micro
+            )
+        if name == "lm":
+            return SFT(policy(), adam, WARM), TextData(source, 4, micro, max_length=8)
+        if name == "sft":
+            return SFT(policy(), adam, WARM), DemonstrationData(source, 4, micro)
+        if name == "classify":
+            return Classify(scorer(2), adam, WARM), LabelledData(source, 4, micro)
+        pairs = PreferenceData(source, 4, micro)
+        if name == "reward_model":
+            return RewardModel(scorer(), adam, WARM), pairs
+        kept = {} if name == "dpo" else {"reference_cache": str(tmp_path / "cache")}
+        kind: Any = "frozen" if name == "dpo" else "cached"
+        return DPO(policy(), adam, beta=0.3, reference=kind, schedule=WARM, **kept), pairs
+
+    return made
+
+
+def fit(
+    made: Made, folder: Path, *, steps: int, accumulate: int = 1, ckpt: Path | None = None
+) -> dict[str, torch.Tensor]:
+    """Train to ``steps`` optimizer steps in all; returns what a checkpoint would hold."""
+    trainer = L.Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        accelerator="cpu",
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=1.0,
+        callbacks=[Resume()],
+        default_root_dir=folder,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(made[0], made[1], ckpt_path=ckpt, weights_only=True)
+    assert trainer.global_step == steps
+    return {name: value.clone() for name, value in made[0].state_dict().items()}
+
+
+ALL = ["lm", "sft", "classify", "reward_model", "dpo", "dpo_cached", "ppo"]
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # Lightning's advice on loggers and loaders
+@pytest.mark.parametrize(
+    ("name", "stops"),
+    [(name, [1, 5, 6]) for name in ALL[:-1]] + [("ppo", list(range(1, STEPS)))],
+)
+def test_stopping_between_any_two_steps_changes_no_bit(make, tmp_path, name, stops):
+    """21 rows in steps of 4 are 6 an epoch (20 pairs: 5), so stops fall inside and at its end."""
+    whole = fit(make(name), tmp_path / "whole", steps=STEPS)
+    for stop in stops:
+        folder = tmp_path / f"stop{stop}"
+        fit(make(name), folder, steps=stop)
+        torch.manual_seed(stop)  # whatever the other process did with its generators
+        resumed = fit(make(name), folder, steps=STEPS, ckpt=folder / "last.ckpt")
+        assert whole.keys() == resumed.keys()
+        for key, value in whole.items():
+            assert torch.equal(value, resumed[key]), (stop, key)
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+@pytest.mark.parametrize("name", ALL)
+def test_micro_batches_change_no_gradient(make, tmp_path, name):
+    """After one step of plain gradient descent the weights are the gradients."""
+    found = []
+    for micro in (None, 2, 1):
+        objective, data = make(name, micro=micro)
+        objective.make_optimizer = partial(torch.optim.SGD, lr=1.0)
+        objective.schedule = Schedule()
+        accumulate = 4 // (micro or 4)
+        folder = tmp_path / f"micro{micro}"
+        found.append(fit((objective, data), folder, steps=1, accumulate=accumulate))
+    for other in found[1:]:
+        for key, value in found[0].items():
+            assert_close(other[key], value, rtol=0, atol=1e-10, msg=key)
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_first_ratio_of_every_phase_is_one_in_float32(make, tmp_path):
+    objective, data = make("ppo", dtype="float32")
+    gaps: list[float] = []
+    objective.log = lambda name, value, **_: gaps.append(value) if "ratio" in name else None
+    fit((objective, data), tmp_path, steps=9)
+    assert len(gaps) == 3
+    assert max(gaps) < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_learning_rates_are_counted_in_optimizer_steps(make, tmp_path, accumulate):
+    """Linear warm-up over 2 steps, then a cosine over the other 3: the same for any cutting."""
+    rates = {}
+    for name in ("sft", "ppo"):
+        objective, data = make(name, micro=4 // accumulate)
+        objective.schedule = Schedule(warmup_steps=2, decay="cosine", total_steps=5)
+        seen: list[list[float]] = []
+        step = objective.optimizer_step
+
+        def spy(epoch, batch, optimizer, closure=None, *, seen=seen, step=step):
+            seen.append([group["lr"] for group in optimizer.param_groups])
+            step(epoch, batch, optimizer, closure)
+
+        objective.optimizer_step = spy
+        fit((objective, data), tmp_path / name, steps=5, accumulate=accumulate)
+        rates[name] = seen
+    expected = [0.0, 0.005, 0.01, 0.0075, 0.0025]
+    for seen in rates.values():
+        for groups, rate in zip(seen, expected, strict=True):
+            assert groups == pytest.approx([rate] * len(groups))
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_accumulation_that_does_not_match_the_data_is_refused(make, tmp_path):
+    with pytest.raises(ConfigError, match="accumulate_grad_batches"):
+        fit(make("sft", micro=2), tmp_path, steps=1, accumulate=1)
+
+
+def test_a_checkpoint_holds_what_trains_and_refuses_another_model(make, tmp_path):
+    objective, _ = make("dpo")
+    checkpoint: dict[str, Any] = {"state_dict": objective.state_dict()}
+    assert any(name.startswith("reference.") for name in checkpoint["state_dict"])
+    objective.on_save_checkpoint(checkpoint)
+    kept = set(checkpoint["state_dict"])
+    assert kept == {f"policy.{name}" for name in objective.policy.state_dict()}
+    lacking = {"state_dict": {name: 0 for name in kept if "embed" not in name}}
+    with pytest.raises(ConfigError, match="lacks 1 trained weights"):
+        objective.on_load_checkpoint(lacking)
