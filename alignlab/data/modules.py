@@ -122,7 +122,7 @@ class TreeData(pl.LightningDataModule, Generic[R]):
 
     def setup(self, stage: str | None = None) -> None:
         """Read and tokenise, once."""
-        if self.trainer is not None:
+        if self.trainer is not None and stage == "fit":
             self._check_accumulation(self.trainer)
         if self.train_trees:
             return

@@ -245,8 +245,10 @@ class _Encoder:
     def __call__(self, texts: list[str]) -> list[_Code]:
         if not texts:
             return []
+        # Pairs drawn from a few completions of one prompt hold each text several times.
+        unique = list(dict.fromkeys(texts))
         coded = self.tokenizer(
-            texts,
+            unique,
             add_special_tokens=False,
             padding=False,
             truncation=False,
@@ -255,10 +257,13 @@ class _Encoder:
             return_offsets_mapping=True,
             verbose=False,
         )
-        return [
-            self._with_bos([self._shared[i] for i in ids], offsets)
-            for ids, offsets in zip(coded["input_ids"], coded["offset_mapping"], strict=True)
-        ]
+        codes = {
+            text: self._with_bos([self._shared[i] for i in ids], offsets)
+            for text, ids, offsets in zip(
+                unique, coded["input_ids"], coded["offset_mapping"], strict=True
+            )
+        }
+        return [codes[text] for text in texts]
 
     def _with_bos(self, ids: list[int], offsets: list[tuple[int, int]]) -> _Code:
         if self.bos is not None and ids[:1] != [self.bos]:

@@ -7,6 +7,7 @@ becomes tensor rows: that is the policy's private business.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Literal
 
 import torch
@@ -39,6 +40,12 @@ class PromptTree:
     def __post_init__(self) -> None:
         if not self.prompt or not all(self.completions):
             raise ValueError(f"tree {self.id!r}: prompt and completions need a token each")
+        if self.loss_masks is not None:
+            lengths = [len(completion) for completion in self.completions]
+            if [len(mask) for mask in self.loss_masks] != lengths:
+                raise ValueError(f"tree {self.id!r}: loss masks are not as long as completions")
+        if self.labels is not None and len(self.labels) != len(self.completions):
+            raise ValueError(f"tree {self.id!r}: needs one label for each completion")
 
     @property
     def longest(self) -> int:
@@ -140,8 +147,9 @@ def collate(
     ]
     width_p = _width([len(tree.prompt) for tree in trees], padding, max_length)
     width_c = _width([len(c) for c in completions], padding, max_length)
-    labelled = bool(trees) and trees[0].labels is not None
     labels = [x for tree in trees for x in tree.labels or ()]
+    if labels and len(labels) != len(completions):
+        raise ValueError("a batch holds trees with labels and trees without")
     return PromptTrees(
         prompt_ids=_pad([tree.prompt for tree in trees], width_p, torch.long),
         prompt_lengths=torch.tensor([len(tree.prompt) for tree in trees]),
@@ -153,7 +161,7 @@ def collate(
         ),
         index=torch.tensor([tree.index for tree in trees]),
         ids=[tree.id for tree in trees],
-        labels=torch.tensor(labels) if labelled else None,
+        labels=torch.tensor(labels, dtype=torch.float32) if labels else None,
         totals=totals or totals_of(trees),
     )
 
@@ -172,7 +180,10 @@ def _width(lengths: list[int], padding: Padding, max_length: int | None) -> int:
 
 
 def _pad(rows: Sequence[Sequence[int]], width: int, dtype: torch.dtype) -> Tensor:
+    # One tensor of all ids and one masked write: several times faster than row by row.
     out = torch.zeros(len(rows), width, dtype=dtype)
-    for i, row in enumerate(rows):
-        out[i, : len(row)] = torch.tensor(row, dtype=dtype)
+    lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
+    out[torch.arange(width) < lengths[:, None]] = torch.tensor(
+        list(chain.from_iterable(rows)), dtype=dtype
+    )
     return out

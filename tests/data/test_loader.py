@@ -182,6 +182,13 @@ def test_iterating_anew_after_loading_continues_but_otherwise_starts_the_next_ep
     assert len(list(loader)) == 1
 
 
+def test_rank_is_asked_of_torch_distributed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("is_initialized", True), ("get_rank", 1), ("get_world_size", 2)):
+        monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
+    loader = TreeLoader(some_trees(4), batch_size=4, shuffle=False)
+    assert flat(list(loader)) == [2, 3]
+
+
 def test_state_of_another_set_up_is_refused() -> None:
     state = TreeLoader(some_trees(8), batch_size=2).state_dict()
     with pytest.raises(ConfigError, match="epoch has 4 batches, this one 2"):

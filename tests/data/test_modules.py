@@ -18,6 +18,7 @@ from alignlab.data.modules import (
 )
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError, DataError
+from tests.data import files
 from tests.data.tokens import BOS, EOS, A, merging
 
 
@@ -46,8 +47,7 @@ class Recorder(pl.LightningModule):
 
 
 def jsonl(folder: Path, records: list, name: str = "rows.jsonl") -> str:
-    (folder / name).write_text("".join(json.dumps(record) + "\n" for record in records))
-    return str(folder / name)
+    return str(files.jsonl(folder, records, name))
 
 
 def pairs(n: int) -> list[dict[str, str]]:

@@ -8,7 +8,6 @@ from alignlab.data.rows import (
     PreferencePair,
     Prompt,
     Refusals,
-    Turn,
 )
 from alignlab.data.tokenise import (
     TokenReport,
@@ -22,10 +21,7 @@ from alignlab.errors import ConfigError, DataError
 from tests.data.tokens import (
     A_SPACE_B,
     BOS,
-    CHATML,
     EOS,
-    FORGETFUL,
-    LLAMA,
     SPACE,
     A,
     B,
@@ -33,6 +29,7 @@ from tests.data.tokens import (
     D,
     bytewise,
     merging,
+    metaspace,
 )
 
 Rows = list[Prompt] | list[Demonstration] | list[PreferencePair]
@@ -52,14 +49,6 @@ def trees_of(
 
 def pair(prompt: str, chosen: str, rejected: str, **ends: bool) -> PreferencePair:
     return PreferencePair("r", prompt, chosen, rejected, **ends)
-
-
-def user(text: str) -> Turn:
-    return Turn("user", text)
-
-
-def assistant(text: str) -> Turn:
-    return Turn("assistant", text)
 
 
 # ---------------------------------------------------------------- the border
@@ -97,7 +86,9 @@ def test_prompt_and_completion_ids_are_the_joint_ids(adds_bos: bool) -> None:
             assert [*tree.prompt, *ids] == [BOS, *joint, EOS]
 
 
-@pytest.mark.parametrize("trim", [True, False])
+@pytest.mark.parametrize(
+    "tokenizer", [bytewise(trim_offsets=True), bytewise(trim_offsets=False), metaspace()]
+)
 @pytest.mark.parametrize(
     ("prompt", "completion", "ids_of_prompt", "merged"),
     [
@@ -107,14 +98,14 @@ def test_prompt_and_completion_ids_are_the_joint_ids(adds_bos: bool) -> None:
         ("é", "b", "é", False),
     ],
 )
-def test_border_with_byte_level_offsets(
-    trim: bool, prompt: str, completion: str, ids_of_prompt: str, merged: bool
+def test_border_where_a_space_belongs_to_the_next_token(
+    tokenizer, prompt: str, completion: str, ids_of_prompt: str, merged: bool
 ) -> None:
     """Trimmed offsets hide that the prompt's last space went to the completion's first token."""
-    tokenizer = bytewise(trim_offsets=trim)
     (tree,), report = trees_of([Demonstration("r", prompt, completion)], tokenizer)
     assert tokenizer.decode(tree.prompt[1:]) == ids_of_prompt
-    assert tokenizer.decode(tree.completions[0][:-1]) == (prompt + completion)[len(ids_of_prompt) :]
+    whole = [*tree.prompt, *tree.completions[0]]
+    assert tokenizer.decode(whole[1:-1]) == prompt + completion
     assert report.merged == merged
 
 
@@ -300,64 +291,6 @@ def test_impossible_settings(settings: dict, message: str) -> None:
 def test_indices_count_up_from_the_first() -> None:
     trees, _ = tokenise([Prompt("r", "a")] * 3, merging(), Refusals("r", seen=3), first_index=5)
     assert [tree.index for tree in trees] == [5, 6, 7]
-
-
-# ---------------------------------------------------------------- conversations
-
-
-def test_chatml_turns_are_trained_to_their_end() -> None:
-    tokenizer = bytewise(CHATML, bos=None, eos="<|im_end|>")
-    turns = (user("hi"), assistant("yo"), user("ok"), assistant("so"))
-    (tree,), report = trees_of([Demonstration("r", turns[:1], turns[1:])], tokenizer)
-    assert tree.loss_masks is not None
-    ids, mask = tree.completions[0], tree.loss_masks[0]
-    assert tokenizer.decode(tree.prompt) == (
-        "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
-    )
-    trained = [i for i, counts in zip(ids, mask, strict=True) if counts]
-    untrained = [i for i, counts in zip(ids, mask, strict=True) if not counts]
-    assert tokenizer.decode(trained) == "yo<|im_end|>\nso<|im_end|>"
-    assert tokenizer.decode(untrained) == "<|im_start|>user\nok<|im_end|>\n<|im_start|>assistant\n"
-    assert ids[-1] == tokenizer.eos_token_id
-    assert report.ended == 1
-
-
-def test_template_with_its_own_bos() -> None:
-    tokenizer = bytewise(LLAMA)
-    row = PreferencePair("r", (user("hi"),), (assistant("yo"),), (assistant("so"),))
-    (tree,), _ = trees_of([row], tokenizer)
-    assert tree.prompt.count(tokenizer.bos_token_id) == 1
-    assert tokenizer.decode(tree.prompt) == "<s>[INST] hi [/INST]"
-    assert [tokenizer.decode(c) for c in tree.completions] == [" yo</s>", " so</s>"]
-    assert tree.loss_masks is None
-
-
-def test_conversation_that_was_cut_off_has_no_end() -> None:
-    tokenizer = bytewise(CHATML, bos=None, eos="<|im_end|>")
-    row = Demonstration("r", (user("hi"),), (assistant("yo "),), ends=False)
-    (tree,), report = trees_of([row], tokenizer)
-    assert tokenizer.decode(tree.completions[0]) == "yo"
-    assert report.ended == 0
-
-
-def test_prompt_conversation_opens_the_assistants_turn() -> None:
-    tokenizer = bytewise(CHATML, bos=None, eos="<|im_end|>")
-    row = Demonstration("r", (user("hi"),), (assistant("yo"),))
-    (tree,), _ = trees_of([row], tokenizer)
-    (prompt,), _ = trees_of([Prompt("r", (user("hi"),))], tokenizer)
-    assert prompt.prompt == tree.prompt
-
-
-def test_template_that_rewrites_history_is_refused_not_guessed() -> None:
-    tokenizer = bytewise(FORGETFUL)
-    turns = (user("hi"), assistant("yo"), user("ok"), assistant("so"))
-    with pytest.raises(DataError, match="chat template changes earlier turns"):
-        trees_of([Demonstration("r", turns[:1], turns[1:])], tokenizer)
-
-
-def test_conversation_without_a_template() -> None:
-    with pytest.raises(ConfigError, match="need a chat template"):
-        trees_of([Prompt("r", (user("hi"),))], bytewise())
 
 
 # ---------------------------------------------------------------- texts

@@ -60,3 +60,13 @@ def bytewise(
     made = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=bos, eos_token=eos)
     made.chat_template = template
     return made
+
+
+def metaspace() -> PreTrainedTokenizerFast:
+    """SentencePiece's way: a space is the first letter of the next token, and the text gets one."""
+    vocab = {"<s>": 0, "</s>": 1, "▁": 2, "a": 3, "b": 4, "c": 5, "▁b": 6, "▁c": 7, "é": 8}
+    inner = Tokenizer(models.BPE(vocab, [("▁", "b"), ("▁", "c")]))
+    inner.add_special_tokens(["<s>", "</s>"])
+    inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    inner.decoder = decoders.Metaspace(prepend_scheme="first")
+    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>")

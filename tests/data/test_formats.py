@@ -1,0 +1,152 @@
+from pathlib import Path
+
+import pytest
+
+from alignlab.data.rows import (
+    Demonstration,
+    LabelledText,
+    PreferencePair,
+    Prompt,
+    R,
+    Refusals,
+    Turn,
+)
+from alignlab.data.sources import read_rows
+from alignlab.errors import DataError
+from tests.data.files import jsonl, messages
+
+USER, YES, NO = Turn("user", "hi"), Turn("assistant", "yes"), Turn("assistant", "no")
+
+
+def read(folder: Path, records: list, kind: type[R]) -> tuple[list[R], Refusals]:
+    return read_rows(jsonl(folder, records), kind)
+
+
+def test_layouts_of_conversations(tmp_path: Path) -> None:
+    pair = PreferencePair("rows.jsonl:1", (USER,), (YES,), (NO,))
+    written = [
+        {"prompt": messages(USER), "chosen": messages(YES), "rejected": messages(NO)},
+        {"chosen": messages(USER, YES), "rejected": messages(USER, NO)},
+        {"prompt": "hi", "chosen": messages(USER, YES), "rejected": messages(USER, NO)},
+        {
+            "prompt": messages(USER),
+            "chosen": messages(USER, YES),
+            "rejected": messages(USER, NO),
+        },
+    ]
+    for record in written:
+        assert read(tmp_path, [record], PreferencePair)[0] == [pair]
+    both = [{"messages": messages(USER, YES, USER, NO)}]
+    assert read(tmp_path, both, Demonstration)[0] == [
+        Demonstration("rows.jsonl:1", (USER,), (YES, USER, NO))
+    ]
+    assert read(tmp_path, both, Prompt)[0] == [Prompt("rows.jsonl:1", (USER, YES, USER))]
+
+
+def test_dialogues_share_their_beginning(tmp_path: Path) -> None:
+    start = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: so?\n\nAssistant:"
+    record = {"chosen": start + " yes", "rejected": start + " no"}
+    wanted = [PreferencePair("rows.jsonl:1", start, " yes", " no")]
+    assert read(tmp_path, [record], PreferencePair)[0] == wanted
+    assert read(tmp_path, [{"prompt": start, **record}], PreferencePair)[0] == wanted
+    assert read(tmp_path, [record], Prompt)[0] == [Prompt("rows.jsonl:1", start)]
+
+
+def test_dialogue_warts_are_counted(tmp_path: Path) -> None:
+    """The warts of HH: equal replies, an empty reply, earlier turns that differ."""
+    start = "\n\nHuman: hi\n\nAssistant:"
+    other = "\n\nHuman: ho\n\nAssistant:"
+    records = [
+        {"prompt": start, "chosen": start + " yes", "rejected": start + " no"},
+        {"prompt": start, "chosen": start + " yes", "rejected": start + " yes"},
+        {"prompt": start, "chosen": start + " ", "rejected": start + " no"},
+        {"prompt": start, "chosen": start + " yes", "rejected": other + " no"},
+    ]
+    wanted = {
+        "chosen and rejected are identical": ["rows.jsonl:2"],
+        "empty completion": ["rows.jsonl:3"],
+        "prompt of the pair is not shared": ["rows.jsonl:4"],
+    }
+    for warty in (records, [{k: v for k, v in r.items() if k != "prompt"} for r in records]):
+        rows, refusals = read(tmp_path, warty, PreferencePair)
+        assert rows == [PreferencePair("rows.jsonl:1", start, " yes", " no")]
+        assert refusals.by_reason == wanted
+
+
+def test_completion_that_happens_to_repeat_the_prompt_is_left_alone(tmp_path: Path) -> None:
+    records = [
+        {"prompt": "a", "completion": "ab"},
+        {"prompt": "c", "completion": "d"},
+        {"prompt": "e", "completion": "f"},
+    ]
+    assert [row.completion for row in read(tmp_path, records, Demonstration)[0]] == ["ab", "d", "f"]
+
+
+@pytest.mark.parametrize("odd_first", [True, False])
+def test_the_first_row_does_not_decide_the_format(tmp_path: Path, odd_first: bool) -> None:
+    chats = [{"prompt": messages(USER), "completion": messages(YES)}] * 3
+    odd = {"prompt": "hi", "completion": "yes"}
+    rows, refusals = read(tmp_path, [odd, *chats] if odd_first else [*chats, odd], Demonstration)
+    assert [row.completion for row in rows] == [(YES,)] * 3
+    (reason,) = refusals.by_reason
+    assert reason == "wrong type in 'prompt'"
+    assert refusals.by_reason[reason] == ["rows.jsonl:1" if odd_first else "rows.jsonl:4"]
+
+
+def test_row_without_a_column_that_others_have(tmp_path: Path) -> None:
+    records = [
+        {"prompt": "a"},
+        {"prompt": "a", "completion": "b"},
+        {"prompt": None, "completion": "b"},
+    ]
+    rows, refusals = read(tmp_path, records, Demonstration)
+    assert len(rows) == 1
+    assert refusals.by_reason == {
+        "missing column 'completion'": ["rows.jsonl:1"],
+        "missing column 'prompt'": ["rows.jsonl:3"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("record", "kind", "reason"),
+    [
+        ({"prompt": 5}, Prompt, "wrong type in 'prompt'"),
+        ({"text": "a", "label": "good"}, LabelledText, "wrong type in 'label'"),
+        ({"prompt": "a", "completion": "b", "ends": "no"}, Demonstration, "wrong type in 'ends'"),
+        ({"messages": messages(USER)}, Demonstration, "no assistant turn in 'messages'"),
+        ({"messages": messages(YES)}, Prompt, "empty prompt in 'messages'"),
+        (
+            {"messages": messages(USER, YES, USER)},
+            Demonstration,
+            "'messages' does not end with an assistant turn",
+        ),
+        ({"messages": [{"role": "user"}]}, Demonstration, "wrong type in 'messages'"),
+        (
+            {"prompt": messages(USER), "completion": messages(USER)},
+            Demonstration,
+            "completion does not start with an assistant turn",
+        ),
+        (
+            {"chosen": messages(USER, YES), "rejected": messages(Turn("user", "ho"), NO)},
+            PreferencePair,
+            "prompt of the pair is not shared",
+        ),
+        (
+            {"prompt": "ho", "chosen": messages(USER, YES), "rejected": messages(USER, NO)},
+            PreferencePair,
+            "prompt of the pair is not shared",
+        ),
+        ({"chosen": "a", "rejected": "b"}, PreferencePair, "no 'prompt' column and no"),
+    ],
+)
+def test_odd_rows_are_refused_with_the_reason(tmp_path: Path, record, kind, reason: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, [record], kind)
+    assert f"none of its 1 rows can be used: {reason}" in str(caught.value)
+
+
+def test_own_ids_are_kept_and_refusals_say_where(tmp_path: Path) -> None:
+    records = [{"id": "x7", "prompt": "a"}, {"id": 12, "prompt": "b"}, {"id": "x9", "prompt": 1}]
+    rows, refusals = read(tmp_path, records, Prompt)
+    assert [row.id for row in rows] == ["x7", "12"]
+    assert refusals.by_reason == {"wrong type in 'prompt'": ["rows.jsonl:3"]}
