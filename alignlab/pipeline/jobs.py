@@ -97,7 +97,6 @@ def collect_points(job: dict[str, Any], folder: Path) -> list[Point]:
 
 def _call(job: dict[str, Any], folder: Path) -> None:
     function = find_function(job["spec"]["call"], job["name"])
-    _calm()
     try:
         function(out=folder, **job["spec"]["args"])
     except TypeError as error:
@@ -109,7 +108,6 @@ def _call(job: dict[str, Any], folder: Path) -> None:
 def _draw(job: dict[str, Any]) -> None:
     from alignlab.evaluation.commands import frontier_command
 
-    _calm()
     frontier_command([Path(job["draw"])], **job["args"])
 
 
@@ -124,10 +122,3 @@ def find_function(path: str, stage: str) -> Callable[..., Any]:
         ) from None
     function: Callable[..., Any] = found
     return function
-
-
-def _calm() -> None:
-    """One thread a process: two processes on two cores, not four threads."""
-    import torch
-
-    torch.set_num_threads(1)

@@ -177,9 +177,9 @@ class _Foreman:
     def _answer(self, worker: Worker, message: dict[str, Any] | None) -> None:
         job = worker.job
         if message is None:
-            self.crew.replace(worker)
+            status = self.crew.replace(worker)
             if job is not None:
-                self._worker_died(worker, job)
+                self._worker_died(job, status)
         elif message["event"] == "progress":
             worker.progress = (message["step"], message["total"])
         elif message["event"] == "done":
@@ -191,8 +191,7 @@ class _Foreman:
             worker.job = None
             self._failed(job, message["message"], message["input_error"])
 
-    def _worker_died(self, worker: Worker, job: Job) -> None:
-        status = worker.process.wait()
+    def _worker_died(self, job: Job, status: int) -> None:
         if self.tries[job.name] < TRIES:
             self.display.say(f"{job.name}: its worker died (status {status}); trying once more")
             self.schedule.waiting = {job.name: job, **self.schedule.waiting}

@@ -1,5 +1,6 @@
 """The parent's side of worker processes: start them, hand out jobs, hear what they say."""
 
+import contextlib
 import json
 import os
 import queue
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,29 @@ class Worker:
     number: int
     process: "subprocess.Popen[str]"
     job: Job | None = None
-    progress: tuple[int, int] | None = field(default=None)
+    progress: tuple[int, int] | None = None
+    listener: threading.Thread | None = None
 
     def give(self, job: Job, message: Mapping[str, Any]) -> None:
         """Hand ``job`` over; a worker that has just died is noticed through its output."""
         self.job, self.progress = job, None
         assert self.process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
-        except BrokenPipeError:
-            return
 
     def stop(self) -> None:
         """Close its input; a worker stops at once then, whatever it is doing."""
         assert self.process.stdin is not None
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+
+    def wait(self) -> int:
+        """Wait until it is gone; its exit status."""
+        status = self.process.wait()
+        assert self.listener is not None
+        self.listener.join()
+        return status
 
 
 class Crew:
@@ -65,16 +73,18 @@ class Crew:
         except queue.Empty:
             return None
 
-    def replace(self, dead: Worker) -> None:
-        """Start a new worker where one died."""
+    def replace(self, dead: Worker) -> int:
+        """Start a new worker where one died; the exit status of the dead one."""
+        dead.stop()
         self.workers[dead.number] = self._start(dead.number)
+        return dead.wait()
 
     def dismiss(self) -> None:
         """Stop everybody and wait until they are gone."""
         for worker in self.workers:
             worker.stop()
         for worker in self.workers:
-            worker.process.wait()
+            worker.wait()
 
     def _start(self, number: int) -> Worker:
         one_thread = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
@@ -90,11 +100,13 @@ class Crew:
                 pass_fds=(self._lock_fd,),
             )
         worker = Worker(number, process)
-        threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
+        worker.listener = threading.Thread(target=self._listen, args=(worker,), daemon=True)
+        worker.listener.start()
         return worker
 
     def _listen(self, worker: Worker) -> None:
         assert worker.process.stdout is not None
-        for line in worker.process.stdout:
-            self._heard.put((worker, json.loads(line)))
+        with worker.process.stdout as lines:
+            for line in lines:
+                self._heard.put((worker, json.loads(line)))
         self._heard.put((worker, None))

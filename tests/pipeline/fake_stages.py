@@ -1,10 +1,83 @@
-"""Stages of the fake experiment: tiny functions that a worker imports instead of torch models."""
+"""Stages of a fake experiment: tiny functions in the place of models, with real tables."""
 
+import json
+import os
+import signal
 import time
 from pathlib import Path
 
+import numpy as np
+
+from alignlab.errors import DataError
+from alignlab.evaluation.pool import POOL_NAME, Pool
+from alignlab.evaluation.prompt_tables import PromptScores, PromptTable, write_prompt_tables
+
+PROMPTS = tuple(f"p{i}" for i in range(8))
+SAMPLES = 64
+
 
 def write_words(out: Path, words: list[str], seconds: float = 0.0) -> None:
-    """A file of words, written after some time."""
+    """A file of words, after some time."""
     time.sleep(seconds)
     (out / "words.txt").write_text("\n".join(words))
+
+
+def pool(out: Path) -> None:
+    """Reference samples with standard normal rewards."""
+    rewards = np.random.default_rng(0).normal(size=(len(PROMPTS), SAMPLES))
+    nothing = np.zeros_like(rewards)
+    Pool(
+        prompt_ids=PROMPTS,
+        rewards=rewards,
+        proxy=None,
+        proposals=("reference",),
+        proposal=np.zeros(SAMPLES, dtype=np.int64),
+        log_ref=nothing,
+        log_mixture=nothing,
+    ).save(out / POOL_NAME)
+
+
+def train(out: Path, policy: str, seed: int, beta: float, seconds: float = 0.0) -> None:
+    """A run with two evaluations that needs the upstream folder ``policy``."""
+    assert (Path(policy) / "words.txt").exists()
+    for step in (10, 20):
+        time.sleep(seconds)
+        kl = np.full(len(PROMPTS), step / 20 / beta)
+        scores = PromptScores(
+            prompt_ids=PROMPTS,
+            kl=kl,
+            kl_k1=kl + 0.01 * seed,
+            reward=0.5 * np.sqrt(kl) + 0.01 * np.random.default_rng(seed).normal(size=len(PROMPTS)),
+            proxy_reward=None,
+            length=np.full(len(PROMPTS), 5.0),
+            n_samples=np.full(len(PROMPTS), 4),
+        )
+        path = out / "train" / "points" / f"step-{step:06d}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = PromptTable(objective="x", run_id="x", seed=9, step=step, scores=scores)
+        path.with_suffix(".json").write_text(json.dumps({"seconds": time.time()}))
+        write_prompt_tables(path, [table])
+
+
+def fail(out: Path, kind: str) -> None:
+    """Fails over its input, over a bug, or without a word."""
+    if kind == "input":
+        raise DataError("rows.jsonl: no usable row")
+    if kind == "bug":
+        raise RuntimeError("a bug")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_once(out: Path, witness: str) -> None:
+    """Killed at the first call, well at the second."""
+    if not Path(witness).exists():
+        Path(witness).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    (out / "words.txt").write_text("survived")
+
+
+def write_forever(out: Path) -> None:
+    """Writes the time, again and again."""
+    while True:
+        (out / "now").write_text(str(time.time()))
+        time.sleep(0.01)

@@ -1,0 +1,291 @@
+"""Whole runs of a fake experiment, with real worker processes, killed and continued."""
+
+import csv
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from alignlab.errors import ConfigError
+from alignlab.evaluation.tables import POINT_COLUMNS, read_frontier, read_points
+from alignlab.pipeline import run_experiment
+from alignlab.pipeline.lock import results_lock
+
+ROOT = Path(__file__).parents[2]
+HERE = "tests.pipeline.fake_stages"
+
+Write = Callable[..., Path]
+
+
+def stages(seconds: float = 0.0) -> dict[str, Any]:
+    return {
+        "sft": {"call": f"{HERE}.write_words", "args": {"words": ["a"], "seconds": seconds}},
+        "pool": {"call": f"{HERE}.pool", "needs": ["sft"]},
+        "dpo": {
+            "call": f"{HERE}.train",
+            "objective": "dpo",
+            "needs": ["sft"],
+            "per_seed": True,
+            "grid": {"beta": [0.5, 2.0]},
+            "args": {"policy": "{sft}", "seed": "{seed}", "seconds": seconds},
+        },
+    }
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Writes ``demo/pipeline.yaml``; the current folder is where ``results/`` appears."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("GIT_DIR", str(tmp_path))  # no commit made meanwhile can change a table
+
+    def to_file(content: dict[str, Any] | None = None, **more: Any) -> Path:
+        (tmp_path / "demo").mkdir(exist_ok=True)
+        plan = {"seeds": [0, 1], "stages": stages() if content is None else content} | more
+        (tmp_path / "demo" / "pipeline.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
+        return Path("demo")
+
+    return to_file
+
+
+def without_seconds(points: Path) -> list[list[str]]:
+    with points.open(newline="") as file:
+        rows = list(csv.reader(file))
+    at = POINT_COLUMNS.index("seconds")
+    return [[cell for i, cell in enumerate(row) if i != at] for row in rows]
+
+
+def files_of(results: Path) -> dict[str, tuple[int, int]]:
+    found = [p for p in results.rglob("*") if p.is_file() and p.name != ".lock"]
+    return {str(p): (p.stat().st_mtime_ns, p.stat().st_ino) for p in found}
+
+
+FRONTIER = {"needs": ["pool"]}
+
+
+def test_a_run_makes_tables_and_a_second_call_does_nothing(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_experiment(write(frontier=FRONTIER)) == 0
+    said = capsys.readouterr().err
+    assert "6 of 6 jobs to do (sft 1, pool 1, dpo 4)" in said
+    assert "reward (95 % interval)" in said
+    results = Path("results/demo")
+    points = read_points(results / "points.csv")
+    runs = [f"dpo-beta{beta}-s{seed}" for beta in ("0.5", "2") for seed in (0, 1)]
+    assert [(p.run_id, p.step) for p in points] == [(run, s) for run in runs for s in (10, 20)]
+    last = points[-1]
+    assert (last.experiment, last.objective, last.seed) == ("demo", "dpo", 1)
+    assert (last.hparams, last.kl, last.n_samples) == ({"beta": 2.0}, 0.5, 32)
+    assert {row.objective for row in read_frontier(results / "frontier.csv")} >= {"dpo", "oracle"}
+    assert (results / "frontier.png").exists()
+    assert yaml.safe_load((results / "configs" / f"{runs[0]}.yaml").read_text())["args"] == {
+        "policy": "results/demo/work/sft/all",
+        "seed": 0,
+        "seconds": 0.0,
+        "beta": 0.5,
+    }
+    before = files_of(results)
+    assert run_experiment(Path("demo")) == 0
+    assert "Nothing to do" in capsys.readouterr().err
+    assert files_of(results) == before
+
+
+def test_weights_are_not_needed_once_rows_stand(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_experiment(write(frontier=FRONTIER))
+    before = without_seconds(Path("results/demo/points.csv"))
+    subprocess.run(["rm", "-r", "results/demo/work"], check=True)
+    capsys.readouterr()
+    assert run_experiment(Path("demo")) == 0
+    assert "Nothing to do" in capsys.readouterr().err
+    # One more grid point needs the upstream stages again, but none of the finished runs.
+    more = stages()
+    more["dpo"]["grid"] = {"beta": [0.5, 2.0, 4.0]}
+    assert run_experiment(write(more, frontier=FRONTIER)) == 0
+    assert "4 of 8 jobs to do (sft 1, pool 1, dpo 2)" in capsys.readouterr().err
+    after = without_seconds(Path("results/demo/points.csv"))
+    assert [row for row in after if row[2] in {r[2] for r in before}] == before
+    assert len(after) == len(before) + 4
+
+
+def test_a_deleted_figure_is_drawn_again_and_nothing_else(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_experiment(write(frontier=FRONTIER))
+    before = (Path("results/demo/frontier.csv")).read_bytes()
+    Path("results/demo/frontier.csv").unlink()
+    capsys.readouterr()
+    assert run_experiment(Path("demo")) == 0
+    assert "0 of 6 jobs to do" in capsys.readouterr().err
+    assert Path("results/demo/frontier.csv").read_bytes() == before
+
+
+def test_only_force_and_seeds(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    demo = write(frontier=FRONTIER)
+    assert run_experiment(demo, only="pool") == 0
+    assert "2 of 6 jobs to do (sft 1, pool 1)" in capsys.readouterr().err
+    assert run_experiment(demo, only="dpo", seeds=[1]) == 0
+    assert "2 of 4 jobs to do (dpo 2)" in capsys.readouterr().err
+    assert not Path("results/demo/frontier.csv").exists()
+    assert run_experiment(demo, only="frontier") == 0
+    assert Path("results/demo/frontier.csv").exists()
+    capsys.readouterr()
+    assert run_experiment(demo, only="dpo", seeds=[1], force=True) == 0
+    assert "2 of 4 jobs to do (dpo 2)" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"no stage 'rm'\. Stages: sft, pool, dpo, frontier"):
+        run_experiment(demo, only="rm")
+
+
+def test_rows_of_another_configuration_are_kept_and_named(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_experiment(write(), only="dpo")
+    changed = stages()
+    changed["dpo"]["grid"] = {"beta": [0.5, 8.0]}
+    capsys.readouterr()
+    run_experiment(write(changed), only="dpo", seeds=[0])
+    said = capsys.readouterr().err
+    assert "another configuration: dpo-beta0.5-s1, dpo-beta2-s0, dpo-beta2-s1." in said
+    assert len(read_points(Path("results/demo/points.csv"))) == 10
+
+
+@pytest.mark.parametrize(("kind", "status"), [("input", 2), ("bug", 1), ("kill", 1)])
+def test_a_failure_stops_what_depends_on_it_and_nothing_else(
+    write: Write, capsys: pytest.CaptureFixture[str], kind: str, status: int
+) -> None:
+    broken = {
+        "bad": {"call": f"{HERE}.fail", "args": {"kind": kind}},
+        "after": {
+            "call": f"{HERE}.write_words",
+            "needs": ["bad"],
+            "args": {"words": ["{bad}"]},
+        },
+        "other": {"call": f"{HERE}.write_words", "args": {"words": ["x"]}},
+    }
+    assert run_experiment(write(broken), workers=1) == status
+    said = capsys.readouterr().err
+    reason = {
+        "input": "error: bad: rows.jsonl: no usable row\n",
+        "bug": "error: bad: RuntimeError: a bug (log: results/demo/work/logs/bad.log)",
+        "kill": "error: bad: its worker died 2 times (status -9)",
+    }
+    assert reason[kind] in said
+    assert "Not done, for want of these: after." in said
+    assert "Traceback" not in said
+    assert Path("results/demo/work/other/all/words.txt").read_text() == "x"
+    if kind == "bug":
+        assert "RuntimeError: a bug" in Path("results/demo/work/logs/bad.log").read_text()
+
+
+def test_a_killed_workers_job_is_tried_once_more(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = {"witness": str(tmp_path / "witness")}
+    assert run_experiment(write({"one": {"call": f"{HERE}.die_once", "args": args}})) == 0
+    assert "one: its worker died (status -9); trying once more" in capsys.readouterr().err
+    assert Path("results/demo/work/one/all/words.txt").read_text() == "survived"
+
+
+@pytest.mark.parametrize(
+    ("call", "args", "said"),
+    [
+        ("no.such.module", {}, "cannot be found: No module named 'no'"),
+        (f"{HERE}.nothing", {}, "has no attribute 'nothing'"),
+        (f"{HERE}.write_words", {"word": ["a"]}, "unexpected keyword argument 'word'"),
+    ],
+)
+def test_a_call_that_cannot_be_made_is_bad_input(
+    write: Write, capsys: pytest.CaptureFixture[str], call: str, args: dict[str, Any], said: str
+) -> None:
+    assert run_experiment(write({"one": {"call": call, "args": args}})) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_without_an_evaluation_is_an_error(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = {"one": {"call": f"{HERE}.write_words", "objective": "x", "args": {"words": []}}}
+    assert run_experiment(write(content)) == 2
+    assert "one left no evaluation" in capsys.readouterr().err
+    assert not Path("results/demo/points.csv").exists()
+
+
+def test_leftovers_of_a_killed_write_are_removed(write: Write) -> None:
+    folder = Path("results/demo/points")
+    folder.mkdir(parents=True)
+    (folder / ".points.csv.123.tmp").write_text("half")
+    run_experiment(write(), only="sft")
+    assert list(folder.iterdir()) == []
+
+
+def start(*words: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "alignlab.cli", "run", "demo", *words]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition: Callable[[], bool], patience: float = 30.0) -> None:
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_second_run_is_refused_at_once_and_workers_die_with_the_first(write: Write) -> None:
+    write({"one": {"call": f"{HERE}.write_forever"}})
+    first = start()
+    now = Path("results/demo/work/one/all/now")
+    wait_for(now.exists)
+    second = start()
+    _, said = second.communicate(timeout=20)
+    assert second.returncode == 2
+    assert f"in use by another run (process {first.pid})" in said
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    with results_lock(Path("results/demo")):  # free only when the last worker has gone
+        before = now.read_text()
+        time.sleep(0.1)
+        assert now.read_text() == before
+
+
+def test_ctrl_c_is_one_line_and_status_130(write: Write) -> None:
+    write({"one": {"call": f"{HERE}.write_forever"}})
+    process = start()
+    wait_for(Path("results/demo/work/one/all/now").exists)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "error: interrupted; call again to continue"
+    assert "Traceback" not in said
+
+
+def kill_and_continue(kills: int) -> list[list[str]]:
+    """Start the experiment over and over, kill it at random moments, then let it end."""
+    rng = random.Random(0)
+    for _ in range(kills):
+        process = start("--results", "killed")
+        time.sleep(rng.uniform(0.2, 2.5))
+        process.kill()
+        process.communicate()
+    process = start("--results", "killed")
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    return without_seconds(Path("killed/points.csv"))
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_ends_with_the_same_tables(write: Write, kills: int) -> None:
+    demo = write(stages(seconds=0.2), frontier=FRONTIER)
+    assert run_experiment(demo, results=Path("whole")) == 0
+    assert kill_and_continue(kills) == without_seconds(Path("whole/points.csv"))
+    tables = [Path(folder) / "frontier.csv" for folder in ("whole", "killed")]
+    assert tables[0].read_bytes() == tables[1].read_bytes()
+    assert [p.name for p in Path("killed").rglob("*.tmp")] == []
