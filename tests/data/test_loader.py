@@ -221,7 +221,7 @@ def test_trees_of_like_length_share_a_step() -> None:
         ]
         return sum(gaps) / len(gaps)
 
-    bucketed = TreeLoader(trees, batch_size=8)
+    bucketed = TreeLoader(trees, batch_size=8, length_window=16)
     assert spread(bucketed) < spread(TreeLoader(trees, batch_size=8, shuffle=False)) / 3
     lengths = [longest[step[0]] for step in ids(list(bucketed))]
     assert lengths != sorted(lengths)  # the steps themselves are shuffled
