@@ -163,7 +163,8 @@ def _vertical(
     near = [p.reward for p in points if p.kl <= right and p.reward > low - 0.5 * spread]
     low = max(min([low, *near, *ends]), low - 0.5 * spread)
     high = max([high, *near, *(min(end, high + 0.5 * spread) for end in ends)])
-    return low - 0.05 * (high - low), high + 0.05 * (high - low)
+    margin = 0.05 * ((high - low) or 1.0)
+    return low - margin, high + margin
 
 
 def _sqrt(x: Any) -> Any:
