@@ -1,0 +1,236 @@
+"""Probes at fixed steps; a run that was killed ends with the files of one that was not."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import Tensor
+
+from alignlab.callbacks.probe import FrontierProbe
+from alignlab.callbacks.resume import LAST, Resume
+from alignlab.data.trees import PromptTree, PromptTrees, collate
+from alignlab.errors import ConfigError
+from alignlab.evaluation.points import evaluate_policy
+from alignlab.evaluation.prompt_tables import read_prompt_tables
+from alignlab.evaluation.prompts import load_prompts
+from alignlab.models.policy import Policy
+from alignlab.rewards import Reward
+from tests.tiny import EOS
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*many workers")
+STEPS = 5
+
+
+class Words(Reward):
+    def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        return torch.tensor([float(len(text.split())) for text in completions])
+
+
+class Imitate(pl.LightningModule):
+    """Raises the log-probs of fixed completions; draws from the global generator as it goes."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def training_step(self, batch: PromptTrees, batch_idx: int) -> Tensor:
+        return -self.policy(batch).logps.mean() * (1 + torch.rand(()))
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+class Batches:
+    """Endless micro-batches of one tree, different ones in turn; two make a step."""
+
+    def __init__(self) -> None:
+        self.place = 0
+
+    def __len__(self) -> int:
+        return 2 * STEPS
+
+    def __iter__(self) -> Iterator[PromptTrees]:
+        while self.place < len(self):
+            self.place += 1
+            completion = tuple(3 + (self.place * k) % 20 for k in range(1, 4))
+            yield collate([PromptTree(self.place, "x", (1, 3), (completion, (EOS,)))])
+
+    def state_dict(self) -> dict[str, int]:
+        return {"place": self.place}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.place = state["place"]
+
+
+class Kill(pl.Callback):
+    """Ends training after a micro-batch as a kill would."""
+
+    def __init__(self, micro_batch: int) -> None:
+        self.micro_batch = micro_batch
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx == self.micro_batch:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, build: Callable[..., Policy]) -> Path:
+    folder = tmp_path_factory.mktemp("probe")
+    build(dtype="float32").save(folder / "reference")
+    rows = [{"id": f"p{i}", "prompt": " w4 w5"[: 3 * (1 + i % 2)]} for i in range(4)]
+    (folder / "prompts.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return folder
+
+
+def make_probe(files: Path, **changed: Any) -> FrontierProbe:
+    arguments = {
+        "prompts": str(files / "prompts.jsonl"),
+        "reference": str(files / "reference"),
+        "reward": Words(),
+        "samples": 3,
+        "max_new_tokens": 4,
+        "every_n_steps": 2,
+        "proxy": Words(),
+        "limit": 3,
+    }
+    return FrontierProbe(**{**arguments, **changed})
+
+
+def train(
+    files: Path, folder: Path, *extra: pl.Callback, resume: bool = False, **probe: Any
+) -> Imitate:
+    pl.seed_everything(3, verbose=False)
+    if resume:
+        torch.manual_seed(77)  # the state must come from the checkpoint
+    torch.set_num_threads(1)
+    trainer = pl.Trainer(
+        default_root_dir=folder,
+        max_steps=STEPS,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accumulate_grad_batches=2,
+        callbacks=[make_probe(files, **probe), Resume(every_steps=1), *extra],
+    )
+    module = Imitate(Policy.load(str(files / "reference")))
+    ckpt = folder / LAST if resume else None
+    trainer.fit(module, Batches(), ckpt_path=ckpt, weights_only=True)
+    return module
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    """What must not depend on interruptions: per-prompt results and texts, not the seconds."""
+    kept = (*folder.glob("points/*.parquet"), *folder.glob("points/*.texts.jsonl"))
+    return {path.name: path.read_bytes() for path in kept}
+
+
+@pytest.fixture(scope="module")
+def whole(files: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Imitate]:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return folder, train(files, folder)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A folder of the same name: it is the run's name."""
+    return tmp_path / "run"
+
+
+def test_files_at_due_steps_and_at_the_end(whole: tuple[Path, Imitate]) -> None:
+    folder, _ = whole
+    found = sorted(path.name for path in (folder / "points").iterdir())
+    assert found == [
+        f"step-{step:06d}{kind}"
+        for step in (2, 4, 5)
+        for kind in (".json", ".parquet", ".texts.jsonl")
+    ]
+    record = json.loads((folder / "points" / "step-000004.json").read_text())
+    assert record["seconds"] > 0
+    texts = (folder / "points" / "step-000005.texts.jsonl").read_text().splitlines()
+    assert len(texts) == 9  # three prompts, three samples
+    assert json.loads(texts[0])["prompt_id"] == "p0"
+
+
+def test_the_last_file_is_the_trained_policys_point(
+    whole: tuple[Path, Imitate], files: Path
+) -> None:
+    folder, module = whole
+    table = read_prompt_tables(folder / "points" / "step-000005.parquet")[0]
+    reference = Policy.load(str(files / "reference"))
+    wanted = evaluate_policy(
+        module.policy,
+        reference,
+        load_prompts(files / "prompts.jsonl", reference.tokenizer, limit=3),
+        Words(),
+        samples=3,
+        max_new_tokens=4,
+        seed=0,
+        stop_ids=[EOS],
+    ).scores
+    assert table.scores.prompt_ids == ("p0", "p1", "p2")
+    assert table.scores.kl == pytest.approx(wanted.kl, rel=1e-5, abs=1e-8)
+    assert table.scores.kl.mean() > 1e-3
+    assert table.scores.reward.tolist() == wanted.reward.tolist()
+    assert table.scores.proxy_reward is not None
+    assert table.scores.proxy_reward.tolist() == wanted.reward.tolist()
+    assert table.step == 5
+    early = read_prompt_tables(folder / "points" / "step-000002.parquet")[0]
+    assert early.scores.kl.mean() < table.scores.kl.mean()
+
+
+@pytest.mark.parametrize("micro_batch", [1, 4, 5, 8, 9])
+def test_a_killed_run_ends_with_the_same_files(
+    whole: tuple[Path, Imitate], files: Path, run: Path, micro_batch: int
+) -> None:
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(files, run, Kill(micro_batch))
+    train(files, run, resume=(run / LAST).exists())
+    assert tables(run) == tables(whole[0])
+
+
+def test_a_missing_due_file_is_made_on_resume(
+    whole: tuple[Path, Imitate], files: Path, run: Path
+) -> None:
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(files, run, Kill(8))  # step 4 is done and saved
+    (run / "points" / "step-000004.parquet").unlink()
+    train(files, run, resume=True)
+    assert tables(run) == tables(whole[0])
+    (run / "points" / "step-000005.parquet").unlink()
+    train(files, run, resume=True)  # nothing is left to train
+    assert tables(run) == tables(whole[0])
+
+
+def test_probing_does_not_disturb_the_training(
+    whole: tuple[Path, Imitate], files: Path, run: Path
+) -> None:
+    seldom = train(files, run, every_n_steps=100)
+    pairs = zip(seldom.policy.parameters(), whole[1].policy.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert [path.name for path in run.glob("points/*.parquet")] == ["step-000005.parquet"]
+
+
+def test_a_new_run_forgets_the_files_of_an_older_one(
+    whole: tuple[Path, Imitate], files: Path, run: Path
+) -> None:
+    stale = run / "points" / "step-000004.parquet"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("old")
+    (stale.parent / "step-000900.parquet").write_text("old")
+    train(files, run)
+    assert tables(run) == tables(whole[0])
+
+
+def test_bad_settings_are_told(files: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="every_n_steps and batch_size >= 1; got 3, 4, 0"):
+        make_probe(files, every_n_steps=0)
+    probe = make_probe(files)
+    with pytest.raises(ConfigError, match="LightningModule trains none"):
+        probe.setup(pl.Trainer(logger=False, accelerator="cpu"), pl.LightningModule(), "fit")
