@@ -36,4 +36,4 @@ def kl_full(log_softmax_p: Tensor, log_softmax_q: Tensor) -> Tensor:
     impossible = log_softmax_p == -torch.inf
     log_p = log_softmax_p.masked_fill(impossible, 0)
     log_ratio = log_p - log_softmax_q.masked_fill(impossible, 0)
-    return (log_p.exp().masked_fill(impossible, 0) * log_ratio).sum(-1)
+    return (log_p.exp() * log_ratio).sum(-1)

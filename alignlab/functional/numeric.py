@@ -12,9 +12,5 @@ def log1mexp(x: Tensor) -> Tensor:
     It is ``-inf`` at 0 and NaN above, where no logarithm exists.
     """
     near = x > -math.log(2)
-    # Each branch sees only arguments it is good at: the gradient of the other would be NaN.
-    return torch.where(
-        near,
-        torch.log(-torch.expm1(x.masked_fill(~near, -1))),
-        torch.log1p(-torch.exp(x.masked_fill(near, -1))),
-    )
+    far = x.masked_fill(near, -1)  # near 0 this branch is log(0), and its gradient would be NaN
+    return torch.where(near, torch.log(-torch.expm1(x)), torch.log1p(-torch.exp(far)))

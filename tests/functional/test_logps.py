@@ -115,3 +115,10 @@ def test_no_tokens_at_all() -> None:
 def test_chunk_of_nothing_is_refused() -> None:
     with pytest.raises(ConfigError, match="got 0"):
         token_logps(*case(), chunk=0)
+
+
+def test_without_gradients_the_values_are_the_same() -> None:
+    hidden, head, targets = case()
+    trained = token_logps(hidden, head, targets, chunk=4)
+    with torch.inference_mode():
+        assert torch.equal(token_logps(hidden, head, targets, chunk=4), trained)

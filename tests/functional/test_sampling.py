@@ -94,8 +94,8 @@ def test_underflown_chances_are_never_drawn() -> None:
 def test_sums_that_do_not_rise_monotonically_still_give_a_possible_token(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As a parallel scan can round: the impossible token's sum is above its neighbours'."""
-    sums = torch.tensor([[0.5, 0.50001, 0.5, 1.0]])
+    """As a parallel scan can round: an impossible token's sum is above its neighbour's."""
+    sums = torch.tensor([[0.5, 0.5, 0.50001, 1.0]])
     monkeypatch.setattr(Tensor, "cumsum", lambda *_: sums)
     assert draw(torch.tensor([0.0, -torch.inf, -torch.inf, 0.1]), 0.500005) == [3]
 
