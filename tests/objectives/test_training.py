@@ -21,7 +21,7 @@ from alignlab.objectives.classify import Classify
 from alignlab.objectives.dpo import DPO
 from alignlab.objectives.on_policy import Sampling
 from alignlab.objectives.ppo import PPO
-from alignlab.objectives.reward_model import RewardModel
+from alignlab.objectives.rm import RewardModel
 from alignlab.objectives.schedule import Schedule
 from alignlab.objectives.sft import SFT
 

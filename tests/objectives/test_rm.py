@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from alignlab.objectives.reward_model import rm_loss
+from alignlab.objectives.rm import rm_loss
 
 
 def test_value_worked_by_hand():
