@@ -71,16 +71,22 @@ class Command(LightningCLI):
         )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The trainer with the callbacks that every training has."""
-        callbacks = [*self._extra]
+        """The trainer with the config's callbacks and those that every training has."""
         wanted = self.config.trainer.enable_progress_bar
+        added = list(self._extra)
         if wanted is not False and sys.stderr.isatty():
-            callbacks.append(TQDMProgressBar())
+            added.append(TQDMProgressBar())
         else:
             kwargs["enable_progress_bar"] = False
-        if not any(isinstance(callback, Resume) for callback in callbacks):
-            callbacks.append(Resume())
-        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        if not any(isinstance(c, Resume) for c in self.config_init.trainer.callbacks or []):
+            added.append(Resume())
+        self.trainer_defaults = {"callbacks": added}  # LightningCLI appends them
+        return super().instantiate_trainer(**kwargs)
+
+    @property
+    def resume(self) -> Resume:
+        """The callback that keeps ``last.ckpt`` and the clock."""
+        return next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Resume))
 
 
 @contextlib.contextmanager

@@ -92,6 +92,27 @@ def test_overlays_and_flags_apply_in_order(
     assert yaml.safe_load((here / "config.yaml").read_text())["seed_everything"] == 5
 
 
+def test_callbacks_of_the_config_are_kept_and_one_of_them_may_set_the_checkpoints(
+    stage: Path, here: Path
+) -> None:
+    from alignlab import fit
+    from alignlab.callbacks.resume import Resume
+
+    (here / "more.yaml").write_text(
+        "trainer:\n  callbacks:\n"
+        "  - class_path: lightning.pytorch.callbacks.GradientAccumulationScheduler\n"
+        "    init_args: {scheduling: {0: 1}}\n"
+        "  - class_path: alignlab.callbacks.resume.Resume\n"
+        "    init_args: {every_steps: 7}\n"
+    )
+    command = fit.build(["--config", str(stage), "--config", str(here / "more.yaml")])
+    kinds = [type(callback).__name__ for callback in command.trainer.callbacks]  # type: ignore[attr-defined]
+    assert kinds.count("GradientAccumulationScheduler") == 1
+    assert kinds.count("Resume") == 1
+    assert command.resume.every_steps == 7
+    assert isinstance(fit.build(["--config", str(stage)]).resume, Resume)
+
+
 def test_a_finished_fit_continues_from_its_checkpoint(
     stage: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

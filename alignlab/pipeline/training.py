@@ -8,7 +8,7 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from alignlab import fit
-from alignlab.callbacks.resume import LAST, Resume
+from alignlab.callbacks.resume import LAST
 from alignlab.pipeline import records
 
 TRAIN = "train"  # checkpoint, logs and evaluations of a run, inside its folder
@@ -46,12 +46,11 @@ def train(job: dict[str, Any], folder: Path, report: Callable[[int, int], None])
     records.write_text(path, yaml.safe_dump(config, sort_keys=False))
     last = run / LAST
     args = ["--config", str(path), *(["--ckpt_path", str(last)] if last.exists() else [])]
-    resume = Resume()
-    command = fit.build(args, [resume, Progress(report)])
+    command = fit.build(args, [Progress(report)])
     fit.run_fit(command)
     command.model.save(folder)
     last.unlink()
-    return resume.seconds
+    return command.resume.seconds
 
 
 def _with_folders(config: dict[str, Any], run: Path) -> dict[str, Any]:
