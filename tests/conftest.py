@@ -15,13 +15,16 @@ from tests.tiny import FAMILIES, VOCABULARY
 @pytest.fixture(scope="session")
 def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tokenizer folder: one token a word, w3 to w31."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     special = ["<pad>", "<bos>", "<eos>"]
     ids = {w: i for i, w in enumerate([*special, *(f"Ġw{i}" for i in range(3, VOCABULARY))])}
     inner = Tokenizer(models.WordLevel(ids, unk_token="<pad>"))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    # ByteLevel's own pattern would part letters from digits.
+    by_word = pre_tokenizers.Split(Regex(" ?[^ ]+"), "isolated")
+    spaced = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)
+    inner.pre_tokenizer = pre_tokenizers.Sequence([by_word, spaced])
     inner.decoder = decoders.ByteLevel()
     folder = tmp_path_factory.mktemp("words")
     PreTrainedTokenizerFast(

@@ -1,0 +1,66 @@
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from alignlab.errors import ConfigError
+from alignlab.models.policy import Policy
+from alignlab.rollouts import command
+
+
+@pytest.fixture(scope="module")
+def folder(build: Callable[..., Policy], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("policy")
+    build(dtype="float32").save(folder)
+    return folder
+
+
+def call(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return command.run(parser.parse_args(words))
+
+
+def test_prints_completions_with_their_log_probs(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--policy", str(folder), "--samples", "2", "--max-new-tokens", "3", "--seed", "1"]
+    assert call(*words, "--prompt", " w4", "--prompt", " w9 w8") == 0
+    printed = capsys.readouterr().out
+    lines = printed.splitlines()
+    assert len(lines) == 8
+    assert [line.split("|")[0] for line in lines[::2]] == [" w4", " w4", " w9 w8", " w9 w8"]
+    assert all(" nats, " in line for line in lines[1::2])
+    call(*words, "--prompt", " w4", "--prompt", " w9 w8")
+    assert capsys.readouterr().out == printed
+
+
+def test_writes_records_with_rewards(folder: Path, tmp_path: Path) -> None:
+    prompts, out = tmp_path / "prompts.jsonl", tmp_path / "deep" / "out.jsonl"
+    prompts.write_text("".join(f'{{"prompt": " w{n}"}}\n' for n in (5, 6, 7)))
+    reward = '{"class_path": "tests.rollouts.word_sum.WordSum", "init_args": {"modulus": 100}}'
+    words = ["--policy", str(folder), "--max-new-tokens", "5", "--temperature", "0"]
+    words += ["--prompts", str(prompts), "--limit", "2", "--reward", reward, "--out", str(out)]
+    assert call(*words) == 0
+    records = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [record["prompt"] for record in records] == [" w5", " w6"]
+    for record in records:
+        own = sum(int(word[1:]) for word in record["completion"].split()) % 100
+        assert record["reward"] == own
+        assert record["logp"] < 0
+        assert 1 <= record["tokens"] <= 5
+
+
+def test_an_unknown_reward_is_told_before_the_model_loads(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'no\.Such' cannot be found"):
+        call("--policy", str(tmp_path / "absent"), "--prompt", "x", "--reward", "no.Such")
+
+
+def test_declaring_the_options_imports_nothing_heavy() -> None:
+    code = "import sys, alignlab.rollouts.command; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
