@@ -63,21 +63,29 @@ class Job:
 class Plan:
     """All jobs of an experiment in an order in which each comes after what it needs.
 
-    ``name`` is the experiment's name with its scale, as in the tables. ``frontier`` holds the
-    arguments of the closing evaluation, ``frontier_needs`` the jobs that it reads besides the runs.
+    ``name`` is the experiment's name with its scale, as in the tables. ``seeds`` are those asked
+    for; ``jobs`` may hold more, where a stage needs a run of another seed by its name.
+    ``frontier`` holds the arguments of the closing evaluation, ``frontier_needs`` the jobs that it
+    reads besides the runs.
     """
 
     name: str
     experiment: Path
     results: Path
+    seeds: tuple[int, ...]
     jobs: dict[str, Job]
     frontier: dict[str, Any]
     frontier_needs: tuple[str, ...]
 
     @property
+    def asked(self) -> list[Job]:
+        """The jobs of the seeds that were asked for."""
+        return [job for job in self.jobs.values() if job.seed in (None, *self.seeds)]
+
+    @property
     def runs(self) -> list[Job]:
-        """The jobs whose rows stand in ``points.csv``."""
-        return [job for job in self.jobs.values() if job.objective is not None]
+        """Those of them whose rows stand in ``points.csv``."""
+        return [job for job in self.asked if job.objective is not None]
 
     def folder(self, job: Job) -> Path:
         """The job's output folder."""
@@ -123,15 +131,16 @@ def load_plan(
             earlier stage, a placeholder that stands for nothing.
     """
     layers = _layers(experiment, scale, smoke)
-    plan_seeds = _seeds(layers) if seeds is None else list(seeds)
+    asked = _seeds(layers) if seeds is None else list(seeds)
     stages = _stages(layers)
     frontier: dict[str, Any] = {}
     for layer in layers:
         frontier = overlay.merge(frontier, layer.get("frontier") or {})
     _only_known(frontier, FRONTIER_KEYS, f"{experiment}/pipeline.yaml: frontier")
     jobs: dict[str, Job] = {}
+    others = _seeds_by_name(stages, asked)
     for stage in stages:
-        for job in _expand(stage, experiment, plan_seeds, jobs):
+        for job in _expand(stage, experiment, asked, others, jobs):
             jobs[job.name] = job
     read = _needed("frontier", frontier.get("needs") or [], jobs)
     # A smoke run has its own name and folder: it must never replace the rows of a real one.
@@ -140,6 +149,7 @@ def load_plan(
         name=name,
         experiment=experiment,
         results=results or Path("results") / name,
+        seeds=tuple(asked),
         jobs=jobs,
         frontier=frontier.get("args") or {},
         frontier_needs=tuple(job.name for found in read.values() for job in found),
@@ -190,6 +200,13 @@ def _seeds(layers: Iterable[Mapping[str, Any]]) -> list[int]:
     return seeds
 
 
+def _seeds_by_name(stages: Iterable[_Stage], asked: Sequence[int]) -> list[int]:
+    """Seeds of runs that are needed by name (``reward_model-s0``) without having been asked for."""
+    needs = [need for stage in stages for need in stage.entry.get("needs") or []]
+    named = {int(match[1]) for need in needs if (match := re.fullmatch(r".+-s(\d+)", need))}
+    return sorted(named - set(asked))
+
+
 def _stages(layers: Sequence[Mapping[str, Any]]) -> list[_Stage]:
     """The stages in order; a later layer adds, changes or drops (``name: null``) them."""
     stages: list[_Stage] = []
@@ -235,7 +252,11 @@ def _needed(stage: str, needs: Sequence[str], jobs: Mapping[str, Job]) -> dict[s
 
 
 def _expand(
-    stage: _Stage, experiment: Path, seeds: Sequence[int], jobs: Mapping[str, Job]
+    stage: _Stage,
+    experiment: Path,
+    asked: Sequence[int],
+    others: Sequence[int],
+    jobs: Mapping[str, Job],
 ) -> list[Job]:
     entry = stage.entry
     per_seed = bool(entry.get("per_seed", False))
@@ -243,11 +264,12 @@ def _expand(
     upstream = _needed(stage.name, entry.get("needs") or [], jobs)
     expanded = []
     for point in _grid(stage.name, entry.get("grid") or {}):
-        for seed in seeds if per_seed else [None]:
+        for seed in [*asked, *others] if per_seed else [None]:
             here = _with_point(spec, point, seed)
+            own = (None, *asked) if seed is None else (None, seed)
             needs = {
-                name: [job for job in all_of if seed is None or job.seed in (None, seed)]
-                for name, all_of in upstream.items()
+                name: [job for job in found if job.name == name or job.seed in own]
+                for name, found in upstream.items()
             }
             short = _short_names(point)
             parts = [f"{short[key]}{_label(stage.name, value)}" for key, value in point.items()]

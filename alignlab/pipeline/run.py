@@ -286,7 +286,7 @@ def _git(folder: Path, *words: str) -> str:
 
 
 def _summary(plan: Plan, todo: state.Todo) -> str:
-    total = len(plan.jobs)
+    total = len({job.name for job in [*plan.asked, *todo.jobs]})
     stages = Counter(job.stage for job in todo.jobs)
     what = ", ".join(f"{stage} {count}" for stage, count in stages.items())
     return f"{len(todo.jobs)} of {total} jobs to do" + (f" ({what})" if what else "")

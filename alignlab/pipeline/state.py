@@ -99,10 +99,10 @@ def _wanted(plan: Plan, only: str | None) -> list[Job]:
     if only is not None:
         if only not in stages:
             raise ConfigError(f"no stage {only!r}. Stages: {', '.join([*stages, FRONTIER])}.")
-        return [job for job in plan.jobs.values() if job.stage == only]
+        return [job for job in plan.asked if job.stage == only]
     read = {name for job in plan.jobs.values() for names in job.needs.values() for name in names}
     read.update(plan.frontier_needs)
-    return [job for job in plan.jobs.values() if job.objective is not None or job.name not in read]
+    return [job for job in plan.asked if job.objective is not None or job.name not in read]
 
 
 def frontier_sha(plan: Plan) -> str:

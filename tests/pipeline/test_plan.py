@@ -183,6 +183,25 @@ def test_a_single_run_can_be_needed(experiment: Path) -> None:
     assert plan.jobs["pool"].needs["dpo-beta0.1-s1"] == ("dpo-beta0.1-s1",)
 
 
+def test_a_run_that_is_needed_by_name_is_there_whatever_seeds_are_asked_for(
+    experiment: Path,
+) -> None:
+    seeded = {"call": "m.rm", "per_seed": True, "args": {"seed": "{seed}"}}
+    stages = {
+        "rm": seeded,
+        "pool": {"call": "m.pool", "needs": ["rm-s0"], "args": {"proxy": "{rm-s0}"}},
+        "ppo": {**seeded, "objective": "ppo", "needs": ["rm"]},
+        "texts": {"call": "m.texts", "needs": ["ppo"], "args": {"policies": "{ppo}"}},
+    }
+    write(experiment, pipeline={"seeds": [0, 1], "stages": stages})
+    plan = load_plan(experiment, seeds=[4])
+    assert [job.name for job in plan.asked] == ["rm-s4", "pool", "ppo-s4", "texts"]
+    assert [job.name for job in plan.runs] == ["ppo-s4"]
+    assert plan.jobs["texts"].needs == {"ppo": ("ppo-s4",)}
+    assert plan.jobs["pool"].needs == {"rm-s0": ("rm-s0",)}
+    assert plan.jobs["pool"].config_sha == load_plan(experiment).jobs["pool"].config_sha
+
+
 def test_a_grid_can_be_a_list_of_points(experiment: Path) -> None:
     grid = [{"a.kl_coef": 0.1, "a.lr": 1e-4}, {"a.kl_coef": 0.2, "a.lr": 2e-5}]
     stages = {"ppo": {"call": "m.ppo", "grid": grid}}
