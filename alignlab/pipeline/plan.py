@@ -1,8 +1,9 @@
 """From an experiment folder to a list of jobs, each with the hash of everything it depends on.
 
-``pipeline.yaml`` lists the stages; a scale (``scales/<name>.yaml``) and ``scales/smoke.yaml`` are
-overlays of the same shape. A stage is a training (``fit: stage.yaml``) or a call of a function
-(``call: package.module.function``), and expands into one job per seed and grid point.
+``pipeline.yaml`` lists the stages; a scale (``scales/<name>.yaml``), ``scales/smoke.yaml`` and, if
+it is there, ``scales/<name>.smoke.yaml`` are overlays of the same shape. A stage is a training
+(``fit: stage.yaml``) or a call of a function (``call: package.module.function``), and expands into
+one job per seed and grid point.
 """
 
 import itertools
@@ -163,10 +164,14 @@ def _layers(experiment: Path, scale: str | None, smoke: bool) -> list[dict[str, 
             "experiments/quickstart."
         )
     paths = [experiment / "pipeline.yaml"]
-    for name in [*([scale] if scale else []), *["smoke"] * smoke]:
-        path = experiment / "scales" / f"{name}.yaml"
+    scales = experiment / "scales"
+    names = [*([scale] if scale else []), *["smoke"] * smoke]
+    if smoke and (scales / f"{scale}.smoke.yaml").is_file():
+        names.append(f"{scale}.smoke")  # what this scale alone needs to be small
+    for name in names:
+        path = scales / f"{name}.yaml"
         if not path.is_file():
-            known = sorted(p.stem for p in path.parent.glob("*.yaml"))
+            known = sorted(p.stem for p in scales.glob("*.yaml") if "." not in p.stem)
             raise ConfigError(
                 f"{experiment} has no scale {name!r}. Known: {', '.join(known) or 'none'}."
             )
@@ -216,12 +221,22 @@ def _stages(layers: Sequence[Mapping[str, Any]]) -> list[_Stage]:
         for layer, entries in zip(layers, listed, strict=True):
             entry = dict(entries.get(name) or {})
             stage.settings += [layer.get("set") or {}, entry.pop("set", None) or {}]
-            stage.entry = overlay.merge(stage.entry, entry)
+            stage.entry = overlay.merge(_kept(stage.entry, entry), entry)
         if any(name in entries and entries[name] is None for entries in listed):
             continue
         _check_stage(stage)
         stages.append(stage)
     return stages
+
+
+def _kept(entry: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """What is left of a stage when ``over`` makes it a training, or a call of another function."""
+    gone: set[str] = set()
+    if "fit" in over:
+        gone = {"call", "args"}
+    elif "call" in over and over["call"] != entry.get("call"):
+        gone = {"fit", "args"}
+    return {key: value for key, value in entry.items() if key not in gone}
 
 
 def _check_stage(stage: _Stage) -> None:

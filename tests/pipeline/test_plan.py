@@ -151,6 +151,42 @@ def test_a_scale_can_drop_a_stage(experiment: Path) -> None:
     assert list(load_plan(experiment, scale="bare").jobs) == ["world", "sft"]
 
 
+def test_a_scale_can_bring_its_own_smoke(experiment: Path) -> None:
+    write(
+        experiment,
+        scales__big={"stages": {"world": {"args": {"rows": 10**6}}}},
+        scales__other={},
+        scales__smoke={"stages": {"world": {"args": {"rows": 2}}}},
+    )
+    write(experiment / "scales", **{"big.smoke": {"stages": {"world": {"args": {"more": 1}}}}})
+    args = {
+        scale: load_plan(experiment, scale=scale, smoke=True).jobs["world"].spec["args"]
+        for scale in ("big", "other")
+    }
+    assert args == {"big": {"rows": 2, "more": 1}, "other": {"rows": 2}}
+    assert "more" not in load_plan(experiment, scale="big").jobs["world"].spec["args"]
+    with pytest.raises(ConfigError, match=r"Known: big, other, smoke\."):
+        load_plan(experiment, scale="huge")
+
+
+def test_a_scale_can_make_a_stage_another_one(experiment: Path) -> None:
+    write(
+        experiment,
+        scales__given={
+            "stages": {
+                "world": {"call": "m.other", "args": {"from": "x"}},
+                "sft": {"call": "m.copy", "args": {"source": "{world}"}},
+            }
+        },
+        scales__same={"stages": {"world": {"call": "m.world", "args": {"more": 1}}}},
+    )
+    given = load_plan(experiment, scale="given").jobs
+    assert given["world"].spec == {"call": "m.other", "args": {"from": "x"}}
+    assert given["sft"].spec == {"call": "m.copy", "args": {"source": "{world}"}}
+    same = load_plan(experiment, scale="same").jobs
+    assert same["world"].spec["args"] == {"rows": 8, "more": 1}
+
+
 def test_seeds_of_the_call_win(experiment: Path) -> None:
     plan = load_plan(experiment, seeds=[5])
     assert [job.seed for job in plan.runs] == [5, 5]
