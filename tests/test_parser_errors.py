@@ -68,7 +68,7 @@ def test_an_unknown_key_comes_with_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("message", "said"),
     [
-        ("Option 'modell' is not accepted", "unknown key modell."),
+        ("Option 'modelx' is not accepted", "unknown key modelx."),
         ("Group 'trainer' does not accept option 'x'", "unknown key trainer.x."),
         (
             """Parser key "trainer.max_steps":\n  Expected a <class 'int'>. Got value: many""",

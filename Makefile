@@ -1,0 +1,41 @@
+# Two commands for a bare machine with Python 3.11+, make and git: make quickstart, make test.
+# Each creates .venv, installs into it (again only when pyproject.toml or constraints.txt
+# changed), and runs. ARGS adds options, e.g. make quickstart ARGS="--scale full".
+
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,\
+	$(shell command -v $(name) 2>/dev/null)))
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+CODE := alignlab tests benchmarks
+ARGS ?=
+
+.PHONY: quickstart test test-all lint types check clean
+
+quickstart: $(INSTALLED)
+	$(BIN)/alignlab run experiments/quickstart $(ARGS)
+
+test: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" $(ARGS)
+
+test-all: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/codespell
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+check: lint types test
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("alignlab needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
+	touch $(INSTALLED)
+
+clean:
+	rm -rf $(VENV)
