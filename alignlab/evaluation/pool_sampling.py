@@ -81,12 +81,21 @@ def build_pool(
             )
             for j, (policy, count) in enumerate(zip(policies.values(), counts, strict=True))
         ]
-        trees = _joined(drawn)
         logps = [
-            completion_logps(policy, trees, spec=spec, batch_size=batch_size)
-            for policy in policies.values()
+            np.hstack(
+                [
+                    _own_logps(block)
+                    if i == j
+                    else completion_logps(policy, block.trees, spec=spec, batch_size=batch_size)
+                    .numpy()
+                    .reshape(len(ids), -1)
+                    for i, block in enumerate(drawn)
+                ]
+            )
+            for j, policy in enumerate(policies.values())
         ]
-        questions, answers = Samples(trees, [], []).texts(reference_policy.tokenizer)
+        joined = Samples(_joined(drawn), [], [])
+        questions, answers = joined.texts(reference_policy.tokenizer)
         gold = score_texts(reward, questions, answers)
         learned = None if proxy is None else score_texts(proxy, questions, answers)
     shape = (len(ids), sum(counts))
@@ -97,8 +106,8 @@ def build_pool(
         proxy=None if learned is None else learned.reshape(shape),
         proposals=tuple(policies),
         proposal=np.repeat(np.arange(len(counts)), counts),
-        log_ref=logps[0].numpy().reshape(shape),
-        log_mixture=mixture_logps([x.numpy() for x in logps], counts).reshape(shape),
+        log_ref=logps[0],
+        log_mixture=mixture_logps(logps, counts),
         texts=tuple(tuple(answers[i : i + width]) for i in range(0, len(answers), width)),
     )
 
@@ -107,13 +116,18 @@ def mixture_logps(logps: Sequence[Floats], counts: Sequence[int]) -> Floats:
     """log sum_j (n_j / N) q_j(y) from each proposal's log q_j(y): the balance heuristic's mixture.
 
     Args:
-        logps: For each proposal ``[M]``, log-probs of *all* M samples.
+        logps: For each proposal, its log-probs of *all* samples, in any shape.
         counts: For each proposal n_j, how many of a prompt's N samples are from it.
     """
     total = sum(counts)
     terms = [torch.from_numpy(x) + math.log(n / total) for x, n in zip(logps, counts, strict=True)]
     out: Floats = torch.logsumexp(torch.stack(terms), dim=0).numpy()
     return out
+
+
+def _own_logps(drawn: Samples) -> Floats:
+    """``[P, n]`` log-probs that samples were drawn with: those of a forward to 1e-5, and free."""
+    return np.array([[float(x.double().sum()) for x in row] for row in drawn.token_logps])
 
 
 def _joined(drawn: Sequence[Samples]) -> list[PromptTree]:
