@@ -1,10 +1,15 @@
 """Stages that make files of IMDB: openings for a language model, a tokenizer, and prompts."""
 
 import json
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alignlab.data import toy
 from alignlab.data.imdb import Split, prefix_prompts, read_imdb
 from alignlab.data.rows import Demonstration, LabelledText, Prompt
 from alignlab.data.sources import as_path, read_rows, write_rows
@@ -39,12 +44,54 @@ def first_available(source: str | Sequence[str]) -> str:
     )
 
 
+def gather_reviews(
+    *, out: str | Path, source: str | Sequence[str], limit: int | None = None
+) -> None:
+    """Stage: read IMDB once, so that nothing after this needs a network.
+
+    Writes ``imdb.parquet`` (parts train and test) and ``imdb_unsup.parquet``, cleaned.
+
+    Args:
+        out: Folder to write.
+        source: IMDB as a file or hub id; of several, the first that is there.
+        limit: Keep so many reviews of each part.
+    """
+    name = first_available(source)
+    parts: tuple[Split, ...] = ("train", "test", "unsupervised")
+    rows = {part: read_imdb(name, part, limit=limit)[0] for part in parts}
+    _write_reviews(
+        Path(out),
+        [(part, row.text, row.label) for part in parts for row in rows[part]],
+    )
+
+
+def make_up_reviews(*, out: str | Path, reviews: int = 200, seed: int = 0) -> None:
+    """Stage: files with IMDB's columns and warts, made of the toy world's reviews: for smoke runs.
+
+    Args:
+        out: Folder to write.
+        reviews: Reviews in each part.
+        seed: Decides all of them.
+    """
+    rng = random.Random(seed)
+    prompts = toy.all_prompts()
+    rows: list[tuple[Split, str, float | None]] = []
+    for part in (*TRAINING, "test"):
+        for _ in range(reviews):
+            said = [rng.choice(prompts) for _ in range(rng.randint(6, 12))]
+            said = [prompt + toy.write_completion(prompt, rng.random) for prompt in said]
+            label = float(sum(map(toy.sentiment, said)) > 0)
+            rows.append(
+                (part, "<br /><br />".join(said), label if part != "unsupervised" else None)
+            )
+    _write_reviews(Path(out), rows)
+
+
 def write_openings(
     *,
     out: str | Path,
-    source: str | Sequence[str],
+    source: str,
     max_characters: int = 900,
-    limit: int | None = None,
     validation_limit: int = 1000,
 ) -> None:
     """Stage: the beginnings of training and unsupervised reviews, for a language model.
@@ -55,17 +102,15 @@ def write_openings(
 
     Args:
         out: Folder to write.
-        source: IMDB as a file or hub id; of several, the first that is there.
+        source: IMDB as a file or hub id.
         max_characters: Longest opening; the cut falls on a space.
-        limit: Keep the first so many reviews of either part.
         validation_limit: Test reviews to keep.
     """
     if max_characters < 1:
         raise ConfigError(f"write_openings needs max_characters >= 1, got {max_characters}.")
-    name = first_available(source)
-    rows = [row for part in TRAINING for row in read_imdb(name, part, limit=limit)[0]]
+    rows = [row for part in TRAINING for row in read_imdb(source, part)[0]]
     train = [_opening(row, max_characters) for row in rows]
-    test = read_imdb(name, "test", limit=validation_limit)[0]
+    test = read_imdb(source, "test", limit=validation_limit)[0]
     write_rows(Path(out) / "openings.jsonl", train)
     write_rows(Path(out) / "validation.jsonl", [_opening(row, max_characters) for row in test])
 
@@ -92,7 +137,7 @@ def train_tokenizer(*, out: str | Path, source: str, vocab_size: int = 4096) -> 
 def write_prompts(
     *,
     out: str | Path,
-    source: str | Sequence[str],
+    source: str,
     tokenizer: str,
     train: int,
     test: int,
@@ -107,7 +152,7 @@ def write_prompts(
 
     Args:
         out: Folder to write.
-        source: IMDB as a file or hub id; of several, the first that is there.
+        source: IMDB as a file or hub id.
         tokenizer: Hub id or folder of the policy's: lengths are in its tokens.
         train: Training prompts wanted.
         test: Evaluation prompts wanted.
@@ -118,7 +163,7 @@ def write_prompts(
     Raises:
         DataError: There are not so many distinct prompts.
     """
-    name, tok = first_available(source), _load_tokenizer(tokenizer)
+    tok = _load_tokenizer(tokenizer)
     taken: set[str] = set()
     counts = {}
     # Openings such as "This movie" are common: test prompts are chosen first, then kept out.
@@ -127,7 +172,7 @@ def write_prompts(
         ("train", TRAINING, train),
     ]
     for file, parts, wanted in wanted_of:
-        rows = (row for part in parts for row in read_imdb(name, part)[0])
+        rows = (row for part in parts for row in read_imdb(source, part)[0])
         prompts: list[Prompt] = []
         for batch in _batches(rows, 1000):
             if len(prompts) >= wanted:
@@ -141,12 +186,24 @@ def write_prompts(
                     prompts.append(prompt)
         if len(prompts) < wanted:
             raise DataError(
-                f"{name}: {len(prompts)} distinct {file} prompts of {shortest}-{longest} tokens, "
+                f"{source}: {len(prompts)} distinct {file} prompts of {shortest}-{longest} tokens, "
                 f"{wanted} wanted. Ask for fewer or longer ones."
             )
         write_rows(Path(out) / f"{file}.jsonl", prompts)
         counts[file] = len(prompts)
     (Path(out) / "summary.json").write_text(json.dumps(counts) + "\n")
+
+
+def _write_reviews(out: Path, rows: Sequence[tuple[Split, str, float | None]]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for file, parts in (("imdb", ("train", "test")), ("imdb_unsup", ("unsupervised",))):
+        kept = [row for row in rows if row[0] in parts]
+        table = {
+            "text": [text for _, text, _ in kept],
+            "label": [-1 if label is None else int(label) for _, _, label in kept],
+            "split": ["unsup" if part == "unsupervised" else part for part, _, _ in kept],
+        }
+        pq.write_table(pa.table(table), out / f"{file}.parquet", compression="zstd")
 
 
 def _load_tokenizer(source: str) -> "PreTrainedTokenizerBase":

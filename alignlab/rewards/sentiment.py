@@ -12,7 +12,6 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from alignlab.data.imdb import read_imdb
-from alignlab.data.imdb_stages import first_available
 from alignlab.data.rows import LabelledText, split_by_prompt
 from alignlab.errors import ConfigError
 from alignlab.rewards.base import Reward
@@ -43,7 +42,7 @@ class SentimentReward(Reward):
 def fit_sentiment(
     *,
     out: str | Path,
-    source: str | Sequence[str],
+    source: str,
     half: Literal["a", "b"] = "a",
     longest: int = 2,
     min_count: int = 3,
@@ -62,7 +61,7 @@ def fit_sentiment(
 
     Args:
         out: Folder to write.
-        source: IMDB as a file or hub id; of several, the first that is there.
+        source: IMDB as a file or hub id, see ``alignlab.data.imdb``.
         half: Which half of the training labels; the watchdog takes the half that gold does not see.
         longest: Words in the longest n-gram.
         min_count: Texts that must hold an n-gram for it to get a weight.
@@ -80,8 +79,7 @@ def fit_sentiment(
             f"crop_words[1], got {crops}, {calibration_share}, {tuple(crop_words)}."
         )
     rng = random.Random(seed)
-    name = first_available(source)
-    labelled, _ = read_imdb(name, "train", half=half)
+    labelled, _ = read_imdb(source, "train", half=half)
     fitted, held_out = split_by_prompt(labelled, calibration_share, seed)
     texts, labels = _tokenised(fitted)
     scorer = NgramScorer(
@@ -94,7 +92,7 @@ def fit_sentiment(
     slope, offset = calibrate(scorer, excerpts, labels.repeat(crops)).tolist()
     scorer.save(out)
 
-    texts, labels = _tokenised(read_imdb(name, "test")[0])
+    texts, labels = _tokenised(read_imdb(source, "test")[0])
     excerpts = [crop(tokens, crop_words, rng) for tokens in texts]
     metrics = {
         "half": half,

@@ -8,6 +8,8 @@ from transformers import AutoTokenizer
 
 from alignlab.data.imdb_stages import (
     first_available,
+    gather_reviews,
+    make_up_reviews,
     train_tokenizer,
     write_openings,
     write_prompts,
@@ -45,6 +47,45 @@ def source(tmp_path: Path) -> str:
 
 def rows(path: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def parts(folder: Path) -> list[tuple[str, int, str]]:
+    """All rows as (split, label, text)."""
+    found = [
+        row
+        for name in ("imdb", "imdb_unsup")
+        for row in pq.read_table(folder / f"{name}.parquet").to_pylist()
+    ]
+    return [(row["split"], row["label"], row["text"]) for row in found]
+
+
+def test_gathered_reviews_are_clean_and_read_the_same_again(source: str, tmp_path: Path) -> None:
+    gather_reviews(out=tmp_path / "all", source=[str(tmp_path / "no.parquet"), source])
+    found = parts(tmp_path / "all")
+    assert len(found) == 144 + 144 + 145
+    assert not any("<br" in text for _, _, text in found)
+    assert {split for split, label, _ in found if label == -1} == {"unsup"}
+    assert sum(label for split, label, _ in found if split == "test") == 72
+    gather_reviews(out=tmp_path / "again", source=str(tmp_path / "all" / "imdb.parquet"))
+    assert parts(tmp_path / "again") == found
+    gather_reviews(out=tmp_path / "few", source=source, limit=5)
+    assert [split for split, _, _ in parts(tmp_path / "few")] == [
+        *["train"] * 5,
+        *["test"] * 5,
+        *["unsup"] * 5,
+    ]
+
+
+def test_made_up_reviews_have_the_columns_and_warts_of_the_real_ones(tmp_path: Path) -> None:
+    make_up_reviews(out=tmp_path / "one", reviews=40)
+    make_up_reviews(out=tmp_path / "two", reviews=40)
+    found = parts(tmp_path / "one")
+    assert found == parts(tmp_path / "two")
+    assert len(found) == 120
+    assert {(split, label) for split, label, _ in found} == {
+        *(("train", 0), ("train", 1), ("test", 0), ("test", 1), ("unsup", -1))
+    }
+    assert all("<br /><br />" in text for _, _, text in found)
 
 
 def test_openings_end_only_where_the_review_does(source: str, tmp_path: Path) -> None:

@@ -12,7 +12,11 @@ from transformers import (
 
 from alignlab.errors import ConfigError
 from alignlab.rewards.base import Reward
-from alignlab.rewards.classifier import ClassifierReward
+from alignlab.rewards.classifier import (
+    ClassifierReward,
+    fetch_classifier,
+    make_up_classifier,
+)
 
 WORDS = ["<s>", "<pad>", "</s>", "<unk>", "a", "good", "bad", "film", "not"]
 
@@ -89,3 +93,14 @@ def test_a_model_without_these_classes_is_named(tmp_path: Path) -> None:
         ClassifierReward(str(tmp_path))
     named = ClassifierReward(str(tmp_path), positive="label_1", negative="label_0", device="cpu")
     assert named(["a"], [" film"]).shape == (1,)
+
+
+def test_a_made_up_classifier_has_opinions_and_can_be_fetched(tmp_path: Path) -> None:
+    make_up_classifier(out=tmp_path / "made")
+    fetch_classifier(out=tmp_path / "fetched", source=str(tmp_path / "made"))
+    texts = (["A", "A", "This"], [" film", " naïve 🎬 film", " film " * 400])
+    made, fetched = (
+        ClassifierReward(str(tmp_path / name), device="cpu")(*texts) for name in ("made", "fetched")
+    )
+    assert_close(made, fetched)
+    assert len(set(made.tolist())) == 3
