@@ -220,8 +220,11 @@ def _stages(layers: Sequence[Mapping[str, Any]]) -> list[_Stage]:
         stage = _Stage(name)
         for layer, entries in zip(layers, listed, strict=True):
             entry = dict(entries.get(name) or {})
-            stage.settings += [layer.get("set") or {}, entry.pop("set", None) or {}]
+            own = entry.pop("set", None) or {}
+            stage.settings += [layer.get("set") or {}, own]
             stage.entry = overlay.merge(_kept(stage.entry, entry), entry)
+            if own and "call" in stage.entry:
+                raise ConfigError(f"stage {name!r}: 'set' is for a training; a call takes 'args'.")
         if any(name in entries and entries[name] is None for entries in listed):
             continue
         _check_stage(stage)

@@ -1,0 +1,115 @@
+"""The house rules that a reader cannot see in one file: who imports whom, what an objective has."""
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "alignlab"
+ERRORS = "errors"
+
+# What each room may import besides itself and ``errors``: rooms below it, or single files of one.
+BELOW = {
+    "functional": set[str](),
+    "data": {"functional"},
+    "models": {"functional", "data.trees"},
+    "rewards": {"functional", "data", "models"},
+    "rollouts": {"functional", "data", "models", "rewards"},
+    "objectives": {"functional", "data", "models", "rewards", "rollouts"},
+    "report": {"evaluation.tables"},
+    "evaluation": {"functional", "data", "models", "rewards", "rollouts", "report"},
+    "callbacks": {"functional", "data", "models", "rewards", "rollouts", "evaluation"},
+}
+ON_TOP = {"cli", "fit", "parser_errors", "pipeline"}  # nothing below may import these
+SHARED_STEPS = {"base", "pairs", "referenced", "on_policy", "schedule"}
+OBJECTIVES = sorted(
+    path.stem
+    for path in (PACKAGE / "objectives").glob("*.py")
+    if path.stem not in {"__init__", *SHARED_STEPS}
+)
+
+
+ELSEWHERE = {"classify"}  # GPT-1's report is not on arXiv
+NO_EXPERIMENT = {"classify"}  # a head to fit to your own labels; no experiment's scorer needs one
+
+
+def imports(file: Path) -> Iterator[str]:
+    """``room.file`` of everything in alignlab that ``file`` imports, late imports included."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("alignlab"):
+            module = node.module or ""
+            names = [module] if module != "alignlab" else [f"{module}.{a.name}" for a in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.startswith("alignlab.")]
+        else:
+            continue
+        yield from (name.removeprefix("alignlab.") for name in names)
+
+
+def test_the_rooms_are_those_of_the_table() -> None:
+    rooms = {path.relative_to(PACKAGE).parts[0] for path in PACKAGE.rglob("*.py")}
+    names = {room.removesuffix(".py") for room in rooms} - {"__init__", ERRORS}
+    assert names == BELOW.keys() | ON_TOP
+
+
+@pytest.mark.parametrize("room", sorted(BELOW))
+def test_nothing_imports_upwards(room: str) -> None:
+    allowed = BELOW[room] | {room, ERRORS}
+    wrong = [
+        f"{file.relative_to(ROOT)} imports {name}"
+        for file in sorted((PACKAGE / room).rglob("*.py"))
+        for name in imports(file)
+        if not {name.split(".")[0], ".".join(name.split(".")[:2])} & allowed
+    ]
+    assert wrong == []
+
+
+def test_no_objective_imports_a_sibling() -> None:
+    for name in OBJECTIVES:
+        used = {n.split(".")[1] for n in imports(PACKAGE / "objectives" / f"{name}.py")
+                if n.startswith("objectives.")}  # fmt: skip
+        assert used <= SHARED_STEPS, f"{name} imports {used - SHARED_STEPS}"
+
+
+def test_the_command_line_and_the_pipelines_parent_are_light() -> None:
+    code = (
+        "import sys, alignlab.cli, alignlab.pipeline\n"
+        "heavy = {'torch', 'lightning', 'transformers', 'numpy', 'pyarrow', 'matplotlib'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_names_its_paper_and_has_a_pure_loss(name: str) -> None:
+    module = importlib.import_module(f"alignlab.objectives.{name}")
+    if name not in ELSEWHERE:
+        assert "arXiv:" in (module.__doc__ or ""), "which paper?"
+    loss = inspect.signature(getattr(module, f"{name}_loss"), eval_str=True)
+    for parameter in loss.parameters.values():
+        is_tensor = getattr(parameter.annotation, "__name__", "") == "Tensor"
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+            assert is_tensor, f"{parameter.name} is a setting: make it keyword-only"
+        else:
+            assert parameter.kind is parameter.KEYWORD_ONLY
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_has_an_experiment_and_a_row_in_the_readme(name: str) -> None:
+    stages = [path.read_text() for path in (ROOT / "experiments").rglob("*.yaml")]
+    used = any(f"alignlab.objectives.{name}." in stage for stage in stages)
+    assert used != (name in NO_EXPERIMENT)
+    assert f"`alignlab/objectives/{name}.py`" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").rglob("*.yaml")), ids=str)
+def test_an_experiments_file_says_what_it_is_for(path: Path) -> None:
+    first = path.read_text().splitlines()[0]
+    assert first.startswith("# "), "the first line is the claim: what it does, cost, expectation"
