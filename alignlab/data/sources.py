@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import re
 import tempfile
@@ -198,15 +199,21 @@ def _from_hub(name: str, split: str) -> list[Record]:
     # Imported here: it takes long, and most runs read files.
     from datasets import load_dataset
 
+    retries = logging.getLogger("huggingface_hub")
+    level = retries.level
+    retries.setLevel(logging.ERROR)  # it would tell of every retry; one message is enough
     try:
         table = load_dataset(name, split=split)
     except Exception as problem:  # datasets raises many kinds, none of them its own
+        first_line = str(problem).partition("\n")[0][:200].rstrip(". ")
         raise DataError(
             f"{name}: the hub data set (split {split!r}) cannot be loaded: "
-            f"{type(problem).__name__}: {str(problem).splitlines()[0][:200]} "
+            f"{type(problem).__name__}: {first_line}. "
             "Pass a local .jsonl, .csv or .parquet file, or set HF_HUB_OFFLINE=0 and check the "
             "network, the name and the split."
         ) from problem
+    finally:
+        retries.setLevel(level)
     return [Record(f"{name}[{split}]:{k}", fields) for k, fields in enumerate(table, start=1)]
 
 

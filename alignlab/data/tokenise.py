@@ -300,7 +300,7 @@ class _Draft:
             raise Refused("longer than max_length", f": {longest} > {max_length} tokens")
         if truncation == "keep_end":
             kept = 1 if bos is not None and self.prompt[0] == bos else 0
-            cut = min(longest - max_length, len(self.prompt) - max(kept, 1))
+            cut = min(longest - max_length, len(self.prompt) - 1)
             self.prompt = self.prompt[:kept] + self.prompt[kept + cut :]
         room = max_length - len(self.prompt)
         if not self.completions:

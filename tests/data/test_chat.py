@@ -1,10 +1,25 @@
 import pytest
 
+from alignlab.data.chat import Rendered, render
 from alignlab.data.rows import Demonstration, PreferencePair, Prompt, Refusals, Turn
 from alignlab.data.tokenise import TokenReport, tokenise
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError, DataError
-from tests.data.tokens import CHATML, FORGETFUL, LLAMA, bytewise
+from tests.data.tokens import (
+    A_SPACE_B,
+    BARE,
+    BOS,
+    CHATML,
+    EOS,
+    FORGETFUL,
+    LLAMA,
+    SPACE,
+    A,
+    C,
+    D,
+    bytewise,
+    merging,
+)
 
 Rows = list[Prompt] | list[Demonstration] | list[PreferencePair]
 
@@ -19,6 +34,32 @@ def user(text: str) -> Turn:
 
 def assistant(text: str) -> Turn:
     return Turn("assistant", text)
+
+
+def test_rendered_text_stops_before_the_end_of_text_token() -> None:
+    tokenizer = bytewise(CHATML, bos=None, eos="<|im_end|>")
+    turns = (user("hi"), assistant("yo"))
+    start = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    at = len(start)
+    assert render(tokenizer, turns[:1], turns[1:], ends=True) == Rendered(
+        start + "yo", at, ((at, at + 2),)
+    )
+
+
+def test_token_across_the_border_of_a_pair_of_conversations() -> None:
+    """ "ca" | " b", "d", "c": the "a" leaves both prompts and counts in both completions."""
+    tokenizer = merging()
+    tokenizer.chat_template = BARE
+    chosen = (assistant(" b"), user("d"), assistant("c"))
+    rejected = (assistant(" d"), user("d"), assistant("c"))
+    (tree,), report = trees_of([PreferencePair("r", (user("ca"),), chosen, rejected)], tokenizer)
+    assert tree.prompt == (BOS, C)
+    assert tree.completions == ((A_SPACE_B, D, C, EOS), (A, SPACE, D, D, C, EOS))
+    assert tree.loss_masks == (
+        (True, False, True, True),
+        (True, True, True, False, True, True),
+    )
+    assert report.merged == 1
 
 
 def test_chatml_turns_are_trained_to_their_end() -> None:

@@ -93,6 +93,19 @@ def test_the_first_row_does_not_decide_the_format(tmp_path: Path, odd_first: boo
     assert refusals.by_reason[reason] == ["rows.jsonl:1" if odd_first else "rows.jsonl:4"]
 
 
+def test_as_many_plain_rows_as_conversations_are_read_as_plain(tmp_path: Path) -> None:
+    records = [{"prompt": messages(USER)}, {"prompt": "a"}]
+    rows, refusals = read(tmp_path, records, Prompt)
+    assert [row.prompt for row in rows] == ["a"]
+    assert refusals.by_reason == {"wrong type in 'prompt'": ["rows.jsonl:1"]}
+
+
+def test_equal_conversations_are_named_so(tmp_path: Path) -> None:
+    record = {"chosen": messages(USER, YES), "rejected": messages(USER, YES)}
+    with pytest.raises(DataError, match="chosen and rejected are identical"):
+        read(tmp_path, [record], PreferencePair)
+
+
 def test_row_without_a_column_that_others_have(tmp_path: Path) -> None:
     records = [
         {"prompt": "a"},

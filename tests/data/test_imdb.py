@@ -68,6 +68,9 @@ def test_halves_are_disjoint_and_cover(folder: Path) -> None:
     assert not texts[0] & texts[1]
     assert texts[0] | texts[1] == {row.text for row in read_imdb(folder)[0]}
     assert min(map(len, texts)) >= 10
+    early = {row.text for row in read_imdb(folder)[0][:19]}
+    assert early & texts[0]  # the order says nothing about the halves
+    assert early & texts[1]
     with pytest.raises(ConfigError, match="half must be"):
         read_imdb(folder, half="c")  # type: ignore[arg-type]
 
@@ -96,6 +99,14 @@ def test_prompts_are_prefixes_of_two_to_eight_tokens() -> None:
     counts = Counter(lengths)
     assert set(counts) == set(range(2, 9))
     assert min(counts.values()) > 65  # 100 expected of each; 3.8 standard deviations
+
+
+def test_prefix_never_ends_inside_a_character() -> None:
+    """Each é is two tokens, so a prefix of 7 would be one of 8 when tokenised alone."""
+    tokenizer = bytewise()
+    rows = [LabelledText(str(k), "é" * 250 + str(k)) for k in range(60)]
+    prompts, _ = prefix_prompts(rows, tokenizer, longest=7)
+    assert {len(tokenizer(str(prompt.prompt))["input_ids"]) for prompt in prompts} == {2, 4, 6}
 
 
 def test_prompts_do_not_depend_on_the_other_rows() -> None:

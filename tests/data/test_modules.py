@@ -112,10 +112,10 @@ def test_validation_sees_every_row_once(tmp_path: Path) -> None:
     data = PreferenceData(
         jsonl(tmp_path, pairs(8)),
         batch_size=4,
-        validation_source=jsonl(tmp_path, pairs(5), "val.jsonl"),
+        validation_source=jsonl(tmp_path, pairs(13)[::-1], "val.jsonl"),
     )
     trainer(tmp_path, max_epochs=1, enable_checkpointing=False).fit(model, data)
-    assert model.validated == [8, 9, 10, 11, 12]  # indices go on after the 8 training trees
+    assert model.validated == list(range(8, 21))  # indices go on after the 8 training trees
     assert data.shared_prompts == 5
 
 

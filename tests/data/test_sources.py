@@ -168,6 +168,7 @@ def test_hub_id_offline_is_one_clear_message(monkeypatch: pytest.MonkeyPatch) ->
         read_rows("stanfordnlp/imdb", LabelledText)
     said = str(caught.value)
     assert said.startswith("stanfordnlp/imdb: the hub data set (split 'train') cannot be loaded")
+    assert "(OfflineModeIsEnabled). Pass a local .jsonl" in said
     assert "HF_HUB_OFFLINE=0" in said
     assert "\n" not in said
 

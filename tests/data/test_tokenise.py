@@ -30,6 +30,7 @@ from tests.data.tokens import (
     bytewise,
     merging,
     metaspace,
+    words,
 )
 
 Rows = list[Prompt] | list[Demonstration] | list[PreferencePair]
@@ -107,6 +108,12 @@ def test_border_where_a_space_belongs_to_the_next_token(
     whole = [*tree.prompt, *tree.completions[0]]
     assert tokenizer.decode(whole[1:-1]) == prompt + completion
     assert report.merged == merged
+
+
+def test_dropped_space_is_not_a_merge() -> None:
+    (tree,), report = trees_of([Demonstration("r", "c ", "d")], words())
+    assert (tree.prompt, tree.completions) == ((BOS, C), ((D, EOS),))
+    assert report.merged == 0
 
 
 def test_prompt_that_merges_away_is_refused_without_bos() -> None:
@@ -220,6 +227,7 @@ def test_keep_start_cuts_only_the_completions_end(seed: int, max_length: int) ->
             assert (got[-1] == EOS) == (full[-1] == EOS and len(got) == len(full))
     cut = sum(tree.longest < whole[tree.id].longest for tree in trees)
     assert report.truncated == cut
+    assert report.ended == sum(ids[-1] == EOS for tree in trees for ids in tree.completions)
     assert report.refusals.count == 60 - len(trees)
 
 

@@ -14,6 +14,7 @@ LLAMA = (
     "<s>{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content | trim }} [/INST]"
     "{% else %} {{ m.content | trim }}</s>{% endif %}{% endfor %}"
 )
+BARE = "{% for m in messages %}{{ m.content }}{% endfor %}"
 # Rewrites history: only the last assistant turn shows its thoughts.
 FORGETFUL = (
     "{% for m in messages %}{{ m.role }}: "
@@ -69,4 +70,13 @@ def metaspace() -> PreTrainedTokenizerFast:
     inner.add_special_tokens(["<s>", "</s>"])
     inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     inner.decoder = decoders.Metaspace(prepend_scheme="first")
+    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>")
+
+
+def words() -> PreTrainedTokenizerFast:
+    """Whole words; white space is dropped."""
+    vocab = {"<pad>": PAD, "<s>": BOS, "</s>": EOS, "a": A, "b": B, "c": C, "d": D}
+    inner = Tokenizer(models.WordLevel(vocab, unk_token="<pad>"))
+    inner.add_special_tokens(["<pad>", "<s>", "</s>"])
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>")
