@@ -6,9 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from alignlab.data.trees import PromptTree, PromptTrees, collate
-from alignlab.models.layouts import DENSE_COST, Layout, Rows, flat_rows, plan, tree_rows
+from alignlab.models.layouts import (
+    DENSE_COST,
+    Layout,
+    Rows,
+    flat_rows,
+    length_groups,
+    plan,
+    tree_rows,
+)
 
 MAX_TREE_COLUMNS = 4096
+MAX_GROUPS = 4  # of flat rows on a CPU; a GPU is better off with one call
 
 
 class TreeBackbone(nn.Module):
@@ -37,35 +46,50 @@ class TreeBackbone(nn.Module):
         ``after`` False gives the state that predicts completion token t (before it is read),
         True the state once it has been read.
         """
-        rows = self._rows(trees, keep_last=after)
+        groups = length_groups(trees, MAX_GROUPS if self.device.type == "cpu" else 1)
+        per_row = self._completions_per_row(trees, groups)
+        if per_row > 1:
+            rows = tree_rows(trees, per_row, self._mask_dtype(trees))
+            return self._run(rows, select, after=after)
+        if len(groups) == 1:
+            return self._run(flat_rows(trees, keep_last=after), select, after=after)
+        parts = [
+            self._run(flat_rows(trees, keep_last=after, which=g), select[g], after=after)
+            for g in groups
+        ]
+        # Cells come out group by group; number them to put them back row by row.
+        number = (select.flatten().cumsum(0) - 1).view_as(select)
+        order = torch.cat([number[g][select[g]] for g in groups])
+        return torch.cat(parts)[order.argsort()]
+
+    def _run(self, rows: Rows, select: Tensor, *, after: bool) -> Tensor:
         out = self.backbone(
             input_ids=rows.input_ids,
             position_ids=rows.position_ids,
             attention_mask=rows.attention_mask,
             use_cache=False,  # a cache would let packed completions see each other
         )[0]
-        m, _ = (cells := select.nonzero()).unbind(1)
-        column = rows.columns(select.shape[1], after=after)[cells[:, 0], cells[:, 1]]
-        return out[rows.row[m], column]
+        m, t = select.nonzero().unbind(1)
+        return out[rows.row[m], rows.columns(select.shape[1], after=after)[m, t]]
 
-    def _rows(self, trees: PromptTrees, *, keep_last: bool) -> Rows:
-        per_row = 1
-        if self.layout != "flat":
-            dtype = next(self.model.parameters()).dtype
-            if self.layout == "tree":
-                per_row = int(torch.bincount(trees.group).max())
-            else:
-                per_row = plan(
-                    trees,
-                    width=self.model.config.hidden_size,
-                    dense_cost=DENSE_COST,
-                    max_tokens=MAX_TREE_COLUMNS,
-                )
-            if per_row > 1:
-                if torch.is_autocast_enabled(trees.prompt_ids.device.type):
-                    dtype = torch.get_autocast_dtype(trees.prompt_ids.device.type)
-                return tree_rows(trees, per_row, dtype)
-        return flat_rows(trees, keep_last=keep_last)
+    def _completions_per_row(self, trees: PromptTrees, groups: list[Tensor]) -> int:
+        if self.layout == "flat":
+            return 1
+        if self.layout == "tree":
+            return int(torch.bincount(trees.group).max())
+        return plan(
+            trees,
+            width=self.model.config.hidden_size,
+            dense_cost=DENSE_COST,
+            max_tokens=MAX_TREE_COLUMNS,
+            groups=groups,
+        )
+
+    def _mask_dtype(self, trees: PromptTrees) -> torch.dtype:
+        device = trees.prompt_ids.device.type
+        if torch.is_autocast_enabled(device):
+            return torch.get_autocast_dtype(device)
+        return _dtype(self)
 
     @torch.no_grad()
     def settle_layout(self) -> str:

@@ -49,22 +49,43 @@ class Rows:
         return before
 
 
-def flat_rows(trees: PromptTrees, *, keep_last: bool) -> Rows:
-    """A row per completion. ``keep_last`` False leaves out the columns that predict nothing."""
-    prompt_lengths = trees.prompt_lengths[trees.group]
-    longest = int((prompt_lengths + trees.completion_lengths).max()) - (0 if keep_last else 1)
-    column = torch.arange(longest, device=prompt_lengths.device).expand(len(prompt_lengths), -1)
+def flat_rows(trees: PromptTrees, *, keep_last: bool, which: Tensor | None = None) -> Rows:
+    """A row per completion, or per completion of ``which`` ``[m]``.
+
+    ``keep_last`` False leaves out the column after which nothing is predicted.
+    """
+    if which is None:
+        which = torch.arange(len(trees.group), device=trees.group.device)
+    group, lengths = trees.group[which], trees.completion_lengths[which]
+    prompt_lengths = trees.prompt_lengths[group]
+    longest = int((prompt_lengths + lengths).max()) - (0 if keep_last else 1)
+    column = torch.arange(longest, device=group.device).expand(len(group), -1)
     offset = column - prompt_lengths[:, None]
-    from_prompt = trees.prompt_ids[trees.group].gather(
-        1, column.clamp(max=trees.prompt_ids.shape[1] - 1)
-    )
-    from_completion = trees.completion_ids.gather(
+    from_prompt = trees.prompt_ids[group].gather(1, column.clamp(max=trees.prompt_ids.shape[1] - 1))
+    from_completion = trees.completion_ids[which].gather(
         1, offset.clamp(min=0, max=trees.completion_ids.shape[1] - 1)
     )
     ids = torch.where(offset < 0, from_prompt, from_completion)
-    ids = ids.masked_fill(offset >= trees.completion_lengths[:, None], 0)
+    ids = ids.masked_fill(offset >= lengths[:, None], 0)
     row = torch.arange(len(prompt_lengths), device=ids.device)
     return Rows(ids, None, None, row, prompt_lengths, prompt_lengths - 1)
+
+
+def length_groups(trees: PromptTrees, most: int) -> list[Tensor]:
+    """Completions cut into up to ``most`` groups of like length, to be padded apart.
+
+    Each further group saves padding and costs a call of the model; a call is reckoned as
+    ``CALL_COST`` columns.
+    """
+    lengths = trees.prompt_lengths[trees.group] + trees.completion_lengths
+    order = lengths.argsort(stable=True)
+
+    def cost(parts: int) -> int:
+        cut = lengths[order].tensor_split(parts)
+        return sum(len(part) * int(part[-1]) + CALL_COST for part in cut if len(part))
+
+    parts = min(range(1, max(2, most + 1)), key=cost)
+    return [part for part in order.tensor_split(parts) if len(part)]
 
 
 def tree_rows(trees: PromptTrees, per_row: int, dtype: torch.dtype) -> Rows:
@@ -123,7 +144,14 @@ def _branch_mask(segment: Tensor, dtype: torch.dtype) -> Tensor:
     return mask.masked_fill(~seen, torch.finfo(dtype).min)[:, None]
 
 
-def plan(trees: PromptTrees, *, width: int, dense_cost: float, max_tokens: int) -> int:
+def plan(
+    trees: PromptTrees,
+    *,
+    width: int,
+    dense_cost: float,
+    max_tokens: int,
+    groups: list[Tensor] | None = None,
+) -> int:
     """How many completions of a prompt should share a row: 1 is flat.
 
     The cost of a row of L columns is that of its linear layers, ``L``, plus that of attention,
@@ -135,11 +163,19 @@ def plan(trees: PromptTrees, *, width: int, dense_cost: float, max_tokens: int) 
         width: Hidden size of the model.
         dense_cost: Measured cost of a cell of dense attention, in units of ``1 / width`` columns.
         max_tokens: Rows longer than this are not built (memory of the dense mask).
+        groups: The length groups that flat rows would be computed in.
     """
     sizes = torch.bincount(trees.group).tolist()
     prompts, lengths = trees.prompt_lengths.tolist(), trees.completion_lengths.tolist()
 
     def cost(per_row: int) -> float:
+        if per_row == 1 and groups:
+            full = trees.prompt_lengths[trees.group] + trees.completion_lengths
+            return sum(
+                CALL_COST
+                + len(g) * int(full[g].max()) * (1 + CAUSAL_COST * int(full[g].max()) / width)
+                for g in groups
+            )
         columns, first = [], 0
         for p, k in enumerate(sizes):
             for s in range(first, first + k, per_row):
@@ -154,5 +190,6 @@ def plan(trees: PromptTrees, *, width: int, dense_cost: float, max_tokens: int) 
     return min(range(1, max(sizes) + 1), key=cost)
 
 
+CALL_COST = 256  # columns that a call of a small model costs besides its own
 CAUSAL_COST = 0.15  # attention cell of the causal kernel, see benchmarks/layouts.py
 DENSE_COST = 0.6  # attention cell under a dense mask, same measurement

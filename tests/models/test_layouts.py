@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from alignlab.data.trees import PromptTree, PromptTrees, collate
-from alignlab.models.layouts import flat_rows, plan, tree_rows
+from alignlab.models.layouts import flat_rows, length_groups, plan, tree_rows
 from tests.tiny import EOS, VOCABULARY
 
 FAMILIES = ["llama", "gpt2", "qwen2", "qwen3"]
@@ -51,6 +51,20 @@ def test_tree_rows_equal_flat_rows_with_gradients(build, family, most):
         assert_close(getattr(tree[0], name), getattr(flat[0], name), rtol=0, atol=1e-10)
     for name, gradient in flat[1].items():
         assert_close(tree[1][name], gradient, rtol=0, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_flat_rows_computed_in_length_groups_are_the_same(build, monkeypatch, after):
+    policy = build("gpt2")
+    policy.layout = "flat"
+    batch = ragged_batch(5, prompts=6, most=3)
+    select = batch.token_mask
+    whole = policy.hidden_states(batch, select, after=after)
+    monkeypatch.setattr("alignlab.models.layouts.CALL_COST", 0)
+    groups = length_groups(batch, 4)
+    assert len(groups) == 4
+    assert sorted(torch.cat(groups).tolist()) == list(range(len(batch.group)))
+    assert_close(policy.hidden_states(batch, select, after=after), whole, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
