@@ -64,6 +64,26 @@ def test_both_halves_buy_at_one_price() -> None:
     assert rows[0].reward == pytest.approx(ref + 2.8)
 
 
+def test_the_best_of_many_equal_policies_is_no_better_than_one() -> None:
+    """40 policies without any gain, told apart by noise alone: none may profit from its luck.
+
+    Choosing and reporting on the same prompts would find 2.2 standard deviations of a mean.
+    """
+    rng = np.random.default_rng(0)
+    world = World(50, 4, seed=0)
+    gains = []
+    for _ in range(20):
+        tables = []
+        for step in range(40):
+            made = flat_table(world, 1.0, 0.0, step=step)
+            noisy = made.scores.reward + rng.normal(size=50)
+            tables.append(replace(made, scores=replace(made.scores, reward=noisy)))
+        row = build_frontier(tables, world.exact_pool(), budgets=[1.0], replicates=2).rows[0]
+        assert row.reward is not None
+        gains.append(row.reward - world.mean_reward(world.ref).mean())
+    assert np.mean(gains) == pytest.approx(0, abs=4 / np.sqrt(20 * 50))
+
+
 def test_over_optimisation_shows_beyond_the_peak() -> None:
     world = World(8, 10, seed=0)
     ref = float(world.mean_reward(world.ref).mean())
