@@ -57,6 +57,8 @@ class TreeData(pl.LightningDataModule, Generic[R]):
             cuts a lone text into consecutive pieces. Left out, texts are cut into blocks and
             everything else is dropped.
         padding: ``longest``, ``bucket`` (few shapes) or ``max_length`` (one shape).
+        length_window: Optimizer steps that are bucketed by length together: saves padding where
+            lengths vary much, at the price of biased steps (see ``TreeLoader``).
         validation_source: Like ``source``, for validation.
         split: Which part of ``source``: a hub split, or a value of a file's column ``split``.
         validation_split: Which part of ``validation_source``.
@@ -80,6 +82,7 @@ class TreeData(pl.LightningDataModule, Generic[R]):
         max_length: int = 512,
         truncation: Literal["drop", "keep_start", "keep_end", "blocks"] | None = None,
         padding: Padding = "longest",
+        length_window: int = 1,
         validation_source: str | None = None,
         split: str | None = None,
         validation_split: str | None = None,
@@ -107,6 +110,7 @@ class TreeData(pl.LightningDataModule, Generic[R]):
             )
         self.truncation: Any = truncation or self.truncations[0]
         self.max_length, self.padding, self.seed = max_length, padding, seed
+        self.length_window = length_window
         self.limit, self.validation_limit, self.refuse = limit, validation_limit, refuse
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.train_rows: list[R] = []
@@ -169,6 +173,7 @@ class TreeData(pl.LightningDataModule, Generic[R]):
             seed=self.seed,
             padding=self.padding,
             max_length=self.max_length,
+            length_window=self.length_window,
             max_batches=limit if isinstance(limit, int) else None,
         )
 
