@@ -1,8 +1,9 @@
 """Sentiment of film reviews as a reward: the log-odds that a text is positive, from its words."""
 
+import csv
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from alignlab.data.imdb import read_imdb
 from alignlab.data.rows import LabelledText, split_by_prompt
-from alignlab.errors import ConfigError
+from alignlab.errors import ConfigError, DataError
 from alignlab.rewards.base import Reward
+from alignlab.rewards.build import build_reward
 from alignlab.rewards.ngrams import NgramScorer, calibrate, fit_nbsvm, frequent_ngrams, words
 
 PROBABILITY_BINS = 10
@@ -143,3 +145,53 @@ def measure(logits: Tensor, labels: Tensor) -> dict[str, float]:
 def _tokenised(rows: Sequence[LabelledText]) -> tuple[list[list[str]], Tensor]:
     labels: list[Any] = [row.label for row in rows]
     return [words(row.text) for row in rows], torch.tensor(labels, dtype=torch.float64)
+
+
+def compare_scorers(
+    *,
+    out: str | Path,
+    gold: Mapping[str, Any],
+    watchdog: Mapping[str, Any],
+    runs: Sequence[str | Sequence[str]],
+) -> None:
+    """Stage: do gains on the gold scorer hold on one whose labels nobody optimised?
+
+    Reads the texts that the probe kept (``points/step-<n>.texts.jsonl``) below each run's folder
+    and writes ``watchdog.csv``: mean log-odds and mean probability of both scorers, a row per run
+    and step. Where gold goes up and the watchdog does not, the gold scorer's mistakes are learned.
+
+    Args:
+        out: Folder to write.
+        gold: ``class_path`` and ``init_args`` of the scorer that was optimised, a log-odds.
+        watchdog: The same of the other one.
+        runs: Folders of runs, or lists of them.
+
+    Raises:
+        DataError: No run has kept texts.
+    """
+    folders = [Path(f) for item in runs for f in ([item] if isinstance(item, str) else item)]
+    scorers = {"gold": build_reward(gold), "watchdog": build_reward(watchdog)}
+    rows = []
+    for folder in folders:
+        for path in sorted(folder.rglob("points/step-*.texts.jsonl")):
+            kept = [json.loads(line) for line in path.read_text().splitlines()]
+            row: dict[str, Any] = {
+                "run": f"{folder.parent.name}-{folder.name}",
+                "step": int(path.name.split("-")[1].split(".")[0]),
+                "texts": len(kept),
+            }
+            for name, scorer in scorers.items():
+                logits = scorer([k["prompt"] for k in kept], [k["completion"] for k in kept])
+                row[f"{name}_logit"] = round(float(logits.mean()), 6)
+                row[f"{name}_probability"] = round(float(logits.sigmoid().mean()), 6)
+            rows.append(row)
+    if not rows:
+        raise DataError(
+            f"none of {len(folders)} runs has kept texts (points/step-<n>.texts.jsonl). Compare "
+            "runs that were evaluated by FrontierProbe."
+        )
+    Path(out).mkdir(parents=True, exist_ok=True)
+    with (Path(out) / "watchdog.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(sorted(rows, key=lambda row: (row["run"], row["step"])))

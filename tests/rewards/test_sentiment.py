@@ -2,6 +2,7 @@ import json
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,10 +10,16 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from alignlab.errors import ConfigError
+from alignlab.errors import ConfigError, DataError
 from alignlab.rewards.base import Reward
 from alignlab.rewards.ngrams import NgramScorer
-from alignlab.rewards.sentiment import SentimentReward, crop, fit_sentiment, measure
+from alignlab.rewards.sentiment import (
+    SentimentReward,
+    compare_scorers,
+    crop,
+    fit_sentiment,
+    measure,
+)
 
 GOOD = ["great", "superb", "touching", "funny", "brilliant"]
 BAD = ["awful", "boring", "dull", "a mess", "terrible"]
@@ -116,3 +123,48 @@ def test_impossible_settings_stop_before_any_work(tmp_path: Path, setting: dict[
     with pytest.raises(ConfigError, match="fit_sentiment needs"):
         fit_sentiment(out=tmp_path / "gold", source="nowhere.parquet", **setting)  # type: ignore[arg-type]
     assert not (tmp_path / "gold").exists()
+
+
+def save_scorer(folder: Path, word: str) -> dict[str, Any]:
+    scorer = NgramScorer([word], longest=1)
+    scorer.weight.fill_(2.0)
+    scorer.save(folder)
+    return {
+        "class_path": "alignlab.rewards.sentiment.SentimentReward",
+        "init_args": {"path": str(folder)},
+    }
+
+
+def test_scorers_are_compared_on_the_texts_that_runs_kept(tmp_path: Path) -> None:
+    """Gold counts "good" and the watchdog "great", 2 each; sigmoid(2) = 0.880797."""
+    for run, step, completions in (
+        ("dpo/beta0.5-s0", 120, [" good", " great", " good great", " film"]),
+        ("dpo/beta0.5-s0", 60, [" film"]),
+        ("ppo/s1", 7, [" good"]),
+    ):
+        points = tmp_path / run / "train" / "points"
+        points.mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps({"prompt": "A", "completion": text}) for text in completions]
+        (points / f"step-{step:06d}.texts.jsonl").write_text("\n".join(lines) + "\n")
+    gold = save_scorer(tmp_path / "gold", "good")
+    watchdog = save_scorer(tmp_path / "watchdog", "great")
+    compare_scorers(
+        out=tmp_path / "watch",
+        gold=gold,
+        watchdog=watchdog,
+        runs=[[str(tmp_path / "dpo" / "beta0.5-s0")], str(tmp_path / "ppo" / "s1")],
+    )
+    assert (tmp_path / "watch" / "watchdog.csv").read_text().splitlines() == [
+        "run,step,texts,gold_logit,gold_probability,watchdog_logit,watchdog_probability",
+        "dpo-beta0.5-s0,60,1,0.0,0.5,0.0,0.5",
+        "dpo-beta0.5-s0,120,4,1.0,0.690399,1.0,0.690399",
+        "ppo-s1,7,1,2.0,0.880797,0.0,0.5",
+    ]
+    with pytest.raises(DataError, match="none of 1 runs has kept texts"):
+        compare_scorers(
+            out=tmp_path / "none",
+            gold=gold,
+            watchdog=watchdog,
+            runs=[str(tmp_path / "gold")],
+        )
+    assert not (tmp_path / "none").exists()
