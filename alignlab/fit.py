@@ -45,7 +45,9 @@ class Command(LightningCLI):
         callbacks: Added to those of the config.
     """
 
-    def __init__(self, args: Sequence[str], callbacks: Sequence[Callback] = ()) -> None:
+    def __init__(
+        self, args: Sequence[str] | dict[str, Any], callbacks: Sequence[Callback] = ()
+    ) -> None:
         self._extra = list(callbacks)
         super().__init__(
             Objective,
@@ -57,7 +59,7 @@ class Command(LightningCLI):
             trainer_defaults=TRAINER_DEFAULTS,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={"exit_on_error": False},
-            args=list(args),
+            args=args if isinstance(args, dict) else list(args),
             run=False,
         )
 
@@ -87,6 +89,13 @@ class Command(LightningCLI):
     def resume(self) -> Resume:
         """The callback that keeps ``last.ckpt`` and the clock."""
         return next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Resume))
+
+
+class _Parsed(Command):
+    """A command that is only read, not built."""
+
+    def instantiate_classes(self) -> None:
+        """Leave it at the parsing."""
 
 
 @contextlib.contextmanager
@@ -122,12 +131,19 @@ def build(args: Sequence[str], callbacks: Sequence[Callback] = ()) -> Command:
         ConfigError: An unknown key, a wrong type, an impossible value, an unreadable file.
         DataError: Input that cannot be used.
     """
-    # Not the news about accelerators and seeds, nor advertisements.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     files = " ".join(a for a in args if a.endswith((".yaml", ".yml")))
     with input_errors(files or "arguments"), _quiet():
         return Command(args, callbacks)
+
+
+def check(config: dict[str, Any]) -> None:
+    """Read ``config`` against the signatures of what it names, without building anything.
+
+    Raises:
+        ConfigError: An unknown key, a wrong type, a class that is not there.
+    """
+    with input_errors("config"), _quiet():
+        _Parsed(config)
 
 
 def run_fit(command: Command) -> None:
@@ -177,7 +193,9 @@ def _check_checkpoint(path: str | None) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the warnings that nobody who reads them could act on."""
+    """Without the news and warnings that nobody who reads them could act on."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     with warnings.catch_warnings():
         # We do pass words on purpose, whatever the process was called with.
         warnings.filterwarnings("ignore", message="LightningCLI's args parameter")

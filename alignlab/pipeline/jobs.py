@@ -1,7 +1,10 @@
 """Doing one job, inside a worker: a training through the command line's own path, or a call."""
 
 import importlib
+import inspect
+import random
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -18,15 +21,44 @@ STARTED = "job.json"
 DONE = "done.json"
 
 
-def carry_out(job: dict[str, Any], progress: Progress) -> None:
-    """Do ``job`` and leave ``done.json`` in its folder as the very last thing.
+def carry_out(job: dict[str, Any], progress: Progress) -> dict[str, str]:
+    """Do ``job``: a stage's, or one of the pipeline's own.
+
+    Returns:
+        Other jobs whose settings it found to be wrong, with the reason.
+    """
+    spec = job["spec"]
+    if "check" in spec:
+        return check(spec["check"])
+    if "draw" in spec:
+        _draw(spec["draw"])
+    else:
+        _carry_out_stage(job, progress)
+    return {}
+
+
+def check(specs: dict[str, Any]) -> dict[str, str]:
+    """Which of the jobs cannot be begun, and why: found before any of them costs time."""
+    wrong = {}
+    for name, spec in specs.items():
+        try:
+            if "call" in spec:
+                find_function(spec["call"], spec["args"])
+            else:
+                from alignlab import fit
+
+                fit.check(spec["config"])
+        except ConfigError as error:
+            wrong[name] = str(error)
+    return wrong
+
+
+def _carry_out_stage(job: dict[str, Any], progress: Progress) -> None:
+    """Do a stage's job and leave ``done.json`` in its folder as the very last thing.
 
     A training whose folder holds a checkpoint of the same job continues from it; everything else
     starts in an empty folder.
     """
-    if "draw" in job:
-        _draw(job)
-        return
     folder = Path(job["folder"])
     started = records.read_json(folder / STARTED)
     same = started is not None and started["config_sha"] == job["config_sha"]
@@ -96,29 +128,42 @@ def collect_points(job: dict[str, Any], folder: Path) -> list[Point]:
 
 
 def _call(job: dict[str, Any], folder: Path) -> None:
-    function = find_function(job["spec"]["call"], job["name"])
-    try:
-        function(out=folder, **job["spec"]["args"])
-    except TypeError as error:
-        if error.__traceback__ is not None and error.__traceback__.tb_next is None:
-            raise ConfigError(f"stage {job['name']!r}: {error}. Check its args.") from None
-        raise
+    args = job["spec"]["args"]
+    function = find_function(job["spec"]["call"], args)
+    _same_start()
+    function(out=folder, **args)
 
 
-def _draw(job: dict[str, Any]) -> None:
+def _same_start() -> None:
+    """Global random states that do not depend on which jobs the worker did before.
+
+    A function should draw from seeds among its arguments; this is for the one that forgets to.
+    """
+    random.seed(0)
+    for library, seed in (("numpy.random", "seed"), ("torch", "manual_seed")):
+        if library in sys.modules:
+            getattr(sys.modules[library], seed)(0)
+
+
+def _draw(spec: dict[str, Any]) -> None:
     from alignlab.evaluation.commands import frontier_command
 
-    frontier_command([Path(job["draw"])], **job["args"])
+    frontier_command([Path(spec["results"])], **spec["args"])
 
 
-def find_function(path: str, stage: str) -> Callable[..., Any]:
-    """The function at ``package.module.function``."""
+def find_function(path: str, args: dict[str, Any]) -> Callable[..., Any]:
+    """The function at ``package.module.function``, which takes ``out`` and ``args``.
+
+    Raises:
+        ConfigError: There is none, or it takes other arguments.
+    """
     module, _, name = path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
+        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"stage {stage!r} calls {path!r}, which cannot be found: {error}."
-        ) from None
-    function: Callable[..., Any] = found
+        raise ConfigError(f"call {path!r} cannot be found: {error}.") from None
+    try:
+        inspect.signature(function).bind(out=Path(), **args)
+    except TypeError as error:
+        raise ConfigError(f"call {path!r}: {error}. Check the stage's args.") from None
     return function

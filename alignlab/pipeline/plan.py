@@ -20,6 +20,7 @@ STAGE_KEYS = {"fit", "call", "args", "set", "needs", "per_seed", "grid", "object
 PLAN_KEYS = {"seeds", "set", "stages", "frontier"}
 FRONTIER_KEYS = {"needs", "args"}
 FIXED_NAMES = ("seed", "out", "experiment", "results")
+TAKEN = (*FIXED_NAMES, "frontier", "check", "draw", "workers", "logs")
 
 
 @dataclass(frozen=True)
@@ -244,10 +245,10 @@ def _kept(entry: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_stage(stage: _Stage) -> None:
     where = f"stage {stage.name!r}"
-    if not re.fullmatch("[a-z][a-z0-9_]*", stage.name) or stage.name in (*FIXED_NAMES, "frontier"):
+    if not re.fullmatch("[a-z][a-z0-9_]*", stage.name) or stage.name in TAKEN:
         raise ConfigError(
             f"{where}: a stage's name is lower-case letters, digits and _, and none of "
-            f"{', '.join(FIXED_NAMES)}, frontier."
+            f"{', '.join(TAKEN)}."
         )
     if ("fit" in stage.entry) == ("call" in stage.entry):
         raise ConfigError(f"{where} needs exactly one of 'fit: stage.yaml' and 'call: a.function'.")

@@ -36,11 +36,12 @@ class Display:
         """A line that stays."""
         tqdm.write(line, file=sys.stderr)
 
-    def one_more(self) -> None:
+    def finished_one(self, name: str, seconds: float) -> None:
         """A job is finished."""
         self.finished += 1
         if self._bars:
             self._bars[-1].update()
+        self.say(f"[{self.finished}/{self.total}] {name} done in {seconds:.0f} s")
 
     def update(self, workers: Iterable[Worker]) -> None:
         """Show where every worker stands."""

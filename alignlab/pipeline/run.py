@@ -5,7 +5,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,21 @@ import yaml
 
 from alignlab.evaluation.tables import Point, merge_points, read_frontier
 from alignlab.pipeline import records, state
+from alignlab.pipeline.foreman import (
+    CHECK,
+    DRAW,
+    Failures,
+    Foreman,
+    log_file,
+    own_job,
+    with_check,
+)
 from alignlab.pipeline.jobs import DONE
 from alignlab.pipeline.lock import results_lock
 from alignlab.pipeline.plan import Job, Plan, load_plan
 from alignlab.pipeline.progress import Display
-from alignlab.pipeline.workers import Crew, Worker
+from alignlab.pipeline.workers import Crew
 from alignlab.report.table import frontier_table
-
-TRIES = 2  # a killed worker's job is given to another worker once
-
-DRAW = Job("frontier", "all", None, {}, None, {}, {}, frozenset(), "")
 
 
 def run_experiment(
@@ -51,12 +55,12 @@ def run_experiment(
         _say(f"{plan.results}: {_summary(plan, todo)}")
         failures = Failures()
         if todo.jobs or todo.frontier:
-            _carry_out(plan, todo, failures, workers, lock_fd, force)
+            failures = _carry_out(plan, todo, workers, lock_fd, force)
         _tell_of_strangers(plan)
         table = plan.results / state.FIGURES[0]
         if todo.frontier and table.exists():
-            _say("\n" + frontier_table(read_frontier(table)) + "\n")
-    failures.tell()
+            _say(f"\n{frontier_table(read_frontier(table))}\n")
+    _tell(failures)
     if not (todo.jobs or todo.unmerged or todo.frontier):
         _say(f"Nothing to do: checked in {time.monotonic() - began:.1f} s.")
     elif not failures.failed:
@@ -64,186 +68,40 @@ def run_experiment(
     return failures.status
 
 
-@dataclass
-class Failures:
-    """What went wrong, and what could not be done because of it."""
-
-    failed: dict[str, str] = field(default_factory=dict)
-    skipped: list[str] = field(default_factory=list)
-    input_only: bool = True
-
-    @property
-    def status(self) -> int:
-        """Exit status of the whole run."""
-        return (2 if self.input_only else 1) if self.failed else 0
-
-    def tell(self) -> None:
-        """Name every failure and what it kept from being done."""
-        for name, message in self.failed.items():
-            _say(f"error: {name}: {message}")
-        if self.skipped:
-            _say(f"Not done, for want of these: {', '.join(self.skipped)}.")
-        if self.failed:
-            _say("Call again to continue: what is finished stays finished.")
-
-
-class Schedule:
-    """Which job may start next.
-
-    Args:
-        jobs: To do, in order; a job waits for those of its needs that are among them.
-    """
-
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self.waiting = {job.name: job for job in jobs}
-        self._unfinished = set(self.waiting)
-
-    def next(self) -> Job | None:
-        """Take the first job whose needs are all there."""
-        for job in self.waiting.values():
-            if not self._needs(job) & self._unfinished:
-                return self.waiting.pop(job.name)
-        return None
-
-    def finished(self, job: Job) -> None:
-        """``job`` left its output."""
-        self._unfinished.discard(job.name)
-
-    def drop_after(self, job: Job) -> list[str]:
-        """Take out everything that waits for ``job``, which failed, and name it."""
-        lost, names = {job.name}, []
-        for name, waiting in list(self.waiting.items()):
-            if self._needs(waiting) & lost:
-                lost.add(name)
-                names.append(name)
-                del self.waiting[name]
-        return names
-
-    @staticmethod
-    def _needs(job: Job) -> set[str]:
-        return {name for names in job.needs.values() for name in names}
-
-
-def _carry_out(
-    plan: Plan, todo: state.Todo, failures: Failures, size: int, lock_fd: int, force: bool
-) -> None:
-    crew = Crew(
-        min(size, max(len(todo.jobs), 1)), plan.results / "work" / "logs" / "workers.log", lock_fd
-    )
+def _carry_out(plan: Plan, todo: state.Todo, size: int, lock_fd: int, force: bool) -> Failures:
+    git_sha = _git_sha()
+    jobs = with_check(plan, todo.jobs)
+    log = log_file(plan, "workers")
+    crew = Crew(min(size, max(len(jobs), 1)), log, lock_fd)
     display = Display(len(todo.jobs) + todo.frontier, len(crew.workers))
+
+    def message(job: Job, first: bool) -> dict[str, Any]:
+        return _message(plan, job, git_sha, fresh=force and first)
+
+    def finished(job: Job) -> None:
+        _record(plan, job)
+
+    foreman = Foreman(plan, crew, display, message, finished)
     try:
-        _Foreman(plan, crew, display, failures, force).work(todo.jobs)
-        drawable = not set(failures.skipped + list(failures.failed)) & set(plan.frontier_needs)
-        if todo.frontier and drawable and (plan.results / state.POINTS).exists():
-            _Foreman(plan, crew, display, failures, force).work([DRAW])
+        foreman.work(jobs)
+        undone = {*foreman.failures.skipped, *foreman.failures.failed}
+        ready = not undone & set(plan.frontier_needs) and (plan.results / state.POINTS).exists()
+        if todo.frontier and ready:
+            foreman.work([own_job(DRAW, {"results": str(plan.results), "args": plan.frontier})])
     finally:
         display.close()
         crew.dismiss()
+    return foreman.failures
 
 
-class _Foreman:
-    """Hands jobs to workers until none is left."""
-
-    def __init__(
-        self, plan: Plan, crew: Crew, display: Display, failures: Failures, force: bool
-    ) -> None:
-        self.plan, self.crew, self.display, self.failures = plan, crew, display, failures
-        self.force = force
-        self.git_sha = _git_sha()
-        self.tries: Counter[str] = Counter()
-        self.started: dict[str, float] = {}
-
-    def work(self, jobs: Sequence[Job]) -> None:
-        self.schedule = Schedule(jobs)
-        while True:
-            for worker in self.crew.idle():
-                job = self.schedule.next()
-                if job is None:
-                    break
-                self._give(worker, job)
-            if all(worker.job is None for worker in self.crew.workers):
-                return
-            heard = self.crew.hear(timeout=0.5)
-            if heard is not None:
-                self._answer(*heard)
-            self.display.update(self.crew.workers)
-
-    def _give(self, worker: Worker, job: Job) -> None:
-        self.tries[job.name] += 1
-        self.started[job.name] = time.monotonic()
-        fresh = self.force and self.tries[job.name] == 1
-        worker.give(job, job_message(self.plan, job, self.git_sha, fresh))
-
-    def _answer(self, worker: Worker, message: dict[str, Any] | None) -> None:
-        job = worker.job
-        if message is None:
-            status = self.crew.replace(worker)
-            if job is not None:
-                self._worker_died(job, status)
-        elif message["event"] == "progress":
-            worker.progress = (message["step"], message["total"])
-        elif message["event"] == "done":
-            assert job is not None
-            worker.job = None
-            self._finished(job)
-        elif message["event"] == "failed":
-            assert job is not None
-            worker.job = None
-            self._failed(job, message["message"], message["input_error"])
-
-    def _worker_died(self, job: Job, status: int) -> None:
-        if self.tries[job.name] < TRIES:
-            self.display.say(f"{job.name}: its worker died (status {status}); trying once more")
-            self.schedule.waiting = {job.name: job, **self.schedule.waiting}
-        else:
-            self._failed(job, f"its worker died {TRIES} times (status {status})", False)
-
-    def _finished(self, job: Job) -> None:
-        self.schedule.finished(job)
-        self.display.one_more()
-        seconds = time.monotonic() - self.started[job.name]
-        if job is DRAW:
-            record = {"inputs_sha": state.frontier_sha(self.plan)}
-            records.write_json(state.frontier_record(self.plan), record)
-            return
-        if job.objective is not None:
-            _merge(self.plan, job)
-        _write_config(self.plan, job)
-        done, total = self.display.finished, self.display.total
-        self.display.say(f"[{done}/{total}] {job.name} done in {seconds:.0f} s")
-
-    def _failed(self, job: Job, message: str, input_error: bool) -> None:
-        log = log_file(self.plan, job)
-        hint = "" if input_error else f" (log: {log})"
-        self.failures.failed[job.name] = message + hint
-        self.failures.input_only &= input_error
-        self.failures.skipped += self.schedule.drop_after(job)
-        self.display.say(f"{job.name} FAILED: {message}")
-
-
-def log_file(plan: Plan, job: Job) -> Path:
-    """Where the job's prints and traceback go."""
-    return plan.results / "work" / "logs" / f"{job.name}.log"
-
-
-def job_message(plan: Plan, job: Job, git_sha: str, fresh: bool) -> dict[str, Any]:
+def _message(plan: Plan, job: Job, git_sha: str, *, fresh: bool) -> dict[str, Any]:
     """Everything a worker needs to know about a job."""
-    if job is DRAW:
-        return {
-            "draw": str(plan.results),
-            "args": plan.frontier,
-            "log": str(log_file(plan, job)),
-        }
-    return {
-        "name": job.name,
-        "folder": str(plan.folder(job)),
-        "config_sha": job.config_sha,
-        "spec": plan.resolved(job),
-        "fresh": fresh,
-        "log": str(log_file(plan, job)),
-        "run": None
-        if job.objective is None
-        else {
+    told: dict[str, Any] = {"name": job.name, "log": str(log_file(plan, job.name))}
+    if job.stage in (CHECK, DRAW):
+        return told | {"spec": job.spec}
+    run = None
+    if job.objective is not None:
+        run = {
             "experiment": plan.name,
             "objective": job.objective,
             "run_id": job.name,
@@ -252,8 +110,25 @@ def job_message(plan: Plan, job: Job, git_sha: str, fresh: bool) -> dict[str, An
             "config_sha": job.config_sha,
             "git_sha": git_sha,
             "prompt_table": str(state.prompt_table(plan, job)),
-        },
+        }
+    return told | {
+        "folder": str(plan.folder(job)),
+        "config_sha": job.config_sha,
+        "spec": plan.resolved(job),
+        "fresh": fresh,
+        "run": run,
     }
+
+
+def _record(plan: Plan, job: Job) -> None:
+    """Put what a finished job left into the tables."""
+    if job.stage == DRAW:
+        record = {"inputs_sha": state.frontier_sha(plan)}
+        records.write_json(state.frontier_record(plan), record)
+    elif job.stage != CHECK:
+        if job.objective is not None:
+            _merge(plan, job)
+        _write_config(plan, job)
 
 
 def _merge(plan: Plan, job: Job) -> None:
@@ -270,6 +145,7 @@ def _write_config(plan: Plan, job: Job) -> None:
 
 
 def _git_sha() -> str:
+    """The commit of the code; marked where files differ from it, ``unknown`` outside git."""
     here = Path(__file__).parent.parent
     try:
         head = _git(here, "rev-parse", "HEAD").strip()
@@ -290,6 +166,16 @@ def _summary(plan: Plan, todo: state.Todo) -> str:
     stages = Counter(job.stage for job in todo.jobs)
     what = ", ".join(f"{stage} {count}" for stage, count in stages.items())
     return f"{len(todo.jobs)} of {total} jobs to do" + (f" ({what})" if what else "")
+
+
+def _tell(failures: Failures) -> None:
+    """Name every failure and what it kept from being done."""
+    for name, why in failures.failed.items():
+        _say(f"error: {name}: {why}")
+    if failures.skipped:
+        _say(f"Not done, for want of these: {', '.join(failures.skipped)}.")
+    if failures.failed:
+        _say("Call again to continue: what is finished stays finished.")
 
 
 def _tell_of_strangers(plan: Plan) -> None:

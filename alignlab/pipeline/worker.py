@@ -63,15 +63,15 @@ def _serve(job: dict[str, Any], reporter: Reporter) -> None:
 
     _log_to(Path(job["log"]))
     try:
-        carry_out(job, reporter.progress)
+        wrong = carry_out(job, reporter.progress)
     except (ConfigError, DataError) as error:
-        reporter.send(event="failed", input_error=True, message=str(error))
+        reporter.send(event="failed", wrong_input={job["name"]: str(error)})
     except Exception as error:  # not SystemExit: a terminated worker's job is tried again
         traceback.print_exc()
         message = f"{type(error).__name__}: {error}"
-        reporter.send(event="failed", input_error=False, message=message)
+        reporter.send(event="failed", wrong_input={}, message=message)
     else:
-        reporter.send(event="done")
+        reporter.send(event="done", wrong_input=wrong)
 
 
 def _log_to(path: Path) -> None:

@@ -200,7 +200,7 @@ def test_a_killed_workers_job_is_tried_once_more(
     [
         ("no.such.module", {}, "cannot be found: No module named 'no'"),
         (f"{HERE}.nothing", {}, "has no attribute 'nothing'"),
-        (f"{HERE}.write_words", {"word": ["a"]}, "unexpected keyword argument 'word'"),
+        (f"{HERE}.write_words", {"word": ["a"]}, "missing a required argument: 'words'"),
     ],
 )
 def test_a_call_that_cannot_be_made_is_bad_input(
@@ -208,6 +208,38 @@ def test_a_call_that_cannot_be_made_is_bad_input(
 ) -> None:
     assert run_experiment(write({"one": {"call": call, "args": args}})) == 2
     assert said in capsys.readouterr().err
+
+
+def test_wrong_configs_are_all_told_before_anything_is_done(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = {
+        "sft": {"call": f"{HERE}.write_words", "args": {"words": []}},
+        "good": {"fit": "good.yaml", "needs": ["sft"]},
+        "bad": {"fit": "bad.yaml", "needs": ["good"], "grid": {"model.init_args.beta": [1, "x"]}},
+        "ugly": {"call": f"{HERE}.write_words", "needs": ["good"], "args": {"wordz": []}},
+    }
+    model = {"class_path": "alignlab.objectives.dpo.DPO"}
+    init = {
+        "policy": {"source": "{sft}"},
+        "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-3}},
+    }
+    data = {
+        "class_path": "alignlab.data.modules.PreferenceData",
+        "init_args": {"source": "x.jsonl", "batch_size": 1},
+    }
+    good = {"model": {**model, "init_args": init}, "data": data}
+    bad = {"model": {**model, "init_args": init | {"policy": {"source": "{good}"}}}, "data": data}
+    write(content)
+    (tmp_path / "demo" / "good.yaml").write_text(yaml.safe_dump(good))
+    (tmp_path / "demo" / "bad.yaml").write_text(yaml.safe_dump(bad | {"trainer": {"max": 1}}))
+    assert run_experiment(Path("demo"), workers=1) == 2
+    said = capsys.readouterr().err
+    assert "error: bad-beta1: config: unknown key trainer.max.\n" in said
+    assert "error: bad-betax: config: " in said
+    assert "error: ugly: call" in said
+    assert "Not done, for want of these: sft, good." in said
+    assert not [p for p in Path("results/demo/work").iterdir() if p.name != "logs"]
 
 
 def test_a_run_without_an_evaluation_is_an_error(

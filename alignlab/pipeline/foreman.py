@@ -1,0 +1,191 @@
+"""Handing jobs to workers: which may start, what comes back, what a failure takes with it."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from alignlab.pipeline.plan import Job, Plan
+from alignlab.pipeline.progress import Display
+from alignlab.pipeline.workers import Crew, Worker
+
+TRIES = 2  # a killed worker's job is given to another worker once
+CHECK, DRAW = "check", "draw"  # the pipeline's own jobs, beside those of the stages
+
+
+@dataclass
+class Failures:
+    """What went wrong, and what could not be done because of it."""
+
+    failed: dict[str, str] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    input_only: bool = True
+
+    @property
+    def status(self) -> int:
+        """Exit status of the whole run."""
+        return (2 if self.input_only else 1) if self.failed else 0
+
+
+class Schedule:
+    """Which job may start next.
+
+    Args:
+        jobs: To do, in order; a job waits for those of its needs that are among them.
+    """
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.waiting = {job.name: job for job in jobs}
+        self._unfinished = set(self.waiting)
+
+    def next(self) -> Job | None:
+        """Take the first job whose needs are all there."""
+        for job in self.waiting.values():
+            if not _needs(job) & self._unfinished:
+                return self.waiting.pop(job.name)
+        return None
+
+    def again(self, job: Job) -> None:
+        """Put ``job`` back, before all others."""
+        self.waiting = {job.name: job, **self.waiting}
+
+    def finished(self, job: Job) -> None:
+        """``job`` left its output."""
+        self._unfinished.discard(job.name)
+
+    def drop(self, name: str) -> list[str]:
+        """Take out ``name``, which failed, and everything that waits for it; name what waited."""
+        self.waiting.pop(name, None)
+        lost, names = {name}, []
+        for other, waiting in list(self.waiting.items()):
+            if _needs(waiting) & lost:
+                lost.add(other)
+                names.append(other)
+                del self.waiting[other]
+        return names
+
+    def drop_all(self) -> list[str]:
+        """Take out everything that waits, and name it."""
+        names = list(self.waiting)
+        self.waiting.clear()
+        return names
+
+
+def _needs(job: Job) -> set[str]:
+    return {name for names in job.needs.values() for name in names}
+
+
+def own_job(name: str, spec: dict[str, Any]) -> Job:
+    """A job that is no stage's: checking the configs, drawing the frontier."""
+    return Job(name, "all", None, {}, None, {name: spec}, {}, frozenset(), "")
+
+
+def with_check(plan: Plan, jobs: Sequence[Job]) -> list[Job]:
+    """``jobs`` behind a check of their configs: one of each grid point, for all seeds are alike.
+
+    Calls need not wait for it, they only wait for what they read; trainings do.
+    """
+    kinds = {(job.stage, str(job.hparams)): job for job in reversed(jobs)}
+    specs = {job.name: plan.resolved(job) for job in reversed(kinds.values())}
+    behind = [
+        replace(job, needs={**job.needs, CHECK: (CHECK,)}) if "config" in job.spec else job
+        for job in jobs
+    ]
+    return [own_job(CHECK, specs), *behind] if jobs else []
+
+
+class Foreman:
+    """Hands jobs to workers until none is left.
+
+    Args:
+        plan: Whose jobs they are.
+        crew: The workers.
+        display: Shows how far they are.
+        message: What a worker is told about a job: (job, whether it is its first try).
+        finished: Called with each job that left its output.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        crew: Crew,
+        display: Display,
+        message: Callable[[Job, bool], dict[str, Any]],
+        finished: Callable[[Job], None],
+    ) -> None:
+        self._plan, self._crew, self._display = plan, crew, display
+        self._message, self._when_finished = message, finished
+        self._tries: Counter[str] = Counter()
+        self._started: dict[str, float] = {}
+        self._schedule = Schedule([])
+        self.failures = Failures()
+
+    def work(self, jobs: Sequence[Job]) -> None:
+        """Do ``jobs``; what failed or could not be done stands in ``failures``."""
+        self._schedule = Schedule(jobs)
+        while True:
+            for worker in self._crew.idle():
+                job = self._schedule.next()
+                if job is None:
+                    break
+                self._give(worker, job)
+            if all(worker.job is None for worker in self._crew.workers):
+                return
+            heard = self._crew.hear(timeout=0.5)
+            if heard is not None:
+                self._answer(*heard)
+            self._display.update(self._crew.workers)
+
+    def _give(self, worker: Worker, job: Job) -> None:
+        self._tries[job.name] += 1
+        self._started[job.name] = time.monotonic()
+        worker.give(job, self._message(job, self._tries[job.name] == 1))
+
+    def _answer(self, worker: Worker, message: dict[str, Any] | None) -> None:
+        job = worker.job
+        if message is None:
+            status = self._crew.replace(worker)
+            if job is not None:
+                self._worker_died(job, status)
+        elif message["event"] == "progress":
+            worker.progress = (message["step"], message["total"])
+        elif job is not None and message["event"] in ("done", "failed"):
+            worker.job = None
+            for name, why in message["wrong_input"].items():
+                self._failed(name, why, input_error=True)
+            if job.stage == CHECK and message["wrong_input"]:
+                # A slip in one config is better mended before hours go into the others.
+                self.failures.skipped += self._schedule.drop_all()
+            elif message["event"] == "done":
+                self._finished(job)
+            elif not message["wrong_input"]:
+                log = log_file(self._plan, job.name)
+                self._failed(job.name, f"{message['message']} (log: {log})", input_error=False)
+
+    def _worker_died(self, job: Job, status: int) -> None:
+        if self._tries[job.name] < TRIES:
+            self._display.say(f"{job.name}: its worker died (status {status}); trying once more")
+            self._schedule.again(job)
+        else:
+            why = f"its worker died {TRIES} times (status {status})"
+            self._failed(job.name, why, input_error=False)
+
+    def _finished(self, job: Job) -> None:
+        self._schedule.finished(job)
+        self._when_finished(job)
+        seconds = time.monotonic() - self._started[job.name]
+        if job.stage != CHECK:
+            self._display.finished_one(job.name, seconds)
+
+    def _failed(self, name: str, why: str, *, input_error: bool) -> None:
+        self.failures.failed[name] = why
+        self.failures.input_only &= input_error
+        self.failures.skipped += self._schedule.drop(name)
+        self._display.say(f"{name} FAILED: {why}")
+
+
+def log_file(plan: Plan, name: str) -> Path:
+    """Where the job's prints and traceback go."""
+    return plan.results / "work" / "logs" / f"{name}.log"
