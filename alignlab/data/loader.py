@@ -14,7 +14,6 @@ from alignlab.errors import ConfigError
 from alignlab.functional.noise import permutation
 
 
-
 class LoaderState(TypedDict):
     """Where a loader stands: the next batch it will give out, and of how many in an epoch."""
 
