@@ -66,7 +66,13 @@ def frontier_command(
     write_frontier(out / "frontier.csv", rows)
     write_frontier(out / "curves.csv", frontier.rows)
     title = ", ".join(sorted({point.experiment for point in found.points}))
-    draw_frontier(frontier.rows, found.points, out, title=title, reward_label=reward_label)
+    draw_frontier(
+        frontier.rows,
+        found.points,
+        out,
+        title=f"{title}: reward against KL",
+        reward_label=reward_label,
+    )
     print(f"{title}: {len(found.points)} checkpoints, {rows[0].n_prompts} prompts\n")
     print(frontier_table(rows))
     print(f"\n{frontier_sentences(rows)}\n\nTable and figure: {out}/frontier.csv, .png, .svg")

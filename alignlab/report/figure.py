@@ -87,12 +87,13 @@ def _draw(axes: Any, rows: Sequence[FrontierRow], points: Sequence[Point]) -> in
         axes.scatter(
             [point.kl for point in own_points],
             [point.reward for point in own_points],
-            s=16,
+            s=26,
             color=colour,
             marker=marker,
-            alpha=0.3,
-            linewidths=0,
-            zorder=2,
+            alpha=0.45,
+            edgecolors="white",
+            linewidths=0.5,
+            zorder=3.5,
         )
     axes.set_xscale("function", functions=(_sqrt, np.square))
     axes.set_xlim(0, right)
