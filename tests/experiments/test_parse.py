@@ -1,0 +1,72 @@
+"""Every stage of every experiment at every scale, against the signatures it will meet."""
+
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonargparse import ArgumentParser
+
+from alignlab import fit
+from alignlab.pipeline.jobs import find_function
+from alignlab.pipeline.plan import Job, Plan, load_plan
+
+EXPERIMENTS = sorted(path.parent for path in Path("experiments").glob("*/pipeline.yaml"))
+SCALES = [
+    (folder, scale, smoke)
+    for folder in EXPERIMENTS
+    for scale, smoke in product(
+        [
+            None,
+            *sorted(p.stem for p in (folder / "scales").glob("*.yaml") if "smoke" not in p.stem),
+        ],
+        [False, True],
+    )
+    if not smoke or (folder / "scales" / "smoke.yaml").is_file()
+]
+
+
+def one_of_each_stage(plan: Plan) -> list[Job]:
+    return list({job.stage: job for job in plan.jobs.values()}.values())
+
+
+@pytest.fixture
+def parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(fit.Command, "instantiate_classes", lambda self: None)
+    monkeypatch.setattr(fit.Command, "_set_seed", lambda self: None)
+
+    def parsed(config: dict[str, Any]) -> Any:
+        path = tmp_path / "stage.yaml"
+        path.write_text(yaml.safe_dump(config))
+        return fit.build(["--config", str(path)]).config
+
+    return parsed
+
+
+@cache
+def parser_of(function: Any) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_function_arguments(function, skip={"out"})
+    return parser
+
+
+@pytest.mark.parametrize(("folder", "scale", "smoke"), SCALES)
+def test_stages_parse(folder: Path, scale: str | None, smoke: bool, parse: Any) -> None:
+    for job in one_of_each_stage(load_plan(folder, scale=scale, smoke=smoke)):
+        spec = load_plan(folder, scale=scale, smoke=smoke).resolved(job)
+        if "config" in spec:
+            assert parse(spec["config"]).model.class_path == spec["config"]["model"]["class_path"]
+        else:
+            parser_of(find_function(spec["call"], spec["args"])).parse_object(spec["args"])
+
+
+@pytest.mark.parametrize("path", sorted(Path("experiments").glob("*/*.yaml")), ids=str)
+def test_stage_files_say_how_to_run_them_and_parse_alone(path: Path, parse: Any) -> None:
+    text = path.read_text()
+    header = [line for line in text.splitlines() if line.startswith("# ")]
+    for word in ("Run", "Expected", *["Source"] * (path.name != "pipeline.yaml")):
+        assert any(word in line for line in header), f"{path}: no line with {word}"
+    if path.name != "pipeline.yaml":
+        parse(yaml.safe_load(text))
