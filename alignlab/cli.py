@@ -148,9 +148,10 @@ def _train(command: str, words: list[str]) -> int:
         fit.run_validate(built)
         return SUCCESS
     fit.run_fit(built)
-    folder = run_folder(built.trainer) / "model"
-    built.model.save(folder)
-    print(f"Trained {built.trainer.global_step} steps. Model: {folder}")
+    if built.trainer.is_global_zero:
+        folder = run_folder(built.trainer) / "model"
+        built.model.save(folder)
+        print(f"Trained {built.trainer.global_step} steps. Model: {folder}")
     return SUCCESS
 
 

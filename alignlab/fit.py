@@ -7,6 +7,7 @@ from either. Importing this module costs seconds (torch, lightning): import it l
 import contextlib
 import logging
 import sys
+import time
 import warnings
 import zipfile
 from argparse import ArgumentError
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -30,7 +31,7 @@ SIGTERM_STATUS = 143  # 128 + SIGTERM: what a shell reports for a terminated com
 TRAINER_DEFAULTS: dict[str, Any] = {
     "accelerator": "auto",
     "devices": 1,
-    "deterministic": True,
+    "deterministic": "warn",  # bit-exact on a CPU; some CUDA kernels have no such form
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
     "log_every_n_steps": 10,
@@ -76,10 +77,11 @@ class Command(LightningCLI):
         """The trainer with the config's callbacks and those that every training has."""
         wanted = self.config.trainer.enable_progress_bar
         added = list(self._extra)
-        if wanted is not False and sys.stderr.isatty():
+        kwargs["enable_progress_bar"] = wanted is not False and sys.stderr.isatty()
+        if kwargs["enable_progress_bar"]:
             added.append(TQDMProgressBar())
-        else:
-            kwargs["enable_progress_bar"] = False
+        elif wanted is not False:
+            added.append(ProgressLines())
         if not any(isinstance(c, Resume) for c in self.config_init.trainer.callbacks or []):
             added.append(Resume())
         self.trainer_defaults = {"callbacks": added}  # LightningCLI appends them
@@ -89,6 +91,39 @@ class Command(LightningCLI):
     def resume(self) -> Resume:
         """The callback that keeps ``last.ckpt`` and the clock."""
         return next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Resume))
+
+
+class ProgressLines(Callback):
+    """A line now and then on standard error, where there is no terminal for a bar."""
+
+    def __init__(self, every_seconds: float = 30.0) -> None:
+        self.every_seconds = every_seconds
+        self._began = self._spoke = 0.0
+        self._first_step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._began = self._spoke = time.monotonic()
+        self._first_step = trainer.global_step
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Say step, loss and time left, if the last line is old enough."""
+        now, step = time.monotonic(), trainer.global_step
+        if now - self._spoke < self.every_seconds or step == self._first_step:
+            return
+        self._spoke = now
+        total = trainer.estimated_stepping_batches
+        left = (now - self._began) / (step - self._first_step) * (total - step)
+        loss = trainer.callback_metrics.get("train/loss")
+        said = "" if loss is None else f", loss {float(loss):.4g}"
+        print(f"step {step} of {total}{said}, about {left:.0f} s left", file=sys.stderr, flush=True)
 
 
 class _Parsed(Command):

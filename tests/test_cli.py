@@ -113,6 +113,21 @@ def test_callbacks_of_the_config_are_kept_and_one_of_them_may_set_the_checkpoint
     assert isinstance(fit.build(["--config", str(stage)]).resume, Resume)
 
 
+def test_progress_is_lines_where_there_is_no_terminal(
+    stage: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from alignlab import fit
+
+    command = fit.build(["--config", str(stage), "--trainer.max_steps=4"])
+    lines = next(c for c in command.trainer.callbacks if isinstance(c, fit.ProgressLines))  # type: ignore[attr-defined]
+    lines.every_seconds = 0.0
+    fit.run_fit(command)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in said] == [f"step {n} of 4" for n in (1, 2, 3, 4)]
+    assert said[-1].endswith("about 0 s left")
+    assert " loss " in said[0]
+
+
 def test_a_finished_fit_continues_from_its_checkpoint(
     stage: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,8 +136,11 @@ def test_a_finished_fit_continues_from_its_checkpoint(
     more = ["--ckpt_path", "cut/last.ckpt", "--trainer.default_root_dir=cut"]
     assert call(*words, "3", *more) == 0
     assert call(*words, "3", "--trainer.default_root_dir=whole") == 0
-    files = [here / run / "model" / "model.safetensors" for run in ("cut", "whole")]
-    assert files[0].read_bytes() == files[1].read_bytes()
+    # Once more from its last step: there is nothing to train, and the same model is written.
+    last = ["--ckpt_path", "whole/last.ckpt", "--trainer.default_root_dir=again"]
+    assert call(*words, "3", *last) == 0
+    files = [here / run / "model" / "model.safetensors" for run in ("cut", "whole", "again")]
+    assert len({path.read_bytes() for path in files}) == 1
 
 
 def test_validate_reports_and_trains_nothing(

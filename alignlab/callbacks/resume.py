@@ -80,7 +80,9 @@ class Resume(Checkpoint):
             return
         late = time.monotonic() >= self._save_from
         due = self.every_steps is not None and step % self.every_steps == 0
-        if late or due or trainer.received_sigterm:
+        wanted = late or due or trainer.received_sigterm
+        # Clocks and signals differ between ranks, and saving is done by all of them together.
+        if trainer.strategy.reduce_boolean_decision(wanted, all=False):
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -12,7 +12,7 @@ from alignlab.pipeline.progress import Display
 from alignlab.pipeline.workers import Crew, Worker
 
 TRIES = 2  # a killed worker's job is given to another worker once
-CHECK, DRAW = "check", "draw"  # the pipeline's own jobs, beside those of the stages
+CHECK, FRONTIER = "check", "frontier"  # the pipeline's own jobs, beside those of the stages
 
 
 @dataclass
@@ -33,11 +33,14 @@ class Schedule:
     """Which job may start next.
 
     Args:
-        jobs: To do, in order; a job waits for those of its needs that are among them.
+        jobs: To do; a job waits for those of its needs that are among them. Stages come before
+            the frontier runs, each in the given order: something may be waiting for a stage, but
+            for a run only the frontier does, and many short jobs leave no worker idle at the end.
     """
 
     def __init__(self, jobs: Sequence[Job]) -> None:
-        self.waiting = {job.name: job for job in jobs}
+        ordered = sorted(jobs, key=lambda job: job.objective is not None)
+        self.waiting = {job.name: job for job in ordered}
         self._unfinished = set(self.waiting)
 
     def next(self) -> Job | None:

@@ -30,8 +30,8 @@ def carry_out(job: dict[str, Any], progress: Progress) -> dict[str, str]:
     spec = job["spec"]
     if "check" in spec:
         return check(spec["check"])
-    if "draw" in spec:
-        _draw(spec["draw"])
+    if "frontier" in spec:
+        _draw(spec["frontier"])
     else:
         _carry_out_stage(job, progress)
     return {}

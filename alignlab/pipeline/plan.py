@@ -20,7 +20,7 @@ STAGE_KEYS = {"fit", "call", "args", "set", "needs", "per_seed", "grid", "object
 PLAN_KEYS = {"seeds", "set", "stages", "frontier"}
 FRONTIER_KEYS = {"needs", "args"}
 FIXED_NAMES = ("seed", "out", "experiment", "results")
-TAKEN = (*FIXED_NAMES, "frontier", "check", "draw", "workers", "logs")
+TAKEN = (*FIXED_NAMES, "frontier", "check", "workers", "logs")
 
 
 @dataclass(frozen=True)

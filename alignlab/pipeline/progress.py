@@ -52,18 +52,21 @@ class Display:
         elif time.monotonic() - self._spoke >= LINE_EVERY:
             self._spoke = time.monotonic()
             at_work = ", ".join(_in_words(worker) for worker in workers if worker.job)
-            self.say(f"[{self.finished}/{self.total}] {self._time_left()}; at work: {at_work}")
+            left = self._time_left(workers)
+            self.say(f"[{self.finished}/{self.total}] {left}; at work: {at_work}")
 
     def close(self) -> None:
         """Take the bars away."""
         for bar in self._bars:
             bar.close()
 
-    def _time_left(self) -> str:
-        if not self.finished:
+    def _time_left(self, workers: Iterable[Worker]) -> str:
+        steps = [worker.progress for worker in workers if worker.job and worker.progress]
+        done = self.finished + sum(step / total for step, total in steps if total)
+        if not done:
             return "time left unknown"
-        rate = (time.monotonic() - self._began) / self.finished
-        return f"about {tqdm.format_interval(rate * (self.total - self.finished))} left"
+        rate = (time.monotonic() - self._began) / done
+        return f"about {tqdm.format_interval(rate * (self.total - done))} left"
 
 
 def _in_words(worker: Worker) -> str:

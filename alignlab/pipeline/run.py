@@ -14,7 +14,7 @@ from alignlab.evaluation.tables import Point, merge_points, read_frontier
 from alignlab.pipeline import records, state
 from alignlab.pipeline.foreman import (
     CHECK,
-    DRAW,
+    FRONTIER,
     Failures,
     Foreman,
     log_file,
@@ -87,7 +87,7 @@ def _carry_out(plan: Plan, todo: state.Todo, size: int, lock_fd: int, force: boo
         undone = {*foreman.failures.skipped, *foreman.failures.failed}
         ready = not undone & set(plan.frontier_needs) and (plan.results / state.POINTS).exists()
         if todo.frontier and ready:
-            foreman.work([own_job(DRAW, {"results": str(plan.results), "args": plan.frontier})])
+            foreman.work([own_job(FRONTIER, {"results": str(plan.results), "args": plan.frontier})])
     finally:
         display.close()
         crew.dismiss()
@@ -97,7 +97,7 @@ def _carry_out(plan: Plan, todo: state.Todo, size: int, lock_fd: int, force: boo
 def _message(plan: Plan, job: Job, git_sha: str, *, fresh: bool) -> dict[str, Any]:
     """Everything a worker needs to know about a job."""
     told: dict[str, Any] = {"name": job.name, "log": str(log_file(plan, job.name))}
-    if job.stage in (CHECK, DRAW):
+    if job.stage in (CHECK, FRONTIER):
         return told | {"spec": job.spec}
     run = None
     if job.objective is not None:
@@ -122,7 +122,7 @@ def _message(plan: Plan, job: Job, git_sha: str, *, fresh: bool) -> dict[str, An
 
 def _record(plan: Plan, job: Job) -> None:
     """Put what a finished job left into the tables."""
-    if job.stage == DRAW:
+    if job.stage == FRONTIER:
         record = {"inputs_sha": state.frontier_sha(plan)}
         records.write_json(state.frontier_record(plan), record)
     elif job.stage != CHECK:
