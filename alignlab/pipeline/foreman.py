@@ -155,7 +155,7 @@ class Foreman:
         elif message["event"] == "progress":
             worker.progress = (message["step"], message["total"])
         elif job is not None and message["event"] in ("done", "failed"):
-            worker.job = None
+            worker.job = worker.progress = None
             for name, why in message["wrong_input"].items():
                 self._failed(name, why, input_error=True)
             if job.stage == CHECK and message["wrong_input"]:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NoReturn
 
 from tqdm import tqdm
@@ -10,6 +10,9 @@ from tqdm import tqdm
 from alignlab.pipeline.workers import Worker
 
 LINE_EVERY = 30.0  # seconds between two lines where there is no terminal
+OVERALL = "{l_bar}{bar}| {elapsed}, {remaining} left"
+STEPS = "  {l_bar}{bar}| step {n_fmt} of {total_fmt}, {remaining} left"
+NO_STEPS = "  {desc} {elapsed}"
 
 
 class Display:
@@ -24,13 +27,14 @@ class Display:
         self.total = total
         self.finished = 0
         self._began = self._spoke = time.monotonic()
+        self._overall: tqdm[NoReturn] | None = None
         self._bars: list[tqdm[NoReturn]] = []
         if sys.stderr.isatty():
+            self._overall = tqdm(total=total, position=0, bar_format=OVERALL)
             self._bars = [
-                tqdm(total=0, position=place + 1, leave=False, desc="idle")
+                tqdm(total=0, position=place + 1, leave=False, bar_format=NO_STEPS)
                 for place in range(workers)
             ]
-            self._bars.append(tqdm(total=total, position=0, desc="jobs", unit="job"))
 
     def say(self, line: str) -> None:
         """A line that stays."""
@@ -39,15 +43,14 @@ class Display:
     def finished_one(self, name: str, seconds: float) -> None:
         """A job is finished."""
         self.finished += 1
-        if self._bars:
-            self._bars[-1].update()
         self.say(f"[{self.finished}/{self.total}] {name} done in {seconds:.0f} s")
 
-    def update(self, workers: Iterable[Worker]) -> None:
+    def update(self, workers: Sequence[Worker]) -> None:
         """Show where every worker stands."""
-        workers = list(workers)
-        if self._bars:
-            for worker, bar in zip(workers, self._bars, strict=False):
+        if self._overall is not None:
+            self._overall.n = self._done(workers)
+            self._overall.set_description_str(f"{self.finished} of {self.total} jobs")
+            for worker, bar in zip(workers, self._bars, strict=True):
                 _show(bar, worker)
         elif time.monotonic() - self._spoke >= LINE_EVERY:
             self._spoke = time.monotonic()
@@ -57,12 +60,17 @@ class Display:
 
     def close(self) -> None:
         """Take the bars away."""
-        for bar in self._bars:
-            bar.close()
+        for bar in [*self._bars, self._overall]:
+            if bar is not None:
+                bar.close()
 
-    def _time_left(self, workers: Iterable[Worker]) -> str:
+    def _done(self, workers: Sequence[Worker]) -> float:
+        """Jobs done, those at work counted by their share of steps."""
         steps = [worker.progress for worker in workers if worker.job and worker.progress]
-        done = self.finished + sum(step / total for step, total in steps if total)
+        return self.finished + sum(min(1.0, step / total) for step, total in steps if total)
+
+    def _time_left(self, workers: Sequence[Worker]) -> str:
+        done = self._done(workers)
         if not done:
             return "time left unknown"
         rate = (time.monotonic() - self._began) / done
@@ -80,9 +88,9 @@ def _in_words(worker: Worker) -> str:
 def _show(bar: "tqdm[NoReturn]", worker: Worker) -> None:
     name = worker.job.name if worker.job else "idle"
     step, total = worker.progress or (0, 0)
-    if bar.desc.removesuffix(": ") != name:
-        bar.reset(total=total or None)
-        bar.set_description(name, refresh=False)
-    bar.total = total or None
+    if bar.desc != name or bool(bar.total) != bool(total):
+        bar.reset(total=total)
+        bar.bar_format = STEPS if total else NO_STEPS
+        bar.set_description_str(name, refresh=False)
     bar.n = step
     bar.refresh()
