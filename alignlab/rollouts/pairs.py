@@ -199,12 +199,13 @@ class Labelling:
     ) -> Iterator[PreferencePair]:
         """The pairs of prompt ``row``, whose noise is named by ``index``."""
         every = list(combinations(range(self.samples), 2))
+        luck = self._noise(_LABELS, index, len(every)).tolist()
         for number in self._chosen_pairs(index, len(every)):
             pair = every[number]
             if not self._usable(pair, own, tally):
                 continue
             gap = float(own.rewards[pair[0]] - own.rewards[pair[1]])
-            first_wins = self._first_wins(gap, index, number)
+            first_wins = luck[number] < self._chance(gap)
             winner, loser = pair if first_wins else pair[::-1]
             tally.decided += gap != 0
             tally.agreed += gap != 0 and first_wins == (gap > 0)
@@ -220,7 +221,7 @@ class Labelling:
     def _chosen_pairs(self, index: int, every: int) -> list[int]:
         if self.pairs_per_prompt is None:
             return list(range(every))
-        order = self._noise(_CHOICE, index, torch.arange(every)).argsort()
+        order = self._noise(_CHOICE, index, every).argsort()
         return sorted(order[: self.pairs_per_prompt].tolist())
 
     def _usable(self, pair: tuple[int, int], own: Completions, tally: Tally) -> bool:
@@ -235,14 +236,15 @@ class Labelling:
             return True
         return False
 
-    def _first_wins(self, gap: float, index: int, number: int) -> bool:
+    def _chance(self, gap: float) -> float:
+        """That the first of two completions is preferred when its reward is ``gap`` larger."""
         if self.labels == "deterministic":
-            return gap > 0
-        noise = self._noise(_LABELS, index, torch.tensor([number]))
-        chance = torch.tensor(self.scale * gap, dtype=torch.float64).sigmoid()
-        return bool(noise < chance)
+            return float(gap > 0)
+        return float(torch.tensor(self.scale * gap, dtype=torch.float64).sigmoid())
 
-    def _noise(self, use: int, index: int, numbers: Tensor) -> Tensor:
+    def _noise(self, use: int, index: int, count: int) -> Tensor:
+        """``[count]`` numbers, one for each of a prompt's pairs."""
+        numbers = torch.arange(count)
         return uniform(self.seed, use, torch.full_like(numbers, index), numbers, 0)
 
 

@@ -21,7 +21,7 @@ from alignlab.functional.sampling import SamplingSpec, inverse_cdf
 from alignlab.rollouts.cache import make_cache
 from alignlab.rollouts.samples import Samples
 
-COMPACT_SHARE = 0.125  # finished rows are dropped once this share of a batch is finished
+COMPACT_SHARE = 0.2  # finished rows are dropped once this share of a batch is finished
 
 
 class LanguageModel(Protocol):
@@ -164,14 +164,17 @@ def _complete(
     number = torch.tensor([k for _, k in batch], device=device)
     stops = torch.tensor(settings.stop_ids, dtype=torch.long, device=device)
 
-    ids = torch.zeros(len(batch), settings.max_new_tokens, dtype=torch.long, device=device)
+    positions = torch.arange(settings.max_new_tokens, device=device)
+    noise = uniform(
+        settings.seed, settings.rollout, index[:, None], number[:, None], positions
+    )  # every row's at every position
+    ids = torch.zeros(noise.shape, dtype=torch.long, device=device)
     logps = torch.zeros(ids.shape, dtype=state.logits.dtype, device=device)
     lengths = torch.full((len(batch),), settings.max_new_tokens, device=device)
     finished = torch.zeros(len(batch), dtype=torch.bool, device=device)
     alive = torch.arange(len(batch), device=device)  # which rows the state still holds
     for t in range(settings.max_new_tokens):
-        noise = uniform(settings.seed, settings.rollout, index[alive], number[alive], t)
-        token, logp = draw(state.logits, settings.spec, noise)
+        token, logp = draw(state.logits, settings.spec, noise[alive, t])
         ids[alive, t], logps[alive, t] = token, logp
         if len(stops):
             stopped = torch.isin(token, stops) & ~finished[alive]

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError
+from alignlab.functional.noise import uniform
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.policy import Policy
 from alignlab.rollouts import sampler
@@ -130,6 +131,24 @@ def test_noise_is_named_by_seed_rollout_prompt_and_sample(
     twins = draw(policy, [ragged[2], replace(ragged[2], index=7)])
     assert ids(twins)[0] != ids(twins)[1]
     assert len(set(ids(twins)[0])) == 3
+
+
+def test_a_sample_worked_out_token_by_token(build: Build, ragged: list[PromptTree]) -> None:
+    """Add up the probabilities of full forwards until they pass the token's own noise."""
+    policy = build()
+    drawn = draw(policy, ragged, seed=9, rollout=4, batch_size=4, stop_ids=())
+    for tree in drawn.trees[1:4]:
+        text = list(tree.prompt)
+        for t, token in enumerate(tree.completions[2]):
+            noise = float(uniform(9, 4, torch.tensor([tree.index]), torch.tensor([2]), t))
+            with torch.no_grad():
+                probs = policy.model(torch.tensor([text])).logits[0, -1].softmax(0).tolist()
+            expected, passed = 0, probs[0]
+            while passed < noise:
+                expected += 1
+                passed += probs[expected]
+            assert token == expected
+            text.append(token)
 
 
 def test_stop_tokens(build: Build, ragged: list[PromptTree]) -> None:
