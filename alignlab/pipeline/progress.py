@@ -89,8 +89,8 @@ def _show(bar: "tqdm[NoReturn]", worker: Worker) -> None:
     name = worker.job.name if worker.job else "idle"
     step, total = worker.progress or (0, 0)
     if bar.desc != name or bool(bar.total) != bool(total):
-        bar.reset(total=total)
         bar.bar_format = STEPS if total else NO_STEPS
+        bar.reset(total=total)
         bar.set_description_str(name, refresh=False)
     bar.n = step
     bar.refresh()
