@@ -5,7 +5,7 @@ plot of this old film is"), a completion goes on from it (" not very good but th
 superb ."). Opinions follow one another as a Markov chain over four levels, each put into words
 with intensifiers and negations; the rule adds the opinions up. Strongly positive reviews are
 rare, so the score is skewed to the right: at a divergence of 1 nat the best policy gains about
-1.7 standard deviations of the grammar's own score (a Gaussian score would allow sqrt(2)).
+1.8 standard deviations of the grammar's own score (a Gaussian score would allow sqrt(2)).
 
 Text is words with one space between them. A completion starts with its space, so that prompt +
 completion is the review, and ``tokenizer().decode`` of a completion's ids gives it back exactly.
@@ -101,9 +101,9 @@ NEXT: dict[str, dict[str, float]] = {
     "fair": {"harsh": 0.10, "poor": 0.30, "fair": 0.45, "glowing": 0.15},
     "glowing": {"harsh": 0.05, "poor": 0.15, "fair": 0.40, "glowing": 0.40},
 }
-GO_ON = {"harsh": 0.62, "poor": 0.62, "fair": 0.66, "glowing": 0.70}
+GO_ON = {"harsh": 0.37, "poor": 0.37, "fair": 0.40, "glowing": 0.42}
 AGREEING = {"and": 0.7, ",": 0.3}  # between opinions of the same sign; "but" between others
-NEW_SUBJECT = 0.6  # how often a further opinion names another aspect ("and the music is ...")
+NEW_SUBJECT = 0.4  # how often a further opinion names another aspect ("and the music is ...")
 # A further opinion takes at most 7 words and the full stop 1, and 19 words leave room for the end.
 LAST_START = MAX_TOKENS - 1 - 8
 

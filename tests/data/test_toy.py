@@ -48,11 +48,11 @@ def test_rows_and_scores_are_frozen(world: list[dict[str, str]]) -> None:
     assert toy.sentiment(rows[0]["completion"]) == 0.5 + 0.5 * 1.0 - 0.5 + 2.0
     assert (
         sha(*(row["prompt"] + row["completion"] for row in rows))
-        == "bdfaed5de5cff67f27748aa24a9af318edf0bed82e3b246c900a213ccc142d67"
+        == "bcee2b1268200d21c23fa0a3c6a51b3934c191a2b9ec176bfdbc9cae29bd5678"
     )
     assert (
         sha(*(str(toy.sentiment(row["completion"])) for row in rows))
-        == "fb6ca929333e7a521d467c527e28e70b31f33b727399f78e21f7b9df6a7a22d9"
+        == "dbb8e132e6871f8dcd046acfd38ecd2fdd7fa234c88de5077b7fb8ba2283c319"
     )
 
 
@@ -220,14 +220,14 @@ def optimum(scores: np.ndarray, budget: float) -> float:
 def test_best_policy_at_one_nat_gains_at_least_1_5_standard_deviations(
     world: list[dict[str, str]],
 ) -> None:
-    """A Gaussian score allows sqrt(2); measured over 60,000 reviews: 0.77, 1.13, 1.67, 2.50, 3.17
-    at 0.25, 0.5, 1, 2, 3 nats, standard deviation 2.35, skewness 0.65."""
+    """A Gaussian score allows sqrt(2); measured over 60,000 reviews: 0.79, 1.18, 1.79, 2.77, 3.62
+    at 0.25, 0.5, 1, 2, 3 nats, standard deviation 1.83, skewness 0.75."""
     scores = np.array([toy.sentiment(row["completion"]) for row in world])
     spread = scores.std()
-    assert spread == pytest.approx(2.35, abs=0.06)
-    assert ((scores - scores.mean()) ** 3).mean() / spread**3 == pytest.approx(0.65, abs=0.08)
+    assert spread == pytest.approx(1.83, abs=0.06)
+    assert ((scores - scores.mean()) ** 3).mean() / spread**3 == pytest.approx(0.75, abs=0.08)
     gains = [(optimum(scores, kl) - scores.mean()) / spread for kl in (0.25, 0.5, 1.0, 2.0)]
-    assert gains == pytest.approx([0.77, 1.13, 1.67, 2.50], abs=0.06)
+    assert gains == pytest.approx([0.79, 1.18, 1.79, 2.77], abs=0.06)
     assert gains[2] >= 1.5
 
 
