@@ -145,11 +145,13 @@ def test_rows_by_hand():
     assert flat.input_ids.tolist() == [[7, 8, 3, 0], [7, 8, 4, 5], [9, 6, 2, 0]]
     assert flat_rows(batch, keep_last=False).input_ids.tolist() == [[7, 8, 3], [7, 8, 4], [9, 6, 2]]
     tree = tree_rows(batch, 2, torch.float32)
+    assert tree.position_ids is not None
+    assert tree.attention_mask is not None
     assert tree.input_ids.tolist() == [[7, 8, 3, 4, 5], [9, 6, 2, 0, 0]]
     assert tree.position_ids.tolist() == [[0, 1, 2, 2, 3], [0, 1, 2, 0, 0]]
     assert tree.columns(2, after=False).tolist() == [[1, 2], [1, 3], [0, 1]]
     assert tree.columns(1, after=True).tolist() == [[2], [3], [1]]
-    seen = (tree.attention_mask == 0)[0, 0].int().tolist()
+    seen = tree.attention_mask.eq(0)[0, 0].int().tolist()
     assert seen == [
         [1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0],

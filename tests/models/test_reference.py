@@ -29,7 +29,7 @@ def move(policy: Policy) -> None:
     with torch.no_grad():
         for p in policy.parameters():
             if p.grad is not None:
-                p -= 0.1 * p.grad
+                p.sub_(p.grad, alpha=0.1)
 
 
 def test_a_frozen_copy_does_not_follow_the_policy(build):

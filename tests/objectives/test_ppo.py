@@ -58,6 +58,7 @@ def test_four_quadrants_by_hand(ratio, advantage, loss, slope):
     )
     total.backward()
     assert float(total.detach()) == pytest.approx(loss)
+    assert logps.grad is not None
     assert float(logps.grad) == pytest.approx(slope)
     assert int(count) == 1
 

@@ -24,14 +24,16 @@ from alignlab.objectives.ppo import PPO
 from alignlab.objectives.rm import RewardModel
 from alignlab.objectives.schedule import Schedule
 from alignlab.objectives.sft import SFT
+from alignlab.rewards.base import Reward
 
 STEPS = 10  # three PPO phases of four steps, the last one not finished
 Made = tuple[Objective, L.LightningDataModule]
 WARM = Schedule(warmup_steps=2, decay="cosine", total_steps=STEPS)  # a stopped run plans the whole
 
 
-def word_count(prompts: Any, completions: Any) -> torch.Tensor:
-    return torch.tensor([float(len(text.split())) for text in completions])
+class WordCount(Reward):
+    def __call__(self, prompts: Any, completions: Any) -> torch.Tensor:
+        return torch.tensor([float(len(text.split())) for text in completions])
 
 
 def rows_file(path: Path) -> str:
@@ -77,7 +79,7 @@ def make(ground, tmp_path) -> Callable[..., Made]:
         if name == "ppo":
             objective: Objective = PPO(
                 policy(),
-                word_count,
+                WordCount(),
                 Sampling(6),
                 adam,
                 value=scorer(),
@@ -97,9 +99,10 @@ def make(ground, tmp_path) -> Callable[..., Made]:
         pairs = PreferenceData(source, 4, micro)
         if name == "reward_model":
             return RewardModel(scorer(), adam, WARM), pairs
-        kept = {} if name == "dpo" else {"reference_cache": str(tmp_path / "cache")}
         kind: Any = "frozen" if name == "dpo" else "cached"
-        return DPO(policy(), adam, beta=0.3, reference=kind, schedule=WARM, **kept), pairs
+        cache = None if name == "dpo" else str(tmp_path / "cache")
+        dpo = DPO(policy(), adam, 0.3, reference=kind, reference_cache=cache, schedule=WARM)
+        return dpo, pairs
 
     return made
 
