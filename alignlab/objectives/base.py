@@ -3,16 +3,17 @@
 from abc import abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from alignlab.data.trees import StepTotals
+from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
+from alignlab.models import Policy, ScoreModel
 from alignlab.objectives.schedule import Schedule
 
 
@@ -24,8 +25,6 @@ class Objective(L.LightningModule):
         schedule: Factor on the learning rate per optimizer step; constant when left out.
     """
 
-    trained: nn.Module  # what ``save`` writes: a policy or a scorer
-
     def __init__(self, optimizer: OptimizerCallable, schedule: Schedule | None = None) -> None:
         super().__init__()
         self.make_optimizer = optimizer
@@ -34,12 +33,17 @@ class Objective(L.LightningModule):
 
     @property
     @abstractmethod
-    def tokenizer(self) -> Any:
-        """The tokenizer of the model that is trained; the data module takes it from here."""
+    def trained(self) -> Policy | ScoreModel:
+        """The model that training is about: it is saved, and its tokenizer reads the data."""
 
-    @abstractmethod
+    @property
+    def tokenizer(self) -> Any:
+        """The trained model's; the data module takes it from here."""
+        return self.trained.tokenizer
+
     def save(self, path: Path) -> None:
-        """Write what was trained as a Hugging Face folder."""
+        """Write the trained model as a Hugging Face folder."""
+        self.trained.save(path)
 
     def parameter_groups(self) -> Iterable[Any]:
         """What the optimizer is given; objectives with several models override it."""
@@ -64,11 +68,11 @@ class Objective(L.LightningModule):
         parts = self.trainer.accumulate_grad_batches * self.trainer.world_size
         return loss_sum * (parts / max(1, total))
 
-    def log_means(self, split: str, means: dict[str, Tensor], totals: StepTotals) -> None:
-        """Log ``{split}/{name}``, weighting a validation epoch's batches by their completions."""
+    def log_means(self, split: str, means: dict[str, Tensor], weight: int) -> None:
+        """Log ``{split}/{name}``; a validation epoch's batches count by their ``weight``."""
         self.log_dict(
             {f"{split}/{name}": value.detach() for name, value in means.items()},
-            batch_size=max(1, totals.completions),
+            batch_size=max(1, weight),
             on_step=split == "train",
             on_epoch=split != "train",
             sync_dist=split != "train",
@@ -109,6 +113,32 @@ class Objective(L.LightningModule):
         }
 
 
+class TreeObjective(Objective):
+    """The step of objectives whose loss is a sum over the trees of a batch.
+
+    A subclass says what is counted (``unit``) and computes the losses.
+    """
+
+    unit: ClassVar[Literal["prompts", "completions", "tokens"]]
+
+    @abstractmethod
+    def losses(self, trees: PromptTrees) -> tuple[Tensor, dict[str, Tensor]]:
+        """Losses to be summed (one per row, or their sum) and means to log."""
+
+    def training_step(self, trees: PromptTrees, batch_idx: int) -> Tensor:
+        """This micro-batch's sum over the whole step's count."""
+        losses, means = self.losses(trees)
+        count = getattr(trees.totals, self.unit)
+        self.log_means("train", means, count)
+        return self.normalised(finite(losses, trees.ids).sum(), count)
+
+    def validation_step(self, trees: PromptTrees, batch_idx: int) -> None:
+        """The same figures on held-out trees."""
+        with torch.no_grad():
+            _, means = self.losses(trees)
+        self.log_means("val", means, getattr(trees.totals, self.unit))
+
+
 def finite(losses: Tensor, ids: list[str]) -> Tensor:
     """``losses`` unless one is not finite; the error names the rows at fault.
 
@@ -117,6 +147,6 @@ def finite(losses: Tensor, ids: list[str]) -> Tensor:
     """
     bad = ~torch.isfinite(losses.detach())
     if bool(bad.any()):
-        rows = [ids[i] for i in bad.nonzero().flatten().tolist()[:5]] if ids else []
+        rows = [ids[i] for i in bad.nonzero().flatten().tolist()[:5]] if bad.dim() else ids[:5]
         raise FloatingPointError(f"loss is not finite for {int(bad.sum())} rows, e.g. {rows}")
     return losses

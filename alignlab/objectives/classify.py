@@ -4,17 +4,15 @@ The task loss may be joined by the language-modelling loss of the same text, ``L
 L_LM``, which GPT-1 found to help with generalisation and speed.
 """
 
-from pathlib import Path
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from alignlab.data.trees import PromptTrees
+from alignlab.errors import DataError
 from alignlab.models import ScoreModel
-from alignlab.objectives.base import Objective, finite
+from alignlab.objectives.base import TreeObjective
 from alignlab.objectives.schedule import Schedule
 
 
@@ -35,7 +33,7 @@ def classify_loss(
     )
 
 
-class Classify(Objective):
+class Classify(TreeObjective):
     """Fit a classifier to labelled texts.
 
     Args:
@@ -44,6 +42,8 @@ class Classify(Objective):
         schedule: Factor on the learning rate.
     """
 
+    unit = "completions"
+
     def __init__(
         self, model: ScoreModel, optimizer: OptimizerCallable, schedule: Schedule | None = None
     ) -> None:
@@ -51,31 +51,16 @@ class Classify(Objective):
         self.model = model
 
     @property
-    def tokenizer(self) -> Any:
-        """The classifier's."""
-        return self.model.tokenizer
+    def trained(self) -> ScoreModel:
+        """The classifier."""
+        return self.model
 
-    def training_step(self, trees: PromptTrees, batch_idx: int) -> Tensor:
-        """Summed losses over the step's texts."""
-        losses, means = self._losses(trees)
-        self.log_means("train", means, trees.totals)
-        return self.normalised(losses.sum(), trees.totals.completions)
-
-    def validation_step(self, trees: PromptTrees, batch_idx: int) -> None:
-        """Loss and accuracy on held-out texts."""
-        with torch.no_grad():
-            _, means = self._losses(trees)
-        self.log_means("val", means, trees.totals)
-
-    def save(self, path: Path) -> None:
-        """Write the classifier's folder."""
-        self.model.save(path)
-
-    def _losses(self, trees: PromptTrees) -> tuple[Tensor, dict[str, Tensor]]:
-        assert trees.labels is not None
+    def losses(self, trees: PromptTrees) -> tuple[Tensor, dict[str, Tensor]]:
+        """One loss per text."""
+        if trees.labels is None:
+            raise DataError("classification needs labels. Use LabelledData, or another objective.")
         logits, labels = self.model.scores(trees), trees.labels.long()
         nothing = torch.zeros_like(logits[:, 0])
         losses = classify_loss(logits, labels, nothing, nothing, alpha=0.0)
-        finite(losses, trees.ids)
         hit = (logits.argmax(-1) == labels).float()
         return losses, {"loss": losses.mean(), "accuracy": hit.mean()}

@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -116,13 +115,9 @@ class OnPolicyObjective(Objective):
         self.register_buffer("reward_mean", torch.tensor(torch.nan, dtype=torch.float64))
 
     @property
-    def tokenizer(self) -> Any:
-        """The policy's."""
-        return self.policy.tokenizer
-
-    def save(self, path: Path) -> None:
-        """Write the policy's folder."""
-        self.policy.save(path)
+    def trained(self) -> Policy:
+        """The policy."""
+        return self.policy
 
     @abstractmethod
     def advantages(self, scored: Scored) -> RolloutBatch:

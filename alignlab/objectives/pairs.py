@@ -1,17 +1,15 @@
 """The step shared by objectives that eat preference pairs: rows 2i chosen, 2i + 1 rejected."""
 
 from abc import abstractmethod
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import DataError
 from alignlab.models import Policy, Scores
-from alignlab.objectives.base import Objective, finite
+from alignlab.objectives.base import TreeObjective
 from alignlab.objectives.schedule import Schedule
 
 
@@ -23,7 +21,7 @@ class PairLoss(NamedTuple):
     rejected_rewards: Tensor
 
 
-class PairObjective(Objective):
+class PairObjective(TreeObjective):
     """Scores both completions of each pair in one forward and asks a subclass for their loss.
 
     Args:
@@ -32,6 +30,8 @@ class PairObjective(Objective):
         schedule: Factor on the learning rate.
     """
 
+    unit = "prompts"
+
     def __init__(
         self, policy: Policy, optimizer: OptimizerCallable, schedule: Schedule | None = None
     ) -> None:
@@ -39,39 +39,22 @@ class PairObjective(Objective):
         self.policy = policy
 
     @property
-    def tokenizer(self) -> Any:
-        """The policy's."""
-        return self.policy.tokenizer
+    def trained(self) -> Policy:
+        """The policy."""
+        return self.policy
 
     @abstractmethod
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """The loss of each pair, from the policy's scores of all completions."""
 
-    def training_step(self, trees: PromptTrees, batch_idx: int) -> Tensor:
-        """Summed pair losses over the step's pairs."""
-        loss, means = self._pairs(trees)
-        self.log_means("train", means, trees.totals)
-        return self.normalised(loss.losses.sum(), trees.totals.prompts)
-
-    def validation_step(self, trees: PromptTrees, batch_idx: int) -> None:
-        """The same figures on held-out pairs."""
-        with torch.no_grad():
-            _, means = self._pairs(trees)
-        self.log_means("val", means, trees.totals)
-
-    def save(self, path: Path) -> None:
-        """Write the policy's folder."""
-        self.policy.save(path)
-
-    def _pairs(self, trees: PromptTrees) -> tuple[PairLoss, dict[str, Tensor]]:
-        if len(trees.group) != 2 * len(trees.prompt_lengths):
-            raise DataError("preference pairs need exactly two completions per prompt")
+    def losses(self, trees: PromptTrees) -> tuple[Tensor, dict[str, Tensor]]:
+        """One loss per pair."""
+        require_pairs(trees)
         scores = self.policy(trees)
         loss = self.pair_loss(trees, scores)
-        finite(loss.losses, trees.ids)
         chosen, rejected = both(scores.logps.detach())
         margins = loss.chosen_rewards - loss.rejected_rewards
-        return loss, {
+        return loss.losses, {
             "loss": loss.losses.mean(),
             "rewards/chosen": loss.chosen_rewards.mean(),
             "rewards/rejected": loss.rejected_rewards.mean(),
@@ -80,6 +63,15 @@ class PairObjective(Objective):
             "logps/chosen": chosen.mean(),  # absolute: likelihood displacement shows here
             "logps/rejected": rejected.mean(),
         }
+
+
+def require_pairs(trees: PromptTrees) -> None:
+    """Raise ``DataError`` unless every prompt has two completions."""
+    if len(trees.group) != 2 * len(trees.prompt_lengths):
+        raise DataError(
+            "preference pairs need two completions per prompt. Use PreferenceData, or another "
+            "objective."
+        )
 
 
 def both(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -254,4 +254,4 @@ class PPO(OnPolicyObjective):
         means["approx_kl"] = (
             kl_k3(-log_ratio, torch.zeros_like(log_ratio)).sum() / scores.mask.sum()
         )
-        self.log_means("train", means, batch.trees.totals)
+        self.log_means("train", means, batch.trees.totals.tokens)

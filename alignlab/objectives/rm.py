@@ -1,17 +1,13 @@
 """Pairwise reward model: Bradley-Terry on scores (Ouyang et al. 2022, arXiv:2203.02155, Eq. 1)."""
 
-from pathlib import Path
-from typing import Any
-
-import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from alignlab.data.trees import PromptTrees
 from alignlab.functional import bradley_terry
 from alignlab.models import ScoreModel
-from alignlab.objectives.base import Objective, finite
-from alignlab.objectives.pairs import PairLoss, accuracy, both
+from alignlab.objectives.base import TreeObjective
+from alignlab.objectives.pairs import PairLoss, accuracy, both, require_pairs
 from alignlab.objectives.schedule import Schedule
 
 
@@ -30,7 +26,7 @@ def rm_loss(
     return PairLoss(losses, chosen_scores.detach(), rejected_scores.detach())
 
 
-class RewardModel(Objective):
+class RewardModel(TreeObjective):
     """Fit a scorer to preference pairs; scores are read at the last real token.
 
     Args:
@@ -39,6 +35,8 @@ class RewardModel(Objective):
         schedule: Factor on the learning rate.
     """
 
+    unit = "prompts"
+
     def __init__(
         self, model: ScoreModel, optimizer: OptimizerCallable, schedule: Schedule | None = None
     ) -> None:
@@ -46,32 +44,16 @@ class RewardModel(Objective):
         self.model = model
 
     @property
-    def tokenizer(self) -> Any:
-        """The scorer's."""
-        return self.model.tokenizer
+    def trained(self) -> ScoreModel:
+        """The scorer."""
+        return self.model
 
-    def training_step(self, trees: PromptTrees, batch_idx: int) -> Tensor:
-        """Summed pair losses over the step's pairs."""
-        loss, means = self._pairs(trees)
-        self.log_means("train", means, trees.totals)
-        return self.normalised(loss.losses.sum(), trees.totals.prompts)
-
-    def validation_step(self, trees: PromptTrees, batch_idx: int) -> None:
-        """Loss, accuracy and margin on held-out pairs."""
-        with torch.no_grad():
-            _, means = self._pairs(trees)
-        self.log_means("val", means, trees.totals)
-
-    def save(self, path: Path) -> None:
-        """Write the scorer's folder."""
-        self.model.save(path)
-
-    def _pairs(self, trees: PromptTrees) -> tuple[PairLoss, dict[str, Tensor]]:
-        chosen, rejected = both(self.model.scores(trees))
-        loss = rm_loss(chosen, rejected)
-        finite(loss.losses, trees.ids)
+    def losses(self, trees: PromptTrees) -> tuple[Tensor, dict[str, Tensor]]:
+        """One loss per pair."""
+        require_pairs(trees)
+        loss = rm_loss(*both(self.model.scores(trees)))
         margins = loss.chosen_rewards - loss.rejected_rewards
-        return loss, {
+        return loss.losses, {
             "loss": loss.losses.mean(),
             "accuracy": accuracy(margins),
             "margin": margins.mean(),

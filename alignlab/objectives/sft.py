@@ -4,16 +4,12 @@ InstructGPT's first step (Ouyang et al. 2022, arXiv:2203.02155, section 3.5). La
 the same objective on trees whose prompt is only the beginning-of-text token.
 """
 
-from pathlib import Path
-from typing import Any
-
-import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from alignlab.data.trees import PromptTrees
 from alignlab.models import Policy
-from alignlab.objectives.base import Objective
+from alignlab.objectives.base import TreeObjective
 from alignlab.objectives.schedule import Schedule
 
 
@@ -27,7 +23,7 @@ def sft_loss(token_logps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return -token_logps.masked_fill(~mask, 0).sum(), mask.sum()
 
 
-class SFT(Objective):
+class SFT(TreeObjective):
     """Fit a language model to demonstrations, every counted token with equal weight.
 
     Args:
@@ -36,6 +32,8 @@ class SFT(Objective):
         schedule: Factor on the learning rate.
     """
 
+    unit = "tokens"
+
     def __init__(
         self, policy: Policy, optimizer: OptimizerCallable, schedule: Schedule | None = None
     ) -> None:
@@ -43,22 +41,11 @@ class SFT(Objective):
         self.policy = policy
 
     @property
-    def tokenizer(self) -> Any:
-        """The policy's."""
-        return self.policy.tokenizer
+    def trained(self) -> Policy:
+        """The policy."""
+        return self.policy
 
-    def training_step(self, trees: PromptTrees, batch_idx: int) -> Tensor:
-        """Summed loss over the step's token count."""
+    def losses(self, trees: PromptTrees) -> tuple[Tensor, dict[str, Tensor]]:
+        """Summed negative log-likelihood, and nats per token."""
         total, count = sft_loss(self.policy(trees).token_logps, trees.loss_mask)
-        self.log_means("train", {"loss": total / count.clamp(min=1)}, trees.totals)
-        return self.normalised(total, trees.totals.tokens)
-
-    def validation_step(self, trees: PromptTrees, batch_idx: int) -> None:
-        """Nats per token, weighted by tokens."""
-        with torch.no_grad():
-            total, count = sft_loss(self.policy(trees).token_logps, trees.loss_mask)
-        self.log("val/loss", total / count.clamp(min=1), batch_size=int(count), sync_dist=True)
-
-    def save(self, path: Path) -> None:
-        """Write the policy's folder."""
-        self.policy.save(path)
+        return total, {"loss": total / count.clamp(min=1)}
