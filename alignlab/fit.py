@@ -22,6 +22,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from alignlab.callbacks.resume import Resume
+from alignlab.data.modules import TreeData
 from alignlab.errors import ConfigError, DataError
 from alignlab.objectives.base import Objective
 from alignlab.parser_errors import in_one_line
@@ -190,6 +191,7 @@ def run_fit(command: Command) -> None:
     """
     _check_checkpoint(command.config.ckpt_path)
     torch.set_num_threads(command.config.threads)
+    _read_data(command)
     try:
         with _quiet():
             command.trainer.fit(
@@ -200,6 +202,13 @@ def run_fit(command: Command) -> None:
             )
     except SIGTERMException:
         raise SystemExit(SIGTERM_STATUS) from None
+
+
+def _read_data(command: Command) -> None:
+    """Read and tokenise now, so that unusable data stop before any log is begun."""
+    if isinstance(command.datamodule, TreeData):
+        command.datamodule.connect(command.model.tokenizer)
+        command.datamodule.setup("fit")
 
 
 def run_validate(command: Command) -> None:

@@ -175,7 +175,8 @@ def test_bad_input_is_one_line_status_2_and_nothing_written(
     stage: Path, here: Path, capsys: pytest.CaptureFixture[str], args: list[str], said: str
 ) -> None:
     (here / "binary.yaml").write_bytes(b"\xff\xfe\x00\x81")
-    assert call("fit", "--config", str(stage), "--trainer.default_root_dir=run", *args) == 2
+    logged = ["--trainer.default_root_dir=run", "--trainer.logger=true"]
+    assert call("fit", "--config", str(stage), *logged, *args) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.startswith("error: ")
