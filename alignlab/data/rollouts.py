@@ -49,23 +49,8 @@ class RolloutBatch:
 
     def select(self, prompts: Tensor) -> "RolloutBatch":
         """The sub-batch of these prompt rows ``[Q]``, trimmed to its own longest row."""
-        trees = self.trees
-        each = len(trees.group) // len(trees.prompt_lengths)
-        rows = (prompts[:, None] * each + torch.arange(each)).flatten()
-        width = int(trees.completion_lengths[rows].max())
-        prompt_width = int(trees.prompt_lengths[prompts].max())
-        part = replace(
-            trees,
-            prompt_ids=trees.prompt_ids[prompts, :prompt_width],
-            prompt_lengths=trees.prompt_lengths[prompts],
-            completion_ids=trees.completion_ids[rows, :width],
-            completion_lengths=trees.completion_lengths[rows],
-            loss_mask=trees.loss_mask[rows, :width],
-            group=torch.arange(len(prompts)).repeat_interleave(each),
-            index=trees.index[prompts],
-            ids=[trees.ids[p] for p in prompts.tolist()],
-        )
-        part.totals = StepTotals(len(prompts), len(rows), int(part.loss_mask.sum()))
+        part, rows = select_prompts(self.trees, prompts)
+        width = part.completion_ids.shape[1]
         cut = {name: value[rows, :width] for name, value in self._per_token().items()}
         return replace(self, trees=part, **cut)  # type: ignore[arg-type]
 
@@ -85,6 +70,30 @@ class RolloutBatch:
 
     def _per_token(self) -> dict[str, Tensor]:
         return {n: value for n in PER_TOKEN if (value := getattr(self, n)) is not None}
+
+
+def select_prompts(trees: PromptTrees, prompts: Tensor) -> tuple[PromptTrees, Tensor]:
+    """The sub-batch of these prompt rows ``[Q]``, trimmed, and its completions' rows.
+
+    Every prompt must have the same number of completions.
+    """
+    each = len(trees.group) // len(trees.prompt_lengths)
+    rows = (prompts[:, None] * each + torch.arange(each, device=prompts.device)).flatten()
+    width = int(trees.completion_lengths[rows].max())
+    prompt_width = int(trees.prompt_lengths[prompts].max())
+    part = replace(
+        trees,
+        prompt_ids=trees.prompt_ids[prompts, :prompt_width],
+        prompt_lengths=trees.prompt_lengths[prompts],
+        completion_ids=trees.completion_ids[rows, :width],
+        completion_lengths=trees.completion_lengths[rows],
+        loss_mask=trees.loss_mask[rows, :width],
+        group=torch.arange(len(prompts), device=prompts.device).repeat_interleave(each),
+        index=trees.index[prompts],
+        ids=[trees.ids[p] for p in prompts.tolist()],
+    )
+    part.totals = StepTotals(len(prompts), len(rows), int(part.loss_mask.sum()))
+    return part, rows
 
 
 class RolloutLoader:

@@ -1,15 +1,16 @@
 """The rollout shared by objectives that learn from their own samples: prompts in, rewards out."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
+from torch.nn.functional import pad
 
-from alignlab.data.rollouts import RolloutBatch
+from alignlab.data.rollouts import RolloutBatch, select_prompts
 from alignlab.data.trees import PromptTree, PromptTrees, collate
 from alignlab.errors import ConfigError
 from alignlab.functional.sampling import SamplingSpec
@@ -33,7 +34,7 @@ class Sampling:
     """
 
     max_new_tokens: int
-    spec: SamplingSpec = SamplingSpec()  # noqa: RUF009  (frozen)
+    spec: SamplingSpec = field(default_factory=SamplingSpec)
     stop_at_eos: bool = True
     batch_size: int = 256
 
@@ -181,13 +182,13 @@ class OnPolicyObjective(Objective):
         ref = self.in_chunks(trees, lambda part: self.reference.token_logps(part, sampling.spec))
         return Scored(trees, old, ref, scores)
 
-    def in_chunks(self, trees: PromptTrees, compute: Any) -> Tensor:
+    def in_chunks(self, trees: PromptTrees, compute: Callable[[PromptTrees], Tensor]) -> Tensor:
         """``compute`` (trees -> ``[m, t]``) on parts of a phase, put together to ``[M, T]``."""
-        everything = RolloutBatch(trees, trees.loss_mask, trees.loss_mask)
-        out = []
-        for rows in torch.arange(len(trees.prompt_lengths)).split(self.score_batch_size):
-            part = compute(everything.select(rows).trees)
-            out.append(torch.nn.functional.pad(part, (0, trees.loss_mask.shape[1] - part.shape[1])))
+        width, out = trees.loss_mask.shape[1], []
+        prompts = torch.arange(len(trees.prompt_lengths), device=trees.prompt_ids.device)
+        for some in prompts.split(self.score_batch_size):
+            part = compute(select_prompts(trees, some)[0])
+            out.append(pad(part, (0, width - part.shape[1])))
         return torch.cat(out)
 
     def _log_rollout(self, scored: Scored) -> None:

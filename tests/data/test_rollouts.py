@@ -1,0 +1,151 @@
+"""The rollout loader: what it deals out, when it samples, and how it continues."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from alignlab.data.rollout_data import RolloutData
+from alignlab.data.rollouts import RolloutBatch, RolloutLoader
+from alignlab.data.trees import PromptTree, StepTotals, collate
+from alignlab.errors import ConfigError
+
+
+def phase(rollout: int, prompts: int = 8, each: int = 2) -> RolloutBatch:
+    """Prompt p's completions have p % 3 + 1 and p % 3 + 2 tokens; numbers name their cell."""
+    trees = collate(
+        [
+            PromptTree(
+                p, str(p), (9,) * (1 + p % 2), tuple((5,) * (1 + p % 3 + k) for k in range(each))
+            )
+            for p in range(prompts)
+        ]
+    )
+    cells = torch.arange(trees.loss_mask.numel(), dtype=torch.float64).view(trees.loss_mask.shape)
+    return RolloutBatch(trees, cells + 1000 * rollout, -cells, cells, None)
+
+
+class Phases:
+    """Collects phases and remembers which were asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def __call__(self, rollout: int) -> RolloutBatch:
+        self.asked.append(rollout)
+        return phase(rollout)
+
+
+def loader(collect: Any = phase, **settings: int) -> RolloutLoader:
+    sizes = {"prompts": 8, "minibatches": 2, "micro_batches": 2, "inner_epochs": 3, "seed": 1}
+    return RolloutLoader(collect, **(sizes | settings))
+
+
+def test_every_inner_epoch_deals_out_every_prompt_once():
+    batches = list(loader())
+    assert len(batches) == len(loader()) == 12
+    for epoch in range(3):
+        dealt = [b.trees.index.tolist() for b in batches[4 * epoch : 4 * epoch + 4]]
+        assert sorted(p for some in dealt for p in some) == list(range(8))
+    orders = [[b.trees.index.tolist() for b in batches[i : i + 4]] for i in (0, 4, 8)]
+    assert orders[0] != orders[1] != orders[2]
+
+
+def test_only_the_first_step_of_a_phase_is_marked_first():
+    assert [b.first for b in loader()] == [True] * 2 + [False] * 10
+
+
+def test_numbers_stay_with_their_completion():
+    whole = phase(0)
+    for batch in loader():
+        for m, p in enumerate(batch.trees.group.tolist()):
+            prompt = int(batch.trees.index[p])
+            row = 2 * prompt + m % 2
+            n = int(batch.trees.completion_lengths[m])
+            assert n == prompt % 3 + 1 + m % 2
+            assert torch.equal(batch.old_token_logps[m, :n], whole.old_token_logps[row, :n])
+            assert torch.equal(batch.advantages[m, :n], whole.advantages[row, :n])
+
+
+def test_totals_are_those_of_the_minibatch():
+    batches = list(loader())
+    for first, second in zip(batches[::2], batches[1::2], strict=True):
+        tokens = int(first.trees.loss_mask.sum() + second.trees.loss_mask.sum())
+        assert first.trees.totals == second.trees.totals == StepTotals(4, 8, tokens)
+
+
+def test_a_phase_is_sampled_when_its_first_batch_is_asked_for():
+    collect = Phases()
+    dealt = loader(collect)
+    iterator = iter(dealt)
+    assert collect.asked == []
+    for _ in range(12):
+        next(iterator)
+    assert collect.asked == [0]  # the next phase waits for the update
+    next(iter(dealt))
+    assert collect.asked == [0, 1]
+
+
+@pytest.mark.parametrize("stop", [1, 5, 11, 12, 13])
+def test_a_loader_continues_with_the_batches_that_were_left(stop):
+    def run(dealt: RolloutLoader, most: int) -> list[RolloutBatch]:
+        out: list[RolloutBatch] = []
+        while len(out) < most:
+            for batch in dealt:
+                out.append(batch)
+                if len(out) == most:
+                    break
+        return out
+
+    whole = run(loader(), 24)
+    stopped = loader()
+    run(stopped, stop)
+    collect = Phases()
+    resumed = loader(collect)
+    resumed.load_state_dict(stopped.state_dict())
+    rest = run(resumed, 24 - stop)
+    assert 0 not in collect.asked  # rollouts in use came from the state
+    for a, b in zip(whole[stop:], rest, strict=True):
+        assert a.trees.index.tolist() == b.trees.index.tolist()
+        assert torch.equal(a.old_token_logps, b.old_token_logps)
+        assert a.first == b.first
+
+
+def test_sizes_must_divide():
+    with pytest.raises(ConfigError, match="8 prompts a rollout cannot be cut into 3"):
+        loader(minibatches=3)
+
+
+@pytest.fixture
+def prompts_file(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(f'{{"prompt": "w{i}"}}\n' for i in range(3, 13)))
+    return str(path)
+
+
+def test_prompts_are_all_used_before_any_is_used_again(words, prompts_file):
+    from transformers import AutoTokenizer
+
+    data = RolloutData(prompts_file, rollout_size=4, batch_size=2, seed=3)
+    data.connect(AutoTokenizer.from_pretrained(words))
+    data.setup()
+    phases = [[tree.index for tree in data.prompts_of(r)] for r in range(4)]
+    assert all(len(set(chosen)) == 4 for chosen in phases)
+    assert not set(phases[0]) & set(phases[1])  # 10 prompts: two phases of 4 a pass
+    assert phases[:2] != phases[2:]  # another order in the next pass
+    again = RolloutData(prompts_file, rollout_size=4, batch_size=2, seed=3)
+    again.connect(AutoTokenizer.from_pretrained(words))
+    again.setup()
+    assert [tree.index for tree in again.prompts_of(3)] == phases[3]
+
+
+def test_impossible_sizes_name_their_keys(words, prompts_file):
+    from transformers import AutoTokenizer
+
+    with pytest.raises(ConfigError, match="multiple of batch_size"):
+        RolloutData(prompts_file, rollout_size=5, batch_size=2)
+    data = RolloutData(prompts_file, rollout_size=16, batch_size=2)
+    data.connect(AutoTokenizer.from_pretrained(words))
+    data.setup()
+    with pytest.raises(ConfigError, match="fewer than the 16 of a rollout"):
+        data.train_dataloader()
