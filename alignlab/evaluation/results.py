@@ -28,7 +28,7 @@ class Results(NamedTuple):
 def read_results(folders: Sequence[Path]) -> Results:
     """All points of ``folders``, the per-prompt table of each, and the pool.
 
-    The pool is ``pool.parquet`` in the folder itself or below its ``work/``. Several folders need
+    The pool is ``pool.parquet`` in the folder itself or below its ``stages/``. Several folders need
     the same prompts, reference and reward; the first pool is used, and another one must agree with
     it on the reference's mean reward.
 
@@ -62,7 +62,7 @@ def read_results(folders: Sequence[Path]) -> Results:
 def find_pools(folder: Path) -> list[Path]:
     """The pool files of a results folder; one that was put beside the tables goes first."""
     beside = folder / POOL_NAME
-    return [beside] if beside.exists() else sorted((folder / "work").rglob(POOL_NAME))
+    return [beside] if beside.exists() else sorted((folder / "stages").rglob(POOL_NAME))
 
 
 def _tables_of(folder: Path, points: Sequence[Point]) -> list[PromptTable]:
@@ -89,7 +89,7 @@ def _tables_of(folder: Path, points: Sequence[Point]) -> list[PromptTable]:
 def _agreed(folders: Sequence[Path], pools: Sequence[tuple[Path, Pool]]) -> Pool:
     if not pools:
         raise DataError(
-            f"{', '.join(map(str, folders))}: no {POOL_NAME} there or below work/. The frontier "
+            f"{', '.join(map(str, folders))}: no {POOL_NAME} there or below stages/. The frontier "
             "starts at the reference's reward, which is measured on the pool: run its stage."
         )
     (first_path, first), *others = pools

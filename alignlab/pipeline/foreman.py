@@ -191,4 +191,4 @@ class Foreman:
 
 def log_file(plan: Plan, name: str) -> Path:
     """Where the job's prints and traceback go."""
-    return plan.results / "work" / "logs" / f"{name}.log"
+    return plan.results / "stages" / "logs" / f"{name}.log"

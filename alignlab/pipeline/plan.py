@@ -58,7 +58,7 @@ class Job:
     @property
     def folder(self) -> str:
         """Where its output lies, below the results folder."""
-        return f"work/{self.stage}/{self.key}"
+        return f"stages/{self.stage}/{self.key}"
 
 
 @dataclass(frozen=True)

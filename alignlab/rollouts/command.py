@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 EXAMPLE = (
-    'alignlab sample --policy results/quickstart/work/sft/all --prompt "the plot of this film"'
+    'alignlab sample --policy results/quickstart/stages/sft/all --prompt "the plot of this film"'
 )
 
 

@@ -53,7 +53,7 @@ def write_results(
     write_points(folder / "points.csv", points)
     pool = world.pool(2000, 0)
     pool = replace(pool, rewards=pool.rewards + reward_shift, proxy=pool.rewards)
-    pool.save(folder / "work" / "pool" / "all" / "pool.parquet")
+    pool.save(folder / "stages" / "pool" / "all" / "pool.parquet")
 
 
 def test_one_folder_gets_its_table_and_figures(
@@ -95,7 +95,7 @@ def test_several_folders_are_merged(tmp_path: Path) -> None:
 
 
 def break_pool(folder: Path) -> None:
-    shutil.rmtree(folder / "work")
+    shutil.rmtree(folder / "stages")
 
 
 def break_points(folder: Path) -> None:
@@ -123,7 +123,7 @@ def break_all(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (break_pool, r"no pool\.parquet there or below work/"),
+        (break_pool, r"no pool\.parquet there or below stages/"),
         (break_points, r"points\.csv: no such table"),
         (break_table, r"dpo-s0\.parquet: no such table"),
         (break_step, r"dpo-s0\.parquet: no rows of step 30\. Run 'dpo-s0' again"),
@@ -158,7 +158,7 @@ def test_folders_that_do_not_belong_together_are_refused(tmp_path: Path) -> None
 def test_an_impossible_efficiency_fails_after_writing_what_is_possible(tmp_path: Path) -> None:
     world = World(16, 20, seed=1)
     write_results(tmp_path, world, "dpo", (0,))
-    path = tmp_path / "work" / "pool" / "all" / "pool.parquet"
+    path = tmp_path / "stages" / "pool" / "all" / "pool.parquet"
     pool = Pool.load(path)
     replace(pool, rewards=pool.rewards * 0.2).save(path)  # another scale than the runs'
     with pytest.raises(ArithmeticError, match=r"impossible efficiency: dpo at KL 0\.25 has"):

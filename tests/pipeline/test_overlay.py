@@ -73,7 +73,7 @@ def test_a_dotted_key_that_leads_nowhere_is_an_error(dotted: str) -> None:
 
 
 def test_placeholders_keep_types_and_leave_doubled_braces_alone() -> None:
-    values = {"seed": 3, "sft": "work/sft", "runs": ["a", "b"]}
+    values = {"seed": 3, "sft": "stages/sft", "runs": ["a", "b"]}
     filled = overlay.fill(
         {
             "alone": "{seed}",
@@ -87,7 +87,7 @@ def test_placeholders_keep_types_and_leave_doubled_braces_alone() -> None:
     )
     assert filled == {
         "alone": 3,
-        "inside": ["work/sft/model-3"],
+        "inside": ["stages/sft/model-3"],
         "list": ["a", "b"],
         "template": "{{seed}} {% if x %}",
         "json": '{"a": 1}',

@@ -59,7 +59,7 @@ def test_stages_become_jobs_named_for_grid_point_and_seed(experiment: Path) -> N
     ]
     job = plan.jobs["dpo-beta0.5-s1"]
     assert (job.seed, job.hparams, job.objective) == (1, {"beta": 0.5}, "dpo")
-    assert plan.folder(job) == Path("results/demo/work/dpo/beta0.5-s1")
+    assert plan.folder(job) == Path("results/demo/stages/dpo/beta0.5-s1")
     assert [run.name for run in plan.runs] == list(plan.jobs)[2:]
 
 
@@ -69,7 +69,7 @@ def test_the_config_of_a_run_is_filled_in(experiment: Path) -> None:
         "config": {
             "model": {
                 "class_path": "m.DPO",
-                "init_args": {"policy": "out/work/sft/all", "beta": 0.5},
+                "init_args": {"policy": "out/stages/sft/all", "beta": 0.5},
             },
             "seed_everything": 1,
         }
@@ -200,8 +200,8 @@ def test_each_seed_reads_its_own_upstream_and_others_read_all(experiment: Path) 
     }
     plan = load_plan(write(experiment, pipeline={"seeds": [0, 1], "stages": stages}))
     assert plan.resolved(plan.jobs["rm-s1"])["args"] == {"seed": 1}
-    assert plan.resolved(plan.jobs["ppo-s1"])["args"] == {"rm": "results/demo/work/rm/s1"}
-    folders = ["results/demo/work/ppo/s0", "results/demo/work/ppo/s1"]
+    assert plan.resolved(plan.jobs["ppo-s1"])["args"] == {"rm": "results/demo/stages/rm/s1"}
+    folders = ["results/demo/stages/ppo/s0", "results/demo/stages/ppo/s1"]
     assert plan.resolved(plan.jobs["texts"])["args"] == {"policies": folders}
     assert plan.jobs["texts"].needs == {"ppo": ("ppo-s0", "ppo-s1")}
 
@@ -214,7 +214,7 @@ def test_a_single_run_can_be_needed(experiment: Path) -> None:
     }
     content = PIPELINE | {"stages": PIPELINE["stages"] | {"pool": pool}}
     plan = load_plan(write(experiment, pipeline=content))
-    folder = "results/demo/work/dpo/beta0.1-s1"
+    folder = "results/demo/stages/dpo/beta0.1-s1"
     assert plan.resolved(plan.jobs["pool"])["args"] == {"proposals": {"dpo": folder}}
     assert plan.jobs["pool"].needs["dpo-beta0.1-s1"] == ("dpo-beta0.1-s1",)
 
@@ -303,4 +303,4 @@ def test_an_unknown_scale_and_a_wrong_folder_are_told(experiment: Path, tmp_path
 
 def test_a_job_without_grid_and_seed_is_named_for_its_stage() -> None:
     job = Job("sft", "all", None, {}, None, {}, {}, frozenset(), "")
-    assert (job.name, job.folder) == ("sft", "work/sft/all")
+    assert (job.name, job.folder) == ("sft", "stages/sft/all")

@@ -71,6 +71,6 @@ def test_killed_and_continued_it_ends_the_same(quickstart: Path) -> None:
         process.wait()
     assert run_experiment(quickstart, scale="small", results=Path("killed")) == 0
     assert without_seconds(Path("killed/points.csv")) == without_seconds(Path("whole/points.csv"))
-    for whole in [Path("whole/frontier.csv"), *Path("whole/work").rglob("model.safetensors")]:
+    for whole in [Path("whole/frontier.csv"), *Path("whole/stages").rglob("model.safetensors")]:
         killed = Path("killed") / whole.relative_to("whole")
         assert killed.read_bytes() == whole.read_bytes(), whole

@@ -87,7 +87,7 @@ def test_a_run_makes_tables_and_a_second_call_does_nothing(
     assert {row.objective for row in read_frontier(results / "frontier.csv")} >= {"dpo", "oracle"}
     assert (results / "frontier.png").exists()
     assert yaml.safe_load((results / "configs" / f"{runs[0]}.yaml").read_text())["args"] == {
-        "policy": "results/demo/work/sft/all",
+        "policy": "results/demo/stages/sft/all",
         "seed": 0,
         "seconds": 0.0,
         "beta": 0.5,
@@ -103,7 +103,7 @@ def test_weights_are_not_needed_once_rows_stand(
 ) -> None:
     run_experiment(write(frontier=FRONTIER))
     before = without_seconds(Path("results/demo/points.csv"))
-    subprocess.run(["rm", "-r", "results/demo/work"], check=True)
+    subprocess.run(["rm", "-r", "results/demo/stages"], check=True)
     capsys.readouterr()
     assert run_experiment(Path("demo")) == 0
     assert "Nothing to do" in capsys.readouterr().err
@@ -175,15 +175,15 @@ def test_a_failure_stops_what_depends_on_it_and_nothing_else(
     said = capsys.readouterr().err
     reason = {
         "input": "error: bad: rows.jsonl: no usable row\n",
-        "bug": "error: bad: RuntimeError: a bug (log: results/demo/work/logs/bad.log)",
+        "bug": "error: bad: RuntimeError: a bug (log: results/demo/stages/logs/bad.log)",
         "kill": "error: bad: its worker died 2 times (status -9)",
     }
     assert reason[kind] in said
     assert "Not done, for want of these: after." in said
     assert "Traceback" not in said
-    assert Path("results/demo/work/other/all/words.txt").read_text() == "x"
+    assert Path("results/demo/stages/other/all/words.txt").read_text() == "x"
     if kind == "bug":
-        assert "RuntimeError: a bug" in Path("results/demo/work/logs/bad.log").read_text()
+        assert "RuntimeError: a bug" in Path("results/demo/stages/logs/bad.log").read_text()
 
 
 def test_a_killed_workers_job_is_tried_once_more(
@@ -192,7 +192,7 @@ def test_a_killed_workers_job_is_tried_once_more(
     args = {"witness": str(tmp_path / "witness")}
     assert run_experiment(write({"one": {"call": f"{HERE}.die_once", "args": args}})) == 0
     assert "one: its worker died (status -9); trying once more" in capsys.readouterr().err
-    assert Path("results/demo/work/one/all/words.txt").read_text() == "survived"
+    assert Path("results/demo/stages/one/all/words.txt").read_text() == "survived"
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_wrong_configs_are_all_told_before_anything_is_done(
     assert "error: bad-betax: config: " in said
     assert "error: ugly: call" in said
     assert "Not done, for want of these: sft, good." in said
-    assert not [p for p in Path("results/demo/work").iterdir() if p.name != "logs"]
+    assert not [p for p in Path("results/demo/stages").iterdir() if p.name != "logs"]
 
 
 def test_a_run_without_an_evaluation_is_an_error(
@@ -274,7 +274,7 @@ def wait_for(condition: Callable[[], bool], patience: float = 30.0) -> None:
 def test_a_second_run_is_refused_at_once_and_workers_die_with_the_first(write: Write) -> None:
     write({"one": {"call": f"{HERE}.write_forever"}})
     first = start()
-    now = Path("results/demo/work/one/all/now")
+    now = Path("results/demo/stages/one/all/now")
     wait_for(now.exists)
     second = start()
     _, said = second.communicate(timeout=20)
@@ -291,7 +291,7 @@ def test_a_second_run_is_refused_at_once_and_workers_die_with_the_first(write: W
 def test_ctrl_c_is_one_line_and_status_130(write: Write) -> None:
     write({"one": {"call": f"{HERE}.write_forever"}})
     process = start()
-    wait_for(Path("results/demo/work/one/all/now").exists)
+    wait_for(Path("results/demo/stages/one/all/now").exists)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)
     assert process.returncode == 130
