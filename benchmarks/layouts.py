@@ -3,8 +3,8 @@
     python benchmarks/layouts.py [--hidden 256] [--precision float32] [--pairs 5]
 
 Prints, for shapes (prompt, completion, completions per prompt), the time of the flat layout over
-that of the tree layout and of ``auto`` (above 1: faster than flat). The planner.s two constants
-in ``alignlab/models/layouts.py`` are set so that ``auto`` picks the faster of both.
+that of the tree layout and of ``auto`` (above 1: faster than flat). The planner's two
+constants in ``alignlab/models/layouts.py`` should let ``auto`` pick the faster of both.
 """
 
 import argparse
