@@ -5,6 +5,7 @@ conversation is what most of its rows are. Every row is then held to that, one b
 whose first row is odd is not read wrongly, and an odd row is counted instead of guessed at.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from alignlab.data.rows import (
     PreferencePair,
     Prompt,
     R,
+    Ranking,
+    RatedCompletion,
     Refusals,
     Refused,
     Row,
@@ -68,23 +71,20 @@ class Reader:
 
     def plain(self, name: str) -> str:
         """A string."""
-        value = self._get(name)
-        if not isinstance(value, str):
-            raise Refused(f"wrong type in {name!r}", f": wants a string, got {_kind(value)}")
-        return value
+        return _as_plain(name, self._get(name))
 
     def turns(self, name: str) -> Chat:
         """A conversation: a list of ``{role, content}``."""
-        value = self._get(name)
-        if not isinstance(value, Sequence) or isinstance(value, str):
-            raise Refused(
-                f"wrong type in {name!r}", f": wants a list of role and content, got {_kind(value)}"
-            )
-        return tuple(_turn(name, turn) for turn in value)
+        return _as_turns(name, self._get(name))
 
     def text(self, name: str) -> Text:
         """A string or a conversation, whichever the set holds."""
         return self.turns(name) if self.chat else self.plain(name)
+
+    def texts(self, name: str) -> tuple[Text, ...]:
+        """A list of strings or of conversations, whichever the set holds."""
+        values = _as_list(name, self._get(name), "a list of texts")
+        return tuple((_as_turns if self.chat else _as_plain)(name, value) for value in values)
 
     def number(self, name: str) -> float | None:
         """A number, or ``None`` where the column is absent or empty."""
@@ -94,6 +94,23 @@ class Reader:
         if not isinstance(value, int | float):
             raise Refused(f"wrong type in {name!r}", f": wants a number, got {_kind(value)}")
         return float(value)
+
+    def numbers(self, name: str) -> tuple[float, ...]:
+        """A list of finite numbers."""
+        values = _as_list(name, self._get(name), "a list of numbers")
+        for value in values:
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise Refused(f"wrong type in {name!r}", f": wants numbers, got {_kind(value)}")
+        return tuple(map(float, values))
+
+    def flags(self, name: str) -> tuple[bool, ...] | None:
+        """A list of truth values, or ``None`` where the column is absent or empty."""
+        if self.fields.get(name) is None:
+            return None
+        values = _as_list(name, self.fields[name], "a list of true or false")
+        if not all(isinstance(value, bool) for value in values):
+            raise Refused(f"wrong type in {name!r}", ": wants a list of true or false")
+        return tuple(values)
 
     def flag(self, name: str) -> bool:
         """A truth value; True where the column is absent or empty."""
@@ -249,6 +266,24 @@ def _checked_pair(read: Reader, prompt: Text, chosen: Text, rejected: Text) -> P
     )
 
 
+def _ranking(read: Reader) -> Ranking:
+    completions = read.texts("completions")
+    for completion in completions:
+        _check_reply("completions", completion)
+    ranks = read.numbers("ranks")
+    levels = sorted(set(ranks))
+    dense = tuple(levels.index(rank) for rank in ranks)
+    return Ranking(read.id, read.text("prompt"), completions, dense, read.flags("ends"))
+
+
+def _rated(read: Reader) -> RatedCompletion:
+    said = _demonstration(read)
+    rating = read.number("rating")
+    if rating is None:
+        raise Refused("missing column 'rating'")
+    return RatedCompletion(said.id, said.prompt, said.completion, rating, said.ends)
+
+
 def _labelled(read: Reader) -> LabelledText:
     return LabelledText(read.id, read.plain("text"), read.number("label"))
 
@@ -267,6 +302,8 @@ LAYOUTS: dict[type[Row], tuple[Layout, ...]] = {
         Layout(("prompt", "chosen", "rejected"), "chosen", _pair),
         Layout(("chosen", "rejected"), "chosen", _implicit_pair),
     ),
+    Ranking: (Layout(("prompt", "completions", "ranks"), "prompt", _ranking),),
+    RatedCompletion: (Layout(("prompt", "completion", "rating"), "completion", _rated),),
     LabelledText: (Layout(("text",), "text", _labelled),),
 }
 
@@ -275,6 +312,23 @@ def _name(record: Record) -> str:
     """The row's own id where it has one, else where it stands."""
     own = (record.fields or {}).get("id")
     return str(own) if isinstance(own, int | str) and own != "" else record.where
+
+
+def _as_plain(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise Refused(f"wrong type in {name!r}", f": wants a string, got {_kind(value)}")
+    return value
+
+
+def _as_turns(name: str, value: Any) -> Chat:
+    turns = _as_list(name, value, "a list of role and content")
+    return tuple(_turn(name, turn) for turn in turns)
+
+
+def _as_list(name: str, value: Any, wants: str) -> Sequence[Any]:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise Refused(f"wrong type in {name!r}", f": wants {wants}, got {_kind(value)}")
+    return value
 
 
 def _turn(name: str, value: Any) -> Turn:

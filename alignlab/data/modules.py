@@ -18,6 +18,8 @@ from alignlab.data.rows import (
     PreferencePair,
     Prompt,
     R,
+    Ranking,
+    RatedCompletion,
     Refusals,
     Refuse,
     prompt_key,
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
-C = TypeVar("C", Prompt, Demonstration, PreferencePair)
+C = TypeVar("C", Prompt, Demonstration, PreferencePair, Ranking, RatedCompletion)
 
 
 class TreeData(pl.LightningDataModule, Generic[R]):
@@ -310,10 +312,31 @@ class PreferenceData(CompletionData[PreferencePair]):
     """Preference pairs: two completions a tree, the chosen one first.
 
     Columns: ``chosen`` and ``rejected``, plain or conversational, with ``prompt`` or with the
-    prompt as their common beginning.
+    prompt as their common beginning. ``margin``, a number, may say by how much the chosen one is
+    better; a reward model then asks that much of its scores.
     """
 
     kind = PreferencePair
+
+
+class RankingData(CompletionData[Ranking]):
+    """Rankings: all completions of a prompt in one tree, their ranks as labels.
+
+    Columns: ``prompt``; ``completions``, a list, plain or conversational; ``ranks``, a list of as
+    many numbers: smaller is better, equal is a tie. ``ends``, a list of true and false, may say
+    which completions are complete. Lists need JSONL or Parquet.
+    """
+
+    kind = Ranking
+
+
+class RatingData(CompletionData[RatedCompletion]):
+    """Completions with a rating: one completion a tree, its rating as label.
+
+    Columns: ``prompt`` and ``completion``, plain or conversational, and ``rating``, a number.
+    """
+
+    kind = RatedCompletion
 
 
 class PromptData(CompletionData[Prompt]):

@@ -67,6 +67,31 @@ class PreferencePair:
 
 
 @dataclass(frozen=True, slots=True)
+class Ranking:
+    """Completions of one prompt and how they rank: 0 is the best, equal ranks are a tie.
+
+    ``ends`` says of each completion that it is complete; left out, all are.
+    """
+
+    id: str
+    prompt: Text
+    completions: tuple[Text, ...]
+    ranks: tuple[int, ...]
+    ends: tuple[bool, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RatedCompletion:
+    """A completion and the number that somebody gave it; larger is better."""
+
+    id: str
+    prompt: Text
+    completion: Text
+    rating: float
+    ends: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class LabelledText:
     """A whole text and its class or rating, if it has one."""
 
@@ -75,8 +100,8 @@ class LabelledText:
     label: float | None = None
 
 
-Row = Prompt | Demonstration | PreferencePair | LabelledText
-R = TypeVar("R", Prompt, Demonstration, PreferencePair, LabelledText)
+Row = Prompt | Demonstration | PreferencePair | Ranking | RatedCompletion | LabelledText
+R = TypeVar("R", Prompt, Demonstration, PreferencePair, Ranking, RatedCompletion, LabelledText)
 
 
 class Refused(Exception):
@@ -180,6 +205,12 @@ def validate(row: Row) -> None:
             _check_completion("completion", row.completion)
         case PreferencePair():
             _check_pair(row)
+        case Ranking():
+            _check_ranking(row)
+        case RatedCompletion():
+            _check_text("prompt", row.prompt)
+            _check_completion("completion", row.completion)
+            _check_number("rating", row.rating)
         case LabelledText():
             _check_text("text", row.text)
             if is_blank(row.text):
@@ -234,6 +265,20 @@ def _check_pair(row: PreferencePair) -> None:
     if row.chosen == row.rejected and row.chosen_ends == row.rejected_ends:
         raise Refused("chosen and rejected are identical")
     _check_number("margin", row.margin)
+
+
+def _check_ranking(row: Ranking) -> None:
+    _check_text("prompt", row.prompt)
+    ends = row.ends or (True,) * len(row.completions)
+    if not len(row.completions) == len(row.ranks) == len(ends):
+        raise Refused("'completions', 'ranks' and 'ends' differ in length")
+    for completion in row.completions:
+        _check_completion("completions", completion)
+    if len(set(row.ranks)) < 2:
+        raise Refused("nothing to compare: fewer than two ranks")
+    texts = list(zip(row.completions, ends, strict=True))
+    if len(set(texts)) < len(set(zip(texts, row.ranks, strict=True))):
+        raise Refused("one completion has two ranks")
 
 
 def _check_completion(name: str, text: Text) -> None:

@@ -17,7 +17,7 @@ from alignlab.errors import ConfigError, DataError
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_NUMBERS, _FLAGS = ("label", "margin"), ("ends", "chosen_ends", "rejected_ends")
+_NUMBERS, _FLAGS = ("label", "margin", "rating"), ("ends", "chosen_ends", "rejected_ends")
 
 
 def read_rows(
@@ -33,7 +33,7 @@ def read_rows(
 
     Args:
         source: A ``.jsonl``, ``.csv`` or ``.parquet`` file, or the hub id of a data set.
-        kind: ``Prompt``, ``Demonstration``, ``PreferencePair`` or ``LabelledText``.
+        kind: A row type of ``alignlab.data.rows``, such as ``PreferencePair``.
         split: Which part. For a hub id the name of a split (``train`` if left out); for a file
             the value to keep in its column ``split``.
         limit: Keep the first so many usable rows.

@@ -20,6 +20,8 @@ from alignlab.data.rows import (
     LabelledText,
     PreferencePair,
     Prompt,
+    Ranking,
+    RatedCompletion,
     Refusals,
     Refused,
 )
@@ -33,7 +35,7 @@ Truncation = Literal["drop", "keep_start", "keep_end"]
 LabelledTruncation = Literal["drop", "keep_start", "keep_end", "blocks"]
 _AT_ONCE = 512  # rows tokenised in one call: enough to be fast, few enough to keep memory flat
 T = TypeVar("T")
-Completable = Prompt | Demonstration | PreferencePair
+Completable = Prompt | Demonstration | PreferencePair | Ranking | RatedCompletion
 
 
 @dataclass(slots=True)
@@ -89,7 +91,10 @@ def tokenise(
     truncation: Truncation = "drop",
     first_index: int = 0,
 ) -> tuple[list[PromptTree], TokenReport]:
-    """Prompt trees of prompts (no completion), demonstrations (one) or pairs (chosen, rejected).
+    """Prompt trees of prompts (no completion), demonstrations (one), pairs (chosen, rejected) ...
+
+    Labels are ratings, ranks, or a pair's margin and 0; a pair without a margin has 0 where others
+    of the set have one.
 
     Args:
         rows: Validated rows.
@@ -109,6 +114,7 @@ def tokenise(
     encode = _Encoder(tokenizer)
     report = TokenReport(refusals)
     trees: list[PromptTree] = []
+    labelled = any(_labels(row) for row in rows)
     for chunk in _chunks(rows, _AT_ONCE):
         ready = []
         for row in chunk:
@@ -122,7 +128,8 @@ def tokenise(
             try:
                 draft = _draft(encode, row, branches, codes)
                 cut = draft.fit(max_length, truncation, encode.bos)
-                tree = draft.tree(first_index + len(trees), row.id)
+                labels = (_labels(row) or (0.0,) * len(branches)) if labelled else None
+                tree = draft.tree(first_index + len(trees), row.id, labels)
             except Refused as problem:
                 refusals.add(row.id, problem)
                 continue
@@ -312,18 +319,32 @@ class _Draft:
         self.masks = [mask[:room] for mask in self.masks]
         return True
 
-    def tree(self, index: int, id: str) -> PromptTree:
+    def tree(self, index: int, id: str, labels: tuple[float, ...] | None) -> PromptTree:
         """The finished tree.
 
         Raises:
-            Refused: Two completions are the same tokens.
+            Refused: Two completions that should differ are the same tokens.
         """
         completions = tuple(map(tuple, self.completions))
-        if len(set(completions)) < len(completions):
+        if len(completions) == 2 and completions[0] == completions[1]:
             raise Refused("chosen and rejected are identical as tokens")
+        if labels and len(set(zip(completions, labels, strict=True))) > len(set(completions)):
+            raise Refused("one completion, as tokens, has two ranks")
         whole = all(map(all, self.masks))
         masks = None if whole else tuple(map(tuple, self.masks))
-        return PromptTree(index, id, tuple(self.prompt), completions, masks)
+        return PromptTree(index, id, tuple(self.prompt), completions, masks, labels)
+
+
+def _labels(row: Completable) -> tuple[float, ...] | None:
+    match row:
+        case PreferencePair() if row.margin is not None:
+            return float(row.margin), 0.0
+        case Ranking():
+            return tuple(map(float, row.ranks))
+        case RatedCompletion():
+            return (row.rating,)
+        case _:
+            return None
 
 
 def _render_row(tokenizer: "PreTrainedTokenizerBase", row: Completable) -> list[Rendered]:
@@ -333,8 +354,14 @@ def _render_row(tokenizer: "PreTrainedTokenizerBase", row: Completable) -> list[
             text = render_prompt(tokenizer, row.prompt)
             spans = None if isinstance(row.prompt, str) else ()
             return [Rendered(text, len(text), spans, ends=False)]
-        case Demonstration():
+        case Demonstration() | RatedCompletion():
             return [render(tokenizer, row.prompt, row.completion, row.ends)]
+        case Ranking():
+            ends = row.ends or (True,) * len(row.completions)
+            return [
+                render(tokenizer, row.prompt, text, end)
+                for text, end in zip(row.completions, ends, strict=True)
+            ]
         case PreferencePair():
             return [
                 render(tokenizer, row.prompt, row.chosen, row.chosen_ends),

@@ -8,6 +8,8 @@ from alignlab.data.rows import (
     PreferencePair,
     Prompt,
     R,
+    Ranking,
+    RatedCompletion,
     Refusals,
     Turn,
 )
@@ -163,3 +165,54 @@ def test_own_ids_are_kept_and_refusals_say_where(tmp_path: Path) -> None:
     rows, refusals = read(tmp_path, records, Prompt)
     assert [row.id for row in rows] == ["x7", "12"]
     assert refusals.by_reason == {"wrong type in 'prompt'": ["rows.jsonl:3"]}
+
+
+def test_rankings_plain_and_conversational(tmp_path: Path) -> None:
+    """Whatever numbers say the order, the best gets rank 0 and equal ones the same."""
+    plain = {"prompt": "hi", "completions": ["a", "b", "c"], "ranks": [20, 7.5, 20]}
+    cut = plain | {"ends": [True, False, True], "id": "cut"}
+    assert read(tmp_path, [plain, cut], Ranking)[0] == [
+        Ranking("rows.jsonl:1", "hi", ("a", "b", "c"), (1, 0, 1)),
+        Ranking("cut", "hi", ("a", "b", "c"), (1, 0, 1), (True, False, True)),
+    ]
+    chat = {
+        "prompt": messages(USER),
+        "completions": [messages(YES), messages(NO)],
+        "ranks": [0, 1],
+    }
+    assert read(tmp_path, [chat], Ranking)[0] == [
+        Ranking("rows.jsonl:1", (USER,), ((YES,), (NO,)), (0, 1))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"completions": "ab"}, "wrong type in 'completions'"),
+        ({"completions": ["a", 5]}, "wrong type in 'completions'"),
+        ({"completions": ["a", None]}, "wrong type in 'completions'"),
+        ({"ranks": [0, "1"]}, "wrong type in 'ranks'"),
+        ({"ranks": [0, float("nan")]}, "wrong type in 'ranks'"),
+        ({"ranks": 1}, "wrong type in 'ranks'"),
+        ({"ranks": None}, "missing column 'ranks'"),
+        ({"ranks": [0, 1, 2]}, "'completions', 'ranks' and 'ends' differ in length"),
+        ({"ends": [True, "no"]}, "wrong type in 'ends'"),
+        ({"ends": True}, "wrong type in 'ends'"),
+    ],
+)
+def test_rankings_that_cannot_be_read(tmp_path: Path, change: dict, reason: str) -> None:
+    good = {"prompt": "hi", "completions": ["a", "b"], "ranks": [0, 1]}
+    rows, refusals = read(tmp_path, [good, good | change], Ranking)
+    assert len(rows) == 1
+    assert refusals.by_reason == {reason: ["rows.jsonl:2"]}
+
+
+def test_ratings(tmp_path: Path) -> None:
+    records = [
+        {"prompt": "hi", "completion": "a", "rating": 4, "ends": False},
+        {"prompt": "hi", "completion": "b", "rating": None},
+        {"prompt": "hi", "completion": "b", "rating": "good"},
+    ]
+    rows, refusals = read(tmp_path, records, RatedCompletion)
+    assert rows == [RatedCompletion("rows.jsonl:1", "hi", "a", 4.0, ends=False)]
+    assert refusals.counts == {"missing column 'rating'": 1, "wrong type in 'rating'": 1}

@@ -13,13 +13,15 @@ from alignlab.data.modules import (
     LabelledData,
     PreferenceData,
     PromptData,
+    RankingData,
+    RatingData,
     TextData,
     TreeData,
 )
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError, DataError
 from tests.data import files
-from tests.data.tokens import BOS, EOS, A, merging
+from tests.data.tokens import BOS, EOS, A, C, merging
 
 
 class Recorder(pl.LightningModule):
@@ -151,6 +153,49 @@ def test_preferences(tmp_path: Path) -> None:
     assert batch.group.tolist() == [0, 0, 1, 1]
 
 
+def test_a_margin_is_the_chosen_ones_label_and_none_is_zero(tmp_path: Path) -> None:
+    plain, wide = {"prompt": "c", "chosen": "a", "rejected": "d"}, {"margin": 1.5}
+    data = connected(PreferenceData(jsonl(tmp_path, [plain | wide, plain]), batch_size=2))
+    assert [tree.labels for tree in data.train_trees] == [(1.5, 0.0), (0.0, 0.0)]
+    bare = connected(PreferenceData(jsonl(tmp_path, [plain]), batch_size=1))
+    assert bare.train_trees[0].labels is None
+
+
+def test_rankings(tmp_path: Path) -> None:
+    """One tree a prompt, whatever the number of completions; labels are ranks."""
+    rows = [
+        {"prompt": "c", "completions": ["a", "d", "ad"], "ranks": [3, 1, 3]},
+        {"prompt": "d", "completions": ["a", "ac"], "ranks": [1, 2], "ends": [True, False]},
+    ]
+    data = connected(RankingData(jsonl(tmp_path, rows), batch_size=2))
+    assert [tree.labels for tree in data.train_trees] == [(1.0, 0.0, 1.0), (0.0, 1.0)]
+    assert data.train_trees[1].completions == ((A, EOS), (A, C))
+    batch = first(data)
+    assert batch.totals.prompts == 2
+    assert batch.totals.completions == 5
+
+
+def test_rankings_whose_completions_are_cut_to_the_same_tokens(tmp_path: Path) -> None:
+    row = {"prompt": "c", "completions": ["aa", "aad", "d"], "ranks": [0, 1, 2]}
+    source = jsonl(tmp_path, [row, row | {"ranks": [0, 0, 1]}])
+    data = RankingData(source, batch_size=1, max_length=4, truncation="keep_start")
+    assert len(connected(data).train_trees) == 1
+    assert data.reports["train"].refusals.counts == {"one completion, as tokens, has two ranks": 1}
+
+
+def test_ratings(tmp_path: Path) -> None:
+    batch = first(
+        connected(
+            RatingData(
+                jsonl(tmp_path, [{"prompt": "c", "completion": "a", "rating": -2.5}]), batch_size=1
+            )
+        )
+    )
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [-2.5]
+    assert batch.completion_ids.tolist() == [[A, EOS]]
+
+
 def test_prompts(tmp_path: Path) -> None:
     batch = first(connected(PromptData(jsonl(tmp_path, [{"prompt": "a"}]), batch_size=1)))
     assert batch.prompt_ids.tolist() == [[BOS, A]]
@@ -266,7 +311,16 @@ def test_limit_takes_the_first_usable_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [DemonstrationData, PreferenceData, PromptData, TextData, LabelledData]
+    "kind",
+    [
+        DemonstrationData,
+        PreferenceData,
+        RankingData,
+        RatingData,
+        PromptData,
+        TextData,
+        LabelledData,
+    ],
 )
 def test_yaml_builds_it_and_refuses_what_does_not_fit(kind) -> None:
     parser = ArgumentParser(exit_on_error=False)
