@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from alignlab.data import toy
 from alignlab.data.imdb import Split, prefix_prompts, read_imdb
 from alignlab.data.rows import Demonstration, LabelledText, Prompt
-from alignlab.data.sources import as_path, read_rows, write_rows
+from alignlab.data.sources import first_available, read_rows, write_rows
 from alignlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -21,27 +21,6 @@ if TYPE_CHECKING:
 
 TRAINING: tuple[Split, ...] = ("train", "unsupervised")
 SPECIAL = {"pad_token": "<|pad|>", "bos_token": "<|bos|>", "eos_token": "<|eos|>"}
-
-
-def first_available(source: str | Sequence[str]) -> str:
-    """The first of several sources that is at hand; a hub id always counts as such.
-
-    Raises:
-        DataError: None is.
-    """
-    named = [source] if isinstance(source, str) else list(source)
-    for name in named:
-        if Path(name).expanduser().exists():
-            return name
-        try:
-            if as_path(name) is None:
-                return name
-        except DataError:
-            continue
-    raise DataError(
-        f"none of these is there: {', '.join(named) or '(no source named)'}. Give a Parquet file "
-        "or the hub id stanfordnlp/imdb."
-    )
 
 
 def gather_reviews(

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ def read_records(source: str | Path, split: str | None = None) -> list[Record]:
     """
     path = as_path(source)
     if path is None:
-        return _from_hub(str(source), split or "train")
+        return read_hub(str(source), split or "train")
     records = _read_file(path)
     if not records:
         raise DataError(f"{path}: the file holds no rows. Pass a file with at least one row.")
@@ -106,6 +106,27 @@ def as_path(source: str | Path) -> Path | None:
     raise DataError(
         f"{source}: no such file (looked in {Path.cwd()}), and not a hub id (owner/name). "
         "Check the path."
+    )
+
+
+def first_available(source: str | Sequence[str]) -> str:
+    """The first of several sources that is at hand; a hub id always counts as such.
+
+    Raises:
+        DataError: None is.
+    """
+    named = [source] if isinstance(source, str) else list(source)
+    for name in named:
+        if Path(name).expanduser().exists():
+            return name
+        try:
+            if as_path(name) is None:
+                return name
+        except DataError:
+            continue
+    raise DataError(
+        f"none of these is there: {', '.join(named) or '(no source named)'}. Give the path of a "
+        "file that exists, or a hub id."
     )
 
 
@@ -195,7 +216,20 @@ def _read_parquet(path: Path) -> Iterator[Record]:
             yield Record(f"{path.name}:{number}", fields)
 
 
-def _from_hub(name: str, split: str) -> list[Record]:
+def read_hub(
+    name: str, split: str, *, config: str | None = None, folder: str | None = None
+) -> list[Record]:
+    """All records of one split of a hub data set.
+
+    Args:
+        name: The hub id.
+        split: ``train``, ``test`` or what else it has.
+        config: Which of its configurations, where it has several.
+        folder: Which of its folders, where it has several and names no configurations.
+
+    Raises:
+        DataError: It cannot be loaded.
+    """
     # Imported here: it takes long, and most runs read files.
     from datasets import load_dataset
 
@@ -203,7 +237,9 @@ def _from_hub(name: str, split: str) -> list[Record]:
     level = retries.level
     retries.setLevel(logging.ERROR)  # it would tell of every retry; one message is enough
     try:
-        table = load_dataset(name, split=split)
+        parts = {"name": config, "data_dir": folder}
+        chosen = {key: value for key, value in parts.items() if value is not None}
+        table = load_dataset(name, split=split, **chosen)
     except Exception as problem:  # datasets raises many kinds, none of them its own
         first_line = str(problem).partition("\n")[0][:200].rstrip(". ")
         raise DataError(
@@ -214,7 +250,8 @@ def _from_hub(name: str, split: str) -> list[Record]:
         ) from problem
     finally:
         retries.setLevel(level)
-    return [Record(f"{name}[{split}]:{k}", fields) for k, fields in enumerate(table, start=1)]
+    part = "/".join(filter(None, (config, folder, split)))
+    return [Record(f"{name}[{part}]:{k}", fields) for k, fields in enumerate(table, start=1)]
 
 
 def _of_split(records: list[Record], path: Path, split: str) -> list[Record]:

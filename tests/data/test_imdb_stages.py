@@ -7,7 +7,6 @@ import pytest
 from transformers import AutoTokenizer
 
 from alignlab.data.imdb_stages import (
-    first_available,
     gather_reviews,
     make_up_reviews,
     train_tokenizer,
@@ -151,14 +150,3 @@ def test_a_tokenizer_that_is_not_there_is_named(source: str, tmp_path: Path) -> 
         write_prompts(
             out=tmp_path / "p", source=source, tokenizer=str(tmp_path / "empty"), train=1, test=1
         )
-
-
-def test_the_first_source_that_is_there_is_taken(tmp_path: Path) -> None:
-    here = tmp_path / "imdb.parquet"
-    here.touch()
-    missing = str(tmp_path / "missing.parquet")
-    assert first_available([missing, str(here), "stanfordnlp/imdb"]) == str(here)
-    assert first_available([missing, "stanfordnlp/imdb"]) == "stanfordnlp/imdb"
-    assert first_available("stanfordnlp/imdb") == "stanfordnlp/imdb"
-    with pytest.raises(DataError, match=r"none of these is there: .*missing\.parquet"):
-        first_available([missing])

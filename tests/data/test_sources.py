@@ -12,7 +12,7 @@ from alignlab.data.rows import (
     Prompt,
     Turn,
 )
-from alignlab.data.sources import read_rows, write_rows
+from alignlab.data.sources import first_available, read_hub, read_rows, write_rows
 from alignlab.errors import ConfigError, DataError
 from tests.data.files import jsonl
 
@@ -197,6 +197,34 @@ def test_csv_row_with_too_few_cells_and_bad_number(tmp_path: Path) -> None:
         "not readable as a row": ["t.csv:3"],
         "wrong type in 'label'": ["t.csv:4"],
     }
+
+
+def test_hub_configurations_and_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked = []
+
+    def load(name: str, split: str, **parts: str):
+        asked.append(parts)
+        return datasets.Dataset.from_list([{"chosen": "a"}])
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    one = read_hub("some/set", "test", config="comparisons")
+    two = read_hub("some/set", "train", folder="helpful-base")
+    assert asked == [{"name": "comparisons"}, {"data_dir": "helpful-base"}]
+    assert one[0].where == "some/set[comparisons/test]:1"
+    assert two[0].where == "some/set[helpful-base/train]:1"
+
+
+def test_the_first_source_that_is_there_is_taken(tmp_path: Path) -> None:
+    here = tmp_path / "imdb.parquet"
+    here.touch()
+    missing = str(tmp_path / "missing.parquet")
+    assert first_available([missing, str(here), "stanfordnlp/imdb"]) == str(here)
+    assert first_available([missing, "stanfordnlp/imdb"]) == "stanfordnlp/imdb"
+    assert first_available("stanfordnlp/imdb") == "stanfordnlp/imdb"
+    with pytest.raises(DataError, match=r"none of these is there: .*missing\.parquet"):
+        first_available([missing])
 
 
 # ---------------------------------------------------------------- real dialogues, if at hand
