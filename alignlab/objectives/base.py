@@ -136,7 +136,17 @@ class TreeObjective(Objective):
         """The same figures on held-out trees."""
         with torch.no_grad():
             _, means = self.losses(trees)
-        self.log_means("val", means, getattr(trees.totals, self.unit))
+        self.log_means("val", means, own_count(trees, self.unit))
+
+
+def own_count(trees: PromptTrees, unit: str) -> int:
+    """Prompts, completions or tokens of this batch alone: what its means weigh in validation.
+
+    Its ``totals`` are those of all ranks: with them, 3 rows here and 1 there would weigh the same.
+    """
+    if unit == "tokens":
+        return int(trees.loss_mask.sum())
+    return len(trees.prompt_lengths) if unit == "prompts" else len(trees.group)
 
 
 def finite(losses: Tensor, ids: list[str]) -> Tensor:

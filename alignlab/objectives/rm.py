@@ -1,61 +1,80 @@
-"""Pairwise reward model: Bradley-Terry on scores (Ouyang et al. 2022, arXiv:2203.02155, Eq. 1)."""
+"""Pairwise reward model: Bradley-Terry on scores (Ouyang et al. 2022, arXiv:2203.02155, Eq. 1).
 
+With a margin that a pair's scores must keep (Touvron et al. 2023, arXiv:2307.09288, Eq. 2), and a
+pull of scores to zero (Eisenstein et al. 2023, arXiv:2312.09244), both optional.
+"""
+
+import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from alignlab.data.trees import PromptTrees
+from alignlab.errors import ConfigError
 from alignlab.functional import bradley_terry
 from alignlab.models import ScoreModel
-from alignlab.objectives.base import TreeObjective
-from alignlab.objectives.pairs import PairLoss, accuracy, both, require_pairs
+from alignlab.objectives.pairs import PairLoss, both, require_pairs
+from alignlab.objectives.rankings import RankingObjective
 from alignlab.objectives.schedule import Schedule
 
 
 def rm_loss(
-    chosen_scores: Tensor, rejected_scores: Tensor, *, margin: Tensor | float | None = None
+    chosen_scores: Tensor,
+    rejected_scores: Tensor,
+    *,
+    margin: Tensor | float | None = None,
+    centre_coef: float = 0.0,
 ) -> PairLoss:
     """Negative log-probability that ``chosen`` is preferred: ``-log sigmoid(chosen - rejected)``.
 
     Args:
         chosen_scores: ``[B]``.
         rejected_scores: ``[B]``.
-        margin: Subtracted from the difference (Touvron et al. 2023, arXiv:2307.09288, Eq. 2).
+        margin: Subtracted from the difference; ``[B]`` or one number.
+        centre_coef: Adds this times ``(chosen + rejected)^2``, so that scores, which the pairs
+            leave free up to a constant for each prompt, settle around 0.
     """
     shifted = chosen_scores if margin is None else chosen_scores - margin
     losses = bradley_terry(shifted, rejected_scores)
+    losses = losses + centre_coef * (chosen_scores + rejected_scores).square()
     return PairLoss(losses, chosen_scores.detach(), rejected_scores.detach())
 
 
-class RewardModel(TreeObjective):
+class RewardModel(RankingObjective):
     """Fit a scorer to preference pairs; scores are read at the last real token.
+
+    Where the pairs have a ``margin``, the loss asks for it; one without has margin 0.
 
     Args:
         model: The scorer to train, usually started from the SFT policy.
         optimizer: Builds the optimizer.
         schedule: Factor on the learning rate.
+        centre_coef: Strength of the pull of scores to 0; 0.01 is usual, 0 is the plain loss.
+
+    Raises:
+        ConfigError: A negative ``centre_coef``.
     """
 
-    unit = "prompts"
-
     def __init__(
-        self, model: ScoreModel, optimizer: OptimizerCallable, schedule: Schedule | None = None
+        self,
+        model: ScoreModel,
+        optimizer: OptimizerCallable,
+        schedule: Schedule | None = None,
+        centre_coef: float = 0.0,
     ) -> None:
-        super().__init__(optimizer, schedule)
-        self.model = model
+        super().__init__(model, optimizer, schedule)
+        if centre_coef < 0:
+            raise ConfigError(
+                f"the reward model needs centre_coef >= 0, got {centre_coef}. "
+                "Set model.init_args.centre_coef."
+            )
+        self.centre_coef = centre_coef
 
-    @property
-    def trained(self) -> ScoreModel:
-        """The scorer."""
-        return self.model
+    def ranks(self, trees: PromptTrees) -> Tensor:
+        """The chosen one first; a pair's labels are its margin."""
+        return torch.arange(len(trees.group), device=trees.group.device) % 2
 
-    def losses(self, trees: PromptTrees) -> tuple[Tensor, dict[str, Tensor]]:
+    def order_losses(self, trees: PromptTrees, scores: Tensor) -> Tensor:
         """One loss per pair."""
         require_pairs(trees)
-        loss = rm_loss(*both(self.model.scores(trees)))
-        margins = loss.chosen_rewards - loss.rejected_rewards
-        return loss.losses, {
-            "loss": loss.losses.mean(),
-            "accuracy": accuracy(margins),
-            "margin": margins.mean(),
-            "score": (loss.chosen_rewards + loss.rejected_rewards).mean() / 2,
-        }
+        margin = None if trees.labels is None else both(trees.labels)[0]
+        return rm_loss(*both(scores), margin=margin, centre_coef=self.centre_coef).losses

@@ -1,0 +1,35 @@
+"""Reward model from rankings: Plackett-Luce (Rafailov et al. 2023, arXiv:2305.18290, App. A.3).
+
+The likelihood of the whole order: the best is chosen among all, the next among the rest, and so
+on. Any two of the completions then compare as in Bradley-Terry, so that ``kwise_rm`` has the same
+optimum on such orders; it takes the pairs of an order as if they were separate judgements.
+"""
+
+from torch import Tensor
+
+from alignlab.data.trees import PromptTrees
+from alignlab.functional import plackett_luce
+from alignlab.objectives.rankings import RankingObjective
+
+
+def plackett_luce_loss(scores: Tensor, group: Tensor, rank: Tensor) -> Tensor:
+    """Negative log-likelihood of a prompt's ranking, one loss per prompt in group order.
+
+    With two completions it is ``rm_loss``. It sums K - 1 choices where ``kwise_rm_loss`` takes a
+    mean, so a ranking of more completions weighs more.
+
+    Args:
+        scores: ``[M]``.
+        group: ``[M]`` long, which prompt.
+        rank: ``[M]`` long, 0 is best. Tied completions are each chosen from themselves and those
+            below, never compared with each other.
+    """
+    return plackett_luce(scores, group, rank)
+
+
+class PlackettLuce(RankingObjective):
+    """Fit a scorer to rankings of K completions, every choice with equal weight."""
+
+    def order_losses(self, trees: PromptTrees, scores: Tensor) -> Tensor:
+        """One loss per prompt."""
+        return plackett_luce_loss(scores, trees.group, self.ranks(trees))

@@ -1,0 +1,42 @@
+"""Reward model from ratings: least squares (HelpSteer2, Wang et al. 2024, arXiv:2406.08673)."""
+
+from torch import Tensor
+
+from alignlab.data.trees import PromptTrees
+from alignlab.errors import DataError
+from alignlab.objectives.scored import Figure, ScoreObjective, correlation, correlation_sums
+
+
+def regression_loss(scores: Tensor, ratings: Tensor) -> Tensor:
+    """Squared error of each completion, ``[M]``, in squared units of the ratings.
+
+    Args:
+        scores: ``[M]``.
+        ratings: ``[M]``.
+    """
+    return (scores - ratings).square()
+
+
+class Regression(ScoreObjective):
+    """Fit a scorer to ratings of single completions, so that its scores are in their unit.
+
+    Validation adds ``val/rating_correlation``, Pearson's of score and rating.
+    """
+
+    unit = "completions"
+
+    def score_losses(self, trees: PromptTrees, scores: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """One loss per completion."""
+        losses = regression_loss(scores, _ratings(trees).to(scores.dtype))
+        return losses, {"loss": losses.mean(), "score": scores.mean()}
+
+    def figures(self, trees: PromptTrees, scores: Tensor) -> dict[str, Figure]:
+        """Correlation with the ratings beside the figures of every scorer."""
+        sums = correlation_sums(scores, _ratings(trees))
+        return super().figures(trees, scores) | {"rating_correlation": (correlation, sums)}
+
+
+def _ratings(trees: PromptTrees) -> Tensor:
+    if trees.labels is None:
+        raise DataError("regression needs ratings. Use RatingData, or another objective.")
+    return trees.labels
