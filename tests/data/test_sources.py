@@ -12,7 +12,7 @@ from alignlab.data.rows import (
     Prompt,
     Turn,
 )
-from alignlab.data.sources import first_available, read_hub, read_rows, write_rows
+from alignlab.data.sources import first_available, read_rows, write_rows
 from alignlab.errors import ConfigError, DataError
 from tests.data.files import jsonl
 
@@ -100,7 +100,7 @@ def test_unreadable_files_say_what_and_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes | None, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sources, "_from_hub", lambda *_: pytest.fail("asked the hub"))
+    monkeypatch.setattr(sources, "read_hub", lambda *_: pytest.fail("asked the hub"))
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
@@ -204,13 +204,13 @@ def test_hub_configurations_and_folders(monkeypatch: pytest.MonkeyPatch) -> None
 
     asked = []
 
-    def load(name: str, split: str, **parts: str):
+    def load(path: str, split: str, **parts: str):
         asked.append(parts)
         return datasets.Dataset.from_list([{"chosen": "a"}])
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    one = read_hub("some/set", "test", config="comparisons")
-    two = read_hub("some/set", "train", folder="helpful-base")
+    one = sources.read_hub("some/set", "test", config="comparisons")
+    two = sources.read_hub("some/set", "train", folder="helpful-base")
     assert asked == [{"name": "comparisons"}, {"data_dir": "helpful-base"}]
     assert one[0].where == "some/set[comparisons/test]:1"
     assert two[0].where == "some/set[helpful-base/train]:1"
