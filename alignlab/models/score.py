@@ -77,12 +77,21 @@ class ScoreModel(TreeBackbone):
 
     @property
     def shift(self) -> float:
-        """Subtracted from every score; set after training so that a chosen mean is 0."""
+        """Subtracted from what the head gives; set after training so that a chosen mean is 0."""
         return float(getattr(self.model.config, "score_shift", 0.0))
 
     @shift.setter
     def shift(self, value: float) -> None:
         self.model.config.score_shift = float(value)
+
+    @property
+    def scale(self) -> float:
+        """Divides the shifted score; set after training so that a chosen deviation is 1."""
+        return float(getattr(self.model.config, "score_scale", 1.0))
+
+    @scale.setter
+    def scale(self, value: float) -> None:
+        self.model.config.score_scale = float(value)
 
     def forward(self, trees: PromptTrees, read: Literal["end", "before"] = "end") -> Tensor:
         """Scores after the last real token of each completion, or before each real token.
@@ -113,7 +122,7 @@ class ScoreModel(TreeBackbone):
         weight = self.head.weight
         with torch.autocast(hidden.device.type, enabled=False):
             wide = torch.promote_types(weight.dtype, torch.float32)
-            return hidden.to(wide) @ weight.to(wide).T - self.shift
+            return (hidden.to(wide) @ weight.to(wide).T - self.shift) / self.scale
 
     def _reset_head(self, how: Literal["normal", "zero"], seed: int) -> None:
         weight = self.head.weight
@@ -131,7 +140,7 @@ class ScoreModel(TreeBackbone):
         return cls(source=str(path), **settings)
 
     def save(self, path: str | Path) -> None:
-        """Write a Hugging Face folder: safetensors, config (with the shift), tokenizer."""
+        """Write a Hugging Face folder: safetensors, config (with shift and scale), tokenizer."""
         quiet()
         self.model.save_pretrained(path)
         self.tokenizer.save_pretrained(path)

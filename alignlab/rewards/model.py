@@ -17,7 +17,8 @@ class ModelReward(Reward):
     """Scores of a sequence-classification folder with one output, such as a trained reward model.
 
     It reads prompt + completion as one text, with its own tokenizer, and is scored at the last
-    token: where the prompt ends makes no difference.
+    token: where the prompt ends makes no difference. A shift and a scale that stand in the folder
+    (``alignlab.rewards.normalise``) are applied.
 
     Args:
         path: Folder or hub id of the scorer and its tokenizer.
@@ -37,7 +38,7 @@ class ModelReward(Reward):
         batch_size: int = 64,
         device: str | None = None,
     ) -> None:
-        _check_trained_scorer(path)
+        check_trained_scorer(path)
         # One completion a prompt: nothing to share, so nothing to plan.
         model = ScoreModel.load(path, layout="flat").eval()
         self.append_eos, self.batch_size = append_eos, batch_size
@@ -70,7 +71,12 @@ class ModelReward(Reward):
         return trees
 
 
-def _check_trained_scorer(path: str) -> None:
+def check_trained_scorer(path: str) -> None:
+    """Refuse a folder or hub id that holds no trained scorer with one output.
+
+    Raises:
+        ConfigError: Nothing usable at ``path``, no trained head, or several outputs.
+    """
     load_tokenizer(path)  # says what is wrong where there is nothing usable
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     kinds = config.architectures or []

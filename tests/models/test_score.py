@@ -71,6 +71,15 @@ def test_the_shift_is_subtracted_and_saved(folder, tmp_path):
     assert_close(ScoreModel.load(tmp_path / "rm").scores(collate(TREES)), before - 1.25)
 
 
+def test_the_scale_divides_what_is_left_and_is_saved(folder, tmp_path):
+    model = ScoreModel(str(folder))
+    before = model.scores(collate(TREES))
+    model.shift, model.scale = 1.25, 4.0
+    assert_close(model.scores(collate(TREES)), (before - 1.25) / 4)
+    model.save(tmp_path / "rm")
+    assert_close(ScoreModel.load(tmp_path / "rm").scores(collate(TREES)), (before - 1.25) / 4)
+
+
 def test_fresh_heads_are_a_function_of_the_seed(folder):
     def head(**settings):
         return ScoreModel(str(folder), **settings).head.weight

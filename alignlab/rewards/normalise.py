@@ -1,0 +1,89 @@
+"""The stage that fixes a reward model's zero, and its unit: comparisons leave both open.
+
+Bradley-Terry does not change when a constant is added to all scores. InstructGPT adds the one at
+which demonstrations score 0 (Ouyang et al. 2022, arXiv:2203.02155, section 3.5). Ziegler et al.
+2019 (arXiv:1909.08593) also divide by the deviation: ``kl_coef`` then means the same for every
+reward model.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from alignlab.data.rows import Demonstration
+from alignlab.data.sources import read_rows
+from alignlab.data.tokenise import tokenise
+from alignlab.data.trees import PromptTree, collate
+from alignlab.errors import DataError
+from alignlab.models import ScoreModel
+from alignlab.rewards.model import check_trained_scorer
+
+
+def normalise_reward(
+    *,
+    out: str | Path,
+    model: str,
+    source: str,
+    unit_deviation: bool = False,
+    limit: int | None = None,
+    batch_size: int = 64,
+) -> None:
+    """Stage: a copy of a reward model under which given completions score 0 on average.
+
+    Shift and scale stand in the folder's ``config.json`` (``score_shift``, ``score_scale``); every
+    later use of it as a reward or a value function applies them. ``normalisation.json`` says what
+    they were made from. Weights stay as they are, so other libraries read the scores without them.
+
+    Args:
+        out: Folder to write.
+        model: Folder or hub id of a trained reward model.
+        source: Demonstrations, or samples of the SFT policy: a file or hub id with ``prompt`` and
+            ``completion``, or ``messages``.
+        unit_deviation: Also divide, so that the completions' scores have standard deviation 1.
+        limit: Use the first so many rows.
+        batch_size: Completions per forward.
+
+    Raises:
+        ConfigError: ``model`` is no reward model.
+        DataError: No usable row, or ``unit_deviation`` of scores that do not vary.
+    """
+    check_trained_scorer(model)
+    scorer = ScoreModel.load(model, layout="flat").eval()
+    scorer.to("cuda" if torch.cuda.is_available() else "cpu")
+    rows, refusals = read_rows(source, Demonstration, limit=limit)
+    context = getattr(scorer.model.config, "max_position_embeddings", None)
+    trees, report = tokenise(rows, scorer.tokenizer, refusals, max_length=context)
+    scores = _scores(scorer, trees, batch_size)
+    mean, deviation = float(scores.mean()), float(scores.std(correction=0))
+    scorer.shift += scorer.scale * mean
+    if unit_deviation:
+        if not deviation > 0:
+            raise DataError(
+                f"{source}: its {len(trees)} completions all score {mean:g}, which has no "
+                "deviation to divide by. Use more rows, or unit_deviation=false."
+            )
+        scorer.scale *= deviation
+    scorer.save(out)
+    record = {
+        "source": source,
+        "completions": len(trees),
+        "refused": report.refusals.counts,
+        "mean_before": mean,
+        "deviation_before": deviation,
+        "score_shift": scorer.shift,
+        "score_scale": scorer.scale,
+    }
+    (Path(out) / "normalisation.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+@torch.no_grad()
+def _scores(scorer: ScoreModel, trees: list[PromptTree], batch_size: int) -> Tensor:
+    """``[N]`` float64 scores of trees with one completion each."""
+    order = sorted(trees, key=lambda tree: tree.longest)  # less padding; a mean has no order
+    parts = [
+        scorer.scores(collate(order[start : start + batch_size]).to(scorer.device))
+        for start in range(0, len(order), batch_size)
+    ]
+    return torch.cat(parts).double().cpu()
