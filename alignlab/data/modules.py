@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import CombinedLoader
 
+from alignlab.data.cycles import find_cycles
 from alignlab.data.loader import TreeLoader, micro_batches_of
 from alignlab.data.rows import (
     Demonstration,
@@ -317,6 +318,12 @@ class PreferenceData(CompletionData[PreferencePair]):
     """
 
     kind = PreferencePair
+
+    def describe(self) -> dict[str, Any]:
+        """What was read, and which training rows go round in circles (``find_cycles``)."""
+        cycles = find_cycles(self.train_rows)
+        rows = [row for cycle in cycles for row in cycle.rows]
+        return super().describe() | {"cycles": len(cycles), "rows_in_cycles": rows}
 
 
 class RankingData(CompletionData[Ranking]):

@@ -293,8 +293,18 @@ def test_summary_is_logged_and_described(tmp_path: Path, caplog: pytest.LogCaptu
             "ended": 6,
         },
         "shared_prompts": 0,
+        "cycles": 0,
+        "rows_in_cycles": [],
     }
     json.dumps(data.describe())
+
+
+def test_rows_that_contradict_each_other_are_described(tmp_path: Path) -> None:
+    opposite = {"prompt": "c", "chosen": "d", "rejected": "a"}
+    data = connected(PreferenceData(jsonl(tmp_path, [*pairs(3), opposite]), batch_size=1))
+    found = data.describe()
+    assert found["cycles"] == 1
+    assert found["rows_in_cycles"] == ["rows.jsonl:1", "rows.jsonl:4"]
 
 
 def test_no_tokenizer_says_how_to_give_one(tmp_path: Path) -> None:
