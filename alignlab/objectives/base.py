@@ -130,13 +130,36 @@ class TreeObjective(Objective):
         losses, means = self.losses(trees)
         count = getattr(trees.totals, self.unit)
         self.log_means("train", means, count)
-        return self.normalised(finite(losses, trees.ids).sum(), count)
+        of_completions = losses.dim() and len(losses) != len(trees.ids)
+        ids = [trees.ids[p] for p in trees.group.tolist()] if of_completions else trees.ids
+        return self.normalised(finite(losses, ids).sum(), count)
 
     def validation_step(self, trees: PromptTrees, batch_idx: int) -> None:
         """The same figures on held-out trees."""
         with torch.no_grad():
             _, means = self.losses(trees)
         self.log_means("val", means, own_count(trees, self.unit))
+
+
+class PolicyObjective(TreeObjective):
+    """A tree objective that trains a language model.
+
+    Args:
+        policy: The language model to train.
+        optimizer: Builds the optimizer.
+        schedule: Factor on the learning rate.
+    """
+
+    def __init__(
+        self, policy: Policy, optimizer: OptimizerCallable, schedule: Schedule | None = None
+    ) -> None:
+        super().__init__(optimizer, schedule)
+        self.policy = policy
+
+    @property
+    def trained(self) -> Policy:
+        """The policy."""
+        return self.policy
 
 
 def own_count(trees: PromptTrees, unit: str) -> int:
@@ -150,13 +173,51 @@ def own_count(trees: PromptTrees, unit: str) -> int:
 
 
 def finite(losses: Tensor, ids: list[str]) -> Tensor:
-    """``losses`` unless one is not finite; the error names the rows at fault.
+    """``losses``, one for each of ``ids`` or their sum, unless one is not finite.
 
     Raises:
-        FloatingPointError: A loss is NaN or infinite.
+        FloatingPointError: A loss is NaN or infinite; names the rows at fault.
     """
     bad = ~torch.isfinite(losses.detach())
     if bool(bad.any()):
         rows = [ids[i] for i in bad.nonzero().flatten().tolist()[:5]] if bad.dim() else ids[:5]
         raise FloatingPointError(f"loss is not finite for {int(bad.sum())} rows, e.g. {rows}")
     return losses
+
+
+def positive(objective: object, name: str, value: float) -> float:
+    """``value`` if it is above 0.
+
+    Raises:
+        ConfigError: It is not; names the setting.
+    """
+    if not value > 0:
+        raise _unusable(objective, name, "> 0", value)
+    return value
+
+
+def not_negative(objective: object, name: str, value: float) -> float:
+    """``value`` if it is at least 0.
+
+    Raises:
+        ConfigError: It is not; names the setting.
+    """
+    if not value >= 0:
+        raise _unusable(objective, name, ">= 0", value)
+    return value
+
+
+def flip_rate(objective: object, name: str, value: float) -> float:
+    """``value`` if it can be the share of flipped labels: in [0, 0.5).
+
+    Raises:
+        ConfigError: It cannot; names the setting.
+    """
+    if not 0 <= value < 0.5:
+        raise _unusable(objective, name, "in [0, 0.5)", value)
+    return value
+
+
+def _unusable(objective: object, name: str, wanted: str, value: float) -> ConfigError:
+    owner = type(objective).__name__
+    return ConfigError(f"{owner} needs {name} {wanted}, got {value}. Set model.init_args.{name}.")

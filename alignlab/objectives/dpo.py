@@ -1,16 +1,18 @@
-"""Direct Preference Optimization (Rafailov et al. 2023, arXiv:2305.18290, Eq. 7)."""
+"""Direct Preference Optimization (Rafailov et al. 2023, arXiv:2305.18290, Eq. 7).
 
-from typing import Literal
+With ``label_smoothing`` it is conservative DPO (Mitchell 2023, "A note on DPO with noisy
+preferences"), with ``nll_coef`` the loss of Pang et al. 2024 (arXiv:2404.19733, Eq. 1).
+"""
 
 import torch.nn.functional as F
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from alignlab.data.trees import PromptTrees
-from alignlab.errors import ConfigError
 from alignlab.models import Policy, Scores
+from alignlab.objectives.base import not_negative
 from alignlab.objectives.pairs import PairLoss, both
-from alignlab.objectives.referenced import ReferencedPairObjective
+from alignlab.objectives.referenced import NoisyPairObjective, ReferenceKind
 from alignlab.objectives.schedule import Schedule
 
 
@@ -37,22 +39,17 @@ def dpo_loss(
     return PairLoss(losses, chosen_rewards.detach(), rejected_rewards.detach())
 
 
-class DPO(ReferencedPairObjective):
+class DPO(NoisyPairObjective):
     """Fit a policy to preference pairs against a fixed reference.
 
+    What is not listed is as in ``ReferencedPairObjective``.
+
     Args:
-        policy: The language model to train; as it is now, it is also the reference.
-        optimizer: Builds the optimizer.
         beta: Strength of the KL constraint, > 0. Smaller lets the policy drift further; 0.01-0.5
             is usual on human labels.
         label_smoothing: Assumed share of flipped labels, in [0, 0.5).
-        reference: ``frozen`` copy, ``adapter_off`` (needs LoRA), ``cached`` log-probs on disk, or
-            ``auto``: adapter off where there are adapters, else a frozen copy.
-        reference_cache: Folder of cached log-probs, for ``cached``.
-        schedule: Factor on the learning rate.
-
-    Raises:
-        ConfigError: ``beta`` or ``label_smoothing`` out of range.
+        nll_coef: Weight of the chosen completion's negative log-likelihood per token, >= 0. It
+            keeps the chosen completion likely, where DPO alone may lower both.
     """
 
     def __init__(
@@ -61,25 +58,22 @@ class DPO(ReferencedPairObjective):
         optimizer: OptimizerCallable,
         beta: float = 0.1,
         label_smoothing: float = 0.0,
-        reference: Literal["auto", "frozen", "adapter_off", "cached"] = "auto",
+        nll_coef: float = 0.0,
+        reference: ReferenceKind = "auto",
         reference_cache: str | None = None,
         schedule: Schedule | None = None,
     ) -> None:
-        if beta <= 0:
-            raise ConfigError(f"DPO needs beta > 0, got {beta}. Set model.init_args.beta.")
-        if not 0 <= label_smoothing < 0.5:
-            raise ConfigError(
-                f"DPO needs label_smoothing in [0, 0.5), got {label_smoothing}. "
-                "Set model.init_args.label_smoothing."
-            )
-        super().__init__(policy, optimizer, reference, reference_cache, schedule)
-        self.beta, self.label_smoothing = beta, label_smoothing
+        super().__init__(
+            policy, optimizer, beta, label_smoothing, reference, reference_cache, schedule
+        )
+        self.nll_coef = not_negative(self, "nll_coef", nll_coef)
 
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """Eq. 7 on the batch."""
-        return dpo_loss(
-            *both(scores.logps),
-            *both(self.reference_logps(trees)),
-            beta=self.beta,
-            label_smoothing=self.label_smoothing,
+        loss = dpo_loss(
+            *self.four_logps(trees, scores), beta=self.beta, label_smoothing=self.label_smoothing
         )
+        if not self.nll_coef:
+            return loss
+        chosen_nll = -both(scores.logps / scores.lengths)[0]
+        return loss._replace(losses=loss.losses + self.nll_coef * chosen_nll)

@@ -3,14 +3,12 @@
 from abc import abstractmethod
 from typing import NamedTuple
 
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import DataError
-from alignlab.models import Policy, Scores
-from alignlab.objectives.base import TreeObjective
-from alignlab.objectives.schedule import Schedule
+from alignlab.models import Scores
+from alignlab.objectives.base import PolicyObjective
 
 
 class PairLoss(NamedTuple):
@@ -21,27 +19,10 @@ class PairLoss(NamedTuple):
     rejected_rewards: Tensor
 
 
-class PairObjective(TreeObjective):
-    """Scores both completions of each pair in one forward and asks a subclass for their loss.
-
-    Args:
-        policy: The language model to train.
-        optimizer: Builds the optimizer.
-        schedule: Factor on the learning rate.
-    """
+class PairObjective(PolicyObjective):
+    """Scores both completions of each pair in one forward and asks a subclass for their loss."""
 
     unit = "prompts"
-
-    def __init__(
-        self, policy: Policy, optimizer: OptimizerCallable, schedule: Schedule | None = None
-    ) -> None:
-        super().__init__(optimizer, schedule)
-        self.policy = policy
-
-    @property
-    def trained(self) -> Policy:
-        """The policy."""
-        return self.policy
 
     @abstractmethod
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:

@@ -15,10 +15,13 @@ from alignlab.models import (
     FrozenReference,
     Policy,
     Reference,
+    Scores,
 )
-from alignlab.objectives.pairs import PairObjective
+from alignlab.objectives.base import flip_rate, positive
+from alignlab.objectives.pairs import PairObjective, both
 from alignlab.objectives.schedule import Schedule
 
+FourLogps = tuple[Tensor, Tensor, Tensor, Tensor]
 ReferenceKind = Literal["auto", "frozen", "adapter_off", "cached"]
 
 
@@ -36,12 +39,15 @@ class ReferencedPairObjective(PairObjective):
     Args:
         policy: The language model to train; as it is now, it is also the reference.
         optimizer: Builds the optimizer.
-        reference: See ``DPO``.
+        beta: Strength of the KL constraint, > 0: an implicit reward is ``beta`` times a log-ratio
+            of policy to reference.
+        reference: ``frozen`` copy, ``adapter_off`` (needs LoRA), ``cached`` log-probs on disk, or
+            ``auto``: adapter off where there are adapters, else a frozen copy.
         reference_cache: Folder of cached log-probs, for ``cached``.
         schedule: Factor on the learning rate.
 
     Raises:
-        ConfigError: ``cached`` without a folder.
+        ConfigError: ``beta`` not above 0, or ``cached`` without a folder.
     """
 
     reference: Reference
@@ -50,11 +56,13 @@ class ReferencedPairObjective(PairObjective):
         self,
         policy: Policy,
         optimizer: OptimizerCallable,
-        reference: ReferenceKind,
-        reference_cache: str | None,
-        schedule: Schedule | None,
+        beta: float = 0.1,
+        reference: ReferenceKind = "auto",
+        reference_cache: str | None = None,
+        schedule: Schedule | None = None,
     ) -> None:
         super().__init__(policy, optimizer, schedule)
+        self.beta = positive(self, "beta", beta)
         if reference == "cached" and reference_cache is None:
             raise ConfigError("reference cached needs a folder: model.init_args.reference_cache.")
         self.reference_cache = reference_cache
@@ -72,6 +80,36 @@ class ReferencedPairObjective(PairObjective):
                 Path(self.reference_cache),
             )
 
-    def reference_logps(self, trees: PromptTrees) -> Tensor:
-        """``[M]`` summed log-probs of the completions under the reference."""
-        return self.reference.token_logps(trees).sum(1)
+    def four_logps(self, trees: PromptTrees, scores: Scores) -> FourLogps:
+        """Summed log-probs ``[B]``: chosen, rejected of the policy, then of the reference."""
+        return *both(scores.logps), *both(self.reference.token_logps(trees).sum(1))
+
+
+class NoisyPairObjective(ReferencedPairObjective):
+    """Pairs of which a share may be labelled the wrong way round.
+
+    Args:
+        policy: See ``ReferencedPairObjective``.
+        optimizer: See there.
+        beta: See there.
+        label_smoothing: Assumed share of flipped labels, in [0, 0.5).
+        reference: See there.
+        reference_cache: See there.
+        schedule: See there.
+
+    Raises:
+        ConfigError: ``label_smoothing`` out of range.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        optimizer: OptimizerCallable,
+        beta: float = 0.1,
+        label_smoothing: float = 0.0,
+        reference: ReferenceKind = "auto",
+        reference_cache: str | None = None,
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__(policy, optimizer, beta, reference, reference_cache, schedule)
+        self.label_smoothing = flip_rate(self, "label_smoothing", label_smoothing)

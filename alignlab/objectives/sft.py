@@ -4,13 +4,10 @@ InstructGPT's first step (Ouyang et al. 2022, arXiv:2203.02155, section 3.5). La
 the same objective on trees whose prompt is only the beginning-of-text token.
 """
 
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from alignlab.data.trees import PromptTrees
-from alignlab.models import Policy
-from alignlab.objectives.base import TreeObjective
-from alignlab.objectives.schedule import Schedule
+from alignlab.objectives.base import PolicyObjective
 
 
 def sft_loss(token_logps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -23,27 +20,10 @@ def sft_loss(token_logps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return -token_logps.masked_fill(~mask, 0).sum(), mask.sum()
 
 
-class SFT(TreeObjective):
-    """Fit a language model to demonstrations, every counted token with equal weight.
-
-    Args:
-        policy: The language model to train.
-        optimizer: Builds the optimizer.
-        schedule: Factor on the learning rate.
-    """
+class SFT(PolicyObjective):
+    """Fit a language model to demonstrations, every counted token with equal weight."""
 
     unit = "tokens"
-
-    def __init__(
-        self, policy: Policy, optimizer: OptimizerCallable, schedule: Schedule | None = None
-    ) -> None:
-        super().__init__(optimizer, schedule)
-        self.policy = policy
-
-    @property
-    def trained(self) -> Policy:
-        """The policy."""
-        return self.policy
 
     def losses(self, trees: PromptTrees) -> tuple[Tensor, dict[str, Tensor]]:
         """Summed negative log-likelihood, and nats per token."""
