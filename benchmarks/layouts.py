@@ -1,13 +1,18 @@
-"""Flat against tree rows: seconds of a forward and backward, in pairs.
+"""Flat against tree and packed rows: seconds of a forward and backward, in pairs.
 
-    python benchmarks/layouts.py [--hidden 256] [--precision float32] [--pairs 5]
+    python benchmarks/layouts.py [--hidden 256] [--precision float32] [--pairs 5] [--ragged]
 
 Prints, for shapes (prompt, completion, completions per prompt), the time of the flat layout over
 that of the tree layout and of ``auto`` (above 1: faster than flat). The planner's two
 constants in ``alignlab/models/layouts.py`` should let ``auto`` pick the faster of both.
+
+``--ragged`` prints the same of batches of demonstrations whose lengths differ as those of real
+conversations do (log-normal), for ``packed`` and ``auto``. Flat rows of a batch are computed in
+groups of like length, as in training.
 """
 
 import argparse
+import random
 import statistics
 import tempfile
 import time
@@ -19,6 +24,14 @@ from alignlab.data.trees import PromptTree, PromptTrees, collate
 from alignlab.models import Policy
 
 SHAPES = [(7, 10, 2), (8, 48, 2), (300, 40, 2), (8, 48, 4), (8, 48, 16), (8, 200, 9), (64, 512, 9)]
+# Demonstrations a batch, median tokens, spread (standard deviation of the logarithm), most tokens.
+RAGGED = [
+    (8, 24, 0.5, 128),
+    (64, 24, 0.5, 128),
+    (8, 96, 0.9, 512),
+    (32, 96, 0.9, 512),
+    (8, 256, 0.9, 1024),
+]
 
 
 def batch(prompt: int, completion: int, k: int, tokens: int) -> PromptTrees:
@@ -32,6 +45,16 @@ def batch(prompt: int, completion: int, k: int, tokens: int) -> PromptTrees:
             for i in range(trees)
         ]
     )
+
+
+def ragged(demonstrations: int, median: int, spread: float, most: int) -> PromptTrees:
+    """One prompt + completion a tree, the prompt a third of it; lengths are log-normal."""
+    draw = random.Random(0)
+    trees = []
+    for i in range(demonstrations):
+        n = min(most, max(3, round(median * draw.lognormvariate(0, spread))))
+        trees.append(PromptTree(i, str(i), (5,) * (n // 3), ((7,) * (n - n // 3),)))
+    return collate(trees)
 
 
 def seconds(policy: Policy, trees: PromptTrees, layout: str, bf16: bool) -> float:
@@ -52,6 +75,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=["float32", "bf16"], default="float32")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=4096)
+    parser.add_argument("--ragged", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -69,23 +93,39 @@ def main() -> None:
             tokenizer=folder,
         )
     print(f"hidden {args.hidden}, {args.layers} layers, {args.precision}, one thread")
+    bf16 = args.precision == "bf16"
+    if args.ragged:
+        print(" rows median spread  most   flat s  flat/packed  flat/auto")
+        for rows, median, spread, most in RAGGED:
+            trees = ragged(rows, median, spread, most)
+            flat, packed, auto = compare(policy, trees, ("packed", "auto"), bf16, args.pairs)
+            print(
+                f"{rows:5d} {median:6d} {spread:6.1f} {most:5d} {flat:8.3f} {packed:12.2f} "
+                f"{auto:10.2f}"
+            )
+        return
     print("prompt completion K   flat s   flat/tree  flat/auto")
     for prompt, completion, k in SHAPES:
         trees = batch(prompt, completion, k, args.tokens)
-        times: dict[str, list[float]] = {"flat": [], "tree": [], "auto": []}
-        for repeat in range(args.pairs + 1):  # the first warms up
-            for layout, found in times.items():
-                took = seconds(policy, trees, layout, args.precision == "bf16")
-                if repeat:
-                    found.append(took)
-        ratio = {
-            name: statistics.median(f / x for f, x in zip(times["flat"], times[name], strict=True))
-            for name in ("tree", "auto")
-        }
-        print(
-            f"{prompt:6d} {completion:10d} {k:2d} {statistics.median(times['flat']):8.3f} "
-            f"{ratio['tree']:10.2f} {ratio['auto']:10.2f}"
-        )
+        flat, tree, auto = compare(policy, trees, ("tree", "auto"), bf16, args.pairs)
+        print(f"{prompt:6d} {completion:10d} {k:2d} {flat:8.3f} {tree:10.2f} {auto:10.2f}")
+
+
+def compare(
+    policy: Policy, trees: PromptTrees, layouts: tuple[str, str], bf16: bool, pairs: int
+) -> tuple[float, float, float]:
+    """Median seconds of flat rows, and their time over that of each of two other layouts."""
+    times: dict[str, list[float]] = {name: [] for name in ("flat", *layouts)}
+    for repeat in range(pairs + 1):  # the first warms up
+        for layout, found in times.items():
+            took = seconds(policy, trees, layout, bf16)
+            if repeat:
+                found.append(took)
+    first, second = (
+        statistics.median(f / x for f, x in zip(times["flat"], times[name], strict=True))
+        for name in layouts
+    )
+    return statistics.median(times["flat"]), first, second
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from alignlab.models.layouts import (
     Rows,
     flat_rows,
     length_groups,
+    packed_rows,
     plan,
     tree_rows,
 )
@@ -44,17 +45,23 @@ class TreeBackbone(nn.Module):
         """Last hidden states ``[N, H]`` at the N True cells of ``select`` ``[M, T]``, row by row.
 
         ``after`` False gives the state that predicts completion token t (before it is read),
-        True the state once it has been read.
+        True the state once it has been read. With one column more than there are tokens,
+        ``[M, T + 1]``, the state "before" the column after a completion's last token can be asked
+        for too.
         """
+        keep_last = after or select.shape[1] > trees.completion_ids.shape[1]
+        if self.layout == "packed":
+            packed = packed_rows(trees, self._mask_dtype(trees), keep_last=keep_last)
+            return self._run(packed, select, after=after)
         groups = length_groups(trees, MAX_GROUPS if self.device.type == "cpu" else 1)
         per_row = self._completions_per_row(trees, groups)
         if per_row > 1:
             rows = tree_rows(trees, per_row, self._mask_dtype(trees))
             return self._run(rows, select, after=after)
         if len(groups) == 1:
-            return self._run(flat_rows(trees, keep_last=after), select, after=after)
+            return self._run(flat_rows(trees, keep_last=keep_last), select, after=after)
         parts = [
-            self._run(flat_rows(trees, keep_last=after, which=g), select[g], after=after)
+            self._run(flat_rows(trees, keep_last=keep_last, which=g), select[g], after=after)
             for g in groups
         ]
         # Cells come out group by group; number them to put them back row by row.
@@ -93,10 +100,10 @@ class TreeBackbone(nn.Module):
 
     @torch.no_grad()
     def settle_layout(self) -> str:
-        """Keep the tree layout only if it gives what the flat one gives; return what was found.
+        """Keep a layout only if it gives what the flat one gives; return what was found.
 
         Compares hidden states on random ragged trees. Models that look at a window of tokens, or
-        at where a token stands in its row, see something else in a tree row: they stay flat.
+        at where a token stands in its row, see something else in a shared row: they stay flat.
         """
         if self.layout == "flat":
             return "flat: asked for"
@@ -104,18 +111,20 @@ class TreeBackbone(nn.Module):
             self.layout = "flat"
             return f"flat: {reason}"
         wanted, was_training = self.layout, self.training
+        shared: Layout = "packed" if wanted == "packed" else "tree"
+        both: tuple[Layout, ...] = ("flat", shared)
         self.eval()
         trees = probe_trees(self.model.config.vocab_size).to(self.device)
         found: list[Tensor] = []
         error = float("inf")
         try:
-            for layout in ("flat", "tree"):
+            for layout in both:
                 self.layout = layout
                 found.append(self.hidden_states(trees, trees.token_mask, after=False).double())
             error = float((found[0] - found[1]).abs().max() / found[0].abs().max())
-            reason = f"tree rows differ by {error:.1e} of the largest state"
+            reason = f"{shared} rows differ by {error:.1e} of the largest state"
         except (RuntimeError, ValueError, TypeError) as problem:
-            reason = f"tree rows raise {type(problem).__name__}: {problem}"
+            reason = f"{shared} rows raise {type(problem).__name__}: {problem}"
         finally:
             self.train(was_training)
         tolerance = 1e-9 if found and _dtype(self) == torch.float64 else _tolerance(_dtype(self))
@@ -123,7 +132,7 @@ class TreeBackbone(nn.Module):
             self.layout = "flat"
             return f"flat: {reason}"
         self.layout = wanted
-        return f"{wanted}: tree rows agree with flat ones to {error:.1e}"
+        return f"{wanted}: {shared} rows agree with flat ones to {error:.1e}"
 
 
 def probe_trees(vocabulary: int) -> PromptTrees:
@@ -151,7 +160,7 @@ def _tolerance(dtype: torch.dtype) -> float:
 
 
 def _needs_flat(config: object) -> str | None:
-    """Why a model cannot take tree rows however they are probed, or ``None``."""
+    """Why a model cannot take shared rows however they are probed, or ``None``."""
     if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
         return "attention looks at a sliding window"
     if getattr(config, "attention_chunk_size", None):

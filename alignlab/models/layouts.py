@@ -4,6 +4,9 @@
 *tree* puts several completions of a prompt behind one copy of it, ``prompt | c1 | c2 | ...``: each
 continues from the prompt's end by position, and a mask lets it see the prompt and itself. The
 prompt is then computed once, at the price of a dense attention mask.
+*packed* puts whole trees side by side in one row, ``prompt | c1 | c2 | prompt' | c1' | ...``:
+positions start anew with every tree and none sees another. No column is left to padding while
+something still fits into it, at the same price.
 
 Padding stands on the right in both, so no real token ever sees it.
 """
@@ -16,7 +19,7 @@ from torch import Tensor
 
 from alignlab.data.trees import PromptTrees
 
-Layout = Literal["auto", "flat", "tree"]
+Layout = Literal["auto", "flat", "tree", "packed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,57 +93,114 @@ def length_groups(trees: PromptTrees, most: int) -> list[Tensor]:
 
 def tree_rows(trees: PromptTrees, per_row: int, dtype: torch.dtype) -> Rows:
     """Up to ``per_row`` completions of a prompt behind one copy of it, in ``dtype`` masks."""
-    device = trees.prompt_ids.device
+    bundles = _bundles(trees, per_row=per_row)
+    return _side_by_side(trees, [[bundle] for bundle in bundles], dtype, keep_last=True)
+
+
+def packed_rows(trees: PromptTrees, dtype: torch.dtype, *, keep_last: bool) -> Rows:
+    """Trees side by side in rows no longer than the longest prompt + completion here.
+
+    A prompt's completions share one copy of it as far as a row reaches. Bundles of a prompt and
+    completions go, the longest first, each into the first row that has room for it (first-fit
+    decreasing), so a row is never longer than the longest one of flat rows. ``keep_last`` False
+    leaves out the last token of every completion, after which nothing is predicted.
+    """
+    prompts, lengths = trees.prompt_lengths.tolist(), _columns(trees, keep_last)
     group = trees.group.tolist()
-    prompt_lengths, lengths = trees.prompt_lengths.tolist(), trees.completion_lengths.tolist()
-    row_prompt: list[int] = []
-    row: list[int] = []
-    start: list[int] = []
-    fill: list[int] = []  # columns used in each row
-    held = 0  # completions in the row being filled
+    room = max(prompts[p] + n for p, n in zip(group, lengths, strict=True))
+    bundles = _bundles(trees, columns=room, keep_last=keep_last)
+    size = [prompts[group[b[0]]] + sum(lengths[m] for m in b) for b in bundles]
+    rows: list[list[list[int]]] = []
+    fill: list[int] = []
+    for i in sorted(range(len(bundles)), key=lambda i: -size[i]):
+        r = next((r for r, used in enumerate(fill) if used + size[i] <= room), len(rows))
+        if r == len(rows):
+            rows.append([])
+            fill.append(0)
+        rows[r].append(bundles[i])
+        fill[r] += size[i]
+    return _side_by_side(trees, rows, dtype, keep_last=keep_last)
+
+
+def _columns(trees: PromptTrees, keep_last: bool) -> list[int]:
+    """How many columns each completion takes."""
+    lengths: list[int] = (trees.completion_lengths - (0 if keep_last else 1)).tolist()
+    return lengths
+
+
+def _bundles(
+    trees: PromptTrees,
+    *,
+    per_row: int | None = None,
+    columns: int | None = None,
+    keep_last: bool = True,
+) -> list[list[int]]:
+    """Completions that share a copy of their prompt, as many as the bounds allow (at least one)."""
+    prompts, lengths = trees.prompt_lengths.tolist(), _columns(trees, keep_last)
+    group = trees.group.tolist()
+    bundles: list[list[int]] = []
+    used = 0
     for m, p in enumerate(group):
-        if m == 0 or group[m - 1] != p or held == per_row:
-            row_prompt.append(p)
-            fill.append(prompt_lengths[p])
-            held = 0
-        held += 1
-        row.append(len(fill) - 1)
-        start.append(fill[-1])
-        fill[-1] += lengths[m]
-    ids = torch.zeros(len(fill), max(fill), dtype=torch.long, device=device)
-    position = torch.zeros_like(ids)
-    segment = torch.full_like(ids, -1)  # -1 padding, 0 the prompt, m + 1 completion m
-    for r, p in enumerate(row_prompt):
-        n = prompt_lengths[p]
-        ids[r, :n] = trees.prompt_ids[p, :n]
-        position[r, :n] = torch.arange(n, device=device)
-        segment[r, :n] = 0
-    for m, (r, s, n) in enumerate(zip(row, start, lengths, strict=True)):
-        ids[r, s : s + n] = trees.completion_ids[m, :n]
-        position[r, s : s + n] = prompt_lengths[group[m]] + torch.arange(n, device=device)
-        segment[r, s : s + n] = m + 1
-    return Rows(
-        ids,
-        position,
-        _branch_mask(segment, dtype),
-        torch.tensor(row, device=device),
-        torch.tensor(start, device=device),
-        trees.prompt_lengths[trees.group] - 1,
-    )
+        full = bool(bundles) and (
+            (per_row is not None and len(bundles[-1]) == per_row)
+            or (columns is not None and used + lengths[m] > columns)
+        )
+        if m == 0 or group[m - 1] != p or full:
+            bundles.append([])
+            used = prompts[p]
+        bundles[-1].append(m)
+        used += lengths[m]
+    return bundles
 
 
-def _branch_mask(segment: Tensor, dtype: torch.dtype) -> Tensor:
+def _side_by_side(
+    trees: PromptTrees, rows: list[list[list[int]]], dtype: torch.dtype, *, keep_last: bool
+) -> Rows:
+    """Rows of bundles: ``rows[r][d]`` are the completions behind copy d of a prompt in row r."""
+    device = trees.prompt_ids.device
+    group, prompts = trees.group.tolist(), trees.prompt_lengths.tolist()
+    lengths = _columns(trees, keep_last)
+    width = max(sum(prompts[group[b[0]]] + sum(lengths[m] for m in b) for b in r) for r in rows)
+    ids = torch.zeros(len(rows), width, dtype=torch.long, device=device)
+    position, tree = torch.zeros_like(ids), torch.full_like(ids, -1)
+    branch = torch.full_like(ids, -1)  # -1 padding, 0 a prompt, m + 1 completion m
+    place = torch.zeros(3, len(group), dtype=torch.long)  # row, start and prompt's end of each
+    for r, bundles in enumerate(rows):
+        column = 0
+        for d, bundle in enumerate(bundles):
+            p = group[bundle[0]]
+            n = prompts[p]
+            here = slice(column, column + n)
+            ids[r, here] = trees.prompt_ids[p, :n]
+            position[r, here] = torch.arange(n, device=device)
+            tree[r, here], branch[r, here] = d, 0
+            column += n
+            end = column - 1
+            for m in bundle:
+                here = slice(column, column + lengths[m])
+                ids[r, here] = trees.completion_ids[m, : lengths[m]]
+                position[r, here] = torch.arange(n, n + lengths[m], device=device)
+                tree[r, here], branch[r, here] = d, m + 1
+                place[:, m] = torch.tensor([r, column, end])
+                column += lengths[m]
+    row, start, prompt_end = place.to(device)
+    return Rows(ids, position, _branch_mask(tree, branch, dtype), row, start, prompt_end)
+
+
+def _branch_mask(tree: Tensor, branch: Tensor, dtype: torch.dtype) -> Tensor:
     """``[R, 1, L, L]``: 0 where a column may be seen, the most negative number where not.
+
+    A column sees, of its own tree, the prompt and its own branch, as far as they stand before it.
 
     Additive floats are right under every attention implementation; a boolean mask is silently
     wrong under eager attention. A padding column sees itself, so that no row is all masked.
     """
-    width = segment.shape[1]
-    causal = torch.ones(width, width, dtype=torch.bool, device=segment.device).tril()
-    same = segment[:, :, None] == segment[:, None, :]
-    prompt = (segment == 0)[:, None, :] & (segment >= 0)[:, :, None]
-    seen = causal & (same | prompt)
-    mask = torch.zeros(seen.shape, dtype=dtype, device=segment.device)
+    width = tree.shape[1]
+    causal = torch.ones(width, width, dtype=torch.bool, device=tree.device).tril()
+    same_tree = tree[:, :, None] == tree[:, None, :]
+    same_branch = branch[:, :, None] == branch[:, None, :]
+    seen = causal & same_tree & (same_branch | (branch == 0)[:, None, :])
+    mask = torch.zeros(seen.shape, dtype=dtype, device=tree.device)
     return mask.masked_fill(~seen, torch.finfo(dtype).min)[:, None]
 
 

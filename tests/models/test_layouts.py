@@ -1,4 +1,4 @@
-"""The tree layout gives what the flat one gives, to the last digits, in every family."""
+"""Tree and packed rows give what flat ones give, to the last digits, in every family."""
 
 import random
 
@@ -7,8 +7,10 @@ import torch
 from torch.testing import assert_close
 
 from alignlab.data.trees import PromptTree, PromptTrees, collate
-from alignlab.models.layouts import flat_rows, length_groups, plan, tree_rows
+from alignlab.models import Policy
+from alignlab.models.layouts import flat_rows, length_groups, packed_rows, plan, tree_rows
 from tests.tiny import EOS, VOCABULARY
+from tests.tiny import FAMILIES as SMALL
 
 FAMILIES = ["llama", "gpt2", "qwen2", "qwen3"]
 
@@ -31,11 +33,12 @@ def ragged_batch(seed: int, prompts: int, most: int) -> PromptTrees:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("most", [1, 2, 9])
-def test_tree_rows_equal_flat_rows_with_gradients(build, family, most):
+@pytest.mark.parametrize("shared", ["tree", "packed"])
+def test_shared_rows_equal_flat_rows_with_gradients(build, family, most, shared):
     policy = build(family)
     batch = ragged_batch(most, prompts=4, most=most)
     found = {}
-    for layout in ("flat", "tree"):
+    for layout in ("flat", shared):
         policy.layout = layout
         policy.zero_grad()
         scores = policy(batch, want=("entropies", "hidden"))
@@ -46,11 +49,99 @@ def test_tree_rows_equal_flat_rows_with_gradients(build, family, most):
         grads = {name: p.grad for name, p in policy.named_parameters()}
         assert all(g is not None for g in grads.values())
         found[layout] = scores, grads
-    flat, tree = found["flat"], found["tree"]
+    flat, other = found["flat"], found[shared]
     for name in ("token_logps", "logps", "entropies", "hidden"):
-        assert_close(getattr(tree[0], name), getattr(flat[0], name), rtol=0, atol=1e-10)
+        assert_close(getattr(other[0], name), getattr(flat[0], name), rtol=0, atol=1e-10)
     for name, gradient in flat[1].items():
-        assert_close(tree[1][name], gradient, rtol=0, atol=1e-10, msg=name)
+        assert_close(other[1][name], gradient, rtol=0, atol=1e-10, msg=name)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_packed_document_never_sees_another(build, family):
+    """Whatever stands in all other documents, not a bit of this one's log-probs changes."""
+    policy = build(family)
+    policy.layout = "packed"
+
+    def batch(shift: list[int]) -> PromptTrees:
+        """Documents of one long and seven short ones, each moved on by its own ``shift``."""
+        draw = random.Random(0)
+
+        def ids(n: int, by: int) -> tuple[int, ...]:
+            return tuple((draw.randrange(VOCABULARY) + by) % VOCABULARY for _ in range(n))
+
+        sizes = [(6, 14), (1, 3), (2, 5), (4, 1), (3, 6), (5, 2), (2, 2), (1, 1)]
+        return collate(
+            [
+                PromptTree(p, str(p), ids(sizes[p][0], by), (ids(sizes[p][1], by),))
+                for p, by in enumerate(shift)
+            ]
+        )
+
+    before = policy(batch([0] * 8)).token_logps
+    assert len(packed_rows(batch([0] * 8), torch.float64, keep_last=False).input_ids) == 3
+    for p in range(8):
+        after = policy(batch([0 if q == p else 3 for q in range(8)])).token_logps
+        assert torch.equal(after[p], before[p])
+        assert not any(torch.equal(after[q], before[q]) for q in range(8) if q != p)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("after", [False, True])
+def test_packed_states_before_and_after_each_token(build, after):
+    policy = build("qwen3")
+    batch = ragged_batch(2, prompts=5, most=3)
+    found = []
+    for layout in ("flat", "packed"):
+        policy.layout = layout
+        found.append(policy.hidden_states(batch, batch.token_mask, after=after))
+    assert_close(found[1], found[0], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("keep_last", [False, True])
+@pytest.mark.parametrize("seed", range(8))
+def test_packed_rows_are_never_longer_than_flat_ones(seed, keep_last):
+    batch = ragged_batch(seed, prompts=12, most=1 + seed % 4)
+    flat = flat_rows(batch, keep_last=keep_last).input_ids
+    packed = packed_rows(batch, torch.float32, keep_last=keep_last).input_ids
+    assert packed.shape[1] <= flat.shape[1]
+    assert packed.numel() < flat.numel()
+
+
+def test_packed_rows_by_hand():
+    """The longest branch has 5 tokens: 8 9 | 3 4 5. Behind the shorter two, 6 | 7 still fits."""
+    trees = [
+        PromptTree(0, "a", (1, 2), ((3,), (4,))),
+        PromptTree(1, "b", (8, 9), ((3, 4, 5),)),
+        PromptTree(2, "c", (6,), ((7,),)),
+        PromptTree(3, "d", (5, 5), ((5,),)),
+    ]
+    rows = packed_rows(collate(trees), torch.float32, keep_last=True)
+    assert rows.position_ids is not None
+    assert rows.attention_mask is not None
+    assert rows.input_ids.tolist() == [[8, 9, 3, 4, 5], [1, 2, 3, 4, 0], [5, 5, 5, 6, 7]]
+    assert rows.position_ids.tolist() == [[0, 1, 2, 3, 4], [0, 1, 2, 2, 0], [0, 1, 2, 0, 1]]
+    assert rows.row.tolist() == [1, 1, 0, 2, 2]
+    assert rows.columns(1, after=False).tolist() == [[1], [1], [1], [3], [1]]
+    assert rows.columns(1, after=True).tolist() == [[2], [3], [2], [4], [2]]
+    assert rows.attention_mask.eq(0)[:, 0].int().tolist() == [
+        [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]],
+        [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 0, 1, 0], [0, 0, 0, 0, 1]],
+        [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 1, 1]],
+    ]
+    shorter = packed_rows(collate(trees), torch.float32, keep_last=False)
+    assert shorter.input_ids.tolist() == [[8, 9, 3, 4], [1, 2, 5, 5], [6, 0, 0, 0]]
+
+
+def test_models_that_look_at_a_window_stay_flat(words):
+    """Row places, not positions, bound a sliding window: documents behind it would see less."""
+    config = {"model_type": "mistral", "sliding_window": 4} | SMALL["llama"]
+    policy = Policy(config=config, tokenizer=str(words), layout="packed")
+    assert policy.layout == "flat"
+    assert "sliding window" in policy.layout_report
+    kept = Policy(config=config | {"sliding_window": None}, tokenizer=str(words), layout="packed")
+    assert kept.layout == "packed"
+    assert "packed rows agree with flat ones" in kept.layout_report
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -124,7 +215,7 @@ def test_what_stands_in_padding_never_matters(build):
     policy = build("gpt2")
     batch = ragged_batch(4, prompts=4, most=3)
     before = {}
-    for layout in ("flat", "tree"):
+    for layout in ("flat", "tree", "packed"):
         policy.layout = layout
         before[layout] = policy(batch).token_logps
     beyond = ~batch.token_mask
