@@ -130,9 +130,7 @@ class TreeObjective(Objective):
         losses, means = self.losses(trees)
         count = getattr(trees.totals, self.unit)
         self.log_means("train", means, count)
-        of_completions = losses.dim() and len(losses) != len(trees.ids)
-        ids = [trees.ids[p] for p in trees.group.tolist()] if of_completions else trees.ids
-        return self.normalised(finite(losses, ids).sum(), count)
+        return self.normalised(finite(losses, trees).sum(), count)
 
     def validation_step(self, trees: PromptTrees, batch_idx: int) -> None:
         """The same figures on held-out trees."""
@@ -172,16 +170,21 @@ def own_count(trees: PromptTrees, unit: str) -> int:
     return len(trees.prompt_lengths) if unit == "prompts" else len(trees.group)
 
 
-def finite(losses: Tensor, ids: list[str]) -> Tensor:
-    """``losses``, one for each of ``ids`` or their sum, unless one is not finite.
+def finite(losses: Tensor, trees: PromptTrees) -> Tensor:
+    """``losses``, one for each prompt, each completion or in sum, unless one is not finite.
 
     Raises:
         FloatingPointError: A loss is NaN or infinite; names the rows at fault.
     """
     bad = ~torch.isfinite(losses.detach())
     if bool(bad.any()):
-        rows = [ids[i] for i in bad.nonzero().flatten().tolist()[:5]] if bad.dim() else ids[:5]
-        raise FloatingPointError(f"loss is not finite for {int(bad.sum())} rows, e.g. {rows}")
+        rows = list(trees.ids)
+        if bad.dim():
+            of_completions = len(bad) == len(trees.group)
+            prompts = trees.group.tolist() if of_completions else list(range(len(rows)))
+            at = bad.nonzero()[:, 0].tolist()
+            rows = list(dict.fromkeys(trees.ids[prompts[i]] for i in at))
+        raise FloatingPointError(f"loss is not finite for {len(rows)} rows, e.g. {rows[:5]}")
     return losses
 
 
