@@ -2,8 +2,8 @@
 
 from typing import Protocol
 
-from alignlab.data.modules import PromptData
-from alignlab.data.rollouts import RolloutBatch, RolloutLoader
+from alignlab.data.modules import PromptData, TextData
+from alignlab.data.rollouts import Pretraining, RolloutBatch, RolloutLoader
 from alignlab.data.rows import Refuse
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
@@ -38,6 +38,9 @@ class RolloutData(PromptData):
         seed: Of all shuffles.
         limit: Keep the first so many usable prompts.
         refuse: See ``TreeData``.
+        pretraining: Texts to mix into every optimizer step (PPO's ``ptx_coef``); its ``batch_size``
+            counts those of a step, and they are cut into micro-batches as the rollouts are.
+            InstructGPT takes 8 a completion.
 
     Raises:
         ConfigError: Sizes that do not divide, or fewer prompts than a phase needs.
@@ -57,6 +60,7 @@ class RolloutData(PromptData):
         seed: int = 0,
         limit: int | None = None,
         refuse: Refuse = "drop",
+        pretraining: TextData | None = None,
     ) -> None:
         super().__init__(
             source,
@@ -76,7 +80,15 @@ class RolloutData(PromptData):
                 f"(got {samples_per_prompt}, {inner_epochs}). Set them in data.init_args."
             )
         self.rollout_size, self.samples_per_prompt = rollout_size, samples_per_prompt
-        self.inner_epochs = inner_epochs
+        self.inner_epochs, self.pretraining = inner_epochs, pretraining
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and tokenise prompts, and the texts of a pretraining mix."""
+        super().setup(stage)
+        if self.pretraining is not None:
+            self.pretraining.connect(self._find_tokenizer())
+            self.pretraining.setup()
+            self.reports["pretraining"] = self.pretraining.reports["train"]
 
     def train_dataloader(self) -> RolloutLoader:  # type: ignore[override]
         """An epoch of it is one phase of the module in training."""
@@ -85,6 +97,7 @@ class RolloutData(PromptData):
                 f"{self.source} has {len(self.train_trees)} usable prompts, fewer than the "
                 f"{self.rollout_size} of a rollout. Lower data.init_args.rollout_size."
             )
+        mix = self.pretraining
         return RolloutLoader(
             self._collect,
             prompts=self.rollout_size,
@@ -92,6 +105,7 @@ class RolloutData(PromptData):
             micro_batches=self.batch_size // (self.micro_batch_size or self.batch_size),
             inner_epochs=self.inner_epochs,
             seed=self.seed,
+            pretraining=Pretraining(mix.train_trees, mix.batch_size, mix.seed) if mix else None,
         )
 
     def prompts_of(self, rollout: int) -> list[PromptTree]:

@@ -5,18 +5,18 @@ its relatives run under the same automatic optimisation as everything else: clip
 schedules, checkpoints and ``global_step`` keep their ordinary meaning.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from alignlab.data.trees import PromptTrees, StepTotals
+from alignlab.data.trees import PromptTree, PromptTrees, StepTotals, collate, totals_of
 from alignlab.errors import ConfigError
 from alignlab.functional.noise import permutation
 
-PER_TOKEN = ("old_token_logps", "advantages", "returns", "old_values")
+PER_TOKEN = ("old_token_logps", "advantages", "returns", "old_values", "ref_token_logps")
 
 
 @dataclass(slots=True)
@@ -29,6 +29,8 @@ class RolloutBatch:
         advantages: ``[M, T]``.
         returns: ``[M, T]``, targets of the value function, or ``None`` without one.
         old_values: ``[M, T]``, values at the time of sampling, or ``None``.
+        ref_token_logps: ``[M, T]`` log-probs under the reference, or ``None``.
+        pretraining: Texts of a pretraining mix that go with this batch, or ``None``.
         first: Whether no update has happened since these were sampled: ratios are 1 then.
     """
 
@@ -37,6 +39,8 @@ class RolloutBatch:
     advantages: Tensor
     returns: Tensor | None = None
     old_values: Tensor | None = None
+    ref_token_logps: Tensor | None = None
+    pretraining: PromptTrees | None = None
     first: bool = False
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "RolloutBatch":
@@ -45,7 +49,13 @@ class RolloutBatch:
             name: value.to(device, non_blocking=non_blocking)
             for name, value in self._per_token().items()
         }
-        return replace(self, trees=self.trees.to(device, non_blocking), **moved)  # type: ignore[arg-type]
+        texts = self.pretraining
+        return replace(
+            self,
+            trees=self.trees.to(device, non_blocking),
+            pretraining=None if texts is None else texts.to(device, non_blocking),
+            **moved,  # type: ignore[arg-type]
+        )
 
     def select(self, prompts: Tensor) -> "RolloutBatch":
         """The sub-batch of these prompt rows ``[Q]``, trimmed to its own longest row."""
@@ -96,6 +106,50 @@ def select_prompts(trees: PromptTrees, prompts: Tensor) -> tuple[PromptTrees, Te
     return part, rows
 
 
+class Pretraining:
+    """Texts dealt out to optimizer steps beside the rollouts: a pure function of (seed, step).
+
+    Every text is used once before any is used again, but for those left over where the number does
+    not divide: they change from pass to pass.
+
+    Args:
+        trees: The texts.
+        batch_size: Texts of an optimizer step.
+        seed: Of the shuffles.
+
+    Raises:
+        ConfigError: Fewer texts than a step takes.
+    """
+
+    def __init__(self, trees: Sequence[PromptTree], batch_size: int, seed: int) -> None:
+        if not 0 < batch_size <= len(trees):
+            raise ConfigError(
+                f"the pretraining mix has {len(trees)} texts for steps of {batch_size}. Set "
+                "data.init_args.pretraining.init_args.batch_size between 1 and that number."
+            )
+        self.trees, self.batch_size, self.seed = trees, batch_size, seed
+        self._epoch, self._order = -1, list[int]()
+
+    def batch(self, step: int, part: int, parts: int) -> PromptTrees:
+        """Micro-batch ``part`` of ``parts`` of an optimizer step, with the step's totals.
+
+        Raises:
+            ConfigError: A step's texts do not divide by ``parts``.
+        """
+        if self.batch_size % parts:
+            raise ConfigError(
+                f"{self.batch_size} texts of a step cannot be cut into {parts} micro-batches as "
+                "its rollouts are. Change data.init_args.pretraining.init_args.batch_size."
+            )
+        epoch, place = divmod(step, len(self.trees) // self.batch_size)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = permutation(self.seed, epoch, len(self.trees)).tolist()
+        chosen = self._order[place * self.batch_size : (place + 1) * self.batch_size]
+        texts, each = [self.trees[i] for i in chosen], self.batch_size // parts
+        return collate(texts[part * each : (part + 1) * each], totals=totals_of(texts))
+
+
 class RolloutLoader:
     """Deals out each rollout phase as minibatches, over several inner epochs.
 
@@ -110,6 +164,7 @@ class RolloutLoader:
         micro_batches: Forwards per optimizer step; divides a minibatch's prompts.
         inner_epochs: Times that the phase's rollouts are gone through.
         seed: Shuffles are a function of it, the phase and the inner epoch.
+        pretraining: Texts that go with every optimizer step.
 
     Raises:
         ConfigError: Numbers that do not divide.
@@ -124,6 +179,7 @@ class RolloutLoader:
         micro_batches: int,
         inner_epochs: int,
         seed: int,
+        pretraining: Pretraining | None = None,
     ) -> None:
         if prompts % (minibatches * micro_batches):
             raise ConfigError(
@@ -132,7 +188,7 @@ class RolloutLoader:
             )
         self.collect, self.prompts, self.seed = collect, prompts, seed
         self.minibatches, self.micro_batches = minibatches, micro_batches
-        self.inner_epochs = inner_epochs
+        self.inner_epochs, self.pretraining = inner_epochs, pretraining
         self.rollout = 0
         self.position = 0
         self.buffer: RolloutBatch | None = None
@@ -166,6 +222,9 @@ class RolloutLoader:
             rows.numel() * (len(phase.trees.group) // self.prompts),
             int(counted.sum()),
         )
+        if self.pretraining is not None:
+            number = rollout * self.inner_epochs * self.minibatches + step
+            batch.pretraining = self.pretraining.batch(number, micro, self.micro_batches)
         return batch
 
     def state_dict(self) -> dict[str, Any]:

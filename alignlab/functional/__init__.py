@@ -8,11 +8,12 @@ from alignlab.functional.numeric import log1mexp
 from alignlab.functional.ranking import bradley_terry, kwise_ranking, plackett_luce
 from alignlab.functional.returns import gae, n_step_advantages, rewards_to_go
 from alignlab.functional.sampling import SamplingSpec, inverse_cdf
-from alignlab.functional.surrogate import clipped_surrogate, clipped_value_loss
+from alignlab.functional.surrogate import clip_fraction, clipped_surrogate, clipped_value_loss
 
 __all__ = [
     "SamplingSpec",
     "bradley_terry",
+    "clip_fraction",
     "clipped_surrogate",
     "clipped_value_loss",
     "gae",

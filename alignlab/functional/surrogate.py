@@ -27,6 +27,14 @@ def clipped_surrogate(
     return -torch.minimum(ratio * advantages, clipped * advantages)
 
 
+def clip_fraction(
+    token_logps: Tensor, old_token_logps: Tensor, mask: Tensor, *, clip_epsilon: float
+) -> Tensor:
+    """Share of the tokens under the mask whose ratio has left ``1 - eps`` to ``1 + eps``."""
+    ratio = (token_logps.detach() - old_token_logps)[mask.bool()].exp()
+    return ((ratio - 1).abs() > clip_epsilon).to(ratio).mean()
+
+
 def clipped_value_loss(
     values: Tensor,
     old_values: Tensor,

@@ -1,9 +1,14 @@
-"""The rollout shared by objectives that learn from their own samples: prompts in, rewards out."""
+"""What objectives that learn from their own samples share: the rollout and the update's frame.
 
+A rollout goes from prompts to completions with rewards, log-probs under the policy that sampled and
+under the reference. A subclass says how advantages are made of these and what the loss is.
+"""
+
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -13,9 +18,10 @@ from torch.nn.functional import pad
 from alignlab.data.rollouts import RolloutBatch, select_prompts
 from alignlab.data.trees import PromptTree, PromptTrees, collate
 from alignlab.errors import ConfigError
+from alignlab.functional import kl_k3
 from alignlab.functional.sampling import SamplingSpec
-from alignlab.models import Policy
-from alignlab.objectives.base import Objective
+from alignlab.models import Policy, Scores
+from alignlab.objectives.base import Objective, finite
 from alignlab.objectives.referenced import ReferenceKind, make_reference
 from alignlab.objectives.schedule import Schedule
 from alignlab.rewards.base import Reward
@@ -24,19 +30,29 @@ from alignlab.rollouts.sampler import sample
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How rollouts are sampled.
+    """How rollouts are sampled and scored.
 
     Args:
         max_new_tokens: Longest completion.
         spec: Temperature, top-k, top-p; also applied when the samples are scored.
         stop_at_eos: End a completion at the end-of-text token; otherwise all have full length.
         batch_size: Completions sampled side by side.
+        missing_eos_penalty: Subtracted from the reward of a completion that did not end by itself.
+        centre_rewards: Subtract the mean reward of the first phase, sampled from the reference, so
+            that a value function starts near 0.
+        old_logps: ``rescored`` runs the sampled tokens through the training forward, so that the
+            first ratio is 1; ``sampled`` keeps the sampler's log-probs and saves that pass.
+        score_batch_size: Prompts per forward when rollouts are scored.
     """
 
     max_new_tokens: int
     spec: SamplingSpec = field(default_factory=SamplingSpec)
     stop_at_eos: bool = True
     batch_size: int = 256
+    missing_eos_penalty: float = 0.0
+    centre_rewards: bool = True
+    old_logps: Literal["rescored", "sampled"] = "rescored"
+    score_batch_size: int = 256
 
 
 @dataclass(slots=True)
@@ -55,32 +71,30 @@ class Scored:
 
 
 class OnPolicyObjective(Objective):
-    """Samples from the policy, asks for rewards, and hands over a phase of rollouts.
+    """Samples from the policy, asks for rewards, and trains on the phase of rollouts so made.
+
+    A subclass makes advantages of what was scored (``advantages``) and has a loss (``losses``).
 
     Args:
         policy: The language model to train; as it is now, it is also the reference.
-        reward: Scores completions.
-        sampling: How completions are sampled.
+        reward: Scores completions: a trained reward model, or the gold reward.
+        sampling: How completions are sampled and scored.
         optimizer: Builds the optimizer.
         kl_coef: Strength of the KL penalty; its start, if there is a target.
         kl_target: KL in nats per completion that an adaptive ``kl_coef`` steers to (Ziegler et al.
             2019, arXiv:1909.08593); ``None`` keeps it fixed.
         kl_horizon: Episodes over which an error of 20 % moves ``kl_coef`` by 20 %. The 10,000 of
             the paper are for runs of a million episodes; scale it to yours.
-        missing_eos_penalty: Subtracted from a completion that did not end by itself.
-        centre_rewards: Subtract the mean reward of the first phase, sampled from the reference, so
-            that the value function starts near 0.
-        old_logps: ``rescored`` runs the sampled tokens through the training forward, so that the
-            first ratio is 1; ``sampled`` keeps the sampler's log-probs and saves that pass.
         reference: As in ``DPO``, without ``cached``.
         seed: Sampling noise is a function of it.
-        score_batch_size: Prompts per forward when rollouts are scored.
         schedule: Factor on the learning rate.
 
     Raises:
         ConfigError: A negative coefficient, or a target or horizon that is not positive.
     """
 
+    unit: ClassVar[Literal["completions", "tokens"]] = "tokens"  # a loss is averaged over these
+    want: tuple[str, ...] = ()  # what ``losses`` needs of the policy besides log-probs
     kl_coef: Tensor
     reward_mean: Tensor
 
@@ -90,16 +104,12 @@ class OnPolicyObjective(Objective):
         reward: Reward,
         sampling: Sampling,
         optimizer: OptimizerCallable,
-        kl_coef: float,
-        kl_target: float | None,
-        kl_horizon: int,
-        missing_eos_penalty: float,
-        centre_rewards: bool,
-        old_logps: Literal["rescored", "sampled"],
-        reference: ReferenceKind,
-        seed: int,
-        score_batch_size: int,
-        schedule: Schedule | None,
+        kl_coef: float = 0.05,
+        kl_target: float | None = None,
+        kl_horizon: int = 10_000,
+        reference: ReferenceKind = "auto",
+        seed: int = 0,
+        schedule: Schedule | None = None,
     ) -> None:
         super().__init__(optimizer, schedule)
         if kl_coef < 0 or (kl_target is not None and (kl_target <= 0 or kl_horizon <= 0)):
@@ -110,8 +120,7 @@ class OnPolicyObjective(Objective):
         self.policy, self.reward, self.sampling = policy, reward, sampling
         self.reference = make_reference(policy, reference)
         self.kl_target, self.kl_horizon = kl_target, kl_horizon
-        self.missing_eos_penalty, self.centre_rewards = missing_eos_penalty, centre_rewards
-        self.old_logps, self.seed, self.score_batch_size = old_logps, seed, score_batch_size
+        self.seed = seed
         self.register_buffer("kl_coef", torch.tensor(float(kl_coef), dtype=torch.float64))
         self.register_buffer("reward_mean", torch.tensor(torch.nan, dtype=torch.float64))
 
@@ -122,7 +131,51 @@ class OnPolicyObjective(Objective):
 
     @abstractmethod
     def advantages(self, scored: Scored) -> RolloutBatch:
-        """Turn rewards into what the update needs."""
+        """Turn rewards into what the update needs (see ``rollout_batch``)."""
+
+    @abstractmethod
+    def losses(self, batch: RolloutBatch, scores: Scores) -> tuple[Tensor, dict[str, Tensor]]:
+        """A minibatch's loss, to be summed and divided by the step's ``unit``; means to log."""
+
+    def training_step(self, batch: RolloutBatch, batch_idx: int) -> Tensor:
+        """One minibatch of the phase in progress."""
+        scores = self.policy(batch.trees, self.want, spec=self.sampling.spec)
+        if batch.first:
+            self._check_ratio(scores.token_logps, batch.old_token_logps)
+        losses, means = self.losses(batch, scores)
+        log_ratio = batch.old_token_logps - scores.token_logps.detach()
+        moved = kl_k3(torch.zeros_like(log_ratio), log_ratio)[scores.mask].mean()
+        count = getattr(batch.trees.totals, self.unit)
+        self.log_means("train", means | {"approx_kl": moved}, count)
+        return self.normalised(finite(losses, batch.trees.ids).sum(), count)
+
+    def completion_rewards(self, scored: Scored) -> Tensor:
+        """``[M]`` reward of each whole completion with the KL penalty (k1) in it."""
+        return scored.scores - self.kl_coef * scored.kl
+
+    def token_rewards(self, scored: Scored, *, penalised: bool = True) -> Tensor:
+        """``[M, T]``: the reward on the last real token, the KL penalty (k1) on every token.
+
+        The last token is found by length, never by comparing ids with a pad token.
+        """
+        rewards = torch.zeros_like(scored.token_logps)
+        if penalised:
+            rewards -= self.kl_coef * (scored.token_logps - scored.ref_token_logps)
+        last = scored.trees.completion_lengths - 1
+        rewards[torch.arange(len(last), device=last.device), last] += scored.scores.to(rewards)
+        return rewards
+
+    @staticmethod
+    def rollout_batch(scored: Scored, advantages: Tensor) -> RolloutBatch:
+        """The phase with ``advantages`` ``[M, T]``, or ``[M]`` for whole completions."""
+        if advantages.dim() == 1:
+            advantages = advantages[:, None] * scored.trees.loss_mask
+        return RolloutBatch(
+            scored.trees,
+            scored.token_logps,
+            advantages.to(scored.token_logps),
+            ref_token_logps=scored.ref_token_logps,
+        )
 
     def collect(self, prompts: Sequence[PromptTree], samples: int, rollout: int) -> RolloutBatch:
         """Sample ``samples`` completions of each prompt and prepare them for the update.
@@ -164,14 +217,14 @@ class OnPolicyObjective(Objective):
         )
         trees = collate(drawn.trees).to(self.policy.device)
         scores = self.reward(*drawn.texts(self.tokenizer)).to(trees.prompt_ids.device).double()
-        if self.centre_rewards:
+        if sampling.centre_rewards:
             if torch.isnan(self.reward_mean):
                 self.reward_mean.fill_(scores.mean())
             scores = scores - self.reward_mean
         if stops:
             finished = torch.tensor([f for row in drawn.finished for f in row])
-            scores = scores - self.missing_eos_penalty * (~finished).to(scores)
-        if self.old_logps == "rescored":
+            scores = scores - sampling.missing_eos_penalty * (~finished).to(scores)
+        if sampling.old_logps == "rescored":
             old = self.in_chunks(
                 trees, lambda part: self.policy(part, spec=sampling.spec).token_logps
             )
@@ -186,10 +239,26 @@ class OnPolicyObjective(Objective):
         """``compute`` (trees -> ``[m, t]``) on parts of a phase, put together to ``[M, T]``."""
         width, out = trees.loss_mask.shape[1], []
         prompts = torch.arange(len(trees.prompt_lengths), device=trees.prompt_ids.device)
-        for some in prompts.split(self.score_batch_size):
+        for some in prompts.split(self.sampling.score_batch_size):
             part = compute(select_prompts(trees, some)[0])
             out.append(pad(part, (0, width - part.shape[1])))
         return torch.cat(out)
+
+    def _check_ratio(self, token_logps: Tensor, old_token_logps: Tensor) -> None:
+        """No update has happened yet, so sampler and training forward must agree.
+
+        Raises:
+            FloatingPointError: They do not: dropout, padding or sampling settings differ.
+        """
+        gap = float((token_logps.detach() - old_token_logps).abs().max())
+        self.log("train/first_log_ratio", gap)
+        rescored = self.sampling.old_logps == "rescored"
+        exact = rescored and self.policy.model.dtype != torch.bfloat16
+        if math.isnan(gap) or gap > (1e-3 if exact else 1.0):
+            raise FloatingPointError(
+                f"before any update the policy's log-probs differ from those of its rollout by "
+                f"{gap:.1e} nats a token: sampling and training see different models."
+            )
 
     def _log_rollout(self, scored: Scored) -> None:
         means = {

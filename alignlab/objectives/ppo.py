@@ -6,26 +6,27 @@ token, advantages are GAE with a value function of its own, and completions are 
 times with a clipped ratio.
 """
 
-import math
+from dataclasses import replace
 from typing import Literal
 
-import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 
 from alignlab.data.rollouts import RolloutBatch
-from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
 from alignlab.functional import (
+    clip_fraction,
     clipped_surrogate,
     clipped_value_loss,
     gae,
     kl_k1,
     kl_k2,
     kl_k3,
+    n_step_advantages,
     whiten,
 )
 from alignlab.models import Policy, ScoreModel, Scores
+from alignlab.models.value import ValueFunction
 from alignlab.objectives.on_policy import OnPolicyObjective, Sampling, Scored
 from alignlab.objectives.schedule import Schedule
 from alignlab.rewards.base import Reward
@@ -55,20 +56,24 @@ def ppo_loss(
 class PPO(OnPolicyObjective):
     """Maximise a reward minus ``kl_coef`` times the divergence from the reference.
 
+    Arguments that are not listed here: see ``OnPolicyObjective``.
+
     Args:
         policy: The language model to train; as it is now, it is also the reference.
-        reward: Scores completions: a trained reward model, or the gold reward.
-        sampling: How rollouts are sampled.
+        reward: Scores completions.
+        sampling: How completions are sampled and scored.
         optimizer: Builds the optimizer, over policy and value function.
         value: A value function of its own, started from the reward model or the policy's folder.
             Left out, a linear head on the policy's hidden states is used.
         detach_value: Keep the gradient of a shared value head out of the policy's trunk.
         value_lr: Learning rate of the value function; the optimizer's own when left out.
         value_coef: Weight of the value loss.
-        clip_epsilon: How far a token's ratio may move before its gradient stops.
+        clip_epsilon: How far a token's ratio may move before its gradient stops; ``inf`` leaves
+            the importance-weighted gradient.
         value_clip_epsilon: The same for values, in reward units; ``inf`` does not clip.
         discount: Of later rewards; 1 in language tasks.
         gae_lambda: 1 is unbiased, less has lower variance and trusts the values more.
+        n_steps: Use this many rewards and the value after them instead of all with ``gae_lambda``.
         kl_coef: See ``OnPolicyObjective``.
         kl_target: See ``OnPolicyObjective``.
         kl_horizon: See ``OnPolicyObjective``.
@@ -79,16 +84,15 @@ class PPO(OnPolicyObjective):
         whiten_rewards: Scale rewards, penalty included, to variance 1 and keep their mean. It
             changes what ``kl_coef`` means.
         whiten_advantages: Give the advantages of a phase mean 0 and variance 1.
-        missing_eos_penalty: See ``OnPolicyObjective``.
-        centre_rewards: See ``OnPolicyObjective``.
-        old_logps: See ``OnPolicyObjective``.
-        reference: See ``DPO``.
+        ptx_coef: Weight of the language-modelling loss on the pretraining texts that the data mix
+            in (PPO-ptx: Ouyang et al. 2022, arXiv:2203.02155, Eq. 2); both losses are means over
+            tokens.
+        reference: See ``OnPolicyObjective``.
         seed: Sampling noise is a function of it.
-        score_batch_size: Prompts per forward when rollouts are scored.
         schedule: Factor on the learning rate.
 
     Raises:
-        ConfigError: A clip range or coefficient that cannot work.
+        ConfigError: A clip range or coefficient that cannot work; ``ptx_coef`` without texts.
     """
 
     def __init__(
@@ -105,6 +109,7 @@ class PPO(OnPolicyObjective):
         value_clip_epsilon: float = 0.2,
         discount: float = 1.0,
         gae_lambda: float = 0.95,
+        n_steps: int | None = None,
         kl_coef: float = 0.05,
         kl_target: float | None = None,
         kl_horizon: int = 10_000,
@@ -112,94 +117,83 @@ class PPO(OnPolicyObjective):
         kl_estimator: Literal["k1", "k2", "k3"] = "k3",
         whiten_rewards: bool = False,
         whiten_advantages: bool = True,
-        missing_eos_penalty: float = 0.0,
-        centre_rewards: bool = True,
-        old_logps: Literal["rescored", "sampled"] = "rescored",
+        ptx_coef: float = 0.0,
         reference: Literal["auto", "frozen", "adapter_off"] = "auto",
         seed: int = 0,
-        score_batch_size: int = 256,
         schedule: Schedule | None = None,
     ) -> None:
-        super().__init__(
-            policy,
-            reward,
-            sampling,
-            optimizer,
-            kl_coef,
-            kl_target,
-            kl_horizon,
-            missing_eos_penalty,
-            centre_rewards,
-            old_logps,
-            reference,
-            seed,
-            score_batch_size,
-            schedule,
-        )
         for name, number in (
             ("clip_epsilon", clip_epsilon),
             ("value_clip_epsilon", value_clip_epsilon),
+            ("n_steps", 1 if n_steps is None else n_steps),
         ):
             if number <= 0:
                 raise ConfigError(
                     f"PPO needs {name} > 0, got {number}. Set model.init_args.{name}."
                 )
-        self.value = value
-        self.value_head = nn.Linear(policy.model.config.hidden_size, 1) if value is None else None
-        if self.value_head is not None:
-            nn.init.zeros_(self.value_head.weight)
-            nn.init.zeros_(self.value_head.bias)
-        self.detach_value, self.value_lr, self.value_coef = detach_value, value_lr, value_coef
+        if ptx_coef < 0:
+            raise ConfigError(f"PPO needs ptx_coef >= 0, got {ptx_coef}.")
+        super().__init__(
+            policy, reward, sampling, optimizer, kl_coef, kl_target, kl_horizon, reference, seed,
+            schedule,
+        )  # fmt: skip
+        self.value = ValueFunction(policy, value, detach_value)
+        self.want = self.value.want
+        self.value_lr, self.value_coef = value_lr, value_coef
         self.clip_epsilon, self.value_clip_epsilon = clip_epsilon, value_clip_epsilon
-        self.discount, self.gae_lambda = discount, gae_lambda
-        self.kl_in, self.kl_estimator = kl_in, kl_estimator
+        self.discount, self.gae_lambda, self.n_steps = discount, gae_lambda, n_steps
+        self.kl_in, self.kl_estimator = kl_in, KL_ESTIMATORS[kl_estimator]
         self.whiten_rewards, self.whiten_advantages = whiten_rewards, whiten_advantages
+        self.ptx_coef = ptx_coef
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """Policy and value function in one optimizer, so that a step is a step."""
-        value = self.value if self.value is not None else self.value_head
-        assert value is not None
-        group: dict[str, object] = {"params": list(value.parameters())}
+        group: dict[str, object] = {"params": list(self.value.parameters())}
         if self.value_lr is not None:
             group["lr"] = self.value_lr
         return [{"params": [p for p in self.policy.parameters() if p.requires_grad]}, group]
 
+    def on_fit_start(self) -> None:
+        """Refuse a pretraining mix that the data do not have."""
+        super().on_fit_start()
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self.ptx_coef and getattr(data, "pretraining", None) is None:
+            raise ConfigError(
+                f"ptx_coef {self.ptx_coef} needs texts: set data.init_args.pretraining to a "
+                "TextData, or model.init_args.ptx_coef to 0."
+            )
+
     def advantages(self, scored: Scored) -> RolloutBatch:
-        """GAE on the reward at the last token and the KL penalty on every token."""
+        """Values and advantages of the rewards, with the KL penalty in them if it stands there."""
         trees, mask = scored.trees, scored.trees.loss_mask
-        rewards = torch.zeros_like(scored.token_logps)
-        if self.kl_in == "reward":
-            rewards -= self.kl_coef * (scored.token_logps - scored.ref_token_logps)
-        last = trees.completion_lengths - 1
-        rewards[torch.arange(len(last), device=last.device), last] += scored.scores.to(rewards)
+        rewards = self.token_rewards(scored, penalised=self.kl_in == "reward")
         if self.whiten_rewards:
             rewards = whiten(rewards, mask, shift_mean=False)
-        values = self.in_chunks(trees, self._values_of)
-        advantages, returns = gae(
-            rewards, values, mask, discount=self.discount, gae_lambda=self.gae_lambda
-        )
+        values = self.in_chunks(trees, self.value)
+        if self.n_steps is None:
+            advantages, returns = gae(
+                rewards, values, mask, discount=self.discount, gae_lambda=self.gae_lambda
+            )
+        else:
+            advantages, returns = n_step_advantages(
+                rewards, values, mask, discount=self.discount, n=self.n_steps
+            )
         if self.whiten_advantages:
             advantages = whiten(advantages, mask)
-        return RolloutBatch(trees, scored.token_logps, advantages, returns, values)
+        batch = self.rollout_batch(scored, advantages)
+        return replace(batch, returns=returns, old_values=values)
 
-    def training_step(self, batch: RolloutBatch, batch_idx: int) -> Tensor:
-        """One minibatch: clipped surrogate, value loss, and the KL penalty if it stands here."""
-        trees, mask = batch.trees, batch.trees.loss_mask
+    def losses(self, batch: RolloutBatch, scores: Scores) -> tuple[Tensor, dict[str, Tensor]]:
+        """Clipped surrogate, value loss, and the KL penalty if it stands here."""
         assert batch.returns is not None
         assert batch.old_values is not None
-        want = ("hidden",) if self.value is None else ()
-        scores = self.policy(trees, want, spec=self.sampling.spec)
-        if batch.first:
-            self._check_ratio(scores.token_logps, batch.old_token_logps)
+        mask = batch.trees.loss_mask
+        ratios = scores.token_logps, batch.old_token_logps
         policy_loss, count = ppo_loss(
-            scores.token_logps,
-            batch.old_token_logps,
-            batch.advantages,
-            mask,
-            clip_epsilon=self.clip_epsilon,
+            *ratios, batch.advantages, mask, clip_epsilon=self.clip_epsilon
         )
         value_loss = clipped_value_loss(
-            self._values(trees, scores),
+            self.value(batch.trees, scores.hidden),
             batch.old_values,
             batch.returns,
             mask,
@@ -207,51 +201,23 @@ class PPO(OnPolicyObjective):
         ).sum()
         loss = policy_loss + self.value_coef * value_loss
         if self.kl_in == "loss":
-            ref = self.reference.token_logps(trees, self.sampling.spec)
-            loss = loss + self.kl_coef * self._kl_loss(scores.token_logps, ref)
-        self._log(
-            scores, batch, {"policy_loss": policy_loss / count, "value_loss": value_loss / count}
-        )
-        return self.normalised(loss, trees.totals.tokens)
+            assert batch.ref_token_logps is not None
+            kl = self.kl_estimator(scores.token_logps, batch.ref_token_logps)
+            loss = loss + self.kl_coef * kl.sum()
+        return loss, {
+            "policy_loss": policy_loss / count,
+            "value_loss": value_loss / count,
+            "clip_fraction": clip_fraction(*ratios, mask, clip_epsilon=self.clip_epsilon),
+        }
 
-    def _kl_loss(self, token_logps: Tensor, ref_token_logps: Tensor) -> Tensor:
-        return KL_ESTIMATORS[self.kl_estimator](token_logps, ref_token_logps).sum()
-
-    def _values(self, trees: PromptTrees, scores: Scores) -> Tensor:
-        if self.value is not None:
-            return self.value.values(trees)
-        assert scores.hidden is not None
-        assert self.value_head is not None
-        hidden = scores.hidden.detach() if self.detach_value else scores.hidden
-        values: Tensor = self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1)
-        return values
-
-    def _values_of(self, trees: PromptTrees) -> Tensor:
-        if self.value is not None:
-            return self.value.values(trees)
-        return self._values(trees, self.policy(trees, ("hidden",), spec=self.sampling.spec))
-
-    def _check_ratio(self, token_logps: Tensor, old_token_logps: Tensor) -> None:
-        """No update has happened yet, so sampler and training forward must agree.
-
-        Raises:
-            FloatingPointError: They do not: dropout, padding or sampling settings differ.
-        """
-        gap = float((token_logps.detach() - old_token_logps).abs().max())
-        self.log("train/first_log_ratio", gap)
-        exact = self.old_logps == "rescored" and self.policy.model.dtype != torch.bfloat16
-        if math.isnan(gap) or gap > (1e-3 if exact else 1.0):
-            raise FloatingPointError(
-                f"before any update the policy's log-probs differ from those of its rollout by "
-                f"{gap:.1e} nats a token: sampling and training see different models."
-            )
-
-    @torch.no_grad()
-    def _log(self, scores: Scores, batch: RolloutBatch, means: dict[str, Tensor]) -> None:
-        log_ratio = scores.token_logps.detach() - batch.old_token_logps
-        clipped = ((log_ratio.exp() - 1).abs() > self.clip_epsilon) & scores.mask
-        means["clip_fraction"] = clipped.sum() / scores.mask.sum()
-        means["approx_kl"] = (
-            kl_k3(-log_ratio, torch.zeros_like(log_ratio)).sum() / scores.mask.sum()
-        )
-        self.log_means("train", means, batch.trees.totals.tokens)
+    def training_step(self, batch: RolloutBatch, batch_idx: int) -> Tensor:
+        """One minibatch, and its share of the pretraining mix."""
+        loss = super().training_step(batch, batch_idx)
+        if not self.ptx_coef:
+            return loss
+        assert batch.pretraining is not None
+        texts = batch.pretraining
+        negative = -self.policy(texts).logps.sum()
+        count = texts.totals.tokens
+        self.log_means("train", {"ptx_loss": negative / texts.loss_mask.sum()}, count)
+        return loss + self.ptx_coef * self.normalised(negative, count)

@@ -31,7 +31,8 @@ def make(build, tmp_path):
         policy = build("llama", dtype=settings.pop("dtype", "float64"))
         policy.save(tmp_path / "lm")
         value = ScoreModel(str(tmp_path / "lm"), dtype="float64", head_init="normal")
-        sampling = Sampling(6, settings.pop("spec", SamplingSpec()))
+        names = "spec", "missing_eos_penalty", "centre_rewards", "old_logps"
+        sampling = Sampling(6, **{name: settings.pop(name) for name in names if name in settings})
         return PPO(policy, Length(), sampling, ADAM, **({"value": value} | settings))
 
     return ppo
@@ -84,7 +85,7 @@ def test_reward_stands_on_the_last_real_token_and_the_penalty_on_all(make):
     scores = torch.tensor([3.0, -1.0], dtype=torch.float64)
     with torch.no_grad():
         batch = ppo.advantages(Scored(trees, ratio, zero, scores))
-        values = ppo.value.values(trees)
+        values = ppo.value(trees)
     expected = torch.tensor(
         [[3 - 0.4, 3 - 0.3, 3 - 0.5], [-1 - 0.3, 0.0, 0.0]], dtype=torch.float64
     )
@@ -163,8 +164,8 @@ def test_a_shared_head_reads_the_policys_states(make):
     assert not batch.old_values.any()  # the head starts at zero
     scores = ppo.policy(batch.trees, ("hidden",))
     with torch.no_grad():
-        ppo.value_head.weight.fill_(0.5)
-    loss = ppo._values(batch.trees, scores).sum()
+        ppo.value.head.weight.fill_(0.5)
+    loss = ppo.value(batch.trees, scores.hidden).sum()
     grads = torch.autograd.grad(loss, ppo.policy.parameters(), allow_unused=True)
     assert any(g is not None and g.abs().sum() > 0 for g in grads)
 
