@@ -142,7 +142,7 @@ def write_prompts(
     Raises:
         DataError: There are not so many distinct prompts.
     """
-    tok = _load_tokenizer(tokenizer)
+    tok = load_tokenizer(tokenizer)
     taken: set[str] = set()
     counts = {}
     # Openings such as "This movie" are common: test prompts are chosen first, then kept out.
@@ -185,7 +185,12 @@ def _write_reviews(out: Path, rows: Sequence[tuple[Split, str, float | None]]) -
         pq.write_table(pa.table(table), out / f"{file}.parquet", compression="zstd")
 
 
-def _load_tokenizer(source: str) -> "PreTrainedTokenizerBase":
+def load_tokenizer(source: str) -> "PreTrainedTokenizerBase":
+    """The tokenizer in a folder or of a hub id.
+
+    Raises:
+        ConfigError: None there.
+    """
     from transformers import AutoTokenizer
 
     try:

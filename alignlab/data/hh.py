@@ -1,0 +1,183 @@
+"""HH-RLHF: dialogues with two last replies, one preferred by a person (Bai et al. 2022).
+
+Source: arXiv:2204.05862; hub id ``Anthropic/hh-rlhf``. A row holds two whole dialogues,
+``\\n\\nHuman: ...\\n\\nAssistant: ...``, whose beginning up to the last ``\\n\\nAssistant:`` is the
+prompt. Rows with equal replies, an empty reply or different beginnings are refused.
+"""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alignlab.data.formats import ASSISTANT, Record, to_rows
+from alignlab.data.rows import PreferencePair, Refusals, Refused, unit_hash
+from alignlab.data.sources import (
+    as_path,
+    first_available,
+    read_hub,
+    read_records,
+    read_rows,
+    write_rows,
+)
+from alignlab.data.tally import tally, write_tally
+from alignlab.errors import ConfigError, DataError
+
+HELPFUL = ("helpful-base", "helpful-rejection-sampled")
+SUBSETS = (*HELPFUL, "helpful-online", "harmless-base")
+_SPLIT, _ORDER = 0, 1  # what a hash is for
+
+
+def opening(prompt: str) -> str:
+    """The first thing the person says: dialogues that share it are kept on one side of a split.
+
+    Collected dialogues often go on from one beginning, so a prompt can be the first half of another.
+    """
+    return " ".join(prompt.partition(ASSISTANT)[0].casefold().split())
+
+
+def read_dialogues(
+    source: str | Path, subsets: Sequence[str] = HELPFUL, split: str = "train"
+) -> dict[str, tuple[list[PreferencePair], Refusals]]:
+    """Usable pairs of each subset, in the source's order, and what was refused.
+
+    Args:
+        source: The hub id, or a file with a column ``subset``, of which all rows are read.
+        subsets: Which of the hub's folders.
+        split: Which part of a hub data set.
+
+    Raises:
+        ConfigError: An unknown subset.
+        DataError: The source cannot be read, or holds nothing of a subset.
+    """
+    unknown = sorted(set(subsets) - set(SUBSETS))
+    if unknown or not subsets:
+        raise ConfigError(f"subsets must be of {', '.join(SUBSETS)}, got {list(subsets)}.")
+    found = {}
+    for subset in subsets:
+        refusals = Refusals(f"{source} ({subset})")
+        found[subset] = (
+            to_rows(_records(source, subset, split), PreferencePair, refusals),
+            refusals,
+        )
+    return found
+
+
+def gather_dialogues(
+    *,
+    out: str | Path,
+    source: str | Sequence[str],
+    subsets: Sequence[str] = HELPFUL,
+    held_out: float = 0.18,
+    test_split: str | None = None,
+    limit: int | None = None,
+) -> None:
+    """Stage: pairs to train on and held-out ones, ``train.jsonl`` and ``test.jsonl``; ``rows.csv``.
+
+    No opening question stands in both. Rows are in an order that is a function of the prompt.
+
+    Args:
+        out: Folder to write.
+        source: A file or the hub id; of several, the first that is there.
+        subsets: See ``read_dialogues``.
+        held_out: Share of opening questions held out, where there is no ``test_split``.
+        test_split: The hub's part to test on; pairs to train on that share an opening with it are
+            removed.
+        limit: Keep so many pairs of each side, at random.
+    """
+    name = first_available(source)
+    told = []
+    train: list[PreferencePair] = []
+    test: list[PreferencePair] = []
+    if test_split is not None:
+        for subset, (rows, refusals) in read_dialogues(name, subsets, test_split).items():
+            test += rows
+            told += tally(f"{subset} ({test_split})", refusals, len(rows))
+    seen = {opening(str(row.prompt)) for row in test}
+    for subset, (rows, refusals) in read_dialogues(name, subsets).items():
+        kept = []
+        for row in rows:
+            first = opening(str(row.prompt))
+            if first in seen:
+                refusals.add(row.id, Refused("opening also stands in the test part"))
+                continue
+            is_held_out = test_split is None and unit_hash(first, _SPLIT) < held_out
+            (test if is_held_out else train).append(row)
+            kept.append(row)
+        told += tally(subset, refusals, len(kept))
+    for file, rows in (("train", train), ("test", test)):
+        if not rows:
+            raise DataError(f"{name}: no pair on the {file} side. Change held_out, {held_out}.")
+        rows.sort(key=lambda row: unit_hash(str(row.prompt), _ORDER))
+        write_rows(Path(out) / f"{file}.jsonl", rows[:limit])
+    write_tally(Path(out), told)
+
+
+def shuffle_pairs(*, out: str | Path, source: str, seed: int) -> None:
+    """Stage: ``pairs.jsonl``, the rows of ``source`` in another order: the first n are a sample.
+
+    Args:
+        out: Folder to write.
+        source: A file of pairs.
+        seed: Decides the order.
+    """
+    rows, _ = read_rows(source, PreferencePair)
+    rows.sort(key=lambda row: unit_hash(row.id, seed))
+    write_rows(Path(out) / "pairs.jsonl", rows)
+
+
+def make_up_dialogues(*, out: str | Path, pairs: int = 200, seed: int = 0) -> None:
+    """Stage: what ``gather_dialogues`` makes, of rows with the real columns and warts.
+
+    Args:
+        out: Folder to write.
+        pairs: Rows in all.
+        seed: Decides all of them.
+    """
+    rng = random.Random(seed)
+    rows: list[dict[str, Any]] = []
+    for k in range(pairs):
+        prompt = f"\n\nHuman: {rng.choice(_QUESTIONS)} ({k})\n\nAssistant:"
+        if rng.random() < 0.5:
+            prompt += f" {rng.choice(_REPLIES)}\n\nHuman: Tell me more.\n\nAssistant:"
+        good, bad = rng.sample(_REPLIES, 2)
+        rows.append({"chosen": f"{prompt} {good}", "rejected": f"{prompt} {bad}"})
+    rows[0]["rejected"] = rows[0]["chosen"]
+    rows[1]["chosen"] = "\n\nHuman: Another beginning?\n\nAssistant: Yes."
+    rows[2]["rejected"] = rows[2]["rejected"].rpartition(ASSISTANT)[0] + ASSISTANT
+    for k, row in enumerate(rows):
+        row["subset"] = HELPFUL[k % 2]
+    file = Path(out) / "made_up.parquet"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), file, compression="zstd")
+    gather_dialogues(out=out, source=str(file))
+
+
+_QUESTIONS = (
+    "How do I boil an egg?",
+    "What is a good name for a dog?",
+    "Why is the sky blue?",
+    "Can you help me plan a trip?",
+    "What should I read next?",
+)
+_REPLIES = (
+    "Put it into boiling water for eight minutes, then cool it.",
+    "I don't know.",
+    "Could you tell me a little more about it?",
+    "There are several ways; the simplest is to begin with a list.",
+    "No.",
+    "That depends on what you like. Do you have a favourite?",
+)
+
+
+def _records(source: str | Path, subset: str, split: str) -> list[Record]:
+    if as_path(source) is None:
+        return read_hub(str(source), split, folder=subset)
+    records = read_records(source)
+    names = {str((record.fields or {}).get("subset")) for record in records}
+    if subset not in names:
+        raise DataError(f"{source}: no rows of subset {subset!r}. Subsets found: {sorted(names)}.")
+    return [r for r in records if r.fields is None or r.fields.get("subset") == subset]

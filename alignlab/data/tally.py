@@ -1,0 +1,35 @@
+"""``rows.csv``: what became of a stage's rows, as a table that can be committed."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from alignlab.data.rows import Refusals
+
+
+class Tally(NamedTuple):
+    """How many rows of a part met one fate; ``what`` of the kept ones counts the cut among them."""
+
+    part: str
+    what: Literal["read", "refused", "cut", "kept"]
+    reason: str
+    rows: int
+
+
+def tally(part: str, refusals: Refusals, kept: int, cuts: Mapping[str, int] = {}) -> list[Tally]:
+    """A part's rows: those read, refused by reason, cut by reason, and kept (the cut included)."""
+    return [
+        Tally(part, "read", "", refusals.seen),
+        *(Tally(part, "refused", reason, count) for reason, count in refusals.counts.items()),
+        *(Tally(part, "cut", reason, count) for reason, count in sorted(cuts.items())),
+        Tally(part, "kept", "", kept),
+    ]
+
+
+def write_tally(folder: Path, rows: Sequence[Tally]) -> None:
+    """Write ``rows.csv`` into ``folder``."""
+    with (folder / "rows.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(Tally._fields)
+        table.writerows(rows)

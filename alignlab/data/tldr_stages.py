@@ -1,0 +1,268 @@
+"""Stages that make files of TL;DR: posts, demonstrations, and pairs of summaries."""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alignlab.data.imdb_stages import load_tokenizer
+from alignlab.data.negatives import (
+    KINDS,
+    Kind,
+    Side,
+    generic_summary,
+    kind_of,
+    other_summary,
+    shuffled_words,
+)
+from alignlab.data.rows import (
+    Demonstration,
+    PreferencePair,
+    Refusals,
+    Refused,
+    split_by_prompt,
+    validate,
+)
+from alignlab.data.sources import first_available, read_rows, write_rows
+from alignlab.data.tally import Tally, tally, write_tally
+from alignlab.data.tldr import Part, fit_prompt, read_comparisons, read_posts
+from alignlab.errors import ConfigError
+
+
+def gather_posts(*, out: str | Path, source: str | Sequence[str], limit: int | None = None) -> None:
+    """Stage: read posts with their summaries once, so that nothing after this needs a network.
+
+    Writes ``posts.parquet`` (parts train, validation and test, which share no post) and
+    ``rows.csv``: how many rows were read, refused and kept, and why.
+
+    Args:
+        out: Folder to write.
+        source: A file or hub id, see ``alignlab.data.tldr``; of several, the first that is there.
+        limit: Keep so many posts of each part, at random.
+    """
+    parts = read_posts(first_available(source))
+    kept = {part: found.rows[:limit] for part, found in parts.items()}
+    rows = [{**asdict(post), "split": part} for part, posts in kept.items() for post in posts]
+    _write_parquet(Path(out) / "posts.parquet", rows)
+    write_tally(
+        Path(out),
+        [
+            row
+            for part, found in parts.items()
+            for row in tally(part, found.refusals, len(kept[part]))
+        ],
+    )
+
+
+def write_summaries(
+    *,
+    out: str | Path,
+    source: str,
+    tokenizer: str,
+    max_prompt: int = 512,
+    summary_tokens: tuple[int, int] = (1, 53),
+    fullest: float = 0.5,
+) -> None:
+    """Stage: demonstrations ``train.jsonl``, ``validation.jsonl``, ``test.jsonl``; ``rows.csv``.
+
+    Args:
+        out: Folder to write.
+        source: ``posts.parquet`` of ``gather_posts``.
+        tokenizer: Hub id or folder of the policy's: lengths are in its tokens.
+        max_prompt: Bound on a prompt's tokens; longer posts are cut, see ``fit_prompt``.
+        summary_tokens: Fewest and most tokens of a summary; other rows are refused.
+        fullest: See ``fit_prompt``.
+    """
+    least, most = summary_tokens
+    if not 1 <= least <= most:
+        raise ConfigError(f"summary_tokens must be 1 <= {least} <= {most}.")
+    tok = load_tokenizer(tokenizer)
+    told: list[Tally] = []
+    for part, (posts, refusals) in read_posts(source).items():
+        cuts: Counter[str] = Counter()
+        rows: list[Demonstration] = []
+        for post in posts:
+            summary = f" {post.summary}"
+            size = len(tok(summary, add_special_tokens=False, verbose=False)["input_ids"])
+            try:
+                if not least <= size <= most:
+                    which = "longer" if size > most else "shorter"
+                    bound = most if size > most else least
+                    raise Refused(f"summary {which} than {bound} tokens")
+                fitted = fit_prompt(post, tok, max_prompt, fullest=fullest)
+            except Refused as problem:
+                refusals.add(post.id, problem)
+                continue
+            cuts[fitted.cut] += 1
+            rows.append(Demonstration(post.id, fitted.prompt, summary))
+        told += _written(Path(out) / f"{part}.jsonl", part, rows, refusals, cuts)
+    write_tally(Path(out), told)
+
+
+def write_negatives(
+    *,
+    out: str | Path,
+    source: str,
+    kinds: Sequence[Kind] = KINDS,
+    every_kind: bool = False,
+    half: Literal["a", "b", "all"] = "all",
+    sentences: Side = "train",
+    seed: int = 0,
+) -> None:
+    """Stage: pairs of the true summary (chosen) and a worse one, see ``alignlab.data.negatives``.
+
+    Writes ``pairs.jsonl``, the same pairs by kind in ``<kind>.jsonl``, and ``rows.csv``. A pair is
+    named ``<post>/<kind>``.
+
+    Args:
+        out: Folder to write.
+        source: A file of ``write_summaries``.
+        kinds: Which kinds of worse summaries.
+        every_kind: A pair of each kind for every post; otherwise of one, drawn for each post.
+        half: Only one of two disjoint halves of the posts, for judges that share none.
+        sentences: Which half of the sentences generic summaries are made of.
+        seed: Decides the halves and the draws.
+    """
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not kinds:
+        raise ConfigError(f"kinds must be of {', '.join(KINDS)}, got {list(kinds)}.")
+    rows, refusals = read_rows(source, Demonstration)
+    if half != "all":
+        rows = split_by_prompt(rows, 0.5, seed)[half == "b"]
+    pool = [str(row.completion) for row in rows]
+    refusals = Refusals(source, seen=len(rows))
+    pairs: dict[Kind, list[PreferencePair]] = {kind: [] for kind in kinds}
+    for row in rows:
+        for kind in kinds if every_kind else [kind_of(row.id, kinds, seed)]:
+            try:
+                pairs[kind].append(_worsened(row, kind, pool, sentences, seed))
+            except Refused as problem:
+                refusals.add(f"{row.id}/{kind}", problem)
+    order = {row.id: k for k, row in enumerate(rows)}
+    mixed = sorted(
+        (pair for found in pairs.values() for pair in found),
+        key=lambda pair: order[pair.id.rpartition("/")[0]],
+    )
+    refusals.require_rows(len(mixed))
+    write_rows(Path(out) / "pairs.jsonl", mixed)
+    for kind, found in pairs.items():
+        write_rows(Path(out) / f"{kind}.jsonl", found)
+    write_tally(Path(out), tally("pairs", refusals, len(mixed)))
+
+
+def write_comparisons(
+    *,
+    out: str | Path,
+    source: str | Sequence[str],
+    tokenizer: str,
+    max_prompt: int = 512,
+    fullest: float = 0.5,
+    limit: int | None = None,
+) -> None:
+    """Stage: pairs of summaries that somebody compared: a file for each part, and ``rows.csv``.
+
+    ``pairs.jsonl`` holds the training part, the others are ``validation.jsonl``, ``test.jsonl``.
+
+    Args:
+        out: Folder to write.
+        source: A file or hub id, see ``read_comparisons``; of several, the first that is there.
+        tokenizer: As in ``write_summaries``.
+        max_prompt: As in ``write_summaries``.
+        fullest: See ``fit_prompt``.
+        limit: Keep so many pairs of each part, at random.
+    """
+    tok = load_tokenizer(tokenizer)
+    told: list[Tally] = []
+    for part, (found, refusals) in read_comparisons(first_available(source)).items():
+        cuts: Counter[str] = Counter()
+        pairs: list[PreferencePair] = []
+        for row in found[:limit]:
+            try:
+                fitted = fit_prompt(row, tok, max_prompt, fullest=fullest)
+            except Refused as problem:
+                refusals.add(row.id, problem)
+                continue
+            cuts[fitted.cut] += 1
+            chosen, rejected = f" {row.chosen}", f" {row.rejected}"
+            pairs.append(PreferencePair(row.id, fitted.prompt, chosen, rejected))
+        name = "pairs" if part == "train" else part
+        told += _written(Path(out) / f"{name}.jsonl", part, pairs, refusals, cuts)
+    write_tally(Path(out), told)
+
+
+def make_up_posts(*, out: str | Path, posts: int = 200, seed: int = 0) -> None:
+    """Stage: what ``gather_posts`` makes, of posts with the real columns and warts: for smoke runs.
+
+    Args:
+        out: Folder to write.
+        posts: Posts in all.
+        seed: Decides all of them.
+    """
+    rng = random.Random(seed)
+    stories = list(product(_WHO, _WHAT, _WHEN))
+    rng.shuffle(stories)
+    rows: list[dict[str, Any]] = []
+    for k in range(posts):
+        who, what, when = stories[k % len(stories)]
+        rows.append(
+            {
+                "id": f"t3_made_up_{k}",
+                "subreddit": rng.choice(["relationships", "tifu", "AskReddit"]),
+                "title": f"{who} {what} {when}, part {k}",
+                "post": f"Hello number {k}.\n\n{who} {what} {when}. "
+                + "We talked about it. " * rng.randint(1, 30)
+                + "\nWhat should I do?",
+                "summary": f"{who} {what} {when}; what now?",
+                "split": rng.choice(["train"] * 6 + ["validation", "test"]),
+            }
+        )
+    rows[0] |= {"split": "train", "title": ""}
+    rows[1] |= {"split": "train", "summary": " "}
+    rows += [rows[2] | {"id": "t3_again", "split": "test"}]
+    _write_parquet(Path(out) / "made_up.parquet", rows)
+    gather_posts(out=out, source=str(Path(out) / "made_up.parquet"))
+
+
+_WHO = ("My brother", "My roommate", "The neighbour", "A friend of mine", "My boss", "Our cat")
+_WHAT = ("broke the window", "sold my bike", "ate all the cake", "lost the keys", "moved out")
+_WHEN = ("last week", "on my birthday", "in the middle of the night", "without telling me")
+
+
+def _worsened(
+    row: Demonstration, kind: Kind, pool: Sequence[str], sentences: Side, seed: int
+) -> PreferencePair:
+    summary = str(row.completion).strip()
+    match kind:
+        case "other":
+            worse = other_summary(row.id, str(row.completion), pool, seed).strip()
+        case "words":
+            worse = shuffled_words(row.id, summary, seed)
+        case "generic":
+            worse = generic_summary(row.id, summary, sentences, seed)
+    pair = PreferencePair(f"{row.id}/{kind}", row.prompt, row.completion, f" {worse}")
+    validate(pair)
+    return pair
+
+
+def _written(
+    path: Path,
+    part: Part,
+    rows: Sequence[Demonstration] | Sequence[PreferencePair],
+    refusals: Refusals,
+    cuts: Counter[str],
+) -> list[Tally]:
+    refusals.require_rows(len(rows))
+    write_rows(path, rows)
+    counts = {f"post cut at a {where}": count for where, count in cuts.items() if where}
+    return tally(part, refusals, len(rows), counts)
+
+
+def _write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(list(rows)), path, compression="zstd")
