@@ -13,6 +13,8 @@ from typing import Any
 from alignlab.data.rows import (
     Chat,
     Demonstration,
+    JudgedCompletion,
+    Judgement,
     LabelledText,
     PreferencePair,
     Prompt,
@@ -120,6 +122,17 @@ class Reader:
         if not isinstance(value, bool):
             raise Refused(f"wrong type in {name!r}", f": wants true or false, got {_kind(value)}")
         return value
+
+    def judgement(self, name: str) -> Judgement:
+        """``desirable`` or ``undesirable``, or a truth value that says the first."""
+        value = self._get(name)
+        if value is True or value == "desirable":
+            return "desirable"
+        if value is False or value == "undesirable":
+            return "undesirable"
+        raise Refused(
+            f"wrong value in {name!r}", f": wants desirable or undesirable, got {_kind(value)}"
+        )
 
     def _get(self, name: str) -> Any:
         if self.fields.get(name) is None:
@@ -284,6 +297,11 @@ def _rated(read: Reader) -> RatedCompletion:
     return RatedCompletion(said.id, said.prompt, said.completion, rating, said.ends)
 
 
+def _judged(read: Reader) -> JudgedCompletion:
+    said, label = _demonstration(read), read.judgement("label")
+    return JudgedCompletion(said.id, said.prompt, said.completion, label, said.ends)
+
+
 def _labelled(read: Reader) -> LabelledText:
     return LabelledText(read.id, read.plain("text"), read.number("label"))
 
@@ -304,6 +322,7 @@ LAYOUTS: dict[type[Row], tuple[Layout, ...]] = {
     ),
     Ranking: (Layout(("prompt", "completions", "ranks"), "prompt", _ranking),),
     RatedCompletion: (Layout(("prompt", "completion", "rating"), "completion", _rated),),
+    JudgedCompletion: (Layout(("prompt", "completion", "label"), "completion", _judged),),
     LabelledText: (Layout(("text",), "text", _labelled),),
 }
 

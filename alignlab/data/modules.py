@@ -15,6 +15,7 @@ from alignlab.data.cycles import find_cycles
 from alignlab.data.loader import TreeLoader, micro_batches_of
 from alignlab.data.rows import (
     Demonstration,
+    JudgedCompletion,
     LabelledText,
     PreferencePair,
     Prompt,
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
-C = TypeVar("C", Prompt, Demonstration, PreferencePair, Ranking, RatedCompletion)
+C = TypeVar(
+    "C", Prompt, Demonstration, PreferencePair, Ranking, RatedCompletion, JudgedCompletion
+)
 
 
 class TreeData(pl.LightningDataModule, Generic[R]):
@@ -344,6 +347,16 @@ class RatingData(CompletionData[RatedCompletion]):
     """
 
     kind = RatedCompletion
+
+
+class JudgedData(CompletionData[JudgedCompletion]):
+    """Completions judged one by one: one completion a tree, its label 1 if desirable, else 0.
+
+    Columns: ``prompt`` and ``completion``, plain or conversational, and ``label``: ``desirable`` or
+    ``undesirable``, or true or false.
+    """
+
+    kind = JudgedCompletion
 
 
 class PromptData(CompletionData[Prompt]):

@@ -27,6 +27,7 @@ class Turn:
     content: str
 
 
+Judgement = Literal["desirable", "undesirable"]
 Chat = tuple[Turn, ...]
 Text = str | Chat
 
@@ -92,6 +93,17 @@ class RatedCompletion:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgedCompletion:
+    """A completion that somebody called desirable or undesirable."""
+
+    id: str
+    prompt: Text
+    completion: Text
+    label: Judgement
+    ends: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class LabelledText:
     """A whole text and its class or rating, if it has one."""
 
@@ -100,8 +112,25 @@ class LabelledText:
     label: float | None = None
 
 
-Row = Prompt | Demonstration | PreferencePair | Ranking | RatedCompletion | LabelledText
-R = TypeVar("R", Prompt, Demonstration, PreferencePair, Ranking, RatedCompletion, LabelledText)
+Row = (
+    Prompt
+    | Demonstration
+    | PreferencePair
+    | Ranking
+    | RatedCompletion
+    | JudgedCompletion
+    | LabelledText
+)
+R = TypeVar(
+    "R",
+    Prompt,
+    Demonstration,
+    PreferencePair,
+    Ranking,
+    RatedCompletion,
+    JudgedCompletion,
+    LabelledText,
+)
 
 
 class Refused(Exception):
@@ -200,7 +229,7 @@ def validate(row: Row) -> None:
     match row:
         case Prompt():
             _check_text("prompt", row.prompt)
-        case Demonstration():
+        case Demonstration() | JudgedCompletion():
             _check_text("prompt", row.prompt)
             _check_completion("completion", row.completion)
         case PreferencePair():

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from alignlab.data.chat import Rendered, render, render_prompt
 from alignlab.data.rows import (
     Demonstration,
+    JudgedCompletion,
     LabelledText,
     PreferencePair,
     Prompt,
@@ -35,7 +36,9 @@ Truncation = Literal["drop", "keep_start", "keep_end"]
 LabelledTruncation = Literal["drop", "keep_start", "keep_end", "blocks"]
 _AT_ONCE = 512  # rows tokenised in one call: enough to be fast, few enough to keep memory flat
 T = TypeVar("T")
-Completable = Prompt | Demonstration | PreferencePair | Ranking | RatedCompletion
+Completable = (
+    Prompt | Demonstration | PreferencePair | Ranking | RatedCompletion | JudgedCompletion
+)
 
 
 @dataclass(slots=True)
@@ -93,7 +96,7 @@ def tokenise(
 ) -> tuple[list[PromptTree], TokenReport]:
     """Prompt trees of prompts (no completion), demonstrations (one), pairs (chosen, rejected) ...
 
-    Labels are ratings, ranks, or a pair's margin and 0; a pair without a margin has 0 where others
+    Labels are ratings, ranks, 1 or 0 for (un)desirable, or a pair's margin and 0; a pair without a margin has 0 where others
     of the set have one.
 
     Args:
@@ -343,6 +346,8 @@ def _labels(row: Completable) -> tuple[float, ...] | None:
             return tuple(map(float, row.ranks))
         case RatedCompletion():
             return (row.rating,)
+        case JudgedCompletion():
+            return (float(row.label == "desirable"),)
         case _:
             return None
 
@@ -354,7 +359,7 @@ def _render_row(tokenizer: "PreTrainedTokenizerBase", row: Completable) -> list[
             text = render_prompt(tokenizer, row.prompt)
             spans = None if isinstance(row.prompt, str) else ()
             return [Rendered(text, len(text), spans, ends=False)]
-        case Demonstration() | RatedCompletion():
+        case Demonstration() | RatedCompletion() | JudgedCompletion():
             return [render(tokenizer, row.prompt, row.completion, row.ends)]
         case Ranking():
             ends = row.ends or (True,) * len(row.completions)

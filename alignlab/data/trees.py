@@ -125,6 +125,55 @@ class PromptTrees:
                 setattr(out, name, value.to(device, non_blocking=non_blocking))
         return out
 
+    def mismatched(self) -> "PromptTrees | None":
+        """Every prompt with the completions of the next one in the batch that is another text.
+
+        ``None`` where all prompts are the same. ``index`` stays the prompt's own, so log-probs that
+        are looked up by it do not belong to these completions.
+        """
+        ids, lengths, place = self.prompt_ids, self.prompt_lengths, torch.arange(len(self.index))
+        place = place.to(ids.device)
+        same = (ids[:, None] == ids).all(-1) & (lengths[:, None] == lengths)
+        if bool(same.all()):
+            return None
+        following = (place[:, None] + place[1:]) % len(place)
+        first = (~same).gather(1, following).long().argmax(1, keepdim=True)
+        other = following.gather(1, first).squeeze(1)
+        count = torch.bincount(self.group, minlength=len(place))
+        group = place.repeat_interleave(count[other])
+        before = count[other].cumsum(0) - count[other]  # rows of the new batch before prompt p's
+        within = torch.arange(len(group), device=ids.device) - before[group]
+        rows = (count.cumsum(0) - count)[other][group] + within
+        return replace(
+            self,
+            completion_ids=self.completion_ids[rows],
+            completion_lengths=self.completion_lengths[rows],
+            loss_mask=self.loss_mask[rows],
+            group=group,
+            labels=None if self.labels is None else self.labels[rows],
+        )
+
+    def prompts_as_completions(self) -> tuple["PromptTrees", Tensor]:
+        """Prompts of two or more tokens as completions of their first one, and their rows ``[Q]``.
+
+        So a policy scores a prompt's own tokens; of a single token there is nothing to score.
+        """
+        rows = (self.prompt_lengths > 1).nonzero().squeeze(1)
+        lengths, steps = self.prompt_lengths[rows] - 1, torch.arange(self.prompt_ids.shape[1] - 1)
+        trees = replace(
+            self,
+            prompt_ids=self.prompt_ids[rows, :1],
+            prompt_lengths=torch.ones_like(lengths),
+            completion_ids=self.prompt_ids[rows, 1:],
+            completion_lengths=lengths,
+            loss_mask=steps.to(lengths.device) < lengths[:, None],
+            group=torch.arange(len(rows), device=lengths.device),
+            index=self.index[rows],
+            ids=[self.ids[row] for row in rows.tolist()],
+            labels=None,
+        )
+        return trees, rows
+
 
 def collate(
     trees: Sequence[PromptTree],
