@@ -41,9 +41,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
-C = TypeVar(
-    "C", Prompt, Demonstration, PreferencePair, Ranking, RatedCompletion, JudgedCompletion
-)
+C = TypeVar("C", Prompt, Demonstration, PreferencePair, Ranking, RatedCompletion, JudgedCompletion)
 
 
 class TreeData(pl.LightningDataModule, Generic[R]):

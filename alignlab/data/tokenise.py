@@ -36,9 +36,7 @@ Truncation = Literal["drop", "keep_start", "keep_end"]
 LabelledTruncation = Literal["drop", "keep_start", "keep_end", "blocks"]
 _AT_ONCE = 512  # rows tokenised in one call: enough to be fast, few enough to keep memory flat
 T = TypeVar("T")
-Completable = (
-    Prompt | Demonstration | PreferencePair | Ranking | RatedCompletion | JudgedCompletion
-)
+Completable = Prompt | Demonstration | PreferencePair | Ranking | RatedCompletion | JudgedCompletion
 
 
 @dataclass(slots=True)
@@ -96,8 +94,8 @@ def tokenise(
 ) -> tuple[list[PromptTree], TokenReport]:
     """Prompt trees of prompts (no completion), demonstrations (one), pairs (chosen, rejected) ...
 
-    Labels are ratings, ranks, 1 or 0 for (un)desirable, or a pair's margin and 0; a pair without a margin has 0 where others
-    of the set have one.
+    Labels are ratings, ranks, 1 for desirable and 0 for not, or a pair's margin and 0; a pair
+    without a margin has 0 where others of the set have one.
 
     Args:
         rows: Validated rows.
