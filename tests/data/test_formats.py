@@ -4,6 +4,7 @@ import pytest
 
 from alignlab.data.rows import (
     Demonstration,
+    JudgedCompletion,
     LabelledText,
     PreferencePair,
     Prompt,
@@ -216,3 +217,11 @@ def test_ratings(tmp_path: Path) -> None:
     rows, refusals = read(tmp_path, records, RatedCompletion)
     assert rows == [RatedCompletion("rows.jsonl:1", "hi", "a", 4.0, ends=False)]
     assert refusals.counts == {"missing column 'rating'": 1, "wrong type in 'rating'": 1}
+
+
+def test_judgements(tmp_path: Path) -> None:
+    labels = ["desirable", "undesirable", True, False, None, "good", 1]
+    records = [{"prompt": "hi", "completion": "a", "label": label} for label in labels]
+    rows, refusals = read(tmp_path, records, JudgedCompletion)
+    assert [row.label for row in rows] == 2 * ["desirable", "undesirable"]
+    assert refusals.counts == {"wrong value in 'label'": 2, "missing column 'label'": 1}

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from alignlab.data.modules import (
     DemonstrationData,
+    JudgedData,
     LabelledData,
     PreferenceData,
     PromptData,
@@ -196,6 +197,18 @@ def test_ratings(tmp_path: Path) -> None:
     assert batch.completion_ids.tolist() == [[A, EOS]]
 
 
+def test_judged_completions(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "c", "completion": "a", "label": "undesirable"},
+        {"prompt": "c", "completion": "c", "label": "desirable"},
+    ]
+    data = connected(JudgedData(jsonl(tmp_path, rows), batch_size=2))
+    assert {tree.completions[0]: tree.labels for tree in data.train_trees} == {
+        (A, EOS): (0.0,),
+        (C, EOS): (1.0,),
+    }
+
+
 def test_prompts(tmp_path: Path) -> None:
     batch = first(connected(PromptData(jsonl(tmp_path, [{"prompt": "a"}]), batch_size=1)))
     assert batch.prompt_ids.tolist() == [[BOS, A]]
@@ -327,6 +340,7 @@ def test_limit_takes_the_first_usable_rows(tmp_path: Path) -> None:
         PreferenceData,
         RankingData,
         RatingData,
+        JudgedData,
         PromptData,
         TextData,
         LabelledData,

@@ -4,6 +4,7 @@ import pytest
 
 from alignlab.data.rows import (
     Demonstration,
+    JudgedCompletion,
     LabelledText,
     PreferencePair,
     Prompt,
@@ -34,6 +35,7 @@ USER, ANSWER = Turn("user", "hi"), Turn("assistant", "yo")
         Ranking("r", "a", ("b", "c", "b"), (0, 1, 0)),
         Ranking("r", "a", ("b", "b"), (0, 1), ends=(True, False)),
         RatedCompletion("r", "a", "b", -1.5),
+        JudgedCompletion("r", "a", "b", "undesirable"),
         LabelledText("r", "text"),
         LabelledText("r", "text", 0.0),
     ],
@@ -66,6 +68,7 @@ def test_usable_rows_pass(row: Row) -> None:
         ),
         (RatedCompletion("r", "a", "", 1.0), "empty completion"),
         (RatedCompletion("r", "a", "b", math.nan), "'rating' is not a finite number"),
+        (JudgedCompletion("r", "a", " ", "desirable"), "empty completion"),
         (LabelledText("r", "  "), "empty text"),
         (LabelledText("r", "a", math.inf), "'label' is not a finite number"),
         (Prompt("r", "a\ud800"), "text is not valid Unicode"),

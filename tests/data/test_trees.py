@@ -111,3 +111,46 @@ def test_labelled_and_unlabelled_trees_do_not_mix() -> None:
     labelled = PromptTree(0, "", (1,), ((2,),), labels=(1.0,))
     with pytest.raises(ValueError, match="with labels and trees without"):
         collate([labelled, PAIR])
+
+
+def test_mismatched_gives_each_prompt_the_completions_of_the_next_other_prompt() -> None:
+    """PAIR and its double ask the same: both get the completions of TURNS, TURNS those of PAIR."""
+    double = PromptTree(5, "double", (1, 5), ((9,),))
+    batch = collate([PAIR, double, TURNS])
+    others = batch.mismatched()
+    assert others is not None
+    assert others.prompt_ids.tolist() == batch.prompt_ids.tolist()
+    assert others.group.tolist() == [0, 1, 2, 2]
+    assert others.completion_ids.tolist() == [[3, 4, 2], [3, 4, 2], [7, 2, 0], [8, 0, 0]]
+    assert others.completion_lengths.tolist() == [3, 3, 2, 1]
+    assert others.loss_mask[0].tolist() == [True, False, True]
+    assert others.loss_mask.sum() == 2 + 2 + 2 + 1
+
+
+def test_a_prompt_that_only_begins_like_another_is_another() -> None:
+    """Padding must not make (1, 5) and (1, 5, 0) one text; labels go with their completions."""
+    trees = [
+        PromptTree(k, str(k), prompt, ((2 + k,),), labels=(float(k),))
+        for k, prompt in enumerate([(1, 5), (1, 5, 0), (1, 5)])
+    ]
+    others = collate(trees).mismatched()
+    assert others is not None
+    assert others.completion_ids.flatten().tolist() == [3, 4, 3]
+    assert others.labels is not None
+    assert others.labels.tolist() == [1.0, 2.0, 1.0]
+
+
+def test_one_prompt_has_nothing_to_be_mismatched_with() -> None:
+    assert collate([PAIR]).mismatched() is None
+    assert collate([PAIR, PAIR]).mismatched() is None
+
+
+def test_prompts_as_completions() -> None:
+    prompts, rows = collate([lone(), TURNS, PAIR]).prompts_as_completions()
+    assert rows.tolist() == [0, 2]
+    assert prompts.prompt_ids.tolist() == [[1], [1]]
+    assert prompts.completion_ids.tolist() == [[6, 6], [5, 0]]
+    assert prompts.completion_lengths.tolist() == [2, 1]
+    assert prompts.loss_mask.tolist() == [[True, True], [True, False]]
+    assert (prompts.group.tolist(), prompts.index.tolist()) == ([0, 1], [2, 4])
+    assert prompts.ids == ["lone", "pair"]
