@@ -265,6 +265,20 @@ def _implicit_pair(read: Reader) -> PreferencePair:
     return _checked_pair(read, chosen[:shared], chosen[shared:], rejected[shared:])
 
 
+def _chosen_of_pair(read: Reader) -> Demonstration:
+    return _chosen(_pair(read))
+
+
+def _chosen_of_implicit_pair(read: Reader) -> Demonstration:
+    return _chosen(_implicit_pair(read))
+
+
+def _chosen(pair: PreferencePair) -> Demonstration:
+    """The preferred side, of exactly those rows that can be used as pairs."""
+    validate(pair)
+    return Demonstration(pair.id, pair.prompt, pair.chosen, ends=pair.chosen_ends)
+
+
 def _checked_pair(read: Reader, prompt: Text, chosen: Text, rejected: Text) -> PreferencePair:
     _check_reply("chosen", chosen)
     _check_reply("rejected", rejected)
@@ -315,6 +329,8 @@ LAYOUTS: dict[type[Row], tuple[Layout, ...]] = {
     Demonstration: (
         Layout(("prompt", "completion"), "completion", _demonstration),
         Layout(("messages",), "messages", _demonstration_of_messages),
+        Layout(("prompt", "chosen", "rejected"), "chosen", _chosen_of_pair),
+        Layout(("chosen", "rejected"), "chosen", _chosen_of_implicit_pair),
     ),
     PreferencePair: (
         Layout(("prompt", "chosen", "rejected"), "chosen", _pair),

@@ -304,7 +304,8 @@ class CompletionData(TreeData[C]):
 class DemonstrationData(CompletionData[Demonstration]):
     """Prompts with a completion to imitate: one completion a tree.
 
-    Columns: ``prompt`` and ``completion``, plain or conversational, or ``messages``.
+    Columns: ``prompt`` and ``completion``, plain or conversational, or ``messages``, or those of a
+    pair, of which the chosen side is taken.
     """
 
     kind = Demonstration

@@ -1,5 +1,6 @@
 """Language models over prompt trees: policies, references, reward models and value functions."""
 
+from alignlab.models.heads import LanguageHead
 from alignlab.models.loading import Lora
 from alignlab.models.policy import Policy, Scores
 from alignlab.models.reference import (
@@ -14,6 +15,7 @@ __all__ = [
     "AdapterOffReference",
     "CachedReference",
     "FrozenReference",
+    "LanguageHead",
     "Lora",
     "Policy",
     "Reference",

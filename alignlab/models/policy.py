@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from alignlab.data.trees import PromptTrees
@@ -16,6 +15,7 @@ from alignlab.errors import ConfigError
 from alignlab.functional import token_logps, token_logps_and_entropies
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.backbone import TreeBackbone, probe_trees
+from alignlab.models.heads import language_logits
 from alignlab.models.layouts import Layout
 from alignlab.models.loading import DTypeName, Lora, add_lora, build_model, load_model, quiet
 from alignlab.models.loading import load_tokenizer as load_tokenizer_from
@@ -163,33 +163,9 @@ class Policy(TreeBackbone):
         return spec.apply(self.head(hidden)).log_softmax(-1)
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Logits ``[N, V]`` of hidden states ``[N, H]``: float32 or finer, as the model means them.
-
-        Autocast is off here: log-probs from bf16 logits lose differences of whole nats.
-        """
-        module = self.model.get_output_embeddings()
-        with torch.autocast(hidden.device.type, enabled=False):
-            if isinstance(module, nn.Linear) and module.weight.is_floating_point():
-                bias = None if module.bias is None else module.bias.to(self.head_dtype)
-                logits = F.linear(
-                    hidden.to(self.head_dtype), module.weight.to(self.head_dtype), bias
-                )
-            else:
-                logits = module(hidden)
-            if logits.dtype != torch.float64:
-                logits = logits.float()
-            return self._post_process(logits)
-
-    def _post_process(self, logits: Tensor) -> Tensor:
-        """What some architectures do to the head's output (Cohere, Granite, Gemma 2)."""
-        config = self.model.config
-        if (scale := getattr(config, "logit_scale", None)) is not None:
-            logits = logits * scale
-        if (divisor := getattr(config, "logits_scaling", None)) is not None:
-            logits = logits / divisor
-        if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
-            logits = torch.tanh(logits / cap) * cap
-        return logits
+        """Logits ``[N, V]`` of hidden states ``[N, H]``, float32 or finer."""
+        output = self.model.get_output_embeddings()
+        return language_logits(output, self.model.config, hidden, self.head_dtype)
 
     @torch.no_grad()
     def _check_head(self) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -52,6 +53,7 @@ class ScoreModel(TreeBackbone):
         super().__init__()
         if outputs < 1:
             raise ConfigError(f"ScoreModel needs outputs >= 1, got {outputs}.")
+        self.source = source
         self.tokenizer = load_tokenizer_from(source)
         with torch.random.fork_rng(devices=[]):  # the loader draws a head of its own
             self.model = load_model(
@@ -64,7 +66,7 @@ class ScoreModel(TreeBackbone):
         if self.model.config.pad_token_id is None:
             self.model.config.pad_token_id = self.tokenizer.pad_token_id
         if fresh_head is None:
-            fresh_head = not _is_scorer(source)
+            fresh_head = not is_scorer(source)
         if fresh_head:
             self._reset_head(head_init, seed)
         self.layout = layout
@@ -114,6 +116,21 @@ class ScoreModel(TreeBackbone):
         """``[M]`` scores after each completion's last real token."""
         return self(trees, "end")
 
+    def scores_and_states(self, trees: PromptTrees) -> tuple[Tensor, Tensor]:
+        """One forward for two heads.
+
+        Returns:
+            ``[M]`` (``[M, outputs]``) scores after each completion's last real token, and
+            ``[N, H]`` states before each of the N tokens under the loss mask, row by row.
+        """
+        counted = F.pad(trees.loss_mask, (0, 1))  # the column after a last token is what it leaves
+        last = torch.zeros_like(counted)
+        last[torch.arange(len(last), device=last.device), trees.completion_lengths] = True
+        select = counted | last
+        states = self.hidden_states(trees, select, after=False)
+        scores = self._read(states[last[select]])
+        return scores.squeeze(-1) if scores.shape[-1] == 1 else scores, states[~last[select]]
+
     def values(self, trees: PromptTrees) -> Tensor:
         """``[M, T]`` values of the state before each completion token."""
         return self(trees, "before")
@@ -146,6 +163,7 @@ class ScoreModel(TreeBackbone):
         self.tokenizer.save_pretrained(path)
 
 
-def _is_scorer(source: str) -> bool:
+def is_scorer(source: str) -> bool:
+    """Whether the folder or hub id ``source`` says that it holds a scorer."""
     names = AutoConfig.from_pretrained(source, trust_remote_code=False).architectures or []
     return any(name.endswith("ForSequenceClassification") for name in names)

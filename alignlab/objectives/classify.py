@@ -1,7 +1,8 @@
 """Classification of texts with a head on a language model (Radford et al. 2018, GPT-1, Eq. 3-5).
 
 The task loss may be joined by the language-modelling loss of the same text, ``L_task + alpha *
-L_LM``, which GPT-1 found to help with generalisation and speed.
+L_LM``, which GPT-1 found to help with generalisation and speed. Both come from one forward of the
+transformer. Language modelling alone is ``SFT`` on ``TextData``.
 """
 
 import torch
@@ -11,9 +12,12 @@ from torch import Tensor
 
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import DataError
-from alignlab.models import ScoreModel
-from alignlab.objectives.base import TreeObjective
+from alignlab.functional import token_logps
+from alignlab.models import LanguageHead, ScoreModel
+from alignlab.objectives.base import TreeObjective, not_negative
 from alignlab.objectives.schedule import Schedule
+
+CHUNK = 4096  # positions whose logits are held at once
 
 
 def classify_loss(
@@ -37,18 +41,28 @@ class Classify(TreeObjective):
     """Fit a classifier to labelled texts.
 
     Args:
-        model: A scorer with one output per class.
+        model: A scorer with one output per class; with ``alpha`` started from a language model,
+            whose output layer is trained along.
         optimizer: Builds the optimizer.
+        alpha: Weight of the language-modelling loss of the text, >= 0; 0.5 in GPT-1.
         schedule: Factor on the learning rate.
+
+    Raises:
+        ConfigError: ``alpha`` below 0, or no output layer to be found where the model came from.
     """
 
     unit = "completions"
 
     def __init__(
-        self, model: ScoreModel, optimizer: OptimizerCallable, schedule: Schedule | None = None
+        self,
+        model: ScoreModel,
+        optimizer: OptimizerCallable,
+        alpha: float = 0.0,
+        schedule: Schedule | None = None,
     ) -> None:
         super().__init__(optimizer, schedule)
-        self.model = model
+        self.model, self.alpha = model, not_negative(self, "alpha", alpha)
+        self.lm_head = LanguageHead(model) if alpha else None
 
     @property
     def trained(self) -> ScoreModel:
@@ -59,8 +73,22 @@ class Classify(TreeObjective):
         """One loss per text."""
         if trees.labels is None:
             raise DataError("classification needs labels. Use LabelledData, or another objective.")
-        logits, labels = self.model.scores(trees), trees.labels.long()
-        nothing = torch.zeros_like(logits[:, 0])
-        losses = classify_loss(logits, labels, nothing, nothing, alpha=0.0)
+        labels, count = trees.labels.long(), trees.loss_mask.sum(1)
+        logits, lm_sum = self._both_heads(trees)
+        losses = classify_loss(logits, labels, lm_sum, count, alpha=self.alpha)
         hit = (logits.argmax(-1) == labels).float()
-        return losses, {"loss": losses.mean(), "accuracy": hit.mean()}
+        means = {"loss": losses.mean(), "accuracy": hit.mean()}
+        if self.alpha:
+            means["lm_loss"] = lm_sum.sum() / count.sum()
+        return losses, means
+
+    def _both_heads(self, trees: PromptTrees) -> tuple[Tensor, Tensor]:
+        """Class logits ``[M, C]`` and each text's summed token loss ``[M]``."""
+        if self.lm_head is None:
+            logits = self.model.scores(trees)
+            return logits, torch.zeros_like(logits[:, 0])
+        logits, states = self.model.scores_and_states(trees)
+        targets = trees.completion_ids[trees.loss_mask]
+        logps = token_logps(states, self.lm_head, targets, chunk=CHUNK)
+        spread = torch.zeros(trees.loss_mask.shape, dtype=logps.dtype, device=logps.device)
+        return logits, -spread.masked_scatter(trees.loss_mask, logps).sum(1)

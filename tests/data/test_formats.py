@@ -55,6 +55,30 @@ def test_dialogues_share_their_beginning(tmp_path: Path) -> None:
     assert read(tmp_path, [record], Prompt)[0] == [Prompt("rows.jsonl:1", start)]
 
 
+def test_the_chosen_side_of_a_pair_is_a_demonstration(tmp_path: Path) -> None:
+    """Of exactly those rows that can be pairs; what was cut off in the pair does not end here."""
+    start = "\n\nHuman: hi\n\nAssistant:"
+    written = [
+        {"prompt": "p", "chosen": " a", "rejected": " b", "chosen_ends": False},
+        {"prompt": "p", "chosen": " a", "rejected": " b", "rejected_ends": False},
+        {"prompt": "p", "chosen": " a", "rejected": " a"},
+    ]
+    rows, refusals = read(tmp_path, written, Demonstration)
+    assert rows == [
+        Demonstration("rows.jsonl:1", "p", " a", ends=False),
+        Demonstration("rows.jsonl:2", "p", " a", ends=True),
+    ]
+    assert refusals.counts == {"chosen and rejected are identical": 1}
+    implicit = {"chosen": start + " yes", "rejected": start + " no"}
+    wanted = [Demonstration("rows.jsonl:1", start, " yes")]
+    assert read(tmp_path, [implicit], Demonstration)[0] == wanted
+    assert read(tmp_path, [{"prompt": start, **implicit}], Demonstration)[0] == wanted
+    turns = {"chosen": messages(USER, YES), "rejected": messages(USER, NO)}
+    assert read(tmp_path, [turns], Demonstration)[0] == [
+        Demonstration("rows.jsonl:1", (USER,), (YES,))
+    ]
+
+
 def test_dialogue_warts_are_counted(tmp_path: Path) -> None:
     """The warts of HH: equal replies, an empty reply, earlier turns that differ."""
     start = "\n\nHuman: hi\n\nAssistant:"

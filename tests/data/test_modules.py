@@ -148,6 +148,17 @@ def test_demonstrations(tmp_path: Path) -> None:
     assert batch.totals.tokens == 2
 
 
+def test_demonstrations_of_pairs_end_where_the_chosen_text_ended(tmp_path: Path) -> None:
+    """What preferred fine-tuning trains on: no end-of-text token after a text that was cut off."""
+    rows = [
+        {"prompt": "c", "chosen": "a", "rejected": "dd", "chosen_ends": ends, "rejected_ends": True}
+        for ends in (True, False)
+    ]
+    data = connected(DemonstrationData(jsonl(tmp_path, rows), 2))
+    assert [tree.completions for tree in data.train_trees] == [((A, EOS),), ((A,),)]
+    assert data.reports["train"].ended == 1
+
+
 def test_preferences(tmp_path: Path) -> None:
     batch = first(connected(PreferenceData(jsonl(tmp_path, pairs(2)), batch_size=2)))
     assert batch.completion_ids.shape[0] == 4

@@ -24,6 +24,7 @@ from alignlab.objectives.ppo import PPO
 from alignlab.objectives.rm import RewardModel
 from alignlab.objectives.schedule import Schedule
 from alignlab.objectives.sft import SFT
+from alignlab.objectives.unlikelihood import Unlikelihood
 from alignlab.rewards.base import Reward
 
 STEPS = 10  # three PPO phases of four steps, the last one not finished
@@ -95,10 +96,12 @@ def make(ground, tmp_path) -> Callable[..., Made]:
         if name == "sft":
             return SFT(policy(), adam, WARM), DemonstrationData(source, 4, micro)
         if name == "classify":
-            return Classify(scorer(2), adam, WARM), LabelledData(source, 4, micro)
+            return Classify(scorer(2), adam, 0.5, WARM), LabelledData(source, 4, micro)
         pairs = PreferenceData(source, 4, micro)
         if name == "reward_model":
             return RewardModel(scorer(), adam, WARM), pairs
+        if name == "unlikelihood":
+            return Unlikelihood(policy(), adam, 0.5, WARM), pairs
         kind: Any = "frozen" if name == "dpo" else "cached"
         cache = None if name == "dpo" else str(tmp_path / "cache")
         dpo = DPO(policy(), adam, 0.3, reference=kind, reference_cache=cache, schedule=WARM)
@@ -129,7 +132,7 @@ def fit(
     return {name: value.clone() for name, value in made[0].state_dict().items()}
 
 
-ALL = ["lm", "sft", "classify", "reward_model", "dpo", "dpo_cached", "ppo"]
+ALL = ["lm", "sft", "classify", "reward_model", "unlikelihood", "dpo", "dpo_cached", "ppo"]
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")  # Lightning's advice on loggers and loaders

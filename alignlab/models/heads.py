@@ -1,0 +1,75 @@
+"""The output layer of a language model: from hidden states to logits, as the architecture means it."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from alignlab.errors import ConfigError
+from alignlab.models.loading import load_model
+from alignlab.models.score import ScoreModel, is_scorer
+
+
+def language_logits(output: Any, config: Any, hidden: Tensor, dtype: torch.dtype) -> Tensor:
+    """Logits ``[N, V]`` of hidden states ``[N, H]``, float32 or finer.
+
+    Autocast is off here: log-probs from bf16 logits lose differences of whole nats.
+
+    Args:
+        output: The model's output layer.
+        config: The model's config: some architectures scale or cap logits (Cohere, Granite,
+            Gemma 2).
+        hidden: The transformer's last states.
+        dtype: Precision of the matmul.
+    """
+    with torch.autocast(hidden.device.type, enabled=False):
+        if isinstance(output, nn.Linear) and output.weight.is_floating_point():
+            bias = None if output.bias is None else output.bias.to(dtype)
+            logits = F.linear(hidden.to(dtype), output.weight.to(dtype), bias)
+        else:
+            logits = output(hidden)
+        if logits.dtype != torch.float64:
+            logits = logits.float()
+        if (scale := getattr(config, "logit_scale", None)) is not None:
+            logits = logits * scale
+        if (divisor := getattr(config, "logits_scaling", None)) is not None:
+            logits = logits / divisor
+        if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+
+class LanguageHead(nn.Module):
+    """The output layer of the causal LM that a scorer was started from, on the scorer's states.
+
+    Where the LM ties it to its token embeddings it is tied to the scorer's (GPT-1's Eq. 2); where
+    not, it is a layer of its own, trained along and not saved with the scorer.
+
+    Args:
+        scorer: Its transformer is that of the LM at ``scorer.source``.
+
+    Raises:
+        ConfigError: ``scorer.source`` holds no output layer.
+    """
+
+    def __init__(self, scorer: ScoreModel) -> None:
+        super().__init__()
+        dtype = scorer.head.weight.dtype
+        name: Any = str(dtype).removeprefix("torch.")
+        lm = load_model(AutoModelForCausalLM, scorer.source, dtype=name, dropout=None)
+        self.output = lm.get_output_embeddings()
+        if self.output.weight is lm.get_input_embeddings().weight:
+            self.output.weight = scorer.backbone.get_input_embeddings().weight
+        elif is_scorer(scorer.source):
+            raise ConfigError(
+                f"{scorer.source} holds a scorer and no language model's output layer. Start "
+                "model.init_args.model.source from a language model, or set alpha to 0."
+            )
+        self.config = lm.config
+        self.dtype = torch.promote_types(dtype, torch.float32)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Logits ``[N, V]`` of states ``[N, H]``."""
+        return language_logits(self.output, self.config, hidden, self.dtype)
