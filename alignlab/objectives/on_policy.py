@@ -93,7 +93,7 @@ class OnPolicyObjective(Objective):
         ConfigError: A negative coefficient, or a target or horizon that is not positive.
     """
 
-    unit: ClassVar[Literal["completions", "tokens"]] = "tokens"  # a loss is averaged over these
+    unit: ClassVar[Literal["prompts", "completions", "tokens"]] = "tokens"  # of a mean loss
     want: tuple[str, ...] = ()  # what ``losses`` needs of the policy besides log-probs
     kl_coef: Tensor
     reward_mean: Tensor
