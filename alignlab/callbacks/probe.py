@@ -14,7 +14,7 @@ from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
 from alignlab.evaluation.points import PointEstimate, SampleText, evaluate_policy
 from alignlab.evaluation.prompt_tables import PromptTable, write_prompt_tables
-from alignlab.evaluation.prompts import load_prompts, stop_ids
+from alignlab.evaluation.prompts import load_prompts
 from alignlab.evaluation.tables import atomic_write
 from alignlab.models.policy import Policy
 from alignlab.rewards import Reward
@@ -150,7 +150,7 @@ class FrontierProbe(Callback):
             samples=self.samples,
             max_new_tokens=self.max_new_tokens,
             seed=self.seed,
-            stop_ids=stop_ids(policy.tokenizer),
+            stop_ids=policy.stop_ids,
             proxy=self.proxy,
             batch_size=self.batch_size,
         )

@@ -2,10 +2,15 @@
 
 A plain row is its prompt and completion joined as they are. A conversation goes through the
 tokenizer's chat template; which characters the assistant wrote is found by rendering the
-conversation's beginnings, so it needs no markers in the template.
+conversation's beginnings, so it needs no markers in the template. Where a template has the markers
+``{% generation %}``, what they leave out of a turn is not trained on.
+
+Every turn that is trained on is trained to the token that closes it: a policy that never sees that
+token counted never learns to stop.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +20,8 @@ from alignlab.errors import ConfigError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Render = Callable[[Chat, bool], str]  # (turns, whether to open the assistant's next turn) -> text
+Spans = tuple[tuple[int, int], ...]
+_MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +31,14 @@ class Rendered:
     Args:
         text: The whole, without the end-of-text token.
         boundary: Characters of the prompt.
-        spans: First and one-past-last character of every stretch that is trained on, the first of
-            them at ``boundary``; the whole completion when ``None``.
+        spans: First and one-past-last character of every stretch that is trained on, none of
+            them before ``boundary``; the whole completion when ``None``.
         ends: Whether an end-of-text token follows.
     """
 
     text: str
     boundary: int
-    spans: tuple[tuple[int, int], ...] | None = None
+    spans: Spans | None = None
     ends: bool = True
 
 
@@ -43,71 +49,132 @@ def render(
 
     Raises:
         ConfigError: A conversation, and the tokenizer has no chat template.
-        Refused: The template refuses the conversation, or rewrites its earlier turns.
+        Refused: The template refuses the conversation, rewrites its earlier turns or marks nothing
+            of its last one, or a turn holds a special token.
     """
     if isinstance(prompt, str) and isinstance(completion, str):
         return Rendered(prompt + completion, len(prompt), ends=ends)
     if isinstance(prompt, str) or isinstance(completion, str):
         raise Refused("prompt and completion are not both plain or both conversations")
-    return _rendered_chat(tokenizer, prompt, completion, ends)
+    return _rendered_chat(_Template(tokenizer), prompt, completion, ends)
 
 
 def render_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: Text) -> str:
     """The text a completion is asked for after: a conversation up to the assistant's next turn."""
-    return prompt if isinstance(prompt, str) else _renderer(tokenizer)(prompt, True)
+    if isinstance(prompt, str):
+        return prompt
+    template = _Template(tokenizer)
+    template.check(prompt)
+    return template(prompt, opens=True)
 
 
-def _rendered_chat(
-    tokenizer: "PreTrainedTokenizerBase", prompt: Chat, completion: Chat, ends: bool
-) -> Rendered:
-    renders = _renderer(tokenizer)
-    turns = prompt + completion
-    whole = renders(turns, False)
-    spans: list[tuple[int, int]] = []
-    for k in range(len(prompt), len(turns)):
-        if turns[k].role != "assistant":
-            continue
-        start, end = renders(turns[:k], True), renders(turns[: k + 1], False)
-        if not whole.startswith(start) or not whole.startswith(end):
-            raise Refused("chat template changes earlier turns when later ones follow")
-        spans.append((len(start), len(end)))
-    cut = _end_of_last_turn(whole, spans[-1][0], turns[-1].content, tokenizer.eos_token, ends)
-    spans[-1] = (spans[-1][0], cut)
-    return Rendered(whole[:cut], spans[0][0], tuple(spans), ends)
+class _Template:
+    """A tokenizer's chat template: what it renders, what it marks, what it closes turns with."""
 
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        if tokenizer.chat_template is None:
+            raise ConfigError(
+                "conversational rows need a chat template, and the tokenizer "
+                f"{tokenizer.name_or_path!r} has none. Use a chat model's tokenizer, set "
+                "policy.init_args.chat_format (llama3), or pass rows of plain text."
+            )
+        self.tokenizer = tokenizer
+        special = [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special]
+        longest_first = sorted(special, key=len, reverse=True)
+        self.special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
-def _end_of_last_turn(whole: str, start: int, content: str, eos: str | None, ends: bool) -> int:
-    """Where the text stops: before the end-of-text token, or after the words of a cut-off turn.
+    def check(self, turns: Chat) -> None:
+        """Refuse turns whose author wrote a token that only the template may set.
 
-    Templates close a turn with the end-of-text token and often a line break. The token is put back
-    as an id, and what follows it is never generated, so it is not trained on either.
-    """
-    if not ends:
-        at = whole.rfind(content.strip(), start)
-        if at < 0:
-            raise Refused("chat template changes the text of a turn")
-        return at + len(content.strip())
-    closing = whole.rfind(eos, start) if eos else -1
-    return closing if closing >= 0 else len(whole)
+        Raises:
+            Refused: It would end the turn, or the text, in its middle.
+        """
+        for turn in turns:
+            if found := self.special.search(turn.content):
+                raise Refused("special token inside a turn", f": {found[0]!r}")
 
-
-def _renderer(tokenizer: "PreTrainedTokenizerBase") -> Render:
-    if tokenizer.chat_template is None:
-        raise ConfigError(
-            "conversational rows need a chat template, and the tokenizer "
-            f"{tokenizer.name_or_path!r} has none. Use a chat model's tokenizer, set its "
-            "chat_template, or pass rows of plain text."
-        )
-
-    def renders(turns: Chat, opens: bool) -> str:
+    def __call__(self, turns: Chat, *, opens: bool) -> str:
+        """The turns as text; ``opens`` adds the beginning of the assistant's next one."""
         if not turns and not opens:
             return ""
-        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
         try:
-            return tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=opens
+            return self.tokenizer.apply_chat_template(
+                _messages(turns), tokenize=False, add_generation_prompt=opens
             )
         except Exception as problem:  # templates raise what they like, jinja's errors or their own
             raise Refused("chat template refuses the conversation", f": {problem}") from problem
 
-    return renders
+    def marks(self, turns: Chat) -> Spans | None:
+        """The characters inside ``{% generation %}``; ``None`` where the template has none."""
+        source = self.tokenizer.get_chat_template()
+        if not _MARKER.search(source):
+            return None
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        _, (spans,) = render_jinja_template(
+            [_messages(turns)],
+            chat_template=source,
+            return_assistant_tokens_mask=True,
+            **self.tokenizer.special_tokens_map,
+        )
+        return tuple(spans)
+
+    def closed(self, text: str, start: int, end: int) -> int:
+        """One past the special token that closes the turn ``text[start:end]``, else ``end``.
+
+        A line break that templates often put behind it is never generated, so not trained on.
+        """
+        found = [match.end() for match in self.special.finditer(text, start, end)]
+        return found[-1] if found else end
+
+
+def _messages(turns: Chat) -> list[dict[str, str]]:
+    return [{"role": turn.role, "content": turn.content} for turn in turns]
+
+
+def _rendered_chat(template: _Template, prompt: Chat, completion: Chat, ends: bool) -> Rendered:
+    turns = prompt + completion
+    template.check(turns)
+    whole = template(turns, opens=False)
+    written: list[tuple[int, int]] = []  # what a policy would have generated, turn by turn
+    for k in range(len(prompt), len(turns)):
+        if turns[k].role == "assistant":
+            start = template(turns[:k], opens=True)
+            end = template(turns[: k + 1], opens=False)
+            if not whole.startswith(start) or not whole.startswith(end):
+                raise Refused("chat template changes earlier turns when later ones follow")
+            written.append((len(start), template.closed(whole, len(start), len(end))))
+    boundary, (last, close) = written[0][0], written[-1]
+    eos = template.tokenizer.eos_token
+    if not ends:
+        close = _end_of_words(whole, last, turns[-1].content)
+    elif eos and whole.endswith(eos, last, close):
+        close -= len(eos)  # put back as an id: tokenisers may read its text as something else
+    written[-1] = (last, close)
+    spans = _counted(written, template.marks(turns))
+    return Rendered(whole[:close], boundary, spans, ends)
+
+
+def _end_of_words(whole: str, start: int, content: str) -> int:
+    """Where the words of a cut-off turn end, before what the template closes it with."""
+    at = whole.rfind(content.strip(), start)
+    if at < 0:
+        raise Refused("chat template changes the text of a turn")
+    return at + len(content.strip())
+
+
+def _counted(written: Sequence[tuple[int, int]], marks: Spans | None) -> Spans:
+    """The parts of the written turns that count: what is marked in them, each to its turn's end.
+
+    Raises:
+        Refused: Nothing of the last turn is marked, so that its end would not be trained.
+    """
+    if marks is None:
+        return tuple(written)
+    spans: list[tuple[int, int]] = []
+    for start, end in written:
+        inside = [(max(a, start), min(b, end)) for a, b in marks if a < end and b > start]
+        spans += inside[:-1] + [(a, end) for a, _ in inside[-1:]]
+    if not spans or spans[-1][1] != written[-1][1]:
+        raise Refused("chat template marks nothing of the last turn as the assistant's")
+    return tuple(spans)

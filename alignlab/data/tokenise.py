@@ -441,8 +441,8 @@ def _without_specials(encode: _Encoder, ids: list[int], prompt: int, ends: bool)
 def _mask(text: Rendered, offsets: list[tuple[int, int]]) -> list[bool]:
     if text.spans is None:
         return [True] * len(offsets)
-    # The first stretch starts with the completion, whatever its first token's offsets say.
-    spans = [(-1 if k == 0 else start, end) for k, (start, end) in enumerate(text.spans)]
+    # A stretch that starts with the completion does so whatever its first token's offsets say.
+    spans = [(-1 if start == text.boundary else start, end) for start, end in text.spans]
     return [any(first < end and at > start for start, end in spans) for first, at in offsets]
 
 

@@ -119,7 +119,7 @@ def draw_pool(
     """
     from alignlab.evaluation.pool import POOL_NAME
     from alignlab.evaluation.pool_sampling import build_pool
-    from alignlab.evaluation.prompts import load_prompts, stop_ids
+    from alignlab.evaluation.prompts import load_prompts
     from alignlab.rewards.build import build_reward
 
     policy = _load(reference)
@@ -130,7 +130,7 @@ def draw_pool(
         samples=samples,
         max_new_tokens=max_new_tokens,
         seed=seed,
-        stop_ids=stop_ids(policy.tokenizer),
+        stop_ids=policy.stop_ids,
         proposals={name: _load(folder) for name, folder in (proposals or {}).items()},
         proposal_samples=proposal_samples,
         proxy=None if proxy is None else build_reward(proxy),

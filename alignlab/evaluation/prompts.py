@@ -25,8 +25,3 @@ def load_prompts(
     rows, refusals = read_rows(source, Prompt, limit=limit)
     trees, _ = tokenise(rows, tokenizer, refusals)
     return tuple(trees)
-
-
-def stop_ids(tokenizer: Any) -> list[int]:
-    """What ends a completion: the end-of-text token, if the tokenizer has one."""
-    return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]

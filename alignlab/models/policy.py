@@ -15,6 +15,7 @@ from alignlab.errors import ConfigError
 from alignlab.functional import token_logps, token_logps_and_entropies
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.backbone import TreeBackbone, probe_trees
+from alignlab.models.chat_format import ChatFormat, add_token_rows, set_chat_format, set_stops
 from alignlab.models.heads import language_logits
 from alignlab.models.layouts import Layout
 from alignlab.models.loading import DTypeName, Lora, add_lora, build_model, load_model, quiet
@@ -61,13 +62,17 @@ class Policy(TreeBackbone):
         dtype: Precision of the weights.
         dropout: Overrides every dropout in the model; ``None`` keeps the model's own.
         lora: Train low-rank adapters instead of the weights.
-        layout: How trees become rows: ``flat``, ``tree``, or ``auto`` to plan by cost. Tree rows
-            are used only if a check at load finds them equal to flat ones.
+        layout: How trees become rows: ``flat``, ``tree``, ``packed`` (whole trees side by side),
+            or ``auto`` to plan flat or tree rows by cost. Shared rows are used only if a check at
+            load finds them equal to flat ones.
         head_dtype: Precision of the logits' matmul. Log-probs are float32 or finer.
         chunk: Positions whose logits are held at once.
+        chat_format: For a tokenizer without a chat template: ``llama3`` adds the special tokens
+            that are missing, the template and the stop set. They are saved with the model.
 
     Raises:
-        ConfigError: Neither or both of ``source`` and ``config``; nothing usable there.
+        ConfigError: Neither or both of ``source`` and ``config``; nothing usable there; a
+            ``chat_format`` where there is a template, or tokens that adapters cannot learn.
     """
 
     def __init__(
@@ -82,6 +87,7 @@ class Policy(TreeBackbone):
         layout: Layout = "auto",
         head_dtype: HeadDType = "float32",
         chunk: int = 4096,
+        chat_format: ChatFormat | None = None,
     ) -> None:
         super().__init__()
         if (source is None) == (config is None):
@@ -93,7 +99,12 @@ class Policy(TreeBackbone):
         if name is None:
             raise ConfigError("a policy from a config needs policy.init_args.tokenizer.")
         self.tokenizer = load_tokenizer_from(name)
+        added = {} if chat_format is None else set_chat_format(self.tokenizer, chat_format)
         self.model = self._make_model(source, config, seed, dtype, dropout)
+        if chat_format is not None:
+            if source is not None:
+                add_token_rows(self.model, self.tokenizer, added, adapters=lora is not None)
+            set_stops(self.model, self.tokenizer)
         if lora is not None:
             self.model = add_lora(self.model, lora)
         self.head_dtype = torch.float64 if dtype == "float64" else getattr(torch, head_dtype)
@@ -124,6 +135,16 @@ class Policy(TreeBackbone):
         return build_model(
             AutoModelForCausalLM, special | config, seed=seed, dtype=dtype, dropout=dropout
         )
+
+    @property
+    def stop_ids(self) -> list[int]:
+        """Tokens that end a completion: the end-of-text token and what the model's own config adds.
+
+        A chat model has several, one for the end of a turn and one for the end of a text.
+        """
+        own = self.model.generation_config.eos_token_id
+        ids = {self.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])}
+        return sorted(ids - {None})
 
     def forward(
         self, trees: PromptTrees, want: Collection[str] = (), spec: SamplingSpec = PLAIN

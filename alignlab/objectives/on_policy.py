@@ -203,7 +203,7 @@ class OnPolicyObjective(Objective):
 
     def _score(self, prompts: Sequence[PromptTree], samples: int, rollout: int) -> Scored:
         sampling = self.sampling
-        stops = [self.tokenizer.eos_token_id] if sampling.stop_at_eos else []
+        stops = self.policy.stop_ids if sampling.stop_at_eos else []
         drawn = sample(
             self.policy,
             prompts,

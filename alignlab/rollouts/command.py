@@ -75,7 +75,6 @@ def _records(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     policy = Policy.load(args.policy)
     policy.to("cuda" if torch.cuda.is_available() else "cpu")
     trees, _ = tokenise(rows, policy.tokenizer, refusals)
-    eos = policy.tokenizer.eos_token_id
     drawn = sample(
         policy,
         trees,
@@ -83,7 +82,7 @@ def _records(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         max_new_tokens=args.max_new_tokens,
         spec=spec,
         seed=args.seed,
-        stop_ids=[] if eos is None else [eos],
+        stop_ids=policy.stop_ids,
         batch_size=args.batch_size,
     )
     texts = drawn.texts(policy.tokenizer)

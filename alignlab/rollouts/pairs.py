@@ -87,8 +87,8 @@ def make_pairs(
     model = Policy.load(policy)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     rows, trees, refused = _prompts(model, prompts, limit, max_new_tokens)
-    stops = [model.tokenizer.eos_token_id] if stop_at_eos else []
-    if None in stops:
+    stops = model.stop_ids if stop_at_eos else []
+    if stop_at_eos and not stops:
         raise ConfigError(f"the tokenizer of {policy} has no end-of-text token: stop_at_eos=false.")
     tally = Tally()
     pairs: list[PreferencePair] = []

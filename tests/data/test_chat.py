@@ -73,8 +73,8 @@ def test_chatml_turns_are_trained_to_their_end() -> None:
     )
     trained = [i for i, counts in zip(ids, mask, strict=True) if counts]
     untrained = [i for i, counts in zip(ids, mask, strict=True) if not counts]
-    assert tokenizer.decode(trained) == "yo<|im_end|>\nso<|im_end|>"
-    assert tokenizer.decode(untrained) == "<|im_start|>user\nok<|im_end|>\n<|im_start|>assistant\n"
+    assert tokenizer.decode(trained) == "yo<|im_end|>so<|im_end|>"
+    assert tokenizer.decode(untrained) == "\n<|im_start|>user\nok<|im_end|>\n<|im_start|>assistant\n"
     assert ids[-1] == tokenizer.eos_token_id
     assert report.ended == 1
 

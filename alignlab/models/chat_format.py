@@ -1,0 +1,129 @@
+"""A chat format for tokenizers that have no chat template: Llama 3's, as Meta published it.
+
+    <|begin_of_text|><|start_header_id|>user<|end_header_id|>
+
+    hi<|eot_id|><|start_header_id|>assistant<|end_header_id|>
+
+    hello<|eot_id|>
+
+Every turn is a header, two newlines, the trimmed text and ``<|eot_id|>``; the begin token stands
+once in front (arXiv:2407.21783, section 4.1.1; the model card's prompt format). A reply ends at
+``<|eot_id|>``, a plain text at ``<|end_of_text|>``: both stop a completion.
+"""
+
+from typing import Any, Literal
+
+import torch
+
+from alignlab.errors import ConfigError
+
+ChatFormat = Literal["llama3"]
+BEGIN, END = "<|begin_of_text|>", "<|end_of_text|>"
+OPEN, CLOSE, TURN_END = "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"
+LLAMA3 = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ '" + OPEN + "' + message['role'] + '" + CLOSE + "\n\n' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] | trim }}{{ '" + TURN_END + "' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] | trim }}{{ '" + TURN_END + "' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '" + OPEN + "assistant" + CLOSE + "\n\n' }}{% endif %}"
+)
+
+
+def set_chat_format(tokenizer: Any, name: ChatFormat) -> dict[int, int | None]:
+    """Give ``tokenizer`` the format's special tokens and template; nothing if it has them already.
+
+    ``<|begin_of_text|>`` becomes its beginning-of-text token, ``<|eot_id|>`` its end-of-text token.
+
+    Returns:
+        The ids of added tokens, each with the id of the token whose part it takes over, if any.
+
+    Raises:
+        ConfigError: The tokenizer has another chat template.
+    """
+    if name != "llama3":
+        raise ConfigError(f"chat_format must be llama3, got {name!r}.")
+    if tokenizer.chat_template not in (None, LLAMA3):
+        raise ConfigError(
+            f"the tokenizer {tokenizer.name_or_path!r} has a chat template of its own, which "
+            f"chat_format {name} would replace. Leave policy.init_args.chat_format out."
+        )
+    parts = {
+        BEGIN: tokenizer.bos_token_id,
+        END: tokenizer.eos_token_id,
+        OPEN: None,
+        CLOSE: None,
+        TURN_END: tokenizer.eos_token_id,
+    }
+    known = tokenizer.get_vocab()
+    tokenizer.add_tokens([token for token in parts if token not in known], special_tokens=True)
+    tokenizer.bos_token, tokenizer.eos_token = BEGIN, TURN_END
+    tokenizer.chat_template = LLAMA3
+    _keep_newlines_together(tokenizer)
+    return {
+        tokenizer.convert_tokens_to_ids(token): part
+        for token, part in parts.items()
+        if token not in known
+    }
+
+
+def set_stops(model: Any, tokenizer: Any) -> None:
+    """Write the format's stop set, end of turn and end of text, into the model's config."""
+    model.config.bos_token_id = tokenizer.bos_token_id
+    model.config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.bos_token_id = tokenizer.bos_token_id
+    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids([TURN_END, END])
+
+
+@torch.no_grad()
+def add_token_rows(
+    model: Any, tokenizer: Any, added: dict[int, int | None], *, adapters: bool
+) -> None:
+    """Make room for added tokens in a pretrained model's embeddings and head.
+
+    A token starts as a copy of the one whose part it takes over (the turn's end as the old
+    end-of-text token), or else as the mean of all old tokens. No random number is drawn.
+
+    Raises:
+        ConfigError: ``adapters`` are to be trained, or are there: the new rows would stay frozen.
+    """
+    if not added:
+        return
+    if adapters or hasattr(model, "peft_config"):
+        raise ConfigError(
+            f"chat_format adds {len(added)} tokens that low-rank adapters cannot learn. Train "
+            "without policy.init_args.lora, or start from a tokenizer that has these tokens."
+        )
+    old = min(added)  # tokenizers give new tokens the ids that follow
+    if model.get_input_embeddings().weight.shape[0] < len(tokenizer):
+        with torch.random.fork_rng(devices=[]):  # rows are drawn, then overwritten
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    head = model.get_output_embeddings()
+    tables = [model.get_input_embeddings().weight, head.weight, getattr(head, "bias", None)]
+    for table in tables:
+        if table is not None:
+            for token, part in added.items():
+                table[token] = table[:old].mean(0) if part is None else table[part]
+
+
+def _keep_newlines_together(tokenizer: Any) -> None:
+    r"""Let the two newlines behind a header be cut alike, whether or not a text follows them.
+
+    The published encoder codes them apart from the text. GPT-2's pattern parts ``"\n\nhi"`` into
+    newline, newline, hi, but ``"\n\n"`` alone is one token: a policy would be asked after a prompt
+    that it never saw in training.
+    """
+    from tokenizers import Regex, pre_tokenizers
+
+    def ids(text: str) -> list[int]:
+        coded: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return coded
+
+    alone = ids(CLOSE + "\n\n")
+    if ids(CLOSE + "\n\na")[: len(alone)] == alone:
+        return
+    backend = tokenizer.backend_tokenizer
+    own = [] if backend.pre_tokenizer is None else [backend.pre_tokenizer]
+    first = pre_tokenizers.Split(Regex(r"\A\n\n"), "isolated")
+    backend.pre_tokenizer = pre_tokenizers.Sequence([first, *own])
