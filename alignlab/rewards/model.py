@@ -44,18 +44,10 @@ class ModelReward(Reward):
         self.append_eos, self.batch_size = append_eos, batch_size
         self.model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
-    @torch.no_grad()
     def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
         """``[N]`` float32 scores; texts are joined as they are."""
         trees = self._trees([p + c for p, c in zip(prompts, completions, strict=True)])
-        scores = torch.zeros(len(trees))
-        # Texts of like length share a batch: less padding, same scores.
-        order = sorted(range(len(trees)), key=lambda i: trees[i].longest)
-        for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
-            batch = collate([trees[i] for i in rows]).to(self.model.device)
-            scores[rows] = self.model.scores(batch).float().cpu()
-        return scores
+        return score_trees(self.model, trees, self.batch_size).float()
 
     def _trees(self, texts: list[str]) -> list[PromptTree]:
         tokenizer = self.model.tokenizer
@@ -69,6 +61,25 @@ class ModelReward(Reward):
                 ids = [*ids, tokenizer.eos_token_id]
             trees.append(PromptTree(i, str(i), tuple(ids[:1]), (tuple(ids[1:]),)))
         return trees
+
+
+@torch.no_grad()
+def score_trees(model: ScoreModel, trees: Sequence[PromptTree], batch_size: int) -> Tensor:
+    """``[N]`` float64 scores, on the CPU, of N trees with one completion each.
+
+    Args:
+        model: The scorer, in evaluation mode.
+        trees: What to score.
+        batch_size: Completions per forward.
+    """
+    scores = torch.zeros(len(trees), dtype=torch.float64)
+    # Texts of like length share a batch: less padding, same scores.
+    order = sorted(range(len(trees)), key=lambda i: trees[i].longest)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = collate([trees[i] for i in rows]).to(model.device)
+        scores[rows] = model.scores(batch).double().cpu()
+    return scores
 
 
 def check_trained_scorer(path: str) -> None:

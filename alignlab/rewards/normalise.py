@@ -10,15 +10,13 @@ import json
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from alignlab.data.rows import Demonstration
 from alignlab.data.sources import read_rows
 from alignlab.data.tokenise import tokenise
-from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import DataError
 from alignlab.models import ScoreModel
-from alignlab.rewards.model import check_trained_scorer
+from alignlab.rewards.model import check_trained_scorer, score_trees
 
 
 def normalise_reward(
@@ -55,7 +53,7 @@ def normalise_reward(
     rows, refusals = read_rows(source, Demonstration, limit=limit)
     context = getattr(scorer.model.config, "max_position_embeddings", None)
     trees, report = tokenise(rows, scorer.tokenizer, refusals, max_length=context)
-    scores = _scores(scorer, trees, batch_size)
+    scores = score_trees(scorer, trees, batch_size)
     mean, deviation = float(scores.mean()), float(scores.std(correction=0))
     scorer.shift += scorer.scale * mean
     if unit_deviation:
@@ -76,14 +74,3 @@ def normalise_reward(
         "score_scale": scorer.scale,
     }
     (Path(out) / "normalisation.json").write_text(json.dumps(record, indent=2) + "\n")
-
-
-@torch.no_grad()
-def _scores(scorer: ScoreModel, trees: list[PromptTree], batch_size: int) -> Tensor:
-    """``[N]`` float64 scores of trees with one completion each."""
-    order = sorted(trees, key=lambda tree: tree.longest)  # less padding; a mean has no order
-    parts = [
-        scorer.scores(collate(order[start : start + batch_size]).to(scorer.device))
-        for start in range(0, len(order), batch_size)
-    ]
-    return torch.cat(parts).double().cpu()
