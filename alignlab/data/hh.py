@@ -34,7 +34,7 @@ _SPLIT, _ORDER = 0, 1  # what a hash is for
 def opening(prompt: str) -> str:
     """The first thing the person says: dialogues that share it are kept on one side of a split.
 
-    Collected dialogues often go on from one beginning, so a prompt can be the first half of another.
+    Dialogues were collected turn by turn, so that one row's prompt can begin with another's.
     """
     return " ".join(prompt.partition(ASSISTANT)[0].casefold().split())
 

@@ -57,7 +57,7 @@ _PROMPT = re.compile(
 )
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*(?=\s)")
 _ORDER, _PART = 0, 1  # what a post's hash is for
-_CHARACTERS = 16  # more than a token stands for, on average over any post
+_CHARACTERS = 8  # more than a token stands for, on average over nearly any post
 HELD_OUT = 0.05  # share of posts in each held-out part, of a file that names no parts
 
 
@@ -135,12 +135,13 @@ def fit_prompt(
         return len(coded(head + text + _TAIL)["input_ids"]) <= max_tokens
 
     head = _head(post)
-    text = post.post[: _CHARACTERS * max_tokens]  # no need to code all of a very long post
-    if text == post.post and fits(text):
-        return Fitted(prompt_of(post), "")
-    room = max_tokens - len(coded(_TAIL)["input_ids"])
-    offsets = coded(head + text)["offset_mapping"][: max(room, 0)]
-    longest = offsets[-1][1] - len(head) if offsets else 0
+    room = max(max_tokens - len(coded(_TAIL)["input_ids"]), 0)
+    offsets = coded((head + post.post)[: _CHARACTERS * max_tokens])["offset_mapping"]
+    if len(offsets) <= room:  # the whole post, or tokens that are unusually long
+        if fits(post.post):
+            return Fitted(prompt_of(post), "")
+        offsets = coded(head + post.post)["offset_mapping"]
+    longest = offsets[:room][-1][1] - len(head) if room else 0
     cut, text = _cut(post.post, longest, fullest)
     while text and not fits(text):  # a token that merges with what follows the post
         text = text[:-1].rstrip()

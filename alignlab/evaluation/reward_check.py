@@ -1,0 +1,201 @@
+"""The stage that holds trained reward models against pairs they have not seen."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import yaml
+
+from alignlab.data.rows import PreferencePair, Text, prompt_key
+from alignlab.data.sources import read_rows
+from alignlab.data.tokenise import tokenise
+from alignlab.data.trees import PromptTree, collate
+from alignlab.errors import ConfigError, DataError
+from alignlab.evaluation.agreement import Agreement, Bin, agreement
+from alignlab.evaluation.csv_tables import write_table
+from alignlab.evaluation.statistics import Floats
+from alignlab.models import ScoreModel
+from alignlab.rewards.build import build_reward
+from alignlab.rewards.model import check_trained_scorer
+
+
+def check_reward_model(
+    *,
+    out: str | Path,
+    models: str | Sequence[str],
+    pairs: str | Mapping[str, str],
+    gold: Mapping[str, Any] | str | None = None,
+    columns: Mapping[str, str] | None = None,
+    max_length: int | None = None,
+    truncation: Literal["drop", "keep_start", "keep_end"] = "drop",
+    batch_size: int = 64,
+) -> None:
+    """Stage: write ``accuracy.csv`` and ``calibration.csv`` of reward models on held-out pairs.
+
+    A row per model and file of pairs; with ``gold`` also one against the order of gold's scores
+    (``against``), and one of gold itself against the labels: where labels are noisy, no model can
+    be expected to do better. ``longer`` is the accuracy of preferring the longer completion.
+
+    Args:
+        out: Folder to write.
+        models: Folders of trained reward models.
+        pairs: A file of pairs, or several by name.
+        gold: The reward that made the labels: ``class_path`` and ``init_args``.
+        columns: Column of the tables -> dotted key in the ``config.yaml`` beside each model.
+        max_length: As in training.
+        truncation: As in training.
+        batch_size: Pairs per forward.
+
+    Raises:
+        ConfigError: A folder holds no reward model, or no such key in its config.
+        DataError: No pair can be used, or none that gold has an opinion on.
+    """
+    files = {"": pairs} if isinstance(pairs, str) else dict(pairs)
+    sets = {name: read_rows(path, PreferencePair) for name, path in files.items()}
+    judge = None if gold is None else _Gold(gold)
+    accuracy: list[dict[str, Any]] = []
+    calibration: list[dict[str, Any]] = []
+    for folder in [models] if isinstance(models, str) else models:
+        check_trained_scorer(folder)
+        model = ScoreModel.load(folder).eval()
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        label = {"model": _name(folder), **_settings(folder, columns or {})}
+        for name, (rows, refusals) in sets.items():
+            trees, report = tokenise(
+                rows,
+                model.tokenizer,
+                deepcopy(refusals),  # each model continues a record of its own
+                max_length=max_length,
+                truncation=truncation,
+            )
+            gaps = score_gaps(model, trees, batch_size)
+            told = {"longer": _longer(trees), "cut": report.truncated}
+            told["refused"] = report.refusals.count
+            for against, found in _against(gaps, _kept(rows, trees), judge):
+                key = {**label, "set": name, "against": against}
+                accuracy.append({**key, **_accuracy(found), **told})
+                calibration += [{**key, **_bin(b)} for b in found.bins]
+    if judge is not None:
+        for name, (rows, _) in sets.items():
+            found = agreement(judge.gaps(rows), list(map(prompt_key, rows)))
+            key = {"model": "gold", "set": name, "against": "labels"}
+            accuracy.append({**key, **_accuracy(found)})
+    write_table(Path(out) / "accuracy.csv", accuracy)
+    write_table(Path(out) / "calibration.csv", calibration)
+
+
+@torch.no_grad()
+def score_gaps(model: ScoreModel, trees: Sequence[PromptTree], batch_size: int) -> Floats:
+    """``[N]`` score of each pair's first completion less the second one's.
+
+    Args:
+        model: In evaluation mode.
+        trees: Pairs.
+        batch_size: Pairs per forward.
+    """
+    gaps = np.zeros(len(trees))
+    order = sorted(range(len(trees)), key=lambda i: trees[i].longest)  # less padding, same scores
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = collate([trees[i] for i in rows]).to(model.device)
+        scores = model.scores(batch).double().cpu().view(-1, 2)
+        gaps[rows] = (scores[:, 0] - scores[:, 1]).numpy()
+    return gaps
+
+
+class _Gold:
+    """The reward that made the labels, and what it said of pairs so far."""
+
+    def __init__(self, spec: Mapping[str, Any] | str) -> None:
+        self._reward = build_reward(spec)
+        self._known: dict[PreferencePair, float] = {}
+
+    def gaps(self, rows: Sequence[PreferencePair]) -> Floats:
+        """``[N]``, its score of the preferred completion less the other one's."""
+        new = [row for row in rows if row not in self._known]
+        if new:
+            prompts = [_plain(row.prompt) for row in new]
+            chosen = self._reward(prompts, [_plain(row.chosen) for row in new]).double()
+            rejected = self._reward(prompts, [_plain(row.rejected) for row in new]).double()
+            self._known.update(zip(new, (chosen - rejected).tolist(), strict=True))
+        return np.array([self._known[row] for row in rows])
+
+
+def _against(
+    gaps: Floats, rows: Sequence[PreferencePair], judge: _Gold | None
+) -> Iterator[tuple[str, Agreement]]:
+    """What ``gaps`` are held against, and how far they agree."""
+    prompts = list(map(prompt_key, rows))
+    yield "labels", agreement(gaps, prompts)
+    if judge is None:
+        return
+    signs = np.sign(judge.gaps(rows))
+    decided = np.flatnonzero(signs)
+    if not len(decided):
+        raise DataError("gold scores the two completions alike in every pair. Use other pairs.")
+    yield "gold", agreement((signs * gaps)[decided], [prompts[i] for i in decided])
+
+
+def _kept(rows: Sequence[PreferencePair], trees: Sequence[PromptTree]) -> list[PreferencePair]:
+    """The row of each tree."""
+    left = iter(rows)
+    return [next(row for row in left if row.id == tree.id) for tree in trees]
+
+
+def _plain(text: Text) -> str:
+    if not isinstance(text, str):
+        raise DataError("gold reads plain texts, and these pairs are conversations.")
+    return text
+
+
+def _name(folder: str) -> str:
+    path = Path(folder)
+    return f"{path.parent.name}-{path.name}"
+
+
+def _settings(folder: str, columns: Mapping[str, str]) -> dict[str, Any]:
+    if not columns:
+        return {}
+    config = yaml.safe_load((Path(folder) / "config.yaml").read_text(encoding="utf-8"))
+    return {column: _setting(config, key, folder) for column, key in columns.items()}
+
+
+def _setting(config: Any, dotted: str, folder: str) -> Any:
+    here = config
+    for part in dotted.split("."):
+        if not isinstance(here, Mapping) or part not in here:
+            raise ConfigError(f"{folder}/config.yaml has no {dotted}. Check columns.")
+        here = here[part]
+    return here
+
+
+def _longer(trees: Sequence[PromptTree]) -> float:
+    ahead = [len(tree.completions[0]) - len(tree.completions[1]) for tree in trees]
+    return float(np.mean((np.sign(ahead) + 1) / 2))
+
+
+def _accuracy(found: Agreement) -> dict[str, Any]:
+    return {
+        "n": found.pairs,
+        "prompts": found.prompts,
+        "accuracy": found.accuracy,
+        "accuracy_lo": found.interval.lo,
+        "accuracy_hi": found.interval.hi,
+        "log_loss": found.log_loss,
+        "calibration_error": found.calibration_error,
+    }
+
+
+def _bin(found: Bin) -> dict[str, Any]:
+    return {
+        "bin_lo": found.lo,
+        "bin_hi": found.hi,
+        "n": found.pairs,
+        "confidence": found.confidence,
+        "accuracy": found.right,
+        "accuracy_lo": found.interval.lo,
+        "accuracy_hi": found.interval.hi,
+    }

@@ -1,0 +1,72 @@
+"""A policy's completions beside the ones people wrote, to be read."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alignlab.data.rows import Demonstration
+from alignlab.data.sources import read_rows
+from alignlab.data.tokenise import tokenise
+from alignlab.evaluation.csv_tables import write_table
+from alignlab.functional.sampling import SamplingSpec
+from alignlab.models.policy import Policy
+from alignlab.rewards.build import build_reward
+from alignlab.rollouts.sampler import sample
+
+
+def write_samples(
+    *,
+    out: str | Path,
+    policy: str,
+    source: str,
+    max_new_tokens: int,
+    limit: int = 16,
+    temperature: float = 1.0,
+    reward: Mapping[str, Any] | str | None = None,
+    seed: int = 0,
+) -> None:
+    """Stage: ``samples.csv``, for each prompt the demonstrated completion and a sampled one.
+
+    Args:
+        out: Folder to write.
+        policy: Folder of the policy.
+        source: A file of demonstrations.
+        max_new_tokens: Bound on a sampled completion.
+        limit: Rows.
+        temperature: Of sampling; 0 is greedy.
+        reward: Scores both: ``class_path`` and ``init_args``.
+        seed: Of the sampling noise.
+    """
+    rows, refusals = read_rows(source, Demonstration, limit=limit)
+    model = Policy.load(policy)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    trees, _ = tokenise(rows, model.tokenizer, refusals)
+    drawn = sample(
+        model,
+        trees,
+        samples=1,
+        max_new_tokens=max_new_tokens,
+        spec=SamplingSpec(temperature),
+        seed=seed,
+        stop_ids=model.stop_ids,
+    )
+    prompts, sampled = drawn.texts(model.tokenizer)
+    ids = [tree.id for tree in trees]
+    known = {row.id: str(row.completion) for row in rows}
+    columns: dict[str, list[Any]] = {
+        "id": ids,
+        "prompt": prompts,
+        "demonstrated": [known[id] for id in ids],
+        "sampled": sampled,
+        "ends": [finished[0] for finished in drawn.finished],
+    }
+    if reward is not None:
+        score = build_reward(reward)
+        columns["reward_demonstrated"] = score(prompts, columns["demonstrated"]).tolist()
+        columns["reward_sampled"] = score(prompts, sampled).tolist()
+    write_table(
+        Path(out) / "samples.csv",
+        [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)],
+    )
