@@ -73,6 +73,8 @@ class TreeData(pl.LightningDataModule, Generic[R]):
         limit: Keep the first so many usable rows.
         validation_limit: The same for ``validation_source``.
         refuse: ``drop`` leaves unusable rows out with a count; ``error`` stops at the first.
+        train_on_prompt: Demonstrations only: the loss covers every token of a row, the prompt's
+            and all turns', and not the assistant's alone.
     """
 
     kind: ClassVar[type[Any]]
@@ -96,6 +98,7 @@ class TreeData(pl.LightningDataModule, Generic[R]):
         limit: int | None = None,
         validation_limit: int | None = None,
         refuse: Refuse = "drop",
+        train_on_prompt: bool = False,
     ) -> None:
         super().__init__()
         if validation_source is not None and validation_share:
@@ -113,6 +116,12 @@ class TreeData(pl.LightningDataModule, Generic[R]):
                 f"Set data.init_args.truncation to one of {', '.join(self.truncations)}."
             )
         self.truncation: Any = truncation or self.truncations[0]
+        if train_on_prompt and self.kind is not Demonstration:
+            raise ConfigError(
+                f"{type(self).__name__} cannot train on prompts: train_on_prompt is "
+                "DemonstrationData's. Remove data.init_args.train_on_prompt."
+            )
+        self.train_on_prompt = train_on_prompt
         self.max_length, self.padding, self.seed = max_length, padding, seed
         self.length_window = length_window
         self.limit, self.validation_limit, self.refuse = limit, validation_limit, refuse
@@ -297,6 +306,7 @@ class CompletionData(TreeData[C]):
             refusals,
             max_length=self.max_length,
             truncation=self.truncation,
+            train_on_prompt=self.train_on_prompt,
             first_index=first_index,
         )
 

@@ -49,7 +49,8 @@ class TokenReport:
         completions: Completions in them.
         tokens: Completion tokens in them.
         truncated: Rows that something was cut from.
-        merged: Rows in which a token straddles the border of prompt and completion.
+        merged: Rows whose prompt has other tokens by itself than before its completion: a token
+            straddles the border, or white space in front of it is cut otherwise.
         ended: Completions that end in a trained end-of-text token.
     """
 
@@ -90,6 +91,7 @@ def tokenise(
     *,
     max_length: int | None = None,
     truncation: Truncation = "drop",
+    train_on_prompt: bool = False,
     first_index: int = 0,
 ) -> tuple[list[PromptTree], TokenReport]:
     """Prompt trees of prompts (no completion), demonstrations (one), pairs (chosen, rejected) ...
@@ -105,6 +107,8 @@ def tokenise(
         truncation: What happens to a longer row. ``drop`` refuses it; ``keep_start`` cuts the
             completions' end; ``keep_end`` cuts the prompt's beginning (not its beginning-of-text
             token), then the completions' end. A cut completion has no end-of-text token.
+        train_on_prompt: Count every token of the row, the prompt's and all turns'. The tree's
+            prompt is then the first token alone, which nothing predicts.
         first_index: ``PromptTree.index`` of the first tree; they count up from here.
 
     Raises:
@@ -129,6 +133,8 @@ def tokenise(
             try:
                 draft = _draft(encode, row, branches, codes)
                 cut = draft.fit(max_length, truncation, encode.bos)
+                if train_on_prompt:
+                    draft.count_all()
                 labels = (_labels(row) or (0.0,) * len(branches)) if labelled else None
                 tree = draft.tree(first_index + len(trees), row.id, labels)
             except Refused as problem:
@@ -320,13 +326,21 @@ class _Draft:
         self.masks = [mask[:room] for mask in self.masks]
         return True
 
+    def count_all(self) -> None:
+        """Hand the prompt, less its first token, to the completions; every token counts."""
+        self.completions = [self.prompt[1:] + completion for completion in self.completions]
+        self.masks = [[True] * len(completion) for completion in self.completions]
+        self.prompt = self.prompt[:1]
+
     def tree(self, index: int, id: str, labels: tuple[float, ...] | None) -> PromptTree:
         """The finished tree.
 
         Raises:
-            Refused: Two completions that should differ are the same tokens.
+            Refused: Two completions that should differ are the same tokens, or none of one counts.
         """
         completions = tuple(map(tuple, self.completions))
+        if not all(map(any, self.masks)):
+            raise Refused("no trained token left after truncation")
         if len(completions) == 2 and completions[0] == completions[1]:
             raise Refused("chosen and rejected are identical as tokens")
         if labels and len(set(zip(completions, labels, strict=True))) > len(set(completions)):
@@ -410,15 +424,17 @@ def _branch(encode: _Encoder, text: Rendered, code: _Code) -> _Branch:
     if text.spans is None:
         ids = _without_specials(encode, ids, prompt, text.ends)
     covered = offsets[prompt - 1][1] if prompt else 0
-    merged = covered < text.boundary and _straddles(encode, text, ids[:prompt])
+    doubtful = covered < text.boundary or text.text[: text.boundary][-1:].isspace()
+    merged = doubtful and _straddles(encode, text, ids[:prompt])
     return _Branch(ids, prompt, _mask(text, offsets[prompt : len(ids)]), merged)
 
 
 def _straddles(encode: _Encoder, text: Rendered, prompt: list[int]) -> bool:
-    """Whether the prompt's last characters went to a completion token.
+    """Whether the prompt's last characters went to a completion token, or depend on one.
 
     Offsets alone cannot tell: some tokenizers drop a trailing space, others leave the space of the
-    next word out of its offsets. The prompt by itself has another tokenisation if it was the next.
+    next word out of its offsets, and GPT-2's pattern parts two newlines only where a word follows.
+    The prompt by itself then has another tokenisation.
     """
     return encode([text.text[: text.boundary]])[0].ids != prompt
 
