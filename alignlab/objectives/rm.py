@@ -49,9 +49,10 @@ class RewardModel(RankingObjective):
         optimizer: Builds the optimizer.
         schedule: Factor on the learning rate.
         centre_coef: Strength of the pull of scores to 0; 0.01 is usual, 0 is the plain loss.
+        margin_scale: Factor from the unit of the data's margins to that of scores; 0 ignores them.
 
     Raises:
-        ConfigError: A negative ``centre_coef``.
+        ConfigError: A negative ``centre_coef`` or ``margin_scale``.
     """
 
     def __init__(
@@ -60,14 +61,15 @@ class RewardModel(RankingObjective):
         optimizer: OptimizerCallable,
         schedule: Schedule | None = None,
         centre_coef: float = 0.0,
+        margin_scale: float = 1.0,
     ) -> None:
         super().__init__(model, optimizer, schedule)
-        if centre_coef < 0:
-            raise ConfigError(
-                f"the reward model needs centre_coef >= 0, got {centre_coef}. "
-                "Set model.init_args.centre_coef."
-            )
-        self.centre_coef = centre_coef
+        for name, value in (("centre_coef", centre_coef), ("margin_scale", margin_scale)):
+            if value < 0:
+                raise ConfigError(
+                    f"the reward model needs {name} >= 0, got {value}. Set model.init_args.{name}."
+                )
+        self.centre_coef, self.margin_scale = centre_coef, margin_scale
 
     def ranks(self, trees: PromptTrees) -> Tensor:
         """The chosen one first; a pair's labels are its margin."""
@@ -76,5 +78,5 @@ class RewardModel(RankingObjective):
     def order_losses(self, trees: PromptTrees, scores: Tensor) -> Tensor:
         """One loss per pair."""
         require_pairs(trees)
-        margin = None if trees.labels is None else both(trees.labels)[0]
+        margin = None if trees.labels is None else self.margin_scale * both(trees.labels)[0]
         return rm_loss(*both(scores), margin=margin, centre_coef=self.centre_coef).losses

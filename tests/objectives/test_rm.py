@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -71,6 +72,9 @@ def test_a_pairs_margin_reaches_its_own_loss():
     losses, means = module.losses(collate(pairs(1.0, 0.0)))
     assert_close(losses, torch.tensor([0.693147, 0.313262]), atol=1e-6, rtol=0)
     assert float(means["margin"]) == 1.0  # what is logged is the scores' own
+    module.margin_scale = 0.5  # in the data's unit, margins are twice as large: 0.5 is left of 1
+    halved, _ = module.losses(collate(pairs(1.0, 0.0)))
+    assert_close(halved, torch.tensor([0.474077, 0.313262]), atol=1e-6, rtol=0)
     plain, _ = module.losses(collate(pairs(None, None)))
     assert_close(plain, torch.tensor([0.313262, 0.313262]), atol=1e-6, rtol=0)
 
@@ -96,6 +100,8 @@ def test_one_completion_is_no_pair():
         module.losses(collate([PromptTree(0, "a", (1,), ((3, 2),))]))
 
 
-def test_negative_centring_names_its_key():
-    with pytest.raises(ConfigError, match=r"got -1\. Set model\.init_args\.centre_coef"):
-        RewardModel(fixed([]), ADAM, centre_coef=-1)
+@pytest.mark.parametrize("name", ["centre_coef", "margin_scale"])
+def test_a_negative_setting_names_its_key(name):
+    settings: dict[str, Any] = {name: -1}
+    with pytest.raises(ConfigError, match=rf"got -1\. Set model\.init_args\.{name}"):
+        RewardModel(fixed([]), ADAM, **settings)

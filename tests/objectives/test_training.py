@@ -12,15 +12,24 @@ import torch
 from torch.testing import assert_close
 
 from alignlab.callbacks.resume import Resume
-from alignlab.data.modules import DemonstrationData, LabelledData, PreferenceData, TextData
+from alignlab.data.modules import (
+    DemonstrationData,
+    LabelledData,
+    PreferenceData,
+    RankingData,
+    RatingData,
+    TextData,
+)
 from alignlab.data.rollout_data import RolloutData
 from alignlab.errors import ConfigError
 from alignlab.models import Policy, ScoreModel
 from alignlab.objectives.base import Objective
 from alignlab.objectives.classify import Classify
 from alignlab.objectives.dpo import DPO
+from alignlab.objectives.kwise_rm import KWiseRewardModel
 from alignlab.objectives.on_policy import Sampling
 from alignlab.objectives.ppo import PPO
+from alignlab.objectives.regression import Regression
 from alignlab.objectives.rm import RewardModel
 from alignlab.objectives.schedule import Schedule
 from alignlab.objectives.sft import SFT
@@ -30,6 +39,11 @@ from alignlab.rewards.base import Reward
 STEPS = 10  # three PPO phases of four steps, the last one not finished
 Made = tuple[Objective, L.LightningDataModule]
 WARM = Schedule(warmup_steps=2, decay="cosine", total_steps=STEPS)  # a stopped run plans the whole
+SCORERS: dict[str, tuple[Any, Any]] = {
+    "reward_model": (RewardModel, PreferenceData),
+    "kwise_rm": (KWiseRewardModel, RankingData),
+    "regression": (Regression, RatingData),
+}
 
 
 class WordCount(Reward):
@@ -50,6 +64,9 @@ def rows_file(path: Path) -> str:
                 "rejected": " " + " ".join(take[8 : 10 + i % 3]),
                 "text": " ".join(take[: 3 + i % 7]),
                 "label": i % 2,
+                "completions": [" " + " ".join(take[k : k + 2 + i % 3]) for k in (0, 4, 7)],
+                "ranks": [i % 3, 1, 2],
+                "rating": i % 5 - 2.5,
             }
             out.write(json.dumps(row) + "\n")
     return str(path)
@@ -97,9 +114,10 @@ def make(ground, tmp_path) -> Callable[..., Made]:
             return SFT(policy(), adam, WARM), DemonstrationData(source, 4, micro)
         if name == "classify":
             return Classify(scorer(2), adam, 0.5, WARM), LabelledData(source, 4, micro)
+        if name in SCORERS:
+            scored, rows = SCORERS[name]
+            return scored(scorer(), adam, WARM), rows(source, 4, micro)
         pairs = PreferenceData(source, 4, micro)
-        if name == "reward_model":
-            return RewardModel(scorer(), adam, WARM), pairs
         if name == "unlikelihood":
             return Unlikelihood(policy(), adam, 0.5, WARM), pairs
         kind: Any = "frozen" if name == "dpo" else "cached"
@@ -132,7 +150,7 @@ def fit(
     return {name: value.clone() for name, value in made[0].state_dict().items()}
 
 
-ALL = ["lm", "sft", "classify", "reward_model", "unlikelihood", "dpo", "dpo_cached", "ppo"]
+ALL = ["lm", "sft", "classify", *SCORERS, "unlikelihood", "dpo", "dpo_cached", "ppo"]
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")  # Lightning's advice on loggers and loaders
