@@ -12,8 +12,12 @@ from tests.data.tokens import (
     CHATML,
     EOS,
     FORGETFUL,
+    GEMMA,
     LLAMA,
+    MISTRAL,
     SPACE,
+    THINKING,
+    ZEPHYR,
     A,
     C,
     D,
@@ -26,6 +30,17 @@ Rows = list[Prompt] | list[Demonstration] | list[PreferencePair]
 
 def trees_of(rows: Rows, tokenizer) -> tuple[list[PromptTree], TokenReport]:
     return tokenise(rows, tokenizer, Refusals("rows", seen=len(rows)))
+
+
+def shown(tokenizer, tree: PromptTree) -> str:
+    """The tree's text: ``|`` where the prompt ends, what is trained on in braces."""
+    (ids,), masks = tree.completions, tree.loss_masks or ((True,) * len(tree.completions[0]),)
+    text, before = tokenizer.decode(tree.prompt) + "|", False
+    for token, counts in zip(ids, masks[0], strict=True):
+        brace = "{" if counts else "}"
+        text += (brace if counts != before else "") + tokenizer.decode([token])
+        before = counts
+    return text + ("}" if before else "")
 
 
 def user(text: str) -> Turn:
@@ -74,9 +89,180 @@ def test_chatml_turns_are_trained_to_their_end() -> None:
     trained = [i for i, counts in zip(ids, mask, strict=True) if counts]
     untrained = [i for i, counts in zip(ids, mask, strict=True) if not counts]
     assert tokenizer.decode(trained) == "yo<|im_end|>so<|im_end|>"
-    assert tokenizer.decode(untrained) == "\n<|im_start|>user\nok<|im_end|>\n<|im_start|>assistant\n"
+    assert tokenizer.decode(untrained) == (
+        "\n<|im_start|>user\nok<|im_end|>\n<|im_start|>assistant\n"
+    )
     assert ids[-1] == tokenizer.eos_token_id
     assert report.ended == 1
+
+
+TWO_TURNS = (user("hi"), assistant("yo"), user("ok"), assistant("so"))
+
+
+@pytest.mark.parametrize(
+    ("template", "bos", "eos", "wanted"),
+    [
+        pytest.param(
+            CHATML,
+            None,
+            "<|im_end|>",
+            "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n|{yo<|im_end|>}\n"
+            "<|im_start|>user\nok<|im_end|>\n<|im_start|>assistant\n{so<|im_end|>}",
+            id="chatml",
+        ),
+        pytest.param(
+            MISTRAL,
+            "<s>",
+            "</s>",
+            "<s>[INST] hi [/INST]|{yo</s>}[INST] ok [/INST]{so</s>}",
+            id="mistral",
+        ),
+        pytest.param(
+            ZEPHYR,
+            "<s>",
+            "</s>",
+            "<s><|user|>\nhi</s>\n<|assistant|>\n|{yo</s>}\n"
+            "<|user|>\nok</s>\n<|assistant|>\n{so</s>}",
+            id="zephyr",
+        ),
+        pytest.param(  # turns close with a token of their own, and the text with another
+            GEMMA,
+            "<bos>",
+            "<eos>",
+            "<bos><start_of_turn>user\nhi<end_of_turn>\n<start_of_turn>model\n|{yo<end_of_turn>}\n"
+            "<start_of_turn>user\nok<end_of_turn>\n<start_of_turn>model\n{so<end_of_turn><eos>}",
+            id="gemma",
+        ),
+    ],
+)
+def test_families_by_hand(template: str, bos: str | None, eos: str, wanted: str) -> None:
+    tokenizer = bytewise(template, bos=bos, eos=eos)
+    (tree,), report = trees_of([Demonstration("r", TWO_TURNS[:1], TWO_TURNS[1:])], tokenizer)
+    assert shown(tokenizer, tree) == wanted
+    assert (report.ended, report.merged) == (1, 0)
+    (last,), _ = trees_of([Demonstration("r", TWO_TURNS[:3], TWO_TURNS[3:])], tokenizer)
+    (prompt,), _ = trees_of([Prompt("r", TWO_TURNS[:3])], tokenizer)
+    assert prompt.prompt == last.prompt  # a rollout is asked as the policy was trained
+    assert [*last.prompt, *last.completions[0]] == [*tree.prompt, *tree.completions[0]]
+
+
+def chatml_marked(before: str, words: str, after: str) -> str:
+    """ChatML whose assistant turns are marked by what stands around their words."""
+    return (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
+        + (before + words + after)
+        + "{% else %}{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+
+
+WORDS, MARK, UNMARK = "{{ m.content }}", "{% generation %}", "{%- endgeneration -%}"
+START = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n|"
+MIDDLE = "\n<|im_start|>user\nok<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize(
+    ("template", "wanted"),
+    [
+        pytest.param(
+            chatml_marked(MARK, WORDS + "<|im_end|>", UNMARK + "{{ '\n' }}"),
+            START + "{yo<|im_end|>}" + MIDDLE + "{so<|im_end|>}",
+            id="as rendered beginnings would",
+        ),
+        pytest.param(
+            chatml_marked(MARK, WORDS, UNMARK + "<|im_end|>{{ '\n' }}"),
+            START + "{yo<|im_end|>}" + MIDDLE + "{so<|im_end|>}",
+            id="the closing token left out is trained all the same",
+        ),
+        pytest.param(
+            chatml_marked("(none) " + MARK, WORDS + "<|im_end|>{{ '\n' }}", UNMARK),
+            START + "(none) {yo<|im_end|>}" + MIDDLE + "(none) {so<|im_end|>}",
+            id="what the template puts in front is not",
+        ),
+        pytest.param(
+            chatml_marked(
+                "{% if loop.last %}" + MARK,
+                WORDS + "<|im_end|>",
+                UNMARK + "{% else %}" + WORDS + "<|im_end|>{{ '\n' }}{% endif %}",
+            ),
+            START + "yo<|im_end|>" + MIDDLE + "{so<|im_end|>}",
+            id="the last turn alone",
+        ),
+    ],
+)
+def test_markers_of_the_template_say_what_counts(template: str, wanted: str) -> None:
+    tokenizer = bytewise(template, bos=None, eos="<|im_end|>")
+    row = Demonstration("r", TWO_TURNS[:1], TWO_TURNS[1:])
+    (tree,), _ = trees_of([row], tokenizer)
+    assert shown(tokenizer, tree) == wanted
+
+
+def test_markers_count_what_transformers_counts() -> None:
+    template = chatml_marked(MARK, WORDS + "<|im_end|>", UNMARK + "{{ '\n' }}")
+    tokenizer = bytewise(template, bos=None, eos="<|im_end|>")
+    turns = (user("hi"), assistant("ab b"), user("ok"), assistant("so"))
+    (tree,), _ = trees_of([Demonstration("r", turns[:1], turns[1:])], tokenizer)
+    messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+    theirs = tokenizer.apply_chat_template(
+        messages, return_dict=True, return_assistant_tokens_mask=True
+    )
+    assert tree.loss_masks is not None
+    ours = [False] * len(tree.prompt) + list(tree.loss_masks[0])
+    # Ours lack the newline that follows the last turn.
+    assert [*tree.prompt, *tree.completions[0]] == theirs["input_ids"][:-1]
+    assert ours == list(map(bool, theirs["assistant_masks"][:-1]))
+
+
+def test_markers_that_leave_out_the_last_turn_are_refused() -> None:
+    """transformers' mask would be all zeros there, and the loss 0 / 0."""
+    only_first = chatml_marked(
+        "{% if loop.first %}" + MARK, WORDS, UNMARK + "{% endif %}{{ m.content }}<|im_end|>"
+    )
+    tokenizer = bytewise(only_first, bos=None, eos="<|im_end|>")
+    with pytest.raises(DataError, match="marks nothing of the last turn"):
+        trees_of([Demonstration("r", TWO_TURNS[:1], TWO_TURNS[1:])], tokenizer)
+
+
+def test_cut_that_leaves_no_trained_token_is_refused() -> None:
+    """The first turn is not marked, and the second is cut off."""
+    template = chatml_marked(
+        "{% if loop.last %}" + MARK,
+        WORDS,
+        UNMARK + "{% else %}" + WORDS + "{% endif %}<|im_end|>{{ '\n' }}",
+    )
+    tokenizer = bytewise(template, bos=None, eos="<|im_end|>")
+    row = Demonstration("r", TWO_TURNS[:1], TWO_TURNS[1:])
+    (tree,), _ = trees_of([row], tokenizer)
+    refusals = Refusals("rows", seen=1)
+    with pytest.raises(DataError, match="no trained token left after truncation"):
+        tokenise(
+            [row], tokenizer, refusals, max_length=len(tree.prompt) + 4, truncation="keep_start"
+        )
+
+
+def test_thoughts_that_a_template_strips_from_earlier_turns() -> None:
+    tokenizer = bytewise(THINKING, bos=None, eos="<|im_end|>")
+    turns = (user("hi"), assistant("<think>a</think>yo"), user("ok"), assistant("so"))
+    with pytest.raises(DataError, match="chat template changes earlier turns"):
+        trees_of([Demonstration("r", turns[:1], turns[1:])], tokenizer)
+    (first,), _ = trees_of([Demonstration("r", turns[:1], turns[1:2])], tokenizer)
+    assert shown(tokenizer, first) == START + "{<think>a</think>yo<|im_end|>}"
+    (last,), _ = trees_of([Demonstration("r", turns[:3], turns[3:])], tokenizer)
+    assert tokenizer.decode(last.prompt) == START[:-1] + "yo<|im_end|>" + MIDDLE
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_special_token_that_an_author_wrote_is_refused(place: int) -> None:
+    tokenizer = bytewise(CHATML, bos=None, eos="<|im_end|>")
+    turns = list(TWO_TURNS)
+    turns[place] = Turn(turns[place].role, "so<|im_start|>system")
+    with pytest.raises(DataError, match="special token inside a turn"):
+        trees_of([Demonstration("r", tuple(turns[:1]), tuple(turns[1:]))], tokenizer)
+
+
+def test_special_token_in_a_prompt_is_refused() -> None:
+    with pytest.raises(DataError, match="special token inside a turn"):
+        trees_of([Prompt("r", (user("a</s>b"),))], bytewise(CHATML))
 
 
 def test_template_with_its_own_bos() -> None:

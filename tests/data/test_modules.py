@@ -22,7 +22,7 @@ from alignlab.data.modules import (
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError, DataError
 from tests.data import files
-from tests.data.tokens import BOS, EOS, A, C, merging
+from tests.data.tokens import BOS, EOS, A, C, D, merging
 
 
 class Recorder(pl.LightningModule):
@@ -279,6 +279,16 @@ def test_rows_of_one_prompt_are_never_on_both_sides(tmp_path: Path) -> None:
     assert data.shared_prompts == 0
     indices = [t.index for t in data.train_trees + data.validation_trees]
     assert sorted(indices) == list(range(200))
+
+
+def test_train_on_prompt_is_for_demonstrations(tmp_path: Path) -> None:
+    source = jsonl(tmp_path, [{"prompt": "ca", "completion": "d"}])
+    data = DemonstrationData(source, batch_size=1, train_on_prompt=True)
+    data.connect(merging())
+    data.setup()
+    assert data.train_trees[0].completions == ((C, A, D, EOS),)
+    with pytest.raises(ConfigError, match="PreferenceData cannot train on prompts"):
+        PreferenceData(source, batch_size=1, train_on_prompt=True)
 
 
 def test_share_that_holds_out_nothing(tmp_path: Path) -> None:

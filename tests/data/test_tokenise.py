@@ -8,6 +8,7 @@ from alignlab.data.rows import (
     PreferencePair,
     Prompt,
     Refusals,
+    Turn,
 )
 from alignlab.data.tokenise import (
     TokenReport,
@@ -20,6 +21,7 @@ from alignlab.data.trees import PromptTree, totals_of
 from alignlab.errors import ConfigError, DataError
 from tests.data.tokens import (
     A_SPACE_B,
+    BARE,
     BOS,
     EOS,
     SPACE,
@@ -41,10 +43,16 @@ def trees_of(
     tokenizer=None,
     max_length: int | None = None,
     truncation: Truncation = "drop",
+    train_on_prompt: bool = False,
 ) -> tuple[list[PromptTree], TokenReport]:
     refusals = Refusals("rows", seen=len(rows))
     return tokenise(
-        rows, tokenizer or merging(), refusals, max_length=max_length, truncation=truncation
+        rows,
+        tokenizer or merging(),
+        refusals,
+        max_length=max_length,
+        truncation=truncation,
+        train_on_prompt=train_on_prompt,
     )
 
 
@@ -108,6 +116,14 @@ def test_border_where_a_space_belongs_to_the_next_token(
     whole = [*tree.prompt, *tree.completions[0]]
     assert tokenizer.decode(whole[1:-1]) == prompt + completion
     assert report.merged == merged
+
+
+def test_newlines_that_are_cut_otherwise_before_a_word_are_counted() -> None:
+    """GPT-2's pattern: "\\n\\n" alone is one piece, before a letter it is two."""
+    tokenizer = bytewise(double_newline=True)
+    rows = [Demonstration("r", "c\n\n", "d"), Demonstration("r", "c\n", "d")]
+    _, report = trees_of(rows, tokenizer)
+    assert report.merged == 1
 
 
 def test_dropped_space_is_not_a_merge() -> None:
@@ -183,6 +199,42 @@ def test_special_tokens_in_plain_text_are_refused(
 def test_tokenizer_without_eos_says_so() -> None:
     with pytest.raises(ConfigError, match="no end-of-text token"):
         trees_of([Demonstration("r", "c", "d")], merging(eos=None))
+
+
+# ---------------------------------------------------------------- training on prompts
+
+
+def test_train_on_prompt_counts_all_but_the_first_token() -> None:
+    rows = [Demonstration("r", "ca", "d"), Demonstration("r", "", "d", ends=False)]
+    (tree, empty), report = trees_of(rows, train_on_prompt=True)
+    assert (tree.prompt, tree.completions) == ((BOS,), ((C, A, D, EOS),))
+    assert (empty.prompt, empty.completions) == ((BOS,), ((D,),))
+    assert tree.loss_masks is None
+    assert report.tokens == totals_of([tree, empty]).tokens == 5
+    (bare,), _ = trees_of(rows[:1], merging(bos=None), train_on_prompt=True)
+    assert (bare.prompt, bare.completions) == ((C,), ((A, D, EOS),))
+
+
+def test_train_on_prompt_counts_the_users_turns() -> None:
+    tokenizer = merging()
+    tokenizer.chat_template = BARE
+    turns = (Turn("user", "c"), Turn("assistant", "d"), Turn("user", "a"), Turn("assistant", "c"))
+    row = Demonstration("r", turns[:1], turns[1:])
+    (whole,), _ = trees_of([row], tokenizer, train_on_prompt=True)
+    assert (whole.prompt, whole.completions) == ((BOS,), ((C, D, A, C, EOS),))
+    assert whole.loss_masks is None
+    (tree,), _ = trees_of([row], tokenizer)
+    assert tree.loss_masks == ((True, False, True, True),)
+
+
+@pytest.mark.parametrize("truncation", ["keep_start", "keep_end"])
+@pytest.mark.parametrize("max_length", [3, 5, 7])
+def test_train_on_prompt_cuts_the_same_tokens(truncation: Truncation, max_length: int) -> None:
+    rows = [Demonstration(str(k), "cdad"[: k + 1], "dacc"[k:]) for k in range(4)]
+    cut, _ = trees_of(rows, max_length=max_length, truncation=truncation)
+    whole, _ = trees_of(rows, max_length=max_length, truncation=truncation, train_on_prompt=True)
+    joined = [(t.id, *t.prompt, *t.completions[0]) for t in cut]
+    assert [(t.id, *t.prompt, *t.completions[0]) for t in whole] == joined
 
 
 # ---------------------------------------------------------------- truncation

@@ -14,7 +14,28 @@ LLAMA = (
     "<s>{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content | trim }} [/INST]"
     "{% else %} {{ m.content | trim }}</s>{% endif %}{% endfor %}"
 )
+MISTRAL = (
+    "<s>{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}"
+    "{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]{% else %}{{ m.content }}</s>"
+    "{% endif %}{% endfor %}"
+)
+ZEPHYR = (
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+GEMMA = (
+    "<bos>{% for m in messages %}<start_of_turn>"
+    "{{ 'model' if m.role == 'assistant' else m.role }}\n{{ m.content | trim }}<end_of_turn>\n"
+    "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
 BARE = "{% for m in messages %}{{ m.content }}{% endfor %}"
+# Qwen 3's way with thoughts: those of earlier turns are cut out.
+THINKING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{{ m.content if loop.last else m.content.split('</think>')[-1] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 # Rewrites history: only the last assistant turn shows its thoughts.
 FORGETFUL = (
     "{% for m in messages %}{{ m.role }}: "
@@ -49,12 +70,15 @@ def bytewise(
     bos: str | None = "<s>",
     eos: str = "</s>",
     trim_offsets: bool = True,
+    double_newline: bool = False,
 ) -> PreTrainedTokenizerFast:
     """Bytes as GPT-2 cuts them, with " b" and "ab" as merges; offsets may leave out the space."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {letter: k for k, letter in enumerate([*letters, "Ġb", "ab"])}
-    inner = Tokenizer(models.BPE(vocab, [("Ġ", "b"), ("a", "b")]))
-    inner.add_special_tokens(sorted({"<s>", "</s>", "<|im_start|>", "<|im_end|>"}))
+    merges = [("Ġ", "b"), ("a", "b")] + [("Ċ", "Ċ")] * double_newline
+    vocab = {letter: k for k, letter in enumerate([*letters, *map("".join, merges)])}
+    inner = Tokenizer(models.BPE(vocab, merges))
+    inner.add_special_tokens(["</s>", "<s>", "<|im_end|>", "<|im_start|>"])
+    inner.add_special_tokens(["<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"])
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.post_processor = processors.ByteLevel(trim_offsets=trim_offsets)
     inner.decoder = decoders.ByteLevel()
