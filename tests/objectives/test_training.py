@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -12,6 +13,7 @@ import torch
 from torch.testing import assert_close
 
 from alignlab.callbacks.resume import Resume
+from alignlab.data.loader import TreeLoader
 from alignlab.data.modules import (
     DemonstrationData,
     LabelledData,
@@ -186,6 +188,38 @@ def test_micro_batches_change_no_gradient(make, tmp_path, name):
     for other in found[1:]:
         for key, value in found[0].items():
             assert_close(other[key], value, rtol=0, atol=1e-10, msg=key)
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name not in ("dpo_cached", "ppo")])
+def test_ranks_change_no_gradient(make, monkeypatch, name):
+    """Two ranks of two micro-batches each, gradients averaged as DDP does, against one process."""
+
+    def gradients(ranks: int, micro: int) -> dict[str, torch.Tensor]:
+        objective, data = make(name, micro=micro)
+        accumulate = 4 // (micro * ranks)
+        trainer = SimpleNamespace(accumulate_grad_batches=accumulate, world_size=ranks)
+        monkeypatch.setattr(objective, "_trainer", trainer)
+        monkeypatch.setattr(objective, "log_means", lambda *_: None)
+        data.connect(objective.tokenizer)
+        data.setup()
+        for rank in range(ranks):
+            loader = TreeLoader(
+                data.train_trees,
+                batch_size=4,
+                micro_batch_size=micro,
+                rank=rank,
+                world_size=ranks,
+            )
+            for i, batch in zip(range(accumulate), loader, strict=False):
+                loss = objective.training_step(batch, i)
+                (loss / accumulate / ranks).backward()  # as Lightning and DDP divide
+        return {name: p.grad for name, p in objective.named_parameters() if p.grad is not None}
+
+    alone, shared = gradients(1, 4), gradients(2, 1)
+    assert alone
+    assert alone.keys() == shared.keys()
+    for key, value in alone.items():
+        assert_close(shared[key], value, rtol=0, atol=1e-10, msg=key)
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
