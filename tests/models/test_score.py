@@ -50,6 +50,31 @@ def test_scores_do_not_depend_on_company_or_on_what_pads(folder, size):
     assert torch.equal(model.scores(batch), together)
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize(("outputs", "columns"), [(1, ()), (3, (3,))])
+def test_a_batch_of_one_keeps_its_dimension(folder, size, outputs, columns):
+    model = ScoreModel(str(folder), outputs=outputs)
+    batch = collate([PromptTree(i, "a", (1, 5), ((7, 8, 2),)) for i in range(size)])
+    assert model.scores(batch).shape == (size, *columns)
+    if outputs == 1:
+        assert model.values(batch).shape == (size, 3)
+
+
+@pytest.mark.parametrize("pad", [2, 0, 8])
+def test_no_token_is_taken_for_padding(build, tmp_path, pad):
+    """Whichever id the tokenizer and the config pad with, the end-of-text token's among them."""
+    policy = build("llama", dtype="float64")
+    policy.save(tmp_path / "lm")
+    plain = ScoreModel(str(tmp_path / "lm"), dtype="float64").scores(collate(TREES))
+    policy.tokenizer.pad_token_id, old = pad, policy.tokenizer.pad_token_id
+    policy.save(tmp_path / "other")
+    policy.tokenizer.pad_token_id = old
+    model = ScoreModel(str(tmp_path / "other"), dtype="float64")
+    model.model.config.pad_token_id = pad
+    assert model.tokenizer.pad_token_id == pad
+    assert torch.equal(model.scores(collate(TREES)), plain)
+
+
 def test_hugging_face_reads_the_same_scores(folder, tmp_path):
     model = ScoreModel(str(folder), outputs=3, dtype="float32")
     model.save(tmp_path / "rm")

@@ -63,6 +63,17 @@ def test_scores_are_those_of_one_text_at_a_time(
     assert reward([], []).shape == (0,)
 
 
+@pytest.mark.parametrize("texts", [1, 2, 3])
+def test_one_text_has_one_score(tmp_path: Path, texts: int) -> None:
+    reward = ModelReward(
+        save_tiny(tmp_path, LlamaForSequenceClassification, num_labels=1), device="cpu"
+    )
+    together = reward(PROMPTS, COMPLETIONS)
+    alone = reward(PROMPTS[:texts], COMPLETIONS[:texts])
+    assert alone.shape == (texts,)
+    assert_close(alone, together[:texts], atol=1e-6, rtol=0)
+
+
 def test_the_saved_shift_is_taken_off(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path, LlamaForSequenceClassification, num_labels=1)
     plain = ModelReward(folder, device="cpu")(PROMPTS, COMPLETIONS)
