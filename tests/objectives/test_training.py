@@ -112,8 +112,10 @@ def make(ground, tmp_path) -> Callable[..., Made]:
             )
         if name == "lm":
             return SFT(policy(), adam, WARM), TextData(source, 4, micro, max_length=8)
-        if name == "sft":
-            return SFT(policy(), adam, WARM), DemonstrationData(source, 4, micro)
+        if name in ("sft", "sft_on_prompts"):
+            whole = name == "sft_on_prompts"
+            data = DemonstrationData(source, 4, micro, train_on_prompt=whole)
+            return SFT(policy(), adam, WARM), data
         if name == "classify":
             return Classify(scorer(2), adam, 0.5, WARM), LabelledData(source, 4, micro)
         if name in SCORERS:
@@ -174,7 +176,7 @@ def test_stopping_between_any_two_steps_changes_no_bit(make, tmp_path, name, sto
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [*ALL, "sft_on_prompts"])
 def test_micro_batches_change_no_gradient(make, tmp_path, name):
     """After one step of plain gradient descent the weights are the gradients."""
     found = []
