@@ -1,10 +1,8 @@
 """Stages that make files of TL;DR: posts, demonstrations, and pairs of summaries."""
 
-import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,7 +47,7 @@ def gather_posts(*, out: str | Path, source: str | Sequence[str], limit: int | N
     parts = read_posts(first_available(source))
     kept = {part: found.rows[:limit] for part, found in parts.items()}
     rows = [{**asdict(post), "split": part} for part, posts in kept.items() for post in posts]
-    _write_parquet(Path(out) / "posts.parquet", rows)
+    write_parquet(Path(out) / "posts.parquet", rows)
     write_tally(
         Path(out),
         [
@@ -196,44 +194,6 @@ def write_comparisons(
     write_tally(Path(out), told)
 
 
-def make_up_posts(*, out: str | Path, posts: int = 200, seed: int = 0) -> None:
-    """Stage: what ``gather_posts`` makes, of posts with the real columns and warts: for smoke runs.
-
-    Args:
-        out: Folder to write.
-        posts: Posts in all.
-        seed: Decides all of them.
-    """
-    rng = random.Random(seed)
-    stories = list(product(_WHO, _WHAT, _WHEN))
-    rng.shuffle(stories)
-    rows: list[dict[str, Any]] = []
-    for k in range(posts):
-        who, what, when = stories[k % len(stories)]
-        rows.append(
-            {
-                "id": f"t3_made_up_{k}",
-                "subreddit": rng.choice(["relationships", "tifu", "AskReddit"]),
-                "title": f"{who} {what} {when}, part {k}",
-                "post": f"Hello number {k}.\n\n{who} {what} {when}. "
-                + "We talked about it. " * rng.randint(1, 30)
-                + "\nWhat should I do?",
-                "summary": f"{who} {what} {when}; what now?",
-                "split": rng.choice(["train"] * 6 + ["validation", "test"]),
-            }
-        )
-    rows[0] |= {"split": "train", "title": ""}
-    rows[1] |= {"split": "train", "summary": " "}
-    rows += [rows[2] | {"id": "t3_again", "split": "test"}]
-    _write_parquet(Path(out) / "made_up.parquet", rows)
-    gather_posts(out=out, source=str(Path(out) / "made_up.parquet"))
-
-
-_WHO = ("My brother", "My roommate", "The neighbour", "A friend of mine", "My boss", "Our cat")
-_WHAT = ("broke the window", "sold my bike", "ate all the cake", "lost the keys", "moved out")
-_WHEN = ("last week", "on my birthday", "in the middle of the night", "without telling me")
-
-
 def _worsened(
     row: Demonstration, kind: Kind, pool: Sequence[str], sentences: Side, seed: int
 ) -> PreferencePair:
@@ -263,6 +223,7 @@ def _written(
     return tally(part, refusals, len(rows), counts)
 
 
-def _write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows as Parquet, making the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(list(rows)), path, compression="zstd")

@@ -75,13 +75,13 @@ def check_reward_model(
             told = {"longer": _longer(trees), "cut": report.truncated}
             told["refused"] = report.refusals.count
             for against, found in _against(gaps, _kept(rows, trees), judge):
-                key = {**label, "set": name, "against": against}
+                key = {**label, **_of(name), "against": against}
                 accuracy.append({**key, **_accuracy(found), **told})
                 calibration += [{**key, **_bin(b)} for b in found.bins]
     if judge is not None:
         for name, (rows, _) in sets.items():
             found = agreement(judge.gaps(rows), list(map(prompt_key, rows)))
-            key = {"model": "gold", "set": name, "against": "labels"}
+            key = {"model": "gold", **_of(name), "against": "labels"}
             accuracy.append({**key, **_accuracy(found)})
     write_table(Path(out) / "accuracy.csv", accuracy)
     write_table(Path(out) / "calibration.csv", calibration)
@@ -154,6 +154,10 @@ def _plain(text: Text) -> str:
 def _name(folder: str) -> str:
     path = Path(folder)
     return f"{path.parent.name}-{path.name}"
+
+
+def _of(name: str) -> dict[str, str]:
+    return {"set": name} if name else {}
 
 
 def _settings(folder: str, columns: Mapping[str, str]) -> dict[str, Any]:
