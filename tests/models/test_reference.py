@@ -58,6 +58,24 @@ def test_switching_adapters_off_gives_the_base_model(build, tmp_path):
     assert not list(reference.parameters())  # the policy's weights are saved once, as its own
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_switching_adapters_off_leaves_no_trace(build, tmp_path, dtype):
+    """Mode, precision and what trains are afterwards what they were, module by module."""
+    build("llama", dtype="float32").save(tmp_path)
+    policy = Policy(source=str(tmp_path), dtype=dtype, lora=Lora(rank=2)).train()
+    reference = AdapterOffReference(policy)
+
+    def state() -> list[tuple]:
+        modes = [(name, module.training) for name, module in policy.named_modules()]
+        return modes + [(n, p.dtype, p.requires_grad) for n, p in policy.named_parameters()]
+
+    before, own = state(), policy(collate(TREES)).token_logps
+    logps = reference.token_logps(collate(TREES))
+    assert (logps.dtype, logps.requires_grad) == (torch.float32, False)
+    assert state() == before
+    assert torch.equal(policy(collate(TREES)).token_logps, own)
+
+
 def test_adapter_off_needs_an_adapter(build):
     with pytest.raises(ConfigError, match="needs a policy with lora"):
         AdapterOffReference(build("llama"))

@@ -50,8 +50,9 @@ def test_validation_means_are_exact_over_uneven_batches_and_ranks(monkeypatch, u
     for rank in range(ranks):
         objective = FirstTokens(partial(torch.optim.SGD, lr=0.1))
 
-        def log(values: dict[str, Any], *, batch_size: int, **_: Any) -> None:
+        def log(values: dict[str, Any], *, batch_size: int, sync_dist: bool, **_: Any) -> None:
             nonlocal total, weight
+            assert sync_dist  # else every rank keeps its own rows' mean
             total, weight = total + float(values["val/loss"]) * batch_size, weight + batch_size
 
         monkeypatch.setattr(objective, "log_dict", log)
