@@ -28,6 +28,7 @@ def check_reward_model(
     models: str | Sequence[str],
     pairs: str | Mapping[str, str],
     gold: Mapping[str, Any] | str | None = None,
+    gold_scale: float = 1.0,
     columns: Mapping[str, str] | None = None,
     max_length: int | None = None,
     truncation: Literal["drop", "keep_start", "keep_end"] = "drop",
@@ -44,6 +45,7 @@ def check_reward_model(
         models: Folders of trained reward models.
         pairs: A file of pairs, or several by name.
         gold: The reward that made the labels: ``class_path`` and ``init_args``.
+        gold_scale: Factor on its score differences, as in ``make_pairs``.
         columns: Column of the tables -> dotted key in the ``config.yaml`` beside each model.
         max_length: As in training.
         truncation: As in training.
@@ -55,7 +57,7 @@ def check_reward_model(
     """
     files = {"": pairs} if isinstance(pairs, str) else dict(pairs)
     sets = {name: read_rows(path, PreferencePair) for name, path in files.items()}
-    judge = None if gold is None else _Gold(gold)
+    judge = None if gold is None else _Gold(gold, gold_scale)
     accuracy: list[dict[str, Any]] = []
     calibration: list[dict[str, Any]] = []
     for folder in [models] if isinstance(models, str) else models:
@@ -109,8 +111,8 @@ def score_gaps(model: ScoreModel, trees: Sequence[PromptTree], batch_size: int) 
 class _Gold:
     """The reward that made the labels, and what it said of pairs so far."""
 
-    def __init__(self, spec: Mapping[str, Any] | str) -> None:
-        self._reward = build_reward(spec)
+    def __init__(self, spec: Mapping[str, Any] | str, scale: float) -> None:
+        self._reward, self._scale = build_reward(spec), scale
         self._known: dict[PreferencePair, float] = {}
 
     def gaps(self, rows: Sequence[PreferencePair]) -> Floats:
@@ -120,7 +122,8 @@ class _Gold:
             prompts = [_plain(row.prompt) for row in new]
             chosen = self._reward(prompts, [_plain(row.chosen) for row in new]).double()
             rejected = self._reward(prompts, [_plain(row.rejected) for row in new]).double()
-            self._known.update(zip(new, (chosen - rejected).tolist(), strict=True))
+            gaps = self._scale * (chosen - rejected)
+            self._known.update(zip(new, gaps.tolist(), strict=True))
         return np.array([self._known[row] for row in rows])
 
 
