@@ -120,7 +120,7 @@ class FrontierProbe(Callback):
         self._measure(trainer, pl_module)
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        path = run_folder(trainer) / "points" / f"step-{trainer.global_step:06d}.parquet"
+        path = _path(trainer, trainer.global_step)
         if trainer.is_global_zero and not path.exists():
             with torch.random.fork_rng():
                 estimate = self._estimate(pl_module)
@@ -154,6 +154,19 @@ class FrontierProbe(Callback):
             proxy=self.proxy,
             batch_size=self.batch_size,
         )
+
+
+def evaluation_at(trainer: Trainer, step: int) -> dict[str, float] | None:
+    """Means and training time of the evaluation after ``step``, if there was one."""
+    path = _path(trainer, step)
+    if not path.exists():
+        return None
+    means: dict[str, float] = json.loads(path.with_suffix(".json").read_text())
+    return means
+
+
+def _path(trainer: Trainer, step: int) -> Path:
+    return run_folder(trainer) / "points" / f"step-{step:06d}.parquet"
 
 
 def _means(estimate: PointEstimate) -> dict[str, float]:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from alignlab.pipeline.plan import Job, Plan
 from alignlab.pipeline.progress import Display
@@ -29,8 +29,33 @@ class Failures:
         return (2 if self.input_only else 1) if self.failed else 0
 
 
+class Jobs(Protocol):
+    """Where the foreman takes jobs from."""
+
+    def next(self) -> Job | None:
+        """A job that may start now, if there is one."""
+
+    def over(self) -> bool:
+        """Whether no job can come any more, once nobody is at work."""
+
+    def again(self, job: Job) -> None:
+        """``job`` has to be done again, soon."""
+
+    def finished(self, job: Job) -> None:
+        """``job`` left its output."""
+
+    def drop(self, name: str, why: str) -> list[str]:
+        """``name`` failed; the names of what waited for it and cannot be done."""
+
+    def drop_all(self) -> list[str]:
+        """Nothing more shall be done; the names of what waited."""
+
+    def measured(self, job: Job, step: int, metrics: dict[str, float]) -> str | None:
+        """``job`` was evaluated at ``step``; why it should stop, if it should."""
+
+
 class Schedule:
-    """Which job may start next.
+    """Which job of a list may start next.
 
     Args:
         jobs: To do; a job waits for those of its needs that are among them. Stages come before
@@ -50,6 +75,10 @@ class Schedule:
                 return self.waiting.pop(job.name)
         return None
 
+    def over(self) -> bool:
+        """True: what still waits would wait for ever."""
+        return True
+
     def again(self, job: Job) -> None:
         """Put ``job`` back, before all others."""
         self.waiting = {job.name: job, **self.waiting}
@@ -58,7 +87,7 @@ class Schedule:
         """``job`` left its output."""
         self._unfinished.discard(job.name)
 
-    def drop(self, name: str) -> list[str]:
+    def drop(self, name: str, why: str) -> list[str]:
         """Take out ``name``, which failed, and everything that waits for it; name what waited."""
         self.waiting.pop(name, None)
         lost, names = {name}, []
@@ -74,6 +103,9 @@ class Schedule:
         names = list(self.waiting)
         self.waiting.clear()
         return names
+
+    def measured(self, job: Job, step: int, metrics: dict[str, float]) -> str | None:
+        """None: a pipeline's trainings run to their end."""
 
 
 def _needs(job: Job) -> set[str]:
@@ -122,19 +154,19 @@ class Foreman:
         self._message, self._when_finished = message, finished
         self._tries: Counter[str] = Counter()
         self._started: dict[str, float] = {}
-        self._schedule = Schedule([])
+        self._schedule: Jobs = Schedule([])
         self.failures = Failures()
 
-    def work(self, jobs: Sequence[Job]) -> None:
+    def work(self, jobs: Jobs) -> None:
         """Do ``jobs``; what failed or could not be done stands in ``failures``."""
-        self._schedule = Schedule(jobs)
+        self._schedule = jobs
         while True:
             for worker in self._crew.idle():
                 job = self._schedule.next()
                 if job is None:
                     break
                 self._give(worker, job)
-            if all(worker.job is None for worker in self._crew.workers):
+            if all(worker.job is None for worker in self._crew.workers) and jobs.over():
                 return
             heard = self._crew.hear(timeout=0.5)
             if heard is not None:
@@ -154,18 +186,25 @@ class Foreman:
                 self._worker_died(job, status)
         elif message["event"] == "progress":
             worker.progress = (message["step"], message["total"])
+        elif job is not None and message["event"] == "measured":
+            why = self._schedule.measured(job, message["step"], message["metrics"])
+            if why is not None:
+                worker.tell_to_stop(job, why)
         elif job is not None and message["event"] in ("done", "failed"):
             worker.job = worker.progress = None
-            for name, why in message["wrong_input"].items():
-                self._failed(name, why, input_error=True)
-            if job.stage == CHECK and message["wrong_input"]:
-                # A slip in one config is better mended before hours go into the others.
-                self.failures.skipped += self._schedule.drop_all()
-            elif message["event"] == "done":
-                self._finished(job)
-            elif not message["wrong_input"]:
-                log = log_file(self._plan, job.name)
-                self._failed(job.name, f"{message['message']} (log: {log})", input_error=False)
+            self._ended(job, message)
+
+    def _ended(self, job: Job, message: dict[str, Any]) -> None:
+        for name, why in message["wrong_input"].items():
+            self._failed(name, why, input_error=True)
+        if job.stage == CHECK and message["wrong_input"]:
+            # A slip in one config is better mended before hours go into the others.
+            self.failures.skipped += self._schedule.drop_all()
+        elif message["event"] == "done":
+            self._finished(job)
+        elif not message["wrong_input"]:
+            log = log_file(self._plan, job.name)
+            self._failed(job.name, f"{message['message']} (log: {log})", input_error=False)
 
     def _worker_died(self, job: Job, status: int) -> None:
         if self._tries[job.name] < TRIES:
@@ -176,8 +215,8 @@ class Foreman:
             self._failed(job.name, why, input_error=False)
 
     def _finished(self, job: Job) -> None:
-        self._schedule.finished(job)
         self._when_finished(job)
+        self._schedule.finished(job)
         seconds = time.monotonic() - self._started[job.name]
         if job.stage != CHECK:
             self._display.finished_one(job.name, seconds)
@@ -185,7 +224,7 @@ class Foreman:
     def _failed(self, name: str, why: str, *, input_error: bool) -> None:
         self.failures.failed[name] = why
         self.failures.input_only &= input_error
-        self.failures.skipped += self._schedule.drop(name)
+        self.failures.skipped += self._schedule.drop(name, why)
         self._display.say(f"{name} FAILED: {why}")
 
 

@@ -9,19 +9,45 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from alignlab.errors import ConfigError, DataError
 from alignlab.evaluation.tables import Point
 from alignlab.pipeline import records
 
-Progress = Callable[[int, int], None]
+
+class Parent(Protocol):
+    """The pipeline's process, as a job sees it."""
+
+    def progress(self, step: int, total: int) -> None:
+        """So many optimizer steps are done."""
+
+    def measured(self, step: int, metrics: dict[str, float]) -> None:
+        """An evaluation after ``step`` found this."""
+
+    def why_stop(self, name: str) -> str | None:
+        """Why job ``name`` should stop, if it should."""
+
+
+class Trained(NamedTuple):
+    """What a finished training says of itself.
+
+    Args:
+        seconds: Of training, summed over continuations.
+        metrics: What was logged last, name -> value.
+        stopped: Why it ended before its last step, if it did.
+    """
+
+    seconds: float
+    metrics: dict[str, float]
+    stopped: str | None
+
 
 STARTED = "job.json"
 DONE = "done.json"
 
 
-def carry_out(job: dict[str, Any], progress: Progress) -> dict[str, str]:
+def carry_out(job: dict[str, Any], parent: Parent) -> dict[str, str]:
     """Do ``job``: a stage's, or one of the pipeline's own.
 
     Returns:
@@ -33,7 +59,7 @@ def carry_out(job: dict[str, Any], progress: Progress) -> dict[str, str]:
     if "frontier" in spec:
         _draw(spec["frontier"])
     else:
-        _carry_out_stage(job, progress)
+        _carry_out_stage(job, parent)
     return {}
 
 
@@ -53,7 +79,7 @@ def check(specs: dict[str, Any]) -> dict[str, str]:
     return wrong
 
 
-def _carry_out_stage(job: dict[str, Any], progress: Progress) -> None:
+def _carry_out_stage(job: dict[str, Any], parent: Parent) -> None:
     """Do a stage's job and leave ``done.json`` in its folder as the very last thing.
 
     A training whose folder holds a checkpoint of the same job continues from it; everything else
@@ -69,11 +95,11 @@ def _carry_out_stage(job: dict[str, Any], progress: Progress) -> None:
     began = time.monotonic()
     if "call" in job["spec"]:
         _call(job, folder)
-        seconds = time.monotonic() - began
+        trained = Trained(time.monotonic() - began, {}, None)
     else:
         from alignlab.pipeline.training import train
 
-        seconds = train(job, folder, progress)
+        trained = train(job, folder, parent)
     points = [] if job["run"] is None else collect_points(job, folder)
     logs = folder / "train"  # who deletes logs does not undo the training
     files = [
@@ -85,7 +111,9 @@ def _carry_out_stage(job: dict[str, Any], progress: Progress) -> None:
         folder / DONE,
         {
             "config_sha": job["config_sha"],
-            "seconds": round(seconds, 2),
+            "seconds": round(trained.seconds, 2),
+            "metrics": trained.metrics,
+            "stopped": trained.stopped,
             "files": sorted(path.relative_to(folder).as_posix() for path in files),
             "points": [asdict(point) for point in points],
         },

@@ -1,6 +1,7 @@
 """One pipeline at a time per results folder; a killed process cannot leave the lock behind."""
 
 import fcntl
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -13,11 +14,18 @@ PATIENCE = 30.0  # seconds that workers of a killed run may take to notice and s
 
 
 @contextmanager
-def results_lock(results: Path, patience: float = PATIENCE) -> Iterator[int]:
+def results_lock(
+    results: Path, patience: float = PATIENCE, *, in_turn: bool = False
+) -> Iterator[int]:
     """Hold ``RESULTS_DIR/.lock``; yields its file descriptor.
 
     The kernel drops the lock when the last process that has it open ends, however it ends.
     A living run is refused at once; workers that outlive a killed run for a moment are waited for.
+
+    Args:
+        results: Folder.
+        patience: Seconds to wait for such workers.
+        in_turn: Wait for a living run too, however long: both want the same done.
 
     Raises:
         ConfigError: Another run is at work in the folder.
@@ -25,7 +33,7 @@ def results_lock(results: Path, patience: float = PATIENCE) -> Iterator[int]:
     results.mkdir(parents=True, exist_ok=True)
     fd = os.open(results / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        _take(fd, results, time.monotonic() + patience)
+        _take(fd, results, math.inf if in_turn else time.monotonic() + patience, in_turn)
         os.ftruncate(fd, 0)
         os.pwrite(fd, str(os.getpid()).encode(), 0)
         yield fd
@@ -33,14 +41,14 @@ def results_lock(results: Path, patience: float = PATIENCE) -> Iterator[int]:
         os.close(fd)
 
 
-def _take(fd: int, results: Path, deadline: float) -> None:
+def _take(fd: int, results: Path, deadline: float, in_turn: bool) -> None:
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
             holder = os.pread(fd, 32, 0).decode()
-            if _alive(holder) or time.monotonic() > deadline:
+            if (_alive(holder) and not in_turn) or time.monotonic() > deadline:
                 raise ConfigError(
                     f"{results} is in use by another run (process {holder or 'unknown'}). "
                     "Wait for it to end, or give this run its own --results."

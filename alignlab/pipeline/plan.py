@@ -61,6 +61,15 @@ class Job:
         return f"stages/{self.stage}/{self.key}"
 
 
+@dataclass
+class Stage:
+    """A stage as the layers give it: its merged entry, and its ``set`` of each layer in order."""
+
+    name: str
+    entry: dict[str, Any] = field(default_factory=dict)
+    settings: list[dict[str, Any]] = field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class Plan:
     """All jobs of an experiment in an order in which each comes after what it needs.
@@ -68,7 +77,8 @@ class Plan:
     ``name`` is the experiment's name with its scale, as in the tables. ``seeds`` are those asked
     for; ``jobs`` may hold more, where a stage needs a run of another seed by its name.
     ``frontier`` holds the arguments of the closing evaluation, ``frontier_needs`` the jobs that it
-    reads besides the runs.
+    reads besides the runs. ``inputs`` is the results folder in which needs lie, where that is not
+    ``results`` itself: a sweep's runs read an experiment's stages.
     """
 
     name: str
@@ -78,6 +88,8 @@ class Plan:
     jobs: dict[str, Job]
     frontier: dict[str, Any]
     frontier_needs: tuple[str, ...]
+    stages: dict[str, Stage] = field(default_factory=dict)
+    inputs: Path | None = None
 
     @property
     def asked(self) -> list[Job]:
@@ -98,7 +110,8 @@ class Plan:
 
         def lookup(name: str) -> Any:
             if name in job.needs:
-                folders = [str(self.folder(self.jobs[need])) for need in job.needs[name]]
+                root = self.inputs or self.results
+                folders = [str(root / self.jobs[need].folder) for need in job.needs[name]]
                 return folders if name in job.listed else folders[0]
             return {
                 "seed": job.seed,
@@ -109,13 +122,6 @@ class Plan:
 
         filled: dict[str, Any] = overlay.fill(job.spec, lookup)
         return filled
-
-
-@dataclass
-class _Stage:
-    name: str
-    entry: dict[str, Any] = field(default_factory=dict)
-    settings: list[dict[str, Any]] = field(default_factory=list)  # dotted, in order of the layers
 
 
 def load_plan(
@@ -142,7 +148,7 @@ def load_plan(
     jobs: dict[str, Job] = {}
     others = _seeds_by_name(stages, asked)
     for stage in stages:
-        for job in _expand(stage, experiment, asked, others, jobs):
+        for job in expand(stage, experiment, asked, others, jobs):
             jobs[job.name] = job
     read = _needed("frontier", frontier.get("needs") or [], jobs)
     # A smoke run has its own name and folder: it must never replace the rows of a real one.
@@ -155,6 +161,7 @@ def load_plan(
         jobs=jobs,
         frontier=frontier.get("args") or {},
         frontier_needs=tuple(job.name for found in read.values() for job in found),
+        stages={stage.name: stage for stage in stages},
     )
 
 
@@ -206,19 +213,19 @@ def _seeds(layers: Iterable[Mapping[str, Any]]) -> list[int]:
     return seeds
 
 
-def _seeds_by_name(stages: Iterable[_Stage], asked: Sequence[int]) -> list[int]:
+def _seeds_by_name(stages: Iterable[Stage], asked: Sequence[int]) -> list[int]:
     """Seeds of runs that are needed by name (``reward_model-s0``) without having been asked for."""
     needs = [need for stage in stages for need in stage.entry.get("needs") or []]
     named = {int(match[1]) for need in needs if (match := re.fullmatch(r".+-s(\d+)", need))}
     return sorted(named - set(asked))
 
 
-def _stages(layers: Sequence[Mapping[str, Any]]) -> list[_Stage]:
+def _stages(layers: Sequence[Mapping[str, Any]]) -> list[Stage]:
     """The stages in order; a later layer adds, changes or drops (``name: null``) them."""
-    stages: list[_Stage] = []
+    stages: list[Stage] = []
     listed = [layer.get("stages") or {} for layer in layers]
     for name in dict.fromkeys(name for entries in listed for name in entries):
-        stage = _Stage(name)
+        stage = Stage(name)
         for layer, entries in zip(layers, listed, strict=True):
             entry = dict(entries.get(name) or {})
             own = entry.pop("set", None) or {}
@@ -228,7 +235,7 @@ def _stages(layers: Sequence[Mapping[str, Any]]) -> list[_Stage]:
                 raise ConfigError(f"stage {name!r}: 'set' is for a training; a call takes 'args'.")
         if any(name in entries and entries[name] is None for entries in listed):
             continue
-        _check_stage(stage)
+        check_stage(stage)
         stages.append(stage)
     return stages
 
@@ -243,7 +250,12 @@ def _kept(entry: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if key not in gone}
 
 
-def _check_stage(stage: _Stage) -> None:
+def check_stage(stage: Stage) -> None:
+    """Refuse a name that cannot be a folder, and a stage that is not one of training and call.
+
+    Raises:
+        ConfigError: It is so.
+    """
     where = f"stage {stage.name!r}"
     if not re.fullmatch("[a-z][a-z0-9_]*", stage.name) or stage.name in TAKEN:
         raise ConfigError(
@@ -270,13 +282,26 @@ def _needed(stage: str, needs: Sequence[str], jobs: Mapping[str, Job]) -> dict[s
     return found
 
 
-def _expand(
-    stage: _Stage,
+def expand(
+    stage: Stage,
     experiment: Path,
     asked: Sequence[int],
     others: Sequence[int],
     jobs: Mapping[str, Job],
 ) -> list[Job]:
+    """The stage's jobs, one for each grid point and seed.
+
+    Args:
+        stage: To expand.
+        experiment: The experiment's folder, in which stage files are looked for.
+        asked: Seeds of a stage that runs once for each.
+        others: Further seeds that single runs are needed of.
+        jobs: Those of the stages before it.
+
+    Raises:
+        ConfigError: A file that cannot be read, a need that is no stage before it, a grid or a
+            placeholder that means nothing.
+    """
     entry = stage.entry
     per_seed = bool(entry.get("per_seed", False))
     spec = _spec(stage, experiment)
@@ -311,7 +336,7 @@ def _expand(
     return expanded
 
 
-def _spec(stage: _Stage, experiment: Path) -> dict[str, Any]:
+def _spec(stage: Stage, experiment: Path) -> dict[str, Any]:
     if "call" in stage.entry:
         return {"call": stage.entry["call"], "args": stage.entry.get("args") or {}}
     files = stage.entry["fit"]
@@ -359,7 +384,8 @@ def _label(stage: str, value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:g}"
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
     if isinstance(value, (int, str)):
         return re.sub(r"[^A-Za-z0-9._-]+", "_", str(value))
     raise ConfigError(f"stage {stage!r}: a grid value is a number, a word or a switch: {value!r}.")

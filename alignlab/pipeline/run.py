@@ -1,6 +1,5 @@
 """``alignlab run``: do what is left of an experiment, merge its tables, draw its frontier."""
 
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -8,20 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from alignlab.evaluation.tables import Point, merge_points, read_frontier
-from alignlab.pipeline import records, state
+from alignlab.evaluation.tables import read_frontier
+from alignlab.pipeline import handing, records, state
 from alignlab.pipeline.foreman import (
-    CHECK,
     FRONTIER,
     Failures,
     Foreman,
+    Schedule,
     log_file,
     own_job,
     with_check,
 )
-from alignlab.pipeline.jobs import DONE
 from alignlab.pipeline.lock import results_lock
 from alignlab.pipeline.plan import Job, Plan, load_plan
 from alignlab.pipeline.progress import Display
@@ -51,7 +47,7 @@ def run_experiment(
         records.remove_leftovers(plan.results)
         todo = state.what_to_do(plan, only=only, force=force)
         for job in todo.unmerged:
-            _merge(plan, job)
+            handing.merge(plan, job)
         _say(f"{plan.results}: {_summary(plan, todo)}")
         failures = Failures()
         if todo.jobs or todo.frontier:
@@ -69,96 +65,30 @@ def run_experiment(
 
 
 def _carry_out(plan: Plan, todo: state.Todo, size: int, lock_fd: int, force: bool) -> Failures:
-    git_sha = _git_sha()
+    commit = handing.git_sha()
     jobs = with_check(plan, todo.jobs)
     log = log_file(plan, "workers")
     crew = Crew(min(size, max(len(jobs), 1)), log, lock_fd)
     display = Display(len(todo.jobs) + todo.frontier, len(crew.workers))
 
     def message(job: Job, first: bool) -> dict[str, Any]:
-        return _message(plan, job, git_sha, fresh=force and first)
+        return handing.message(plan, job, commit, fresh=force and first)
 
     def finished(job: Job) -> None:
-        _record(plan, job)
+        handing.record(plan, job)
 
     foreman = Foreman(plan, crew, display, message, finished)
     try:
-        foreman.work(jobs)
+        foreman.work(Schedule(jobs))
         undone = {*foreman.failures.skipped, *foreman.failures.failed}
         ready = not undone & set(plan.frontier_needs) and (plan.results / state.POINTS).exists()
         if todo.frontier and ready:
-            foreman.work([own_job(FRONTIER, {"results": str(plan.results), "args": plan.frontier})])
+            own = own_job(FRONTIER, {"results": str(plan.results), "args": plan.frontier})
+            foreman.work(Schedule([own]))
     finally:
         display.close()
         crew.dismiss()
     return foreman.failures
-
-
-def _message(plan: Plan, job: Job, git_sha: str, *, fresh: bool) -> dict[str, Any]:
-    """Everything a worker needs to know about a job."""
-    told: dict[str, Any] = {"name": job.name, "log": str(log_file(plan, job.name))}
-    if job.stage in (CHECK, FRONTIER):
-        return told | {"spec": job.spec}
-    run = None
-    if job.objective is not None:
-        run = {
-            "experiment": plan.name,
-            "objective": job.objective,
-            "run_id": job.name,
-            "seed": 0 if job.seed is None else job.seed,
-            "hparams": job.hparams,
-            "config_sha": job.config_sha,
-            "git_sha": git_sha,
-            "prompt_table": str(state.prompt_table(plan, job)),
-        }
-    return told | {
-        "folder": str(plan.folder(job)),
-        "config_sha": job.config_sha,
-        "spec": plan.resolved(job),
-        "fresh": fresh,
-        "run": run,
-    }
-
-
-def _record(plan: Plan, job: Job) -> None:
-    """Put what a finished job left into the tables."""
-    if job.stage == FRONTIER:
-        record = {"inputs_sha": state.frontier_sha(plan)}
-        records.write_json(state.frontier_record(plan), record)
-    elif job.stage != CHECK:
-        if job.objective is not None:
-            _merge(plan, job)
-        _write_config(plan, job)
-
-
-def _merge(plan: Plan, job: Job) -> None:
-    done = records.read_json(plan.folder(job) / DONE)
-    assert done is not None
-    merge_points(plan.results / state.POINTS, [Point(**row) for row in done["points"]])
-
-
-def _write_config(plan: Plan, job: Job) -> None:
-    header = f"# {job.name}, config_sha {job.config_sha}\n"
-    spec = plan.resolved(job)
-    text = yaml.safe_dump(spec.get("config", spec), sort_keys=False)
-    records.write_text(plan.results / "configs" / f"{job.name}.yaml", header + text)
-
-
-def _git_sha() -> str:
-    """The commit of the code; marked where files differ from it, ``unknown`` outside git."""
-    here = Path(__file__).parent.parent
-    try:
-        head = _git(here, "rev-parse", "HEAD").strip()
-        changed = bool(_git(here, "status", "--porcelain", "--", "."))
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return f"{head}-changed" if changed else head
-
-
-def _git(folder: Path, *words: str) -> str:
-    return subprocess.run(
-        ["git", *words], cwd=folder, check=True, capture_output=True, text=True
-    ).stdout
 
 
 def _summary(plan: Plan, todo: state.Todo) -> str:

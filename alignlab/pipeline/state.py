@@ -1,5 +1,6 @@
 """What is done, and therefore what is left to do: decided from hashes, before anything heavy."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -66,18 +67,8 @@ def what_to_do(plan: Plan, *, only: str | None = None, force: bool = False) -> T
 
     wanted = _wanted(plan, only)
     forced = {job.name for job in wanted} if force else set()
-    needed: set[str] = set()
-
-    def require(jobs: list[Job]) -> None:
-        waiting = list(jobs)
-        while waiting:
-            job = waiting.pop()
-            if job.name not in needed:
-                needed.add(job.name)
-                upstream = [plan.jobs[name] for names in job.needs.values() for name in names]
-                waiting += [need for need in upstream if not done[need.name]]
-
-    require([job for job in wanted if job.name in forced or not standing(job)])
+    to_do = [job for job in wanted if job.name in forced or not standing(job)]
+    needed = _with_needs(plan, to_do, done)
     unmerged = [
         job
         for job in plan.runs
@@ -87,8 +78,29 @@ def what_to_do(plan: Plan, *, only: str | None = None, force: bool = False) -> T
     frontier = only in (None, FRONTIER) and bool(plan.runs)
     frontier = frontier and (changes or force or not frontier_is_drawn(plan))
     if frontier:
-        require([plan.jobs[name] for name in plan.frontier_needs if not done[name]])
+        missing = [plan.jobs[name] for name in plan.frontier_needs if not done[name]]
+        needed |= _with_needs(plan, missing, done)
     return Todo([job for job in plan.jobs.values() if job.name in needed], unmerged, frontier)
+
+
+def missing(plan: Plan, names: Iterable[str]) -> list[Job]:
+    """The jobs to carry out, in order, before the folders of ``names`` are all there."""
+    done = {name: is_done(plan, job) for name, job in plan.jobs.items()}
+    needed = _with_needs(plan, [plan.jobs[name] for name in names if not done[name]], done)
+    return [job for job in plan.jobs.values() if job.name in needed]
+
+
+def _with_needs(plan: Plan, jobs: Iterable[Job], done: Mapping[str, bool]) -> set[str]:
+    """Names of ``jobs`` and of whatever they need that is not there, however far back."""
+    needed: set[str] = set()
+    waiting = list(jobs)
+    while waiting:
+        job = waiting.pop()
+        if job.name not in needed:
+            needed.add(job.name)
+            upstream = [plan.jobs[name] for names in job.needs.values() for name in names]
+            waiting += [need for need in upstream if not done[need.name]]
+    return needed
 
 
 def _wanted(plan: Plan, only: str | None) -> list[Job]:

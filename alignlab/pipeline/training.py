@@ -1,6 +1,5 @@
 """A training job inside a worker: the stage's config through the same path as ``alignlab fit``."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +7,25 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from alignlab import fit
+from alignlab.callbacks.kl_bound import KLBound
+from alignlab.callbacks.probe import evaluation_at
 from alignlab.callbacks.resume import LAST
 from alignlab.pipeline import records
+from alignlab.pipeline.jobs import Parent, Trained
 
 TRAIN = "train"  # checkpoint, logs and evaluations of a run, inside its folder
 
 
 class Progress(Callback):
-    """Tells the pipeline how many optimizer steps are done."""
+    """Tells the pipeline of steps and evaluations, and stops when the pipeline says so."""
 
-    def __init__(self, report: Callable[[int, int], None]) -> None:
-        self.report = report
+    def __init__(self, name: str, parent: Parent) -> None:
+        self.name, self.parent = name, parent
+        self._told_of = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A continued run may stand right behind an evaluation."""
+        self._tell_of_evaluation(trainer)
 
     def on_train_batch_end(
         self,
@@ -29,16 +36,23 @@ class Progress(Callback):
         batch_idx: int,
     ) -> None:
         """Report; the receiver drops what comes too often."""
-        self.report(trainer.global_step, int(trainer.estimated_stepping_batches))
+        self.parent.progress(trainer.global_step, int(trainer.estimated_stepping_batches))
+        self._tell_of_evaluation(trainer)
+        if self.parent.why_stop(self.name) is not None:
+            trainer.should_stop = True
+
+    def _tell_of_evaluation(self, trainer: Trainer) -> None:
+        step = trainer.global_step
+        found = evaluation_at(trainer, step) if step != self._told_of else None
+        if found is not None:
+            self._told_of = step
+            self.parent.measured(step, found)
 
 
-def train(job: dict[str, Any], folder: Path, report: Callable[[int, int], None]) -> float:
+def train(job: dict[str, Any], folder: Path, parent: Parent) -> Trained:
     """Train from the job's config, continuing from ``train/last.ckpt`` if it is there.
 
     The trained model is written to ``folder`` itself, as a Hugging Face folder.
-
-    Returns:
-        Seconds of training, summed over continuations.
     """
     run = folder / TRAIN
     config = _with_folders(job["spec"]["config"], run)
@@ -46,11 +60,17 @@ def train(job: dict[str, Any], folder: Path, report: Callable[[int, int], None])
     records.write_text(path, yaml.safe_dump(config, sort_keys=False))
     last = run / LAST
     args = ["--config", str(path), *(["--ckpt_path", str(last)] if last.exists() else [])]
-    command = fit.build(args, [Progress(report)])
+    command = fit.build(args, [Progress(job["name"], parent)])
     fit.run_fit(command)
     command.model.save(folder)
     last.unlink()
-    return command.resume.seconds
+    callbacks: list[Callback] = command.trainer.callbacks  # type: ignore[attr-defined]
+    bounds = [c.reached for c in callbacks if isinstance(c, KLBound)]
+    return Trained(
+        seconds=command.resume.seconds,
+        metrics={name: float(value) for name, value in command.trainer.callback_metrics.items()},
+        stopped=next(filter(None, bounds), parent.why_stop(job["name"])),
+    )
 
 
 def _with_folders(config: dict[str, Any], run: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class Reporter:
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._last = 0.0
+        self._stops: dict[str, str] = {}
 
     def send(self, **message: Any) -> None:
         """Send one message now."""
@@ -37,6 +38,18 @@ class Reporter:
             self._last = now
             self.send(event="progress", step=step, total=total)
 
+    def measured(self, step: int, metrics: dict[str, float]) -> None:
+        """Say what an evaluation found; the parent may answer that the job should stop."""
+        self.send(event="measured", step=step, metrics=metrics)
+
+    def stop(self, name: str, why: str) -> None:
+        """The parent wants job ``name`` to stop."""
+        self._stops[name] = why
+
+    def why_stop(self, name: str) -> str | None:
+        """Why job ``name`` should stop, if it should."""
+        return self._stops.get(name)
+
 
 def main() -> None:
     """Serve jobs until the input closes."""
@@ -45,15 +58,19 @@ def main() -> None:
     reporter = Reporter(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     # Whatever libraries print belongs into the job's log, not between the messages.
     os.dup2(2, 1)
-    threading.Thread(target=_listen, args=(inbox,), daemon=True).start()
+    threading.Thread(target=_listen, args=(inbox, reporter), daemon=True).start()
     reporter.send(event="ready")
     while True:
         _serve(inbox.get(), reporter)
 
 
-def _listen(inbox: "queue.Queue[dict[str, Any]]") -> None:
+def _listen(inbox: "queue.Queue[dict[str, Any]]", reporter: Reporter) -> None:
     for line in sys.stdin:
-        inbox.put(json.loads(line))
+        message = json.loads(line)
+        if "stop" in message:
+            reporter.stop(message["stop"], message["why"])
+        else:
+            inbox.put(message)
     os._exit(0)  # the parent is gone or done with us; half-done work is redone from its checkpoint
 
 
@@ -63,7 +80,7 @@ def _serve(job: dict[str, Any], reporter: Reporter) -> None:
 
     _log_to(Path(job["log"]))
     try:
-        wrong = carry_out(job, reporter.progress)
+        wrong = carry_out(job, reporter)
     except (ConfigError, DataError) as error:
         reporter.send(event="failed", wrong_input={job["name"]: str(error)})
     except Exception as error:  # not SystemExit: a terminated worker's job is tried again

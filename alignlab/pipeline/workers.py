@@ -28,6 +28,13 @@ class Worker:
     def give(self, job: Job, message: Mapping[str, Any]) -> None:
         """Hand ``job`` over; a worker that has just died is noticed through its output."""
         self.job, self.progress = job, None
+        self._send(message)
+
+    def tell_to_stop(self, job: Job, why: str) -> None:
+        """End ``job`` at its next step, as a finished one."""
+        self._send({"stop": job.name, "why": why})
+
+    def _send(self, message: Mapping[str, Any]) -> None:
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps(message) + "\n")

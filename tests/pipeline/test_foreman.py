@@ -24,7 +24,7 @@ def test_a_job_waits_for_its_needs_and_stages_come_before_runs() -> None:
 def test_a_failure_takes_what_waits_for_it_however_far() -> None:
     jobs = [job("a"), job("b", "a"), job("c", "b"), job("d")]
     schedule = Schedule(jobs)
-    assert schedule.drop("a") == ["b", "c"]
+    assert schedule.drop("a", "why") == ["b", "c"]
     assert taken(schedule) == ["d"]
 
 

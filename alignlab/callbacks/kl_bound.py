@@ -1,0 +1,50 @@
+"""A run that has left the reference too far behind: ended, and said to have."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from alignlab.callbacks.probe import evaluation_at
+from alignlab.errors import ConfigError
+
+
+class KLBound(Callback):
+    """Ends the training when an evaluation finds a KL beyond a bound.
+
+    Whoever draws a frontier up to some KL learns nothing from a policy far beyond it. It stands
+    behind the ``FrontierProbe`` in ``trainer.callbacks``: it reads what the probe has just written.
+    Where it ends a run depends on the weights alone.
+
+    Args:
+        limit: KL to the reference, nats per completion.
+
+    Raises:
+        ConfigError: ``limit`` is not positive.
+    """
+
+    def __init__(self, limit: float) -> None:
+        if not limit > 0:
+            raise ConfigError(f"KLBound needs limit > 0 (nats per completion), got {limit}.")
+        self.limit = limit
+        self.reached: str | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A run that was killed after its last evaluation ends all the same."""
+        self._stop_if_beyond(trainer)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Look at the evaluation of this step, if there was one."""
+        self._stop_if_beyond(trainer)
+
+    def _stop_if_beyond(self, trainer: Trainer) -> None:
+        found = evaluation_at(trainer, trainer.global_step)
+        if found is not None and found["kl"] > self.limit:
+            self.reached = f"KL {found['kl']:.4g} > {self.limit:g} at step {trainer.global_step}"
+            trainer.should_stop = True

@@ -1,0 +1,88 @@
+"""What a worker is told about a job, and what is kept of what it did: tables and configs."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alignlab.evaluation.tables import Point, merge_points
+from alignlab.pipeline import records, state
+from alignlab.pipeline.foreman import CHECK, FRONTIER, log_file
+from alignlab.pipeline.jobs import DONE
+from alignlab.pipeline.plan import Job, Plan
+
+
+def message(plan: Plan, job: Job, commit: str, *, fresh: bool) -> dict[str, Any]:
+    """Everything a worker needs to know about a job.
+
+    Args:
+        plan: Whose job it is.
+        job: A stage's, or one of the pipeline's own.
+        commit: Of the code, for the tables.
+        fresh: Start over, whatever its folder holds.
+    """
+    told: dict[str, Any] = {"name": job.name, "log": str(log_file(plan, job.name))}
+    if job.stage in (CHECK, FRONTIER):
+        return told | {"spec": job.spec}
+    run = None
+    if job.objective is not None:
+        run = {
+            "experiment": plan.name,
+            "objective": job.objective,
+            "run_id": job.name,
+            "seed": 0 if job.seed is None else job.seed,
+            "hparams": job.hparams,
+            "config_sha": job.config_sha,
+            "git_sha": commit,
+            "prompt_table": str(state.prompt_table(plan, job)),
+        }
+    return told | {
+        "folder": str(plan.folder(job)),
+        "config_sha": job.config_sha,
+        "spec": plan.resolved(job),
+        "fresh": fresh,
+        "run": run,
+    }
+
+
+def record(plan: Plan, job: Job) -> None:
+    """Put what a finished job left into the tables."""
+    if job.stage == FRONTIER:
+        drawn_from = {"inputs_sha": state.frontier_sha(plan)}
+        records.write_json(state.frontier_record(plan), drawn_from)
+    elif job.stage != CHECK:
+        if job.objective is not None:
+            merge(plan, job)
+        _write_config(plan, job)
+
+
+def merge(plan: Plan, job: Job) -> None:
+    """Put a finished run's rows into ``points.csv``."""
+    done = records.read_json(plan.folder(job) / DONE)
+    assert done is not None
+    merge_points(plan.results / state.POINTS, [Point(**row) for row in done["points"]])
+
+
+def _write_config(plan: Plan, job: Job) -> None:
+    header = f"# {job.name}, config_sha {job.config_sha}\n"
+    spec = plan.resolved(job)
+    text = yaml.safe_dump(spec.get("config", spec), sort_keys=False)
+    records.write_text(plan.results / "configs" / f"{job.name}.yaml", header + text)
+
+
+def git_sha() -> str:
+    """The commit of the code; marked where files differ from it, ``unknown`` outside git."""
+    here = Path(__file__).parent.parent
+    try:
+        head = _git(here, "rev-parse", "HEAD").strip()
+        changed = bool(_git(here, "status", "--porcelain", "--", "."))
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{head}-changed" if changed else head
+
+
+def _git(folder: Path, *words: str) -> str:
+    return subprocess.run(
+        ["git", *words], cwd=folder, check=True, capture_output=True, text=True
+    ).stdout
