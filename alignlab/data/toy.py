@@ -24,12 +24,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from alignlab.data.words import SPECIAL, word_tokenizer
 from alignlab.errors import ConfigError
 
 Uniform = Callable[[], float]  # the next number in [0, 1) of a row's own stream
 
 MAX_TOKENS = 20  # of a completion, its end-of-text token included
-SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
 
 # ------------------------------------------------------------------------------ the rule
 
@@ -249,29 +249,8 @@ def vocabulary() -> tuple[str, ...]:
 
 
 def tokenizer() -> Any:
-    """One token a word, the space before a word being part of it (as in GPT-2's byte-level BPE).
-
-    So ``decode(encode(prompt + completion)[len(encode(prompt)):]) == completion`` with its leading
-    space. No special token is added by itself; unknown words become ``<unk>``.
-
-    Returns:
-        A Hugging Face fast tokenizer with ``<pad>``, ``<bos>``, ``<eos>`` and ``<unk>``.
-    """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    ids = {w if w in SPECIAL else "Ġ" + w: i for i, w in enumerate(vocabulary())}
-    inner = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    inner.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        pad_token="<pad>",
-        bos_token="<bos>",
-        eos_token="<eos>",
-        unk_token="<unk>",
-        clean_up_tokenization_spaces=False,  # it would turn " ." into "."
-    )
+    """The world's tokenizer: one token a word (see ``word_tokenizer``)."""
+    return word_tokenizer(vocabulary()[len(SPECIAL) :])
 
 
 def write_world(

@@ -3,6 +3,7 @@
 from alignlab.models.heads import LanguageHead
 from alignlab.models.loading import Lora
 from alignlab.models.policy import Policy, Scores
+from alignlab.models.prompt_tuning import PromptTuning
 from alignlab.models.reference import (
     AdapterOffReference,
     CachedReference,
@@ -18,6 +19,7 @@ __all__ = [
     "LanguageHead",
     "Lora",
     "Policy",
+    "PromptTuning",
     "Reference",
     "ScoreModel",
     "Scores",

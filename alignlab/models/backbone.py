@@ -16,6 +16,7 @@ from alignlab.models.layouts import (
     plan,
     tree_rows,
 )
+from alignlab.models.prompt_tuning import PromptedTransformer, virtual_tokens
 
 MAX_TREE_COLUMNS = 4096
 MAX_GROUPS = 4  # of flat rows on a CPU; a GPU is better off with one call
@@ -33,8 +34,15 @@ class TreeBackbone(nn.Module):
     @property
     def backbone(self) -> Any:
         """The transformer without its head (adapters, if any, live inside it)."""
+        if self.virtual_tokens and not self.model._adapters_disabled:
+            return PromptedTransformer(self.model)
         model = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
         return model.base_model
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Trained vectors that stand in front of every prompt (prompt tuning)."""
+        return virtual_tokens(self.model)
 
     @property
     def device(self) -> torch.device:
@@ -107,7 +115,7 @@ class TreeBackbone(nn.Module):
         """
         if self.layout == "flat":
             return "flat: asked for"
-        if reason := _needs_flat(self.model.config):
+        if reason := _needs_flat(self.model):
             self.layout = "flat"
             return f"flat: {reason}"
         wanted, was_training = self.layout, self.training
@@ -159,8 +167,11 @@ def _tolerance(dtype: torch.dtype) -> float:
     return 1e-5 if dtype == torch.float32 else 3e-2
 
 
-def _needs_flat(config: object) -> str | None:
+def _needs_flat(model: Any) -> str | None:
     """Why a model cannot take shared rows however they are probed, or ``None``."""
+    if virtual_tokens(model):
+        return "virtual tokens stand before every row"
+    config = model.config
     if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
         return "attention looks at a sliding window"
     if getattr(config, "attention_chunk_size", None):

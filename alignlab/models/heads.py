@@ -1,4 +1,4 @@
-"""The output layer of a language model: from hidden states to logits, as the architecture means it."""
+"""The output layer of a language model: from hidden states to logits as the architecture means."""
 
 from typing import Any
 

@@ -49,11 +49,17 @@ def load_model(
     adapter = Path(source) / "adapter_config.json"
     try:
         if adapter.exists():
-            from peft import LoraConfig, PeftModel  # seconds to import, and few runs need it
+            from peft import PeftConfig, PeftModel  # seconds to import, and few runs need it
 
-            base = LoraConfig.from_pretrained(source).base_model_name_or_path
-            model = load_model(auto_class, str(base), dtype=dtype, dropout=dropout, **config)
-            return PeftModel.from_pretrained(model, source, is_trainable=True)
+            peft = PeftConfig.from_pretrained(source)
+            base = str(peft.base_model_name_or_path)
+            model = load_model(auto_class, base, dtype=dtype, dropout=dropout, **config)
+            if not peft.is_prompt_learning:
+                return PeftModel.from_pretrained(model, source, is_trainable=True)
+            model = PeftModel.from_pretrained(model, source)  # it cannot load one as trainable
+            model.active_peft_config.inference_mode = False
+            model.prompt_encoder.requires_grad_(True)
+            return model
         settings = AutoConfig.from_pretrained(source, trust_remote_code=False, **config)
         quiet()
         model = auto_class.from_pretrained(

@@ -20,6 +20,7 @@ from alignlab.models.heads import language_logits
 from alignlab.models.layouts import Layout
 from alignlab.models.loading import DTypeName, Lora, add_lora, build_model, load_model, quiet
 from alignlab.models.loading import load_tokenizer as load_tokenizer_from
+from alignlab.models.prompt_tuning import PromptTuning, add_prompt
 
 log = logging.getLogger(__name__)
 HeadDType = Literal["float32", "bfloat16", "float64"]
@@ -62,6 +63,7 @@ class Policy(TreeBackbone):
         dtype: Precision of the weights.
         dropout: Overrides every dropout in the model; ``None`` keeps the model's own.
         lora: Train low-rank adapters instead of the weights.
+        prompt_tuning: Train virtual tokens in front of every prompt instead of the weights.
         layout: How trees become rows: ``flat``, ``tree``, ``packed`` (whole trees side by side),
             or ``auto`` to plan flat or tree rows by cost. Shared rows are used only if a check at
             load finds them equal to flat ones.
@@ -84,6 +86,7 @@ class Policy(TreeBackbone):
         dtype: DTypeName = "float32",
         dropout: float | None = 0.0,
         lora: Lora | None = None,
+        prompt_tuning: PromptTuning | None = None,
         layout: Layout = "auto",
         head_dtype: HeadDType = "float32",
         chunk: int = 4096,
@@ -105,8 +108,12 @@ class Policy(TreeBackbone):
             if source is not None:
                 add_token_rows(self.model, self.tokenizer, added, adapters=lora is not None)
             set_stops(self.model, self.tokenizer)
+        if lora is not None and prompt_tuning is not None:
+            raise ConfigError("lora and prompt_tuning are both given; use one of them.")
         if lora is not None:
             self.model = add_lora(self.model, lora)
+        if prompt_tuning is not None:
+            self.model = add_prompt(self.model, prompt_tuning)
         self.head_dtype = torch.float64 if dtype == "float64" else getattr(torch, head_dtype)
         self.chunk = chunk
         self.layout = layout
@@ -199,11 +206,11 @@ class Policy(TreeBackbone):
         was_training = self.training
         self.eval()
         ours = self.head(self.hidden_states(trees, trees.token_mask, after=False))
-        theirs = []
+        theirs, skip = [], self.virtual_tokens
         for m, p in enumerate(trees.group.tolist()):
             n, k = int(trees.prompt_lengths[p]), int(trees.completion_lengths[m])
             ids = torch.cat([trees.prompt_ids[p, :n], trees.completion_ids[m, :k]])
-            theirs.append(self.model(ids[None], use_cache=False).logits[0, n - 1 : -1])
+            theirs.append(self.model(ids[None], use_cache=False).logits[0, skip + n - 1 : -1])
         self.train(was_training)
         wanted = torch.cat(theirs).to(ours.dtype)
         error = float((ours - wanted).abs().max() / wanted.abs().max().clamp(min=1e-6))

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from alignlab.data.trees import PromptTree
+from alignlab.errors import ConfigError
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.rollouts.sampler import LanguageModel
 from alignlab.rollouts.samples import Samples
@@ -34,7 +35,15 @@ def generate(
     Greedy completions are the sampler's, token for token; sampled ones have its distribution but
     other noise: torch's generator seeded with ``seed``, and restored afterwards. The library
     rounds logits to float32, so log-probs are float32 even of a float64 model.
+
+    Raises:
+        ConfigError: The policy is prompt-tuned.
     """
+    if policy.virtual_tokens:
+        raise ConfigError(
+            "Hugging Face's generate does not take a prompt-tuned policy's virtual tokens. Use the "
+            "sampler of alignlab.rollouts.sampler."
+        )
     model = policy.model
     causal = model.get_base_model() if hasattr(model, "peft_config") else model
     settings = _settings(max_new_tokens, spec, stop_ids)

@@ -35,6 +35,10 @@ class LanguageModel(Protocol):
         """Where the parameters are."""
 
     @property
+    def virtual_tokens(self) -> int:
+        """Places in front of every prompt that are no tokens of it."""
+
+    @property
     def backbone(self) -> nn.Module:
         """The transformer without its head."""
 
@@ -87,7 +91,7 @@ def sample(
             than the model's context.
     """
     settings = Settings(max_new_tokens, spec, seed, rollout, tuple(stop_ids))
-    _check(policy.model.config, prompts, samples, batch_size, settings)
+    _check(policy, prompts, samples, batch_size, settings)
     # Prompts of similar length stand together, so that few columns are padding.
     order = sorted(range(len(prompts)), key=lambda p: len(prompts[p].prompt))
     rows = [(p, k) for p in order for k in range(samples)]
@@ -109,7 +113,11 @@ class Completion:
 
 
 def _check(
-    config: Any, prompts: Sequence[PromptTree], samples: int, batch_size: int, settings: Settings
+    policy: LanguageModel,
+    prompts: Sequence[PromptTree],
+    samples: int,
+    batch_size: int,
+    settings: Settings,
 ) -> None:
     new = settings.max_new_tokens
     counts = {"samples": samples, "max_new_tokens": new, "batch_size": batch_size}
@@ -125,8 +133,8 @@ def _check(
             )
         seen[tree.index] = tree.id
     longest = max(prompts, key=lambda tree: len(tree.prompt), default=None)
-    context = getattr(config, "max_position_embeddings", None)
-    if longest and context and len(longest.prompt) + new > context:
+    context = getattr(policy.model.config, "max_position_embeddings", None)
+    if longest and context and policy.virtual_tokens + len(longest.prompt) + new > context:
         raise ConfigError(
             f"prompt {longest.id!r} has {len(longest.prompt)} tokens; with max_new_tokens={new} it "
             f"exceeds the model's context of {context}. Shorten prompts or lower max_new_tokens."
@@ -234,7 +242,7 @@ def _prefill(policy: LanguageModel, prompts: Sequence[tuple[int, ...]], new: int
     position = (column[:width] - (width - lengths)[:, None]).clamp(min=0)
     device = policy.device
     ragged = bool((lengths < width).any())
-    cache = make_cache(policy.model.config, width + new)
+    cache = make_cache(policy.model.config, policy.virtual_tokens + width + new)
     hidden = policy.backbone(
         input_ids=ids.to(device),
         position_ids=position.to(device),
