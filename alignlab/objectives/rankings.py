@@ -1,10 +1,12 @@
 """The step shared by objectives that fit a scorer to an order of a prompt's completions."""
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from alignlab.data.rows import Ranking, Row
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import DataError
 from alignlab.objectives.scored import Figure, ScoreObjective, calibration_error, calibration_sums
@@ -19,6 +21,7 @@ class RankingObjective(ScoreObjective):
     """
 
     unit = "prompts"
+    rows: ClassVar[tuple[type[Row], ...]] = (Ranking,)
 
     def ranks(self, trees: PromptTrees) -> Tensor:
         """``[M]`` long, the rank of each completion in its prompt: 0 is best, equal is a tie.

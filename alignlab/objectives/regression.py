@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from alignlab.data.rows import LabelledText, RatedCompletion
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import DataError
 from alignlab.objectives.scored import Figure, ScoreObjective, correlation, correlation_sums
@@ -24,6 +25,7 @@ class Regression(ScoreObjective):
     """
 
     unit = "completions"
+    rows = (RatedCompletion, LabelledText)
 
     def score_losses(self, trees: PromptTrees, scores: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """One loss per completion."""

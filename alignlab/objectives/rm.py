@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
+from alignlab.data.rows import PreferencePair
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
 from alignlab.functional import bradley_terry
@@ -54,6 +55,8 @@ class RewardModel(RankingObjective):
     Raises:
         ConfigError: A negative ``centre_coef`` or ``margin_scale``.
     """
+
+    rows = (PreferencePair,)
 
     def __init__(
         self,

@@ -6,12 +6,15 @@ each batch adds to a few sums, over ranks too, and the figure is made of them wh
 
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
+from alignlab.data.rows import Row
 from alignlab.data.trees import PromptTrees
+from alignlab.errors import ConfigError
 from alignlab.models import ScoreModel
 from alignlab.objectives.base import TreeObjective, own_count
 from alignlab.objectives.schedule import Schedule
@@ -25,6 +28,9 @@ Figure = tuple[
 class ScoreObjective(TreeObjective):
     """Scores every completion once and asks a subclass for the losses.
 
+    A subclass says which ``rows`` it trains on: a label is a rank, a rating or a margin, and on
+    trees made of other rows a loss would read it wrongly without noticing.
+
     Validation adds ``val/length_correlation``, Pearson's correlation of score and tokens of a
     completion: a reward model that likes length for its own sake shows here first.
 
@@ -33,6 +39,8 @@ class ScoreObjective(TreeObjective):
         optimizer: Builds the optimizer.
         schedule: Factor on the learning rate.
     """
+
+    rows: ClassVar[tuple[type[Row], ...]]
 
     def __init__(
         self, model: ScoreModel, optimizer: OptimizerCallable, schedule: Schedule | None = None
@@ -58,6 +66,18 @@ class ScoreObjective(TreeObjective):
         """Figures of the validation set by name, with what this batch adds to their sums."""
         lengths = trees.completion_lengths
         return {"length_correlation": (correlation, correlation_sums(scores, lengths))}
+
+    def on_fit_start(self) -> None:
+        """Check that the data module's rows are those of this objective."""
+        super().on_fit_start()
+        data = getattr(self.trainer, "datamodule", None)
+        kind = getattr(data, "kind", None)
+        if kind is not None and kind not in self.rows:
+            wanted = " or ".join(row.__name__ for row in self.rows)
+            raise ConfigError(
+                f"{type(self).__name__} trains on rows of type {wanted}, "
+                f"{type(data).__name__} has {kind.__name__}. Set data.class_path to match."
+            )
 
     def on_validation_epoch_start(self) -> None:
         """Begin all sums at 0."""

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -10,7 +11,9 @@ import pytest
 import torch
 
 from alignlab.data.loader import TreeLoader
+from alignlab.data.modules import PreferenceData, RankingData, RatingData
 from alignlab.data.trees import PromptTree
+from alignlab.errors import ConfigError
 from alignlab.objectives.kwise_rm import KWiseRewardModel
 from alignlab.objectives.regression import Regression
 from alignlab.objectives.rm import RewardModel
@@ -172,3 +175,23 @@ def test_calibration_worked_by_hand():
     gaps = torch.tensor([-log3, math.log(9)], dtype=torch.float64)
     two = calibration_sums(gaps, torch.tensor([1.0, 3.0]))
     assert float(calibration_error(two)) == pytest.approx((0.75 + 3 * 0.1) / 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        (RewardModel, RankingData),
+        (RewardModel, RatingData),
+        (KWiseRewardModel, PreferenceData),  # margins would be read as ranks
+        (KWiseRewardModel, RatingData),
+        (Regression, RankingData),  # the best would get the lowest score
+    ],
+)
+def test_labels_of_another_kind_are_refused(monkeypatch, kind, data):
+    module = kind(fixed(SCORES), ADAM)
+    given = data("rows.jsonl", batch_size=1)
+    loader = SimpleNamespace(micro_batches=1)
+    trainer = SimpleNamespace(datamodule=given, train_dataloader=loader, accumulate_grad_batches=1)
+    monkeypatch.setattr(module, "_trainer", trainer)
+    with pytest.raises(ConfigError, match=rf"{kind.__name__} trains on rows.*{data.__name__} has"):
+        module.on_fit_start()
