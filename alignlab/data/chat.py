@@ -12,6 +12,7 @@ token counted never learns to stop.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from alignlab.data.rows import Chat, Refused, Text
@@ -79,9 +80,8 @@ class _Template:
                 "policy.init_args.chat_format (llama3), or pass rows of plain text."
             )
         self.tokenizer = tokenizer
-        special = [str(t) for t in tokenizer.added_tokens_decoder.values() if t.special]
-        longest_first = sorted(special, key=len, reverse=True)
-        self.special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        special = frozenset(str(t) for t in tokenizer.added_tokens_decoder.values() if t.special)
+        self.special = _any_of(special)
 
     def check(self, turns: Chat) -> None:
         """Refuse turns whose author wrote a token that only the template may set.
@@ -126,6 +126,12 @@ class _Template:
         """
         found = [match.end() for match in self.special.finditer(text, start, end)]
         return found[-1] if found else end
+
+
+@lru_cache(maxsize=8)  # one is made for every row, of hundreds of tokens
+def _any_of(texts: frozenset[str]) -> re.Pattern[str]:
+    longest_first = sorted(texts, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
 
 def _messages(turns: Chat) -> list[dict[str, str]]:

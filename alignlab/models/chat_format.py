@@ -78,7 +78,7 @@ def set_stops(model: Any, tokenizer: Any) -> None:
 
 @torch.no_grad()
 def add_token_rows(
-    model: Any, tokenizer: Any, added: dict[int, int | None], *, adapters: bool
+    model: Any, tokenizer: Any, added: dict[int, int | None], *, frozen: bool
 ) -> None:
     """Make room for added tokens in a pretrained model's embeddings and head.
 
@@ -86,14 +86,14 @@ def add_token_rows(
     end-of-text token), or else as the mean of all old tokens. No random number is drawn.
 
     Raises:
-        ConfigError: ``adapters`` are to be trained, or are there: the new rows would stay frozen.
+        ConfigError: The weights are to stay ``frozen``, or are under adapters, new rows with them.
     """
     if not added:
         return
-    if adapters or hasattr(model, "peft_config"):
+    if frozen or hasattr(model, "peft_config"):
         raise ConfigError(
-            f"chat_format adds {len(added)} tokens that low-rank adapters cannot learn. Train "
-            "without policy.init_args.lora, or start from a tokenizer that has these tokens."
+            f"chat_format adds {len(added)} tokens that adapters cannot learn. Train the weights "
+            "(no policy.init_args.lora), or start from a tokenizer that has these tokens."
         )
     old = min(added)  # tokenizers give new tokens the ids that follow
     if model.get_input_embeddings().weight.shape[0] < len(tokenizer):

@@ -106,7 +106,8 @@ class Policy(TreeBackbone):
         self.model = self._make_model(source, config, seed, dtype, dropout)
         if chat_format is not None:
             if source is not None:
-                add_token_rows(self.model, self.tokenizer, added, adapters=lora is not None)
+                frozen = lora is not None or prompt_tuning is not None
+                add_token_rows(self.model, self.tokenizer, added, frozen=frozen)
             set_stops(self.model, self.tokenizer)
         if lora is not None and prompt_tuning is not None:
             raise ConfigError("lora and prompt_tuning are both given; use one of them.")

@@ -204,7 +204,7 @@ def test_another_template_is_not_replaced(base, tmp_path) -> None:
 
 
 def test_tokens_that_adapters_cannot_learn_are_refused(base, tmp_path) -> None:
-    with pytest.raises(ConfigError, match="adds 5 tokens that low-rank adapters cannot learn"):
+    with pytest.raises(ConfigError, match="adds 5 tokens that adapters cannot learn"):
         Policy(base(), chat_format="llama3", lora=Lora(rank=2))
     Policy(base(), chat_format="llama3").save(tmp_path / "chat")
     policy = Policy(str(tmp_path / "chat"), chat_format="llama3", lora=Lora(rank=2))
