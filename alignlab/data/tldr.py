@@ -278,7 +278,7 @@ def _compared(record: Record) -> Compared:
         if choice not in (0, 1):
             raise Refused("wrong type in 'choice'", f": wants 0 or 1, got {choice!r}")
         texts = [_text(fields["summaries"][k], "text") for k in (choice, 1 - choice)]
-        fields = {"id": f"{info.get('id')}/{record.where}", **info}
+        fields = {**info, "id": f"{info.get('id')}/{record.where}"}
     else:
         texts = [_text(fields, name) for name in ("chosen", "rejected")]
     post = _post(record, fields)
@@ -312,7 +312,7 @@ def _post(record: Record, fields: Fields) -> Post:
 def _text(fields: Fields, name: str) -> str:
     """A text without white space around it; of a conversation, what was said last."""
     value = fields.get(name)
-    if isinstance(value, Sequence) and not isinstance(value, str) and value:
+    if isinstance(value, list) and value and isinstance(value[-1], Mapping):
         value = value[-1].get("content")
     if value is None:
         raise Refused(f"missing column {name!r}")
