@@ -70,8 +70,8 @@ def agreement(gaps: ArrayLike, prompts: Sequence[object], *, bins: int = BINS) -
         here = which == k
         found.append(
             Bin(
-                0.5 + k / (2 * bins),
-                0.5 + (k + 1) / (2 * bins),
+                0.5 + int(k) / (2 * bins),
+                0.5 + (int(k) + 1) / (2 * bins),
                 int(here.sum()),
                 float(confidence[here].mean()),
                 float(right[here].mean()),

@@ -113,7 +113,7 @@ def test_pairs_of_true_and_worse_summaries(posts: Path, tokenizer: str, tmp_path
     train, test = str(tmp_path / "s" / "train.jsonl"), str(tmp_path / "s" / "test.jsonl")
     halves = []
     for half in ("a", "b"):
-        write_negatives(out=tmp_path / half, source=train, half=half)  # type: ignore[arg-type]
+        write_negatives(out=tmp_path / half, source=train, half=half)
         halves.append(pairs_of(tmp_path / half / "pairs.jsonl"))
     prompts = [{pair.prompt for pair in half} for half in halves]
     assert not prompts[0] & prompts[1]
