@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(commands)
+    _add_sweep(commands)
     sample = _add(
         commands, "sample", "write completions of prompts with a policy", sample_command.EXAMPLE
     )
@@ -97,6 +98,35 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     run.set_defaults(command=_run)
 
 
+def _add_sweep(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    sweep = _add(
+        commands,
+        "sweep",
+        "try settings of an experiment's stages; the same command continues",
+        "alignlab sweep sweeps/quickstart.yaml --workers 2",
+    )
+    sweep.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
+    sweep.add_argument("--workers", type=_positive, default=2, help="processes (default: 2)")
+    sweep.add_argument(
+        "--storage",
+        metavar="URL",
+        help="where the study is kept: sqlite:///FILE, journal:///FILE or "
+        "postgresql://USER@HOST/DATABASE (default: a SQLite file in the results folder)",
+    )
+    sweep.add_argument(
+        "--results",
+        type=Path,
+        metavar="DIR",
+        help="where tables, figures and weights go (default: results/sweep-<name>)",
+    )
+    sweep.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check every key, print the trials and an estimate of time and disk",
+    )
+    sweep.set_defaults(command=_sweep)
+
+
 def _add(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
     name: str,
@@ -135,6 +165,18 @@ def _run(args: argparse.Namespace) -> int:
         force=args.force,
         smoke=args.smoke,
         workers=args.workers,
+    )
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    from alignlab.sweep import run_sweep
+
+    return run_sweep(
+        args.sweep,
+        results=args.results,
+        workers=args.workers,
+        storage=args.storage,
+        dry_run=args.dry_run,
     )
 
 

@@ -26,7 +26,7 @@ BELOW = {
     "evaluation": {"functional", "data", "models", "rewards", "rollouts", "report"},
     "callbacks": {"functional", "data", "models", "rewards", "rollouts", "evaluation"},
 }
-ON_TOP = {"cli", "fit", "parser_errors", "pipeline"}  # nothing below may import these
+ON_TOP = {"cli", "fit", "parser_errors", "pipeline", "sweep"}  # nothing below may import these
 SHARED_STEPS = {"base", "pairs", "scored", "rankings", "referenced", "on_policy", "schedule"}
 OBJECTIVES = sorted(
     path.stem

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,28 @@ def run_experiment(
         table = plan.results / state.FIGURES[0]
         if todo.frontier and table.exists():
             _say(f"\n{frontier_table(read_frontier(table))}\n")
-    _tell(failures)
+    tell(failures)
     if not (todo.jobs or todo.unmerged or todo.frontier):
         _say(f"Nothing to do: checked in {time.monotonic() - began:.1f} s.")
     elif not failures.failed:
         _say(f"Done in {time.monotonic() - began:.0f} s. Tables and figures: {plan.results}")
     return failures.status
+
+
+def make_stages(plan: Plan, names: Iterable[str], *, workers: int) -> Failures:
+    """See to it that the output of ``names`` is there, for somebody who only reads it.
+
+    Two who want the same at the same time take turns, and the second finds it done.
+    """
+    if not state.missing(plan, names):
+        return Failures()
+    with results_lock(plan.results, in_turn=True) as lock_fd:
+        jobs = state.missing(plan, names)
+        if not jobs:
+            return Failures()
+        todo = state.Todo(jobs, [], frontier=False)
+        _say(f"{plan.results}: inputs, {_summary(plan, todo)}")
+        return _carry_out(plan, todo, workers, lock_fd, force=False)
 
 
 def _carry_out(plan: Plan, todo: state.Todo, size: int, lock_fd: int, force: bool) -> Failures:
@@ -98,7 +114,7 @@ def _summary(plan: Plan, todo: state.Todo) -> str:
     return f"{len(todo.jobs)} of {total} jobs to do" + (f" ({what})" if what else "")
 
 
-def _tell(failures: Failures) -> None:
+def tell(failures: Failures) -> None:
     """Name every failure and what it kept from being done."""
     for name, why in failures.failed.items():
         _say(f"error: {name}: {why}")

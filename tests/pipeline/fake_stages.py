@@ -60,11 +60,13 @@ def train(out: Path, policy: str, seed: int, beta: float, seconds: float = 0.0) 
 
 
 def fail(out: Path, kind: str) -> None:
-    """Fails over its input, over a bug, or without a word."""
+    """Fails over its input, over a bug, over a NaN, or without a word."""
     if kind == "input":
         raise DataError("rows.jsonl: no usable row")
     if kind == "bug":
         raise RuntimeError("a bug")
+    if kind == "nan":
+        raise FloatingPointError("loss is not finite for 1 rows")
     os.kill(os.getpid(), signal.SIGKILL)
 
 

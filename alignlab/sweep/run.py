@@ -1,0 +1,163 @@
+"""``alignlab sweep``: make the inputs, run the trials, draw what they found."""
+
+import shutil
+import socket
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from alignlab.evaluation.pool import POOL_NAME
+from alignlab.pipeline import handing, records, state
+from alignlab.pipeline.foreman import (
+    CHECK,
+    FRONTIER,
+    Failures,
+    Foreman,
+    Schedule,
+    log_file,
+    own_job,
+)
+from alignlab.pipeline.lock import results_lock
+from alignlab.pipeline.plan import Job, Plan
+from alignlab.pipeline.progress import Display
+from alignlab.pipeline.run import make_stages, tell
+from alignlab.pipeline.workers import Crew
+from alignlab.sweep import table
+from alignlab.sweep.claims import Claims
+from alignlab.sweep.estimate import estimate
+from alignlab.sweep.spec import Sweep, load_sweep
+from alignlab.sweep.storage import Storage, open_storage, storage_errors
+from alignlab.sweep.study import open_study
+from alignlab.sweep.trials import Trials
+
+STUDY = "study.db"
+CHECKED = "checked"
+
+
+def run_sweep(
+    path: Path,
+    *,
+    results: Path | None = None,
+    workers: int = 2,
+    storage: str | None = None,
+    dry_run: bool = False,
+) -> int:
+    """Do what is left of the sweep in ``path``; see ``alignlab sweep --help``.
+
+    Returns:
+        Exit status: 0, 1 when a trial failed, 2 when all that failed did so over its input.
+    """
+    sweep = load_sweep(path)
+    plan = replace(
+        sweep.plan,
+        name=sweep.name,
+        results=results or Path("results") / sweep.name,
+        frontier=sweep.frontier,
+        inputs=sweep.plan.results,
+    )
+    if dry_run:
+        return estimate(sweep, plan, workers)
+    began = time.monotonic()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with results_lock(plan.results) as lock_fd:
+        records.remove_leftovers(plan.results)
+        own = f"sqlite:///{plan.results / STUDY}"
+        url = storage or sweep.storage or own
+        with storage_errors(url):
+            call = _Call(sweep, plan, open_storage(url), url == own, lock_fd)
+            failures = call.carry_out(workers)
+    tell(failures)
+    _say(f"Done in {time.monotonic() - began:.0f} s. Tables and figures: {plan.results}")
+    return failures.status
+
+
+class _Call:
+    """One call of the command: a crew, a study and what is left to do."""
+
+    def __init__(
+        self, sweep: Sweep, plan: Plan, storage: Storage, private: bool, lock_fd: int
+    ) -> None:
+        self.sweep, self.plan, self.storage = sweep, plan, storage
+        self.private, self.lock_fd = private, lock_fd
+        self.trials: Trials | None = None
+
+    def carry_out(self, size: int) -> Failures:
+        """Check, make the inputs, run the trials, draw."""
+        seeds = len(self.plan.seeds)
+        crew = Crew(size, log_file(self.plan, "workers"), self.lock_fd)
+        display = Display(seeds * (self._trials() or 0), size)
+        commit = handing.git_sha()
+
+        def message(job: Job, first: bool) -> dict[str, Any]:
+            return handing.message(self.plan, job, commit, fresh=False)
+
+        foreman = Foreman(self.plan, crew, display, message, self._finished)
+        try:
+            study, created = open_study(self.sweep, self.storage)
+            _say(f"{self.plan.results}: study {study.study_name} in {self.storage.shown}")
+            if CHECKED not in study.user_attrs:
+                foreman.work(Schedule([own_job(CHECK, self._configs())]))
+                if foreman.failures.failed:
+                    return foreman.failures
+                study.set_user_attr(CHECKED, True)
+            made = make_stages(self.sweep.plan, self.sweep.needs, workers=size)
+            if made.failed:
+                return made
+            self._copy_pool()
+            self._work(foreman, display, study, created)
+            table.write_trials(self.plan.results / "trials.csv", self.sweep, study)
+            _say(table.summary(self.sweep, study))
+            self._draw(foreman)
+        finally:
+            display.close()
+            crew.dismiss()
+        return foreman.failures
+
+    def _work(self, foreman: Foreman, display: Display, study: optuna.Study, created: bool) -> None:
+        owner = f"{socket.gethostname()}:{self.plan.results.resolve()}"
+        sweep = self.sweep
+        claims = Claims(
+            study, self.storage, sweep.space, sweep.points, sweep.trials, owner,
+            private=self.private,
+        )  # fmt: skip
+        started = claims.begin(created=created)
+        self.trials = Trials(
+            sweep, self.plan, claims, started, lambda job: handing.record(self.plan, job),
+            display.say,
+        )  # fmt: skip
+        done = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
+        display.total = max(0, display.total - len(self.plan.seeds) * len(done))
+        foreman.work(self.trials)
+
+    def _finished(self, job: Job) -> None:
+        if self.trials is None or self.trials.holds(job):
+            handing.record(self.plan, job)
+
+    def _configs(self) -> dict[str, Any]:
+        return {name: self.plan.resolved(job) for name, job in self.sweep.probes().items()}
+
+    def _trials(self) -> int | None:
+        return self.sweep.trials if self.sweep.points is None else len(self.sweep.points)
+
+    def _copy_pool(self) -> None:
+        """The oracle's pool beside the tables: a results folder speaks for itself."""
+        for name in self.plan.frontier_needs:
+            made = self.sweep.plan.folder(self.plan.jobs[name]) / POOL_NAME
+            if made.exists():
+                beside = self.plan.results / f"{POOL_NAME}{records.TEMP_SUFFIX}"
+                shutil.copy(made, beside)
+                beside.replace(self.plan.results / POOL_NAME)
+
+    def _draw(self, foreman: Foreman) -> None:
+        points, pool = self.plan.results / state.POINTS, self.plan.results / POOL_NAME
+        if points.exists() and pool.exists() and not state.frontier_is_drawn(self.plan):
+            spec = {"results": str(self.plan.results), "args": self.plan.frontier}
+            foreman.work(Schedule([own_job(FRONTIER, spec)]))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

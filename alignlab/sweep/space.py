@@ -1,0 +1,176 @@
+"""What a sweep varies: dimensions of the space, and points in it.
+
+A dimension is written as a list of choices, ``{choices: [...]}``, ``{float: [low, high]}`` or
+``{int: [low, high]}``, the last two with ``log: true`` or ``step`` where wanted.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+
+from alignlab.errors import ConfigError
+
+DIMENSION_KEYS = {"choices", "float", "int", "log", "step"}
+ARM = "arm"  # the parameter that says which arm a trial belongs to
+
+Value = bool | int | float | str | None
+
+
+@dataclass(frozen=True)
+class Point:
+    """An arm and a value for each of its dimensions, dotted key -> value."""
+
+    arm: str
+    values: dict[str, Value]
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One key that a sweep varies.
+
+    Args:
+        name: The parameter's name in the study: the key, with the arm before it where the
+            dimension is one arm's own.
+        key: Dotted key of the stage's config.
+        distribution: Its values.
+    """
+
+    name: str
+    key: str
+    distribution: optuna.distributions.BaseDistribution
+
+    def values(self) -> list[Value] | None:
+        """All values, where there are finitely many; ``None`` otherwise."""
+        d = self.distribution
+        if isinstance(d, optuna.distributions.CategoricalDistribution):
+            return list(d.choices)
+        if isinstance(d, optuna.distributions.IntDistribution) and not d.log:
+            return list(range(d.low, d.high + 1, d.step))
+        if isinstance(d, optuna.distributions.FloatDistribution) and d.step is not None:
+            steps = round((d.high - d.low) / d.step)
+            return [round(d.low + i * d.step, 12) for i in range(steps + 1)]
+        return None
+
+    def ends(self) -> list[Value]:
+        """Values to try the key with: all choices, or the ends of the range."""
+        d = self.distribution
+        if isinstance(d, optuna.distributions.CategoricalDistribution):
+            return list(d.choices)
+        assert isinstance(d, (optuna.distributions.IntDistribution,
+                              optuna.distributions.FloatDistribution))  # fmt: skip
+        return [d.low, d.high]
+
+    def suggest(self, trial: optuna.Trial) -> Value:
+        """The trial's value."""
+        d = self.distribution
+        if isinstance(d, optuna.distributions.CategoricalDistribution):
+            chosen: Value = trial.suggest_categorical(self.name, d.choices)
+            return chosen
+        if isinstance(d, optuna.distributions.IntDistribution):
+            return trial.suggest_int(self.name, d.low, d.high, step=d.step, log=d.log)
+        assert isinstance(d, optuna.distributions.FloatDistribution)
+        value = trial.suggest_float(self.name, d.low, d.high, step=d.step, log=d.log)
+        return value if d.step is None else round(value, 12)
+
+
+@dataclass(frozen=True)
+class Space:
+    """The dimensions of every arm."""
+
+    arms: dict[str, list[Dimension]]
+
+    def suggest(self, trial: optuna.Trial) -> Point:
+        """The point that ``trial`` stands for."""
+        arm = trial.suggest_categorical(ARM, list(self.arms))
+        return Point(arm, {d.key: d.suggest(trial) for d in self.arms[arm]})
+
+    def params(self, point: Point) -> dict[str, Value]:
+        """``point`` as the study's parameters."""
+        return {ARM: point.arm} | {d.name: point.values[d.key] for d in self.arms[point.arm]}
+
+    def grid(self) -> list[Point]:
+        """Every combination of every arm.
+
+        Raises:
+            ConfigError: A dimension has no finite list of values.
+        """
+        points = []
+        for arm, dimensions in self.arms.items():
+            axes = [dimension.values() for dimension in dimensions]
+            for dimension, axis in zip(dimensions, axes, strict=True):
+                if axis is None:
+                    raise ConfigError(
+                        f"space.{dimension.key}: a grid needs choices, an int or a step, got a "
+                        "continuous range. Give it choices, or take another sampler."
+                    )
+            keys = [dimension.key for dimension in dimensions]
+            for values in itertools.product(*(axis for axis in axes if axis is not None)):
+                points.append(Point(arm, dict(zip(keys, values, strict=True))))
+        return points
+
+    def drawn(self, samplers: Mapping[str, optuna.samplers.BaseSampler], n: int) -> list[Point]:
+        """``n`` different points, the arms in turn, each arm's from its own sampler.
+
+        Fewer where the space has fewer.
+        """
+        points: list[Point] = []
+        studies = {arm: optuna.create_study(sampler=samplers[arm]) for arm in self.arms}
+        for turn in range(20 * n):  # a small space repeats itself
+            arm = list(self.arms)[turn % len(self.arms)]
+            trial = studies[arm].ask()
+            point = Point(arm, {d.key: d.suggest(trial) for d in self.arms[arm]})
+            studies[arm].tell(trial, 0.0)
+            if point not in points:
+                points.append(point)
+            if len(points) == n:
+                break
+        return points
+
+
+def read_dimension(name: str, key: str, entry: Any) -> Dimension:
+    """A dimension as the YAML gives it.
+
+    Raises:
+        ConfigError: An entry that is none.
+    """
+    where = f"space.{key}"
+    entry = {"choices": entry} if isinstance(entry, list) else entry
+    if not isinstance(entry, Mapping) or set(entry) - DIMENSION_KEYS:
+        raise ConfigError(
+            f"{where}: expected a list of choices, {{float: [low, high]}} or {{int: [low, high]}}, "
+            f"with log: true or step where wanted, got {entry!r}."
+        )
+    kinds = [kind for kind in ("choices", "float", "int") if kind in entry]
+    if len(kinds) != 1:
+        raise ConfigError(f"{where} needs exactly one of choices, float and int, got {entry!r}.")
+    try:
+        return Dimension(name, key, _distribution(kinds[0], entry))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error} Got {entry!r}.") from None
+
+
+def _distribution(kind: str, entry: Mapping[str, Any]) -> optuna.distributions.BaseDistribution:
+    if kind == "choices":
+        return _categorical(entry)
+    low, high = entry[kind]
+    log, step = bool(entry.get("log", False)), entry.get("step")
+    if kind == "float":
+        step = None if step is None else float(step)
+        return optuna.distributions.FloatDistribution(float(low), float(high), log=log, step=step)
+    if not all(type(end) is int for end in (low, high)):
+        raise ValueError("an int range has whole numbers as its ends.")
+    return optuna.distributions.IntDistribution(low, high, log=log, step=step or 1)
+
+
+def _categorical(entry: Mapping[str, Any]) -> optuna.distributions.BaseDistribution:
+    choices: Sequence[Any] = entry["choices"]
+    if not isinstance(choices, list) or not choices or len(entry) > 1:
+        raise ValueError("choices are a list with at least one value, and nothing beside it.")
+    if not all(isinstance(c, (bool, int, float, str)) or c is None for c in choices):
+        raise ValueError("a choice is a number, a word, a switch or null.")
+    if len({repr(choice) for choice in choices}) < len(choices):
+        raise ValueError("a choice is given twice.")
+    return optuna.distributions.CategoricalDistribution(choices)

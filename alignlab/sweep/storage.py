@@ -1,0 +1,133 @@
+"""Where a study is kept: a SQLite file, a journal file or a PostgreSQL server.
+
+A database's password may stand in its URL, but never in anything that is printed or written;
+``PGPASSWORD`` or ``~/.pgpass`` keep it out of the shell's history too.
+"""
+
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.storages.journal import JournalFileBackend
+
+from alignlab.errors import ConfigError
+
+HEARTBEAT = 10  # seconds between two signs of life of a running trial
+GRACE = 60  # seconds without one after which a trial counts as dead
+PATIENCE = 60  # seconds to wait for another process's write to a SQLite file
+RACES = (0.5, 1.0, 2.0)  # seconds to wait for another process that makes the tables
+EXAMPLES = "sqlite:///FILE, journal:///FILE, postgresql://USER@HOST/DATABASE"
+
+
+@dataclass(frozen=True)
+class Storage:
+    """An open storage.
+
+    Args:
+        optuna: Optuna's own.
+        shown: Its URL as it may be shown.
+        heartbeat: Whether it keeps signs of life, so that dead trials of other processes are known.
+    """
+
+    optuna: optuna.storages.BaseStorage
+    shown: str
+    heartbeat: bool
+
+    def alive(self, trial_id: int) -> None:
+        """A sign of life of a running trial, where the storage keeps them."""
+        if isinstance(self.optuna, optuna.storages.RDBStorage):
+            self.optuna.record_heartbeat(trial_id)
+
+
+def open_storage(url: str) -> Storage:
+    """Open the storage at ``url`` and create its tables where they are missing.
+
+    Raises:
+        ConfigError: No such kind of storage, or it cannot be reached.
+    """
+    kind, _, rest = url.partition("://")
+    if kind == "journal":
+        return Storage(_journal(Path(rest.removeprefix("/"))), url, heartbeat=False)
+    if kind.split("+")[0] not in ("sqlite", "postgresql"):
+        raise ConfigError(f"storage {shown(url)!r} is of no known kind. Known: {EXAMPLES}.")
+    with storage_errors(url):
+        return Storage(_database(url), shown(url), heartbeat=True)
+
+
+def _journal(path: Path) -> optuna.storages.JournalStorage:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+    except OSError as error:
+        raise ConfigError(
+            f"storage {path}: {error.strerror}. Name a file that can be written."
+        ) from None
+
+
+def _database(url: str) -> optuna.storages.RDBStorage:
+    options: dict[str, Any] = {"pool_pre_ping": True}  # a server may have been away for a moment
+    if url.startswith("sqlite"):
+        options["connect_args"] = {"timeout": PATIENCE}
+        database = sqlalchemy.engine.make_url(url).database
+        if database:
+            Path(database).parent.mkdir(parents=True, exist_ok=True)
+    elif "+" not in url.partition("://")[0]:
+        url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        for patience in (*RACES, None):
+            try:
+                return optuna.storages.RDBStorage(
+                    url, engine_kwargs=options, heartbeat_interval=HEARTBEAT, grace_period=GRACE
+                )
+            except sqlalchemy.exc.SQLAlchemyError as error:
+                # Another process is making the same tables; they are there in a moment.
+                raced = isinstance(error, sqlalchemy.exc.IntegrityError) or "exists" in str(error)
+                if patience is None or not raced:
+                    raise
+                time.sleep(patience)
+    raise AssertionError("unreachable")
+
+
+def shown(url: str) -> str:
+    """``url`` without its password."""
+    try:
+        return sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        return f"{url.partition('://')[0]}://***" if "@" in url else url
+
+
+@contextmanager
+def storage_errors(url: str) -> Iterator[None]:
+    """What a database says about itself as ``ConfigError``, in a line and without a password."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"storage {shown(url)}: {error}. Install it: pip install 'alignlab[postgresql]'."
+        ) from None
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        why = without_password(url, " ".join(str(cause).split()))
+        raise ConfigError(
+            f"storage {shown(url)}: {why}. Nothing is lost: check that it can be reached and "
+            "written, then call again."
+        ) from None
+
+
+def without_password(url: str, text: str) -> str:
+    """``text`` without the password of ``url``, however it got there."""
+    secrets = [url.partition("://")[2].rpartition("@")[0].partition(":")[2]]
+    with suppress(sqlalchemy.exc.ArgumentError, ValueError):
+        secrets.append(str(sqlalchemy.engine.make_url(url).password or ""))
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text

@@ -1,0 +1,66 @@
+"""``trials.csv``: every trial of a study with its parameters, its state and what it came to."""
+
+import csv
+import io
+import json
+from collections import Counter
+from pathlib import Path
+
+import optuna
+from optuna.trial import TrialState
+
+from alignlab.evaluation.tables import atomic_write
+from alignlab.sweep.claims import DIVERGED, ERROR, SLOT, STOPPED
+from alignlab.sweep.space import ARM
+from alignlab.sweep.spec import Sweep
+
+
+def write_trials(path: Path, sweep: Sweep, study: optuna.Study) -> None:
+    """Replace ``path`` by one row per slot: its complete trial, or the last that failed."""
+    rows = [_row(sweep, trial) for trial in last_of_slots(study)]
+    text = io.StringIO()
+    columns = ["slot", "state", "arm", "params", *sweep.metrics, "note"]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    atomic_write(path, text.getvalue().encode())
+
+
+def last_of_slots(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """One trial of each slot, in their order: the complete one, else the last."""
+    slots: dict[int, optuna.trial.FrozenTrial] = {}
+    for trial in study.get_trials(deepcopy=False):
+        slot = trial.user_attrs.get(SLOT)
+        standing = slots.get(slot) if slot is not None else None
+        if slot is not None and (standing is None or standing.state is not TrialState.COMPLETE):
+            slots[slot] = trial
+    return [slots[slot] for slot in sorted(slots)]
+
+
+def summary(sweep: Sweep, study: optuna.Study) -> str:
+    """How the trials ended, in a line."""
+    states = Counter(_state(trial) for trial in last_of_slots(study))
+    return "trials: " + ", ".join(f"{count} {state}" for state, count in states.items())
+
+
+def _row(sweep: Sweep, trial: optuna.trial.FrozenTrial) -> dict[str, object]:
+    params = {name: value for name, value in trial.params.items() if name != ARM}
+    values = trial.values if trial.state is TrialState.COMPLETE else None
+    attrs = trial.user_attrs
+    return {
+        "slot": attrs[SLOT],
+        "state": _state(trial),
+        "arm": trial.params.get(ARM, ""),
+        "params": json.dumps(params, sort_keys=True),
+        **{
+            metric: "" if values is None else f"{values[place]:.9g}"
+            for place, metric in enumerate(sweep.metrics)
+        },
+        "note": attrs.get(STOPPED) or attrs.get(DIVERGED) or attrs.get(ERROR) or "",
+    }
+
+
+def _state(trial: optuna.trial.FrozenTrial) -> str:
+    if trial.state is TrialState.FAIL and DIVERGED in trial.user_attrs:
+        return "diverged"
+    return {TrialState.FAIL: "failed"}.get(trial.state, trial.state.name.lower())

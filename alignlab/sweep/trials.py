@@ -1,0 +1,248 @@
+"""Trials as jobs: which run comes next, what a finished one is worth, what stops one early."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from alignlab.errors import ConfigError
+from alignlab.evaluation.tables import Point as Row
+from alignlab.evaluation.tables import read_points
+from alignlab.pipeline import records, state
+from alignlab.pipeline.jobs import DONE
+from alignlab.pipeline.plan import Job, Plan
+from alignlab.sweep.claims import DIVERGED, ERROR, STOPPED, Claim, Claims
+from alignlab.sweep.spec import Sweep
+
+NOT_FINITE = "FloatingPointError"  # what a training with a NaN in its loss dies of
+
+
+@dataclass
+class Running:
+    """A claimed trial: its runs still to come, and what the finished ones measured."""
+
+    claim: Claim
+    waiting: list[Job]
+    at_work: set[str] = field(default_factory=set)
+    measures: list[dict[str, float]] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+    pruned: bool = False
+
+
+class Trials:
+    """Where the foreman takes a sweep's jobs from.
+
+    Args:
+        sweep: The sweep.
+        plan: Its results folder.
+        claims: The study's trials.
+        started: Trials that an earlier call left running.
+        record: Puts a finished run's rows into the tables.
+        say: Shows a line.
+        clock: Seconds, for the time budget.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        plan: Plan,
+        claims: Claims,
+        started: Sequence[Claim],
+        record: Callable[[Job], None],
+        say: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._sweep, self._plan, self._claims = sweep, plan, claims
+        self._record, self._say = record, say
+        self._clock, self._began = clock, clock()
+        self._again: list[Job] = []
+        self._of_job: dict[str, Running] = {}
+        self._running: list[Running] = []
+        self._recorded = records.recorded_runs(plan.results / state.POINTS)
+        self._beaten: dict[str, int] = {}  # run -> evaluations in a row that were dominated
+        self._said_wait = False
+        self.complete = 0
+        for claim in started:
+            self._begin(claim)
+
+    def next(self) -> Job | None:
+        """A run of a trial in hand, or of a new one."""
+        self._claims.keep_alive()
+        if self._again:
+            return self._again.pop()
+        while True:
+            job = self._waiting_job()
+            if job is not None or self._late():
+                return job
+            claim = self._claims.next()
+            if claim is None:
+                return None
+            self._begin(claim)
+
+    def over(self) -> bool:
+        """Whether nothing can come any more; trials of other folders may die and be ours then."""
+        if self._running or self._again or self._late():
+            return not (self._running or self._again)
+        others = self._claims.others_at_work()
+        if others and not self._said_wait:
+            self._said_wait = True
+            self._say(f"{others} trials are at work elsewhere; waiting in case they die")
+        return not others
+
+    def again(self, job: Job) -> None:
+        """``job`` lost its worker."""
+        self._again.append(job)
+
+    def finished(self, job: Job) -> None:
+        """``job`` left its output; its trial is complete with the last of its runs."""
+        running = self._of_job.pop(job.name, None)
+        if running is not None:
+            running.at_work.discard(job.name)
+            self._add_measures(running, job)
+            self._close_if_done(running)
+
+    def drop(self, name: str, why: str) -> list[str]:
+        """A run failed, and its trial with it."""
+        running = self._of_job.get(name)
+        if running is None:
+            return []
+        lost = [job.name for job in running.waiting]
+        kind = DIVERGED if why.startswith(NOT_FINITE) else ERROR
+        self._forget(running)
+        self._claims.fail(running.claim, kind, f"{name}: {why}")
+        return lost
+
+    def drop_all(self) -> list[str]:
+        """Nothing new: what runs goes on."""
+        return []
+
+    def measured(self, job: Job, step: int, metrics: dict[str, float]) -> str | None:
+        """Report to the pruner, look for runs that are better in everything."""
+        self._claims.keep_alive()
+        running = self._of_job.get(job.name)
+        if running is None:
+            return None
+        if self._sweep.pruner is not None and not running.measures:
+            (metric,) = self._sweep.metrics
+            if metric in metrics:
+                running.claim.trial.report(metrics[metric], step)
+                if running.claim.trial.should_prune():
+                    running.pruned = True
+                    return f"pruned at step {step}"
+        if self._is_dominated(job, metrics):
+            return f"other runs had more reward at less KL, up to step {step}"
+        return None
+
+    def holds(self, job: Job) -> bool:
+        """Whether the job's rows are this folder's to keep, and no other's by now."""
+        running = self._of_job.get(job.name)
+        return running is None or self._claims.holds(running.claim)
+
+    def _late(self) -> bool:
+        minutes = self._sweep.minutes
+        return minutes is not None and self._clock() - self._began > 60 * minutes
+
+    def _begin(self, claim: Claim) -> None:
+        running = Running(claim, [])
+        self._running.append(running)
+        for job in self._sweep.jobs(claim.point):
+            if self._stands(job):
+                self._add_measures(running, job)
+            else:
+                running.waiting.append(job)
+                self._of_job[job.name] = running
+        self._close_if_done(running)
+
+    def _stands(self, job: Job) -> bool:
+        recorded = state.is_recorded(self._plan, job, self._recorded)
+        if state.is_done(self._plan, job):
+            if not recorded:  # the parent was killed just before
+                self._record(job)
+            return True
+        return recorded
+
+    def _waiting_job(self) -> Job | None:
+        for running in self._running:
+            # A pruner judges by the first seed; the others are for trials that it lets live.
+            one_by_one = self._sweep.pruner is not None and running.at_work
+            if running.waiting and not one_by_one:
+                job = running.waiting.pop(0)
+                running.at_work.add(job.name)
+                return job
+        return None
+
+    def _add_measures(self, running: Running, job: Job) -> None:
+        done = records.read_json(self._plan.folder(job) / DONE) or {}
+        running.measures.append(measures(self._plan, job, done))
+        if done.get("stopped"):
+            running.stopped.append(f"{job.name}: {done['stopped']}")
+
+    def _close_if_done(self, running: Running) -> None:
+        if running.pruned:
+            running.waiting.clear()
+        if running.waiting or running.at_work:
+            return
+        self._forget(running)
+        if running.stopped:
+            running.claim.trial.set_user_attr(STOPPED, "; ".join(running.stopped))
+        if running.pruned:
+            self._claims.prune(running.claim)
+            return
+        values = [self._mean(running, name) for name in self._sweep.metrics]
+        if not all(math.isfinite(value) for value in values):
+            found = dict(zip(self._sweep.metrics, values, strict=True))
+            self._claims.fail(running.claim, DIVERGED, f"not finite: {found}")
+        elif self._claims.complete(running.claim, values):
+            self.complete += 1
+
+    def _forget(self, running: Running) -> None:
+        self._running.remove(running)
+        self._of_job = {name: r for name, r in self._of_job.items() if r is not running}
+        self._again = [job for job in self._again if job.name in self._of_job]
+
+    def _mean(self, running: Running, metric: str) -> float:
+        found = [own[metric] for own in running.measures if metric in own]
+        if len(found) < len(running.measures):
+            logged = sorted(set().union(*running.measures))
+            raise ConfigError(
+                f"metric {metric!r} was never logged by arm {running.claim.point.arm!r}; logged: "
+                f"{', '.join(logged) or 'nothing'}. Name one of these in the sweep's metrics: "
+                "what has been trained is kept."
+            )
+        return sum(found) / len(found)
+
+    def _is_dominated(self, job: Job, metrics: dict[str, float]) -> bool:
+        limit = self._sweep.stop.dominated
+        path = self._plan.results / state.POINTS
+        if limit is None or not path.exists() or not {"kl", "reward"} <= metrics.keys():
+            return False
+        better = any(
+            row.kl < metrics["kl"] and row.reward - 2 * row.reward_se > metrics["reward"]
+            for row in read_points(path)
+            if row.run_id != job.name
+        )
+        self._beaten[job.name] = self._beaten.get(job.name, 0) + 1 if better else 0
+        return self._beaten[job.name] >= limit
+
+
+def measures(plan: Plan, job: Job, done: dict[str, Any]) -> dict[str, float]:
+    """What a finished run measured last: its row in the tables, and what it logged.
+
+    Args:
+        plan: Whose run it is.
+        job: The run.
+        done: Its ``done.json``; empty where the folder is gone and only the rows stand.
+    """
+    if done.get("config_sha") == job.config_sha:
+        rows = [Row(**row) for row in done["points"]]
+        logged = dict(done.get("metrics") or {})
+    else:
+        rows = [r for r in read_points(plan.results / state.POINTS) if r.run_id == job.name]
+        logged = {}
+    if not rows:
+        return logged
+    last = max(rows, key=lambda row: row.step)
+    values = {f.name: getattr(last, f.name) for f in fields(Row)}
+    numbers = {k: float(v) for k, v in values.items() if isinstance(v, (int, float))}
+    return logged | numbers
