@@ -105,6 +105,18 @@ def test_noise_is_unbiased_and_comparisons_follow_bradley_terry() -> None:
     assert variance > 100
 
 
+def test_a_sharp_eye_chooses_and_ranks_as_the_rule_does() -> None:
+    world = World(all_prompts()[:20], [Rater(offset=-3.0, noise=1e-9)], seed=3)
+    for row in range(40):
+        pair = world.comparison(row)
+        assert sentiment(str(pair.chosen)) >= sentiment(str(pair.rejected))
+        ranking = world.ranking(row, 5)
+        best_first = sorted(zip(ranking.ranks, ranking.completions, strict=True))
+        scores = [sentiment(str(text)) for _, text in best_first]
+        assert scores == sorted(scores, reverse=True)
+        assert scores[0] > scores[-1]
+
+
 def test_rows_do_not_depend_on_what_was_written_before(write: Write) -> None:
     few = (write(judgements=20) / "comparisons.jsonl").read_text()
     more = (write(judgements=40) / "comparisons.jsonl").read_text()

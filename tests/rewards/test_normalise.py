@@ -60,6 +60,14 @@ def test_unit_deviation_and_once_more(tmp_path, folder, source) -> None:
     assert two.scale == pytest.approx(one.scale, abs=1e-5)
 
 
+def test_what_is_stored_already_is_reckoned_with(tmp_path, source) -> None:
+    settings = {"num_labels": 1, "score_shift": 2, "score_scale": 4}
+    folder = save_tiny(tmp_path / "rm", LlamaForSequenceClassification, **settings)
+    normalise_reward(out=tmp_path / "new", model=folder, source=source)
+    assert float(shown_scores(tmp_path / "new").mean()) == pytest.approx(0, abs=1e-6)
+    assert ScoreModel.load(tmp_path / "new").scale == 4
+
+
 def test_one_completion_has_no_deviation(tmp_path, folder, source) -> None:
     with pytest.raises(DataError, match="its 1 completions all score"):
         normalise_reward(
