@@ -54,12 +54,10 @@ def load_model(
             peft = PeftConfig.from_pretrained(source)
             base = str(peft.base_model_name_or_path)
             model = load_model(auto_class, base, dtype=dtype, dropout=dropout, **config)
-            if not peft.is_prompt_learning:
-                return PeftModel.from_pretrained(model, source, is_trainable=True)
-            model = PeftModel.from_pretrained(model, source)  # it cannot load one as trainable
-            model.active_peft_config.inference_mode = False
-            model.prompt_encoder.requires_grad_(True)
-            return model
+            # Virtual tokens are trainable anyway, and refuse to be asked.
+            return PeftModel.from_pretrained(
+                model, source, is_trainable=not peft.is_prompt_learning
+            )
         settings = AutoConfig.from_pretrained(source, trust_remote_code=False, **config)
         quiet()
         model = auto_class.from_pretrained(

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -164,7 +165,7 @@ def test_impossible_numbers(settings: dict) -> None:
 
 def test_files(tmp_path: Path) -> None:
     instruct.write_corpus(out=tmp_path, rows=3)
-    parts = {"0": {"rows": 4}, "50": {"rows": 2, "wrong": 0.5}}
+    parts: dict[str, dict[str, Any]] = {"0": {"rows": 4}, "50": {"rows": 2, "wrong": 0.5}}
     instruct.write_instructions(out=tmp_path, files={"wrong.jsonl": parts}, seed=0)
     instruct.write_questions(out=tmp_path, each=1, shots=[0])
     lines = {
