@@ -2,7 +2,8 @@
 
 from typing import Protocol
 
-from alignlab.data.modules import PromptData, TextData
+from alignlab.data.loader import micro_batches_of, place
+from alignlab.data.modules import DemonstrationData, PromptData, TextData
 from alignlab.data.rollouts import Pretraining, RolloutBatch, RolloutLoader
 from alignlab.data.rows import Refuse
 from alignlab.data.trees import PromptTree
@@ -60,7 +61,7 @@ class RolloutData(PromptData):
         seed: int = 0,
         limit: int | None = None,
         refuse: Refuse = "drop",
-        pretraining: TextData | None = None,
+        pretraining: TextData | DemonstrationData | None = None,
     ) -> None:
         super().__init__(
             source,
@@ -102,7 +103,7 @@ class RolloutData(PromptData):
             self._collect,
             prompts=self.rollout_size,
             minibatches=self.rollout_size // self.batch_size,
-            micro_batches=self.batch_size // (self.micro_batch_size or self.batch_size),
+            micro_batches=micro_batches_of(self.batch_size, self.micro_batch_size, place()[1]),
             inner_epochs=self.inner_epochs,
             seed=self.seed,
             pretraining=Pretraining(mix.train_trees, mix.batch_size, mix.seed) if mix else None,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alignlab.data.loader import place
 from alignlab.data.trees import PromptTree, PromptTrees, StepTotals, collate, totals_of
 from alignlab.errors import ConfigError
 from alignlab.functional.noise import permutation
@@ -165,6 +166,9 @@ class RolloutLoader:
         inner_epochs: Times that the phase's rollouts are gone through.
         seed: Shuffles are a function of it, the phase and the inner epoch.
         pretraining: Texts that go with every optimizer step.
+        rank: This process; asked of ``torch.distributed`` when ``None``. Every rank samples the
+            whole phase (noise is a function of names, so they agree) and trains on its share.
+        world_size: How many processes there are; asked likewise.
 
     Raises:
         ConfigError: Numbers that do not divide.
@@ -180,11 +184,17 @@ class RolloutLoader:
         inner_epochs: int,
         seed: int,
         pretraining: Pretraining | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
     ) -> None:
-        if prompts % (minibatches * micro_batches):
+        here, world = place()
+        self.rank = here if rank is None else rank
+        self.parts = micro_batches * (world if world_size is None else world_size)
+        if prompts % (minibatches * self.parts):
             raise ConfigError(
                 f"{prompts} prompts a rollout cannot be cut into {minibatches} minibatches of "
-                f"{micro_batches} micro-batches. Choose numbers that divide it in data.init_args."
+                f"{self.parts} micro-batches (over all processes). Choose numbers that divide it "
+                "in data.init_args."
             )
         self.collect, self.prompts, self.seed = collect, prompts, seed
         self.minibatches, self.micro_batches = minibatches, micro_batches
@@ -213,9 +223,10 @@ class RolloutLoader:
         step, micro = divmod(position, self.micro_batches)
         epoch, minibatch = divmod(step, self.minibatches)
         order = permutation(self.seed, rollout * self.inner_epochs + epoch, self.prompts)
-        rows = order.view(self.minibatches, self.micro_batches, -1)[minibatch]
+        rows = order.view(self.minibatches, self.parts, -1)[minibatch]
+        part = micro * (self.parts // self.micro_batches) + self.rank
         counted = phase.trees.loss_mask.view(self.prompts, -1)[rows.flatten()]
-        batch = phase.select(rows[micro])
+        batch = phase.select(rows[part])
         batch.first = step == 0
         batch.trees.totals = StepTotals(
             rows.numel(),
@@ -224,7 +235,7 @@ class RolloutLoader:
         )
         if self.pretraining is not None:
             number = rollout * self.inner_epochs * self.minibatches + step
-            batch.pretraining = self.pretraining.batch(number, micro, self.micro_batches)
+            batch.pretraining = self.pretraining.batch(number, part, self.parts)
         return batch
 
     def state_dict(self) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def leave_one_out(rewards: Tensor, group: Tensor) -> Tensor:
     return rewards - ((total[member] - rewards) / (count - 1)[member])
 
 
-def group_normalise(rewards: Tensor, group: Tensor) -> Tensor:
+def group_normalise(rewards: Tensor, group: Tensor, *, scale: bool = True) -> Tensor:
     """Each reward in standard deviations from its group's mean (GRPO, arXiv:2402.03300), ``[M]``.
 
     The deviation is the population's; the paper does not say (implementations that take the
@@ -59,10 +59,13 @@ def group_normalise(rewards: Tensor, group: Tensor) -> Tensor:
     Args:
         rewards: ``[M]``.
         group: ``[M]`` long, which prompt each completion answers.
+        scale: Off leaves the rewards centred in their own unit (arXiv:2503.20783).
     """
     member, count = _members(rewards, group)
     zeros = rewards.new_zeros(len(count))
     centred = rewards - (zeros.index_add(0, member, rewards) / count)[member]
+    if not scale:
+        return centred
     deviation = (zeros.index_add(0, member, centred.square()) / count).sqrt()
     largest = zeros.scatter_reduce(0, member, rewards.abs(), "amax")
     return centred / _spread(deviation, largest)[member]

@@ -147,7 +147,7 @@ class OnPolicyObjective(Objective):
         moved = kl_k3(torch.zeros_like(log_ratio), log_ratio)[scores.mask].mean()
         count = getattr(batch.trees.totals, self.unit)
         self.log_means("train", means | {"approx_kl": moved}, count)
-        return self.normalised(finite(losses, batch.trees.ids).sum(), count)
+        return self.normalised(finite(losses, batch.trees).sum(), count)
 
     def completion_rewards(self, scored: Scored) -> Tensor:
         """``[M]`` reward of each whole completion with the KL penalty (k1) in it."""
@@ -168,12 +168,12 @@ class OnPolicyObjective(Objective):
     @staticmethod
     def rollout_batch(scored: Scored, advantages: Tensor) -> RolloutBatch:
         """The phase with ``advantages`` ``[M, T]``, or ``[M]`` for whole completions."""
-        if advantages.dim() == 1:
-            advantages = advantages[:, None] * scored.trees.loss_mask
+        mask = scored.trees.loss_mask
+        per_token = advantages[:, None] if advantages.dim() == 1 else advantages
         return RolloutBatch(
             scored.trees,
             scored.token_logps,
-            advantages.to(scored.token_logps),
+            torch.where(mask, per_token, 0).to(scored.token_logps),
             ref_token_logps=scored.ref_token_logps,
         )
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from alignlab.data.rollout_data import RolloutData
-from alignlab.data.rollouts import RolloutBatch, RolloutLoader
+from alignlab.data.rollouts import Pretraining, RolloutBatch, RolloutLoader
 from alignlab.data.trees import PromptTree, StepTotals, collate
 from alignlab.errors import ConfigError
 
@@ -36,7 +36,7 @@ class Phases:
         return phase(rollout)
 
 
-def loader(collect: Any = phase, **settings: int) -> RolloutLoader:
+def loader(collect: Any = phase, **settings: Any) -> RolloutLoader:
     sizes = {"prompts": 8, "minibatches": 2, "micro_batches": 2, "inner_epochs": 3, "seed": 1}
     return RolloutLoader(collect, **(sizes | settings))
 
@@ -149,3 +149,61 @@ def test_impossible_sizes_name_their_keys(words, prompts_file):
     data.setup()
     with pytest.raises(ConfigError, match="fewer than the 16 of a rollout"):
         data.train_dataloader()
+
+
+def texts(number: int = 11) -> list[PromptTree]:
+    return [PromptTree(i, str(i), (1,), ((5,) * (1 + i % 3),)) for i in range(number)]
+
+
+def test_texts_of_a_step_are_a_function_of_its_number():
+    mix = Pretraining(texts(), batch_size=4, seed=3)
+    steps = [mix.batch(step, 0, 1) for step in range(6)]
+    passes = [[i for batch in steps[k : k + 2] for i in batch.index.tolist()] for k in (0, 2, 4)]
+    for once in passes:  # 11 texts: two steps of 4 a pass, three left over
+        assert len(set(once)) == 8
+    assert passes[0] != passes[1]
+    again = Pretraining(texts(), batch_size=4, seed=3)
+    for step in (5, 0, 3):
+        assert again.batch(step, 0, 1).index.tolist() == steps[step].index.tolist()
+    other = Pretraining(texts(), batch_size=4, seed=4)
+    assert other.batch(0, 0, 1).index.tolist() != steps[0].index.tolist()
+
+
+def test_texts_go_with_every_step_and_are_cut_as_it_is():
+    mix = Pretraining(texts(), batch_size=4, seed=3)
+    batches = list(loader(pretraining=mix))
+    for step, (first, second) in enumerate(zip(batches[::2], batches[1::2], strict=True)):
+        whole = mix.batch(step, 0, 1)
+        assert first.pretraining is not None
+        assert second.pretraining is not None
+        parts = first.pretraining.index.tolist() + second.pretraining.index.tolist()
+        assert parts == whole.index.tolist()
+        assert first.pretraining.totals == second.pretraining.totals == whole.totals
+    following = loader(pretraining=mix)
+    following.rollout = 1
+    later = next(iter(following)).pretraining
+    assert later is not None
+    assert later.index.tolist() == mix.batch(6, 0, 2).index.tolist()  # six steps a phase
+
+
+def test_ranks_share_a_step_between_them():
+    """Two ranks of one micro-batch deal what one process deals in two, texts included."""
+    mix = Pretraining(texts(), batch_size=4, seed=3)
+    alone = list(loader(pretraining=mix))
+    ranks = [loader(pretraining=mix, micro_batches=1, rank=rank, world_size=2) for rank in range(2)]
+    for step, both in enumerate(zip(*ranks, strict=True)):
+        for part, batch in enumerate(both):
+            one = alone[2 * step + part]
+            assert batch.trees.index.tolist() == one.trees.index.tolist()
+            assert batch.trees.totals == one.trees.totals
+            assert batch.pretraining is not None
+            assert one.pretraining is not None
+            assert batch.pretraining.index.tolist() == one.pretraining.index.tolist()
+            assert batch.first == one.first
+
+
+def test_a_mix_that_cannot_be_dealt_out_names_its_key():
+    with pytest.raises(ConfigError, match="11 texts for steps of 12"):
+        Pretraining(texts(), batch_size=12, seed=0)
+    with pytest.raises(ConfigError, match="5 texts of a step cannot be cut into 2"):
+        list(loader(pretraining=Pretraining(texts(), batch_size=5, seed=0)))

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -177,8 +178,45 @@ def test_a_shared_head_reads_the_policys_states(make):
         ({"value_clip_epsilon": -1.0}, "value_clip_epsilon > 0"),
         ({"kl_coef": -0.1}, "kl_coef >= 0"),
         ({"kl_target": 0.0}, "kl_target > 0"),
+        ({"n_steps": 0}, "n_steps > 0"),
+        ({"ptx_coef": -1.0}, "ptx_coef >= 0"),
     ],
 )
 def test_impossible_settings_name_their_key(make, settings, message):
     with pytest.raises(ConfigError, match=message):
         make(**settings)
+
+
+def test_the_pretraining_mix_adds_its_mean_loss(make):
+    """With coefficient 2, twice the nats per token of the step's texts, whatever the rollouts."""
+    losses = []
+    texts = collate([PromptTree(0, "t", (1,), ((5, 6), (7,)))])
+    for ptx_coef in (0.0, 2.0):
+        ppo = make(ptx_coef=ptx_coef)
+        ppo.log = ppo.log_means = lambda *args, **kwargs: None
+        ppo.normalised = lambda loss, total: loss / total
+        batch = ppo.collect([PromptTree(0, "0", (1, 3), ())], 2, 0)
+        batch.pretraining = texts
+        losses.append(ppo.training_step(batch, 0).detach())
+    with torch.no_grad():
+        nats = -ppo.policy(texts).token_logps.sum() / 3
+    assert float(losses[1] - losses[0]) == pytest.approx(2 * float(nats))
+
+
+def test_a_mix_without_texts_is_refused(make):
+    ppo = make(ptx_coef=0.5)
+    ppo._trainer = SimpleNamespace(train_dataloader=None, datamodule=SimpleNamespace())
+    with pytest.raises(ConfigError, match=r"ptx_coef 0\.5 needs texts"):
+        ppo.on_fit_start()
+
+
+def test_one_step_advantages_look_one_value_ahead(make):
+    """No penalty, no whitening: r_t + V_{t+1} - V_t, and nothing after the last token."""
+    ppo = make(kl_coef=0.0, n_steps=1, whiten_advantages=False)
+    trees = collate([PromptTree(0, "a", (1, 4), ((5, 6, 2), (7,)))])
+    zero = torch.zeros(2, 3, dtype=torch.float64)
+    with torch.no_grad():
+        batch = ppo.advantages(Scored(trees, zero, zero, torch.tensor([3.0, -1.0])))
+        v = ppo.value(trees)
+    expected = [[v[0, 1] - v[0, 0], v[0, 2] - v[0, 1], 3 - v[0, 2]], [-1 - v[1, 0], 0.0, 0.0]]
+    assert_close(batch.advantages, torch.tensor(expected, dtype=torch.float64))

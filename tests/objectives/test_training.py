@@ -25,13 +25,17 @@ from alignlab.data.modules import (
 from alignlab.data.rollout_data import RolloutData
 from alignlab.errors import ConfigError
 from alignlab.models import Policy, ScoreModel
+from alignlab.objectives.awr import AWR
 from alignlab.objectives.base import Objective
 from alignlab.objectives.classify import Classify
 from alignlab.objectives.dpo import DPO
+from alignlab.objectives.grpo import GRPO
 from alignlab.objectives.kwise_rm import KWiseRewardModel
 from alignlab.objectives.on_policy import Sampling
 from alignlab.objectives.ppo import PPO
 from alignlab.objectives.regression import Regression
+from alignlab.objectives.reinforce import REINFORCE
+from alignlab.objectives.rloo import RLOO
 from alignlab.objectives.rm import RewardModel
 from alignlab.objectives.schedule import Schedule
 from alignlab.objectives.sft import SFT
@@ -82,6 +86,16 @@ def ground(tmp_path_factory, build) -> tuple[str, str]:
     return rows_file(folder / "rows.jsonl"), str(folder / "lm")
 
 
+STEERED = {"kl_target": 0.5, "kl_horizon": 50}
+ON_POLICY: dict[str, dict[str, Any]] = {
+    "ppo": {"kind": PPO, "ptx_coef": 0.5, **STEERED},
+    "reinforce": {"kind": REINFORCE, **STEERED},
+    "rloo": {"kind": RLOO, **STEERED},
+    "grpo": {"kind": GRPO, "clip_epsilon": 0.2, **STEERED},
+    "awr": {"kind": AWR, "beta": 1.0, "kl_coef": 0.1},
+}
+
+
 @pytest.fixture
 def make(ground, tmp_path) -> Callable[..., Made]:
     """Objective and data by name; ``micro`` rows a forward, ``dtype`` of the weights."""
@@ -96,19 +110,14 @@ def make(ground, tmp_path) -> Callable[..., Made]:
         def scorer(outputs: int = 1) -> ScoreModel:
             return ScoreModel(start, outputs=outputs, dtype=dtype)
 
-        if name == "ppo":
-            objective: Objective = PPO(
-                policy(),
-                WordCount(),
-                Sampling(6),
-                adam,
-                value=scorer(),
-                kl_target=0.5,
-                kl_horizon=50,
-                schedule=WARM,
+        if name in ON_POLICY:
+            settings = ON_POLICY[name] | ({"value": scorer()} if name == "ppo" else {})
+            objective = settings.pop("kind")(
+                policy(), WordCount(), Sampling(6), optimizer=adam, schedule=WARM, **settings
             )
+            mix = TextData(source, 8, max_length=8) if "ptx_coef" in settings else None
             return objective, RolloutData(
-                source, 8, 4, samples_per_prompt=2, inner_epochs=2, micro_batch_size=micro
+                source, 8, 4, 2, inner_epochs=2, micro_batch_size=micro, pretraining=mix
             )
         if name == "lm":
             return SFT(policy(), adam, WARM), TextData(source, 4, micro, max_length=8)
@@ -154,13 +163,16 @@ def fit(
     return {name: value.clone() for name, value in made[0].state_dict().items()}
 
 
-ALL = ["lm", "sft", "classify", *SCORERS, "unlikelihood", "dpo", "dpo_cached", "ppo"]
+ALL = ["lm", "sft", "classify", *SCORERS, "unlikelihood", "dpo", "dpo_cached"]
+ALL += ON_POLICY
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")  # Lightning's advice on loggers and loaders
 @pytest.mark.parametrize(
     ("name", "stops"),
-    [(name, [1, 5, 6]) for name in ALL[:-1]] + [("ppo", list(range(1, STEPS)))],
+    [(name, [1, 5, 6]) for name in ALL if name not in ON_POLICY]
+    + [(name, [3, 8]) for name in ON_POLICY if name != "ppo"]  # in a phase, and between two
+    + [("ppo", list(range(1, STEPS)))],
 )
 def test_stopping_between_any_two_steps_changes_no_bit(make, tmp_path, name, stops):
     """21 rows in steps of 4 are 6 an epoch (20 pairs: 5), so stops fall inside and at its end."""
@@ -192,7 +204,7 @@ def test_micro_batches_change_no_gradient(make, tmp_path, name):
             assert_close(other[key], value, rtol=0, atol=1e-10, msg=key)
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name not in ("dpo_cached", "ppo")])
+@pytest.mark.parametrize("name", [name for name in ALL if name not in ("dpo_cached", *ON_POLICY)])
 def test_ranks_change_no_gradient(make, monkeypatch, name):
     """Two ranks of two micro-batches each, gradients averaged as DDP does, against one process."""
 

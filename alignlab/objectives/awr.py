@@ -1,0 +1,93 @@
+"""Advantage-weighted regression (Peng et al. 2019, arXiv:1910.00177, Eq. 10).
+
+Maximum likelihood of the policy's own samples, each weighted by ``exp(advantage / beta)``. On one
+phase sampled from the reference its optimum is pi_ref * exp(reward / beta) / Z, exactly; phase
+after phase it goes on from the last policy, and ``kl_coef`` decides where that ends.
+"""
+
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+
+from alignlab.data.rollouts import RolloutBatch
+from alignlab.functional import leave_one_out
+from alignlab.models import Policy, Scores
+from alignlab.objectives.base import positive
+from alignlab.objectives.on_policy import OnPolicyObjective, Sampling, Scored
+from alignlab.objectives.schedule import Schedule
+from alignlab.rewards.base import Reward
+
+
+def awr_loss(
+    token_logps: Tensor, advantages: Tensor, mask: Tensor, *, beta: float, weight_cap: float
+) -> tuple[Tensor, Tensor]:
+    """``-min(exp(A / beta), weight_cap) * log pi`` per token, as (sum, count) over tokens.
+
+    Args:
+        token_logps: ``[M, T]`` nats; cells outside the mask never matter.
+        advantages: ``[M, T]`` in reward units; the same for all tokens of a completion, or the
+            fixed point is another (a token's own advantage leaves out what follows it).
+        mask: ``[M, T]``, which cells are tokens.
+        beta: Temperature: smaller weighs good completions more.
+        weight_cap: Largest weight.
+    """
+    mask = mask.bool()
+    weights = (advantages.masked_fill(~mask, 0) / beta).exp().clamp(max=weight_cap)
+    return -(weights * token_logps.masked_fill(~mask, 0)).sum(), mask.sum()
+
+
+class AWR(OnPolicyObjective):
+    """Imitate one's own completions, the better ones more.
+
+    The advantage of a completion is its reward minus the mean of the prompt's others, an estimate
+    of V(x) that its own reward does not enter (a mean with it would stand for a larger ``beta``).
+    The data need ``samples_per_prompt`` of at least 2; with one phase (``inner_epochs`` for the
+    whole training) they are fixed samples of the reference. No ratio is taken: the regression is on
+    the samples as they are. Arguments that are not listed here: see ``OnPolicyObjective``.
+
+    Args:
+        policy: The language model to train; as it is now, it is also the reference.
+        reward: Scores completions.
+        sampling: How completions are sampled and scored.
+        beta: Temperature, in the reward's unit.
+        optimizer: Builds the optimizer.
+        weight_cap: Largest weight; where it binds, better is not weighed more.
+        kl_coef: Strength of the KL penalty in the reward of phases after the first.
+        seed: Sampling noise is a function of it.
+        schedule: Factor on the learning rate.
+
+    Raises:
+        ConfigError: ``beta`` or ``weight_cap`` that is not positive.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        reward: Reward,
+        sampling: Sampling,
+        beta: float,
+        optimizer: OptimizerCallable,
+        weight_cap: float = 20.0,
+        kl_coef: float = 0.0,
+        seed: int = 0,
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__(policy, reward, sampling, optimizer, kl_coef, seed=seed, schedule=schedule)
+        self.beta = positive(self, "beta", beta)
+        self.weight_cap = positive(self, "weight_cap", weight_cap)
+
+    def advantages(self, scored: Scored) -> RolloutBatch:
+        """Penalised rewards minus the mean of the prompt's others."""
+        rewards = self.completion_rewards(scored)
+        return self.rollout_batch(scored, leave_one_out(rewards, scored.trees.group))
+
+    def losses(self, batch: RolloutBatch, scores: Scores) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weighted regression, and the share of completions at the cap."""
+        total, count = awr_loss(
+            scores.token_logps,
+            batch.advantages,
+            batch.trees.loss_mask,
+            beta=self.beta,
+            weight_cap=self.weight_cap,
+        )
+        capped = (batch.advantages[:, 0] / self.beta).exp() >= self.weight_cap
+        return total, {"policy_loss": total / count, "capped": capped.double().mean()}

@@ -1,0 +1,48 @@
+"""REINFORCE leave-one-out: other completions of the same prompt are the baseline.
+
+Ahmadian et al. 2024, arXiv:2402.14740, section 3.2 (Kool et al. 2019). A whole completion is one
+action, the KL penalty stands in its reward, and there is no value function.
+"""
+
+from torch import Tensor
+
+from alignlab.data.rollouts import RolloutBatch
+from alignlab.functional import leave_one_out
+from alignlab.models import Scores
+from alignlab.objectives.on_policy import OnPolicyObjective, Scored
+
+
+def rloo_loss(token_logps: Tensor, advantages: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """``-A * log pi(y)`` per completion, as (sum, count) over completions.
+
+    Args:
+        token_logps: ``[M, T]`` nats; cells outside the mask never matter.
+        advantages: ``[M]``, reward minus the mean of the group's others (``leave_one_out``).
+        mask: ``[M, T]``, which cells are tokens.
+    """
+    mask = mask.bool()
+    logps = token_logps.masked_fill(~mask, 0).sum(1)
+    return -(advantages * logps).sum(), mask.any(1).sum()
+
+
+class RLOO(OnPolicyObjective):
+    """Maximise a reward minus ``kl_coef`` times the divergence with several completions a prompt.
+
+    The data need ``samples_per_prompt`` of at least 2. Minibatches after a phase's first are
+    weighted by the completion's ratio, without clipping. Arguments: see ``OnPolicyObjective``.
+    """
+
+    unit = "completions"
+
+    def advantages(self, scored: Scored) -> RolloutBatch:
+        """Penalised rewards minus the mean of the prompt's others."""
+        rewards = self.completion_rewards(scored)
+        return self.rollout_batch(scored, leave_one_out(rewards, scored.trees.group))
+
+    def losses(self, batch: RolloutBatch, scores: Scores) -> tuple[Tensor, dict[str, Tensor]]:
+        """The policy gradient, corrected for the updates since the phase was sampled."""
+        ratio = (scores.logps.detach() - batch.old_token_logps.sum(1)).exp()
+        total, count = rloo_loss(
+            scores.token_logps, ratio * batch.advantages[:, 0], batch.trees.loss_mask
+        )
+        return total, {"policy_loss": total / count, "ratio_max": ratio.max()}

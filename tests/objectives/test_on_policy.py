@@ -1,0 +1,157 @@
+"""What the on-policy objectives share: rewards, ratios, the reference, and their own advantages."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from alignlab.data.trees import PromptTree, collate
+from alignlab.errors import ConfigError
+from alignlab.functional.sampling import SamplingSpec
+from alignlab.objectives.awr import AWR
+from alignlab.objectives.grpo import GRPO
+from alignlab.objectives.on_policy import OnPolicyObjective, Sampling, Scored
+from alignlab.objectives.reinforce import REINFORCE
+from alignlab.objectives.rloo import RLOO
+from alignlab.rewards.base import Reward
+from alignlab.rollouts.sampler import sample
+
+Make = Callable[..., Any]
+PROMPTS = [PromptTree(i, str(i), (1, 3 + i), ()) for i in range(4)]
+# Two prompts with two completions each, of 3, 1, 2 and 3 tokens: length 1 and full length too.
+TREES = collate(
+    [PromptTree(0, "a", (1, 4), ((5, 6, 2), (2,))), PromptTree(1, "b", (1,), ((7, 2), (8, 9, 4)))]
+)
+RATIO = torch.tensor(  # log pi / pi_ref of each token
+    [[0.2, -0.4, 1.0], [0.6, 0, 0], [-0.2, 0.1, 0], [0.3, 0.3, 0.3]], dtype=torch.float64
+)
+SCORES = torch.tensor([3.0, -1.0, 2.0, 0.0], dtype=torch.float64)
+
+
+class Length(Reward):
+    def __call__(self, prompts: Any, completions: Any) -> Tensor:
+        return torch.tensor([float(len(text.split())) for text in completions])
+
+
+@pytest.fixture
+def make(build: Callable[..., Any]) -> Make:
+    def objective(kind: type[OnPolicyObjective], **settings: Any) -> OnPolicyObjective:
+        spec = settings.pop("spec", SamplingSpec())
+        adam = partial(torch.optim.AdamW, lr=1e-2)
+        return kind(build(), Length(), Sampling(6, spec), optimizer=adam, **settings)
+
+    return objective
+
+
+def scored() -> Scored:
+    return Scored(TREES, RATIO - 1, torch.zeros_like(RATIO) - 1, SCORES)
+
+
+def test_the_reward_stands_on_the_last_real_token_at_every_length(make: Make) -> None:
+    free = make(REINFORCE, kl_coef=0.0)
+    rewards = free.token_rewards(scored())
+    assert rewards.nonzero().tolist() == [[0, 2], [1, 0], [2, 1]]  # completion 3 scored 0
+    assert rewards[[0, 1, 2], [2, 0, 1]].tolist() == [3.0, -1.0, 2.0]
+    priced = make(REINFORCE, kl_coef=0.5)
+    assert_close(priced.token_rewards(scored()), rewards - 0.5 * RATIO)
+    assert_close(priced.token_rewards(scored(), penalised=False), rewards)
+
+
+def test_a_completions_reward_pays_for_all_its_tokens(make: Make) -> None:
+    """3 - 0.5 * 0.8, -1 - 0.5 * 0.6, 2 + 0.5 * 0.1 and 0 - 0.5 * 0.9."""
+    rewards = make(RLOO, kl_coef=0.5).completion_rewards(scored())
+    assert_close(rewards, torch.tensor([2.6, -1.3, 2.05, -0.45], dtype=torch.float64))
+
+
+def test_reinforce_takes_what_comes_after_a_token_less_the_mean(make: Make) -> None:
+    """Returns 2.6, 2.7, 2.5 | -1.3 | 2.05, 1.95 | -0.45, -0.3, -0.15; their mean is 9.6 / 9."""
+    batch = make(REINFORCE, kl_coef=0.5).advantages(scored())
+    mean = 9.6 / 9
+    returns = [[2.6, 2.7, 2.5], [-1.3, mean, mean], [2.05, 1.95, mean], [-0.45, -0.3, -0.15]]
+    assert_close(batch.advantages, torch.tensor(returns, dtype=torch.float64) - mean)
+
+
+@pytest.mark.parametrize("kind", [RLOO, partial(AWR, beta=1.0)])
+def test_others_of_the_prompt_are_the_baseline(make: Make, kind: Any) -> None:
+    """Of two completions the other one: 2.6 + 1.3 = 3.9 and 2.05 + 0.45 = 2.5."""
+    batch = make(kind, kl_coef=0.5).advantages(scored())
+    rows = [[3.9, 3.9, 3.9], [-3.9, 0, 0], [2.5, 2.5, 0], [-2.5, -2.5, -2.5]]
+    assert_close(batch.advantages, torch.tensor(rows, dtype=torch.float64))
+
+
+def test_grpo_keeps_the_penalty_out_of_the_reward(make: Make) -> None:
+    """3 and -1 lie one deviation from 1; unscaled they lie 2 from it."""
+    grpo = make(partial(GRPO, clip_epsilon=0.2), kl_coef=0.5)
+    ones = [[1.0, 1, 1], [-1, 0, 0], [1, 1, 0], [-1, -1, -1]]
+    batch = grpo.advantages(scored())
+    assert_close(batch.advantages, torch.tensor(ones, dtype=torch.float64))
+    assert_close(batch.ref_token_logps, torch.zeros_like(RATIO) - 1)
+    unscaled = make(partial(GRPO, clip_epsilon=0.2), scale_by_std=False).advantages(scored())
+    assert unscaled.advantages[:, 0].tolist() == [2.0, -2.0, 1.0, -1.0]
+
+
+def test_groups_need_two_completions(make: Make) -> None:
+    with pytest.raises(ConfigError, match="at least 2 completions a prompt"):
+        make(RLOO).collect(PROMPTS, 1, 0)
+
+
+def first_step(objective: OnPolicyObjective) -> None:
+    """One step on fresh rollouts, outside a trainer."""
+    objective.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    objective.log_means = lambda *args: None  # type: ignore[method-assign]
+    objective.normalised = lambda loss_sum, total: loss_sum / total  # type: ignore[method-assign]
+    batch = objective.collect(PROMPTS, 2, 0)
+    batch.first = True
+    objective.training_step(batch, 0).backward()
+
+
+def test_a_temperature_in_one_place_only_is_refused(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sampler at 0.7 and the scoring at 1: what reports negative divergences elsewhere."""
+    first_step(make(RLOO, spec=SamplingSpec(temperature=0.7)))
+    sampling = Sampling(6, SamplingSpec(temperature=0.7), old_logps="sampled")
+
+    def plain(*args: Any, **settings: Any) -> Any:
+        return sample(*args, **(settings | {"spec": SamplingSpec()}))
+
+    monkeypatch.setattr("alignlab.objectives.on_policy.sample", plain)
+    objective = make(RLOO)
+    objective.sampling = sampling
+    with pytest.raises(FloatingPointError, match="see different models"):
+        first_step(objective)
+
+
+def test_training_moves_the_policy_and_not_its_reference(make: Make) -> None:
+    objective = make(RLOO, kl_coef=0.1)
+    trees = collate([PromptTree(0, "a", (1, 4), ((5, 6, 2), (7,)))])
+    before = objective.reference.token_logps(trees)
+    first_step(objective)
+    objective.make_optimizer(objective.parameter_groups()).step()
+    with torch.no_grad():
+        assert not torch.allclose(objective.policy(trees).token_logps, before, atol=1e-3)
+    assert torch.equal(objective.reference.token_logps(trees), before)
+    own = {p.data_ptr() for p in objective.policy.parameters()}
+    assert not own & {p.data_ptr() for p in objective.reference.parameters()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        (REINFORCE, {"kl_coef": -0.1}, "kl_coef >= 0"),
+        (RLOO, {"kl_target": 0.0}, "kl_target > 0"),
+        (GRPO, {"clip_epsilon": 0.0}, "GRPO needs clip_epsilon > 0"),
+        (GRPO, {"clip_epsilon": 0.2, "normaliser": -1.0}, "GRPO needs normaliser > 0"),
+        (AWR, {"beta": 0.0}, "AWR needs beta > 0"),
+        (AWR, {"beta": 1.0, "weight_cap": 0.0}, "AWR needs weight_cap > 0"),
+    ],
+)
+def test_impossible_settings_name_their_key(
+    make: Make, kind: Any, settings: dict[str, float], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make(kind, **settings)
