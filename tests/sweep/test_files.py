@@ -1,0 +1,30 @@
+"""The sweeps that come with the repository, against the signatures they will meet."""
+
+from pathlib import Path
+
+import pytest
+
+from alignlab.pipeline.jobs import check
+from alignlab.sweep.spec import load_sweep
+
+SWEEPS = sorted(Path("sweeps").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=str)
+def test_a_sweep_says_what_it_is_for_and_every_key_is_accepted(path: Path) -> None:
+    header = path.read_text().splitlines()[:4]
+    for line, word in zip(header, ("# ", "# Run:", "# Expected:", "# Source:"), strict=True):
+        assert line.startswith(word)
+    assert f"alignlab sweep {path}" in header[1]
+    sweep = load_sweep(path)
+    specs = {name: sweep.plan.resolved(job) for name, job in sweep.probes().items()}
+    assert check(specs) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "trials"), [("quickstart", 24), ("imdb_frontier", 22), ("simpo_beta_gamma", 12)]
+)
+def test_how_many_trials_a_grid_has(name: str, trials: int) -> None:
+    points = load_sweep(Path(f"sweeps/{name}.yaml")).points
+    assert points is not None
+    assert len(points) == trials
