@@ -33,11 +33,11 @@ def test_another_posts_summary_is_never_ones_own() -> None:
 
 
 def test_shuffled_words_are_the_same_words() -> None:
-    text = "my cat ate all the cake"
-    found = {shuffled_words(id, text, 0) for id in IDS[:50]}
-    assert text not in found
+    text = "my cat ate cake"
+    found = {shuffled_words(id, text, 0) for id in IDS}  # 25 of 600 draws are the same order
     assert all(sorted(one.split()) == sorted(text.split()) for one in found)
-    assert len(found) > 40
+    assert len(found) == 23
+    assert text not in found
     with pytest.raises(Refused, match="too few words to shuffle"):
         shuffled_words("t3_1", "no no no way out", 0)
 

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from alignlab.data.rows import Refused
 from alignlab.data.tldr import (
@@ -90,6 +92,19 @@ def test_prompts_keep_their_bound_and_their_end_whatever_the_tokens() -> None:
         kept = found.prompt[len(HEAD) : -len(TAIL)]
         assert text.startswith(kept)
         assert (kept == text) == (found.cut == "")
+
+
+def test_a_beginning_that_costs_more_tokens_than_the_whole_word_is_cut_again() -> None:
+    """ "aa b" is one token and "aa" two: the cut at the space would be one token too long."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("Ġ", "b"), ("a", "Ġb"), ("a", "aĠb")]
+    vocab = {letter: k for k, letter in enumerate([*letters, *map("".join, merges)])}
+    inner = Tokenizer(models.BPE(vocab, merges))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner)
+    bound = len(HEAD) + 1 + len(TAIL)
+    found = fit_prompt(post("aa bc and more"), tokenizer, bound)
+    assert found.prompt == HEAD + "a" + TAIL
 
 
 def test_posts_far_longer_than_the_bound_are_cut_as_if_coded_whole() -> None:
@@ -189,9 +204,11 @@ def test_openais_comparisons(tmp_path: Path) -> None:
         openai(post="held out"),
     ]
     parts = read_comparisons(jsonl(tmp_path, rows))
-    found = [(one.chosen, one.rejected) for one in parts["train"].rows]
-    assert sorted(found) == [("First.", "Second."), ("Second.", "First.")]
-    assert len({one.id for one in parts["train"].rows}) == 2
+    found = {one.id: (one.chosen, one.rejected) for one in parts["train"].rows}
+    assert found == {
+        "t3_1/rows.jsonl:1": ("Second.", "First."),
+        "t3_1/rows.jsonl:2": ("First.", "Second."),
+    }
     assert parts["train"].refusals.counts == {
         "wrong type in 'choice'": 1,
         "about a news article, not a post": 1,
