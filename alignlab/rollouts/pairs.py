@@ -7,7 +7,7 @@ sigma(scale (r1 - r2)) (Bradley and Terry 1952), as a person's choices would be 
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -15,24 +15,17 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from alignlab.data.rows import PreferencePair, Prompt, Text, Turn, split_by_prompt
-from alignlab.data.sources import read_rows, write_rows
-from alignlab.data.tokenise import tokenise
-from alignlab.data.trees import PromptTree
+from alignlab.data.rows import PreferencePair, Prompt, split_by_prompt
+from alignlab.data.sources import write_rows
 from alignlab.errors import ConfigError
 from alignlab.functional.noise import uniform
 from alignlab.functional.sampling import SamplingSpec
-from alignlab.models.policy import Policy
-from alignlab.rewards.base import Reward
-from alignlab.rewards.build import build_reward
-from alignlab.rollouts.sampler import sample
+from alignlab.rollouts.completed import Completed, Completions, Tally, as_completion
 
 Labels = Literal["bradley_terry", "deterministic"]
 # What noise is for, as a "rollout" that no training has: those count up from 0.
-_COMPLETIONS, _LABELS, _CHOICE = -1, -2, -3
-_AT_ONCE = 2048  # completions between two steps of the progress bar
+_LABELS, _CHOICE = -2, -3  # completions are -1
 
 
 def make_pairs(
@@ -83,83 +76,28 @@ def make_pairs(
     """
     labelling = Labelling(labels, scale, samples, pairs_per_prompt, seed)
     spec = SamplingSpec(temperature, top_k, top_p)
-    gold = build_reward(reward)
-    model = Policy.load(policy)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    rows, trees, refused = _prompts(model, prompts, limit, max_new_tokens)
-    stops = model.stop_ids if stop_at_eos else []
-    if stop_at_eos and not stops:
-        raise ConfigError(f"the tokenizer of {policy} has no end-of-text token: stop_at_eos=false.")
-    tally = Tally()
+    source = Completed(policy, prompts, reward, limit, max_new_tokens, stop_at_eos)
+    tally = PairTally()
     pairs: list[PreferencePair] = []
-    for part in _parts(len(trees), samples):
-        drawn = sample(
-            model,
-            trees[part],
-            samples=samples,
-            max_new_tokens=max_new_tokens,
-            spec=spec,
-            seed=seed,
-            rollout=_COMPLETIONS,
-            stop_ids=stops,
-            batch_size=batch_size,
-        )
-        questions, answers = drawn.texts(model.tokenizer)
-        rewards = _score(gold, questions, answers).view(-1, samples)
-        for i, tree in enumerate(drawn.trees):
-            own = Completions(
-                answers[i * samples : (i + 1) * samples], drawn.finished[i], rewards[i]
-            )
-            tally.count(own, tree)
-            pairs += labelling.pairs(rows[part][i], tree.index, own, tally)
-    _write(Path(out), pairs, validation_share, seed, tally, refused)
-
-
-@dataclass(frozen=True, slots=True)
-class Completions:
-    """One prompt's K completions: texts, whether each ended by itself, and rewards ``[K]``."""
-
-    texts: list[str]
-    finished: list[bool]
-    rewards: Tensor
+    for row, index, own in source.draw(samples, spec, seed, batch_size, tally):
+        pairs += labelling.pairs(row, index, own, tally)
+    _write(Path(out), pairs, validation_share, seed, tally, source.refused)
 
 
 @dataclass(slots=True)
-class Tally:
+class PairTally(Tally):
     """What happened, for ``summary.json``."""
 
-    prompts: int = 0
-    completions: int = 0
-    finished: int = 0
-    tokens: int = 0
-    reward_sum: float = 0.0
-    reward_squares: float = 0.0
     empty: int = 0
     identical: int = 0
     tied: int = 0
     agreed: int = 0
     decided: int = 0
 
-    def count(self, own: Completions, tree: PromptTree) -> None:
-        """Add one prompt's completions."""
-        self.prompts += 1
-        self.completions += len(own.texts)
-        self.finished += sum(own.finished)
-        self.tokens += sum(map(len, tree.completions))
-        self.reward_sum += float(own.rewards.sum())
-        self.reward_squares += float(own.rewards.square().sum())
-
     def summary(self) -> dict[str, Any]:
         """Counts and means as plain values."""
-        mean = self.reward_sum / self.completions
-        variance = max(self.reward_squares / self.completions - mean**2, 0.0)
         return {
-            "prompts": self.prompts,
-            "completions": self.completions,
-            "finished_share": self.finished / self.completions,
-            "mean_tokens": self.tokens / self.completions,
-            "reward_mean": mean,
-            "reward_sd": variance**0.5,
+            **Tally.summary(self),
             "dropped": {
                 "an empty completion": self.empty,
                 "identical texts": self.identical,
@@ -195,7 +133,7 @@ class Labelling:
             )
 
     def pairs(
-        self, row: Prompt, index: int, own: Completions, tally: Tally
+        self, row: Prompt, index: int, own: Completions, tally: PairTally
     ) -> Iterator[PreferencePair]:
         """The pairs of prompt ``row``, whose noise is named by ``index``."""
         every = list(combinations(range(self.samples), 2))
@@ -212,8 +150,8 @@ class Labelling:
             yield PreferencePair(
                 id=f"{row.id}#{pair[0]}-{pair[1]}",
                 prompt=row.prompt,
-                chosen=_as_completion(row.prompt, own.texts[winner]),
-                rejected=_as_completion(row.prompt, own.texts[loser]),
+                chosen=as_completion(row.prompt, own.texts[winner]),
+                rejected=as_completion(row.prompt, own.texts[loser]),
                 chosen_ends=own.finished[winner],
                 rejected_ends=own.finished[loser],
             )
@@ -224,7 +162,7 @@ class Labelling:
         order = self._noise(_CHOICE, index, every).argsort()
         return sorted(order[: self.pairs_per_prompt].tolist())
 
-    def _usable(self, pair: tuple[int, int], own: Completions, tally: Tally) -> bool:
+    def _usable(self, pair: tuple[int, int], own: Completions, tally: PairTally) -> bool:
         one, two = (own.texts[k] for k in pair)
         if not one.strip() or not two.strip():
             tally.empty += 1
@@ -248,46 +186,12 @@ class Labelling:
         return uniform(self.seed, use, torch.full_like(numbers, index), numbers, 0)
 
 
-def _as_completion(prompt: Text, text: str) -> Text:
-    return text if isinstance(prompt, str) else (Turn("assistant", text),)
-
-
-def _prompts(
-    policy: Policy, source: str, limit: int | None, max_new_tokens: int
-) -> tuple[list[Prompt], list[PromptTree], dict[str, int]]:
-    """The usable rows, their trees one for one, and how many were refused for which reason."""
-    rows, refusals = read_rows(source, Prompt, limit=limit)
-    context = getattr(policy.model.config, "max_position_embeddings", None)
-    room = None if context is None else max(context - max_new_tokens, 2)
-    trees, report = tokenise(rows, policy.tokenizer, refusals, max_length=room)
-    left = iter(rows)
-    kept = [next(row for row in left if row.id == tree.id) for tree in trees]
-    return kept, trees, report.refusals.counts
-
-
-def _parts(prompts: int, samples: int) -> Iterator[slice]:
-    each = max(1, _AT_ONCE // samples)
-    with tqdm(total=prompts, desc="pairs", unit="prompt") as bar:
-        for start in range(0, prompts, each):
-            yield slice(start, start + each)
-            bar.update(min(each, prompts - start))
-
-
-def _score(reward: Reward, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
-    scores = reward(prompts, completions).double().cpu()
-    bad = (~scores.isfinite()).nonzero()
-    if len(bad):
-        i = int(bad[0])
-        raise ConfigError(f"the reward gave {scores[i]} for {prompts[i] + completions[i]!r}.")
-    return scores
-
-
 def _write(
     out: Path,
     pairs: list[PreferencePair],
     share: float,
     seed: int,
-    tally: Tally,
+    tally: PairTally,
     refused: dict[str, int],
 ) -> None:
     train, held_out = split_by_prompt(pairs, share, seed)

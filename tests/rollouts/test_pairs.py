@@ -12,7 +12,8 @@ from alignlab.data.rows import PreferencePair, Prompt, Turn
 from alignlab.data.sources import read_rows
 from alignlab.errors import ConfigError
 from alignlab.models.policy import Policy
-from alignlab.rollouts.pairs import Completions, Labelling, Tally, make_pairs
+from alignlab.rollouts.completed import Completions
+from alignlab.rollouts.pairs import Labelling, PairTally, make_pairs
 
 SUM = {"class_path": "tests.rollouts.word_sum.WordSum"}
 FEW = {"class_path": "tests.rollouts.word_sum.WordSum", "init_args": {"modulus": 3}}
@@ -124,7 +125,7 @@ def test_a_difference_of_log_three_wins_three_times_in_four(scale: float, odds: 
     """Odds of winning are exp(scale * log 3): 3 to 1, and 9 to 1 at scale 2."""
     own = Completions([" a", " b"], [True, True], torch.tensor([3.0, 1.0]).double().log())
     labelling = Labelling("bradley_terry", scale, 2, None, seed=4)
-    tally = Tally()
+    tally = PairTally()
     wins = 0
     for index in range(4000):
         (pair,) = labelling.pairs(Prompt(str(index), "p"), index, own, tally)
@@ -135,7 +136,7 @@ def test_a_difference_of_log_three_wins_three_times_in_four(scale: float, odds: 
 
 def test_identical_and_empty_completions_make_no_pair() -> None:
     own = Completions([" a", " a", " ", " b"], [True] * 4, torch.tensor([0.0, 0.0, 1.0, 2.0]))
-    tally = Tally()
+    tally = PairTally()
     labelling = Labelling("bradley_terry", 1.0, 4, None, seed=0)
     rows = list(labelling.pairs(Prompt("r", "p"), 0, own, tally))
     assert [row.id for row in rows] == ["r#0-3", "r#1-3"]
@@ -145,7 +146,7 @@ def test_identical_and_empty_completions_make_no_pair() -> None:
 def test_a_conversation_is_answered_by_the_assistant() -> None:
     chat = Prompt("r", (Turn("user", "hello"),))
     own = Completions(["a", "b"], [True, False], torch.tensor([1.0, 0.0]))
-    (row,) = Labelling("deterministic", 1.0, 2, None, 0).pairs(chat, 0, own, Tally())
+    (row,) = Labelling("deterministic", 1.0, 2, None, 0).pairs(chat, 0, own, PairTally())
     assert row == PreferencePair(
         "r#0-1", chat.prompt, (Turn("assistant", "a"),), (Turn("assistant", "b"),), True, False
     )
