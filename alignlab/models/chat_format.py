@@ -69,11 +69,10 @@ def set_chat_format(tokenizer: Any, name: ChatFormat) -> dict[int, int | None]:
 
 
 def set_stops(model: Any, tokenizer: Any) -> None:
-    """Write the format's stop set, end of turn and end of text, into the model's config."""
-    model.config.bos_token_id = tokenizer.bos_token_id
-    model.config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.bos_token_id = tokenizer.bos_token_id
-    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids([TURN_END, END])
+    """Write the format's stop set, end of turn and end of text, into the model's configs."""
+    for config in (model.config, model.generation_config):
+        config.bos_token_id = tokenizer.bos_token_id
+        config.eos_token_id = tokenizer.convert_tokens_to_ids([TURN_END, END])
 
 
 @torch.no_grad()

@@ -121,11 +121,12 @@ def base(tmp_path):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", ["llama", "gpt2"])  # untied and tied embeddings
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3"])  # GPT-2's embeddings are tied
 def test_new_rows_of_a_pretrained_model_take_over_old_parts(base, family) -> None:
     plain = Policy(base(family), dtype="float64")
     generator = torch.get_rng_state()
     chat = Policy(base(family), dtype="float64", chat_format="llama3")
+    assert chat.stop_ids == [chat.tokenizer.convert_tokens_to_ids(t) for t in SPECIAL[1::3]]
     assert torch.equal(torch.get_rng_state(), generator)
     size, begin, end = len(plain.tokenizer), 29, 30
     for mine, theirs in (
@@ -142,8 +143,9 @@ def test_new_rows_of_a_pretrained_model_take_over_old_parts(base, family) -> Non
     assert float((raw - kept).abs().max()) < 1e-12
 
 
-def test_a_saved_folder_keeps_tokens_template_and_stop_set(base, tmp_path) -> None:
-    chat = Policy(base(), chat_format="llama3")
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_saved_folder_keeps_tokens_template_and_stop_set(base, tmp_path, family) -> None:
+    chat = Policy(base(family), chat_format="llama3")
     chat.save(tmp_path / "chat")
     turn, text = chat.tokenizer.convert_tokens_to_ids(["<|eot_id|>", "<|end_of_text|>"])
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "chat")
