@@ -234,5 +234,6 @@ class Policy(TreeBackbone):
     def save(self, path: str | Path) -> None:
         """Write a Hugging Face folder: safetensors, config, tokenizer, chat template."""
         quiet()
-        self.model.save_pretrained(path)
+        adapted = hasattr(self.model, "peft_config")  # a value function may have put others beside
+        self.model.save_pretrained(path, **({"selected_adapters": ["default"]} if adapted else {}))
         self.tokenizer.save_pretrained(path)

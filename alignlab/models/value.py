@@ -1,40 +1,61 @@
 """The value function of an actor-critic: what reward is still to come, before each token."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from alignlab.data.trees import PromptTrees
+from alignlab.errors import ConfigError
 from alignlab.models.policy import Policy
 from alignlab.models.score import ScoreModel
 
+ADAPTER = "value"  # the name of the second set of adapters; the policy's is peft's "default"
+
 
 class ValueFunction(nn.Module):
-    """Values of the states along a completion, from a network of its own or from the policy's.
+    """Values of the states along a completion.
 
-    A head on the policy's states costs nothing, but its gradient moves the policy's trunk unless it
-    is detached; a network of its own doubles memory and keeps the two apart.
+    A network of its own doubles memory and keeps policy and values apart. A head on the policy's
+    states costs nothing, but its gradient moves the policy's trunk unless it is detached. Adapters
+    of its own on the policy's frozen weights lie between: one more forward, hardly any memory.
 
     Args:
-        policy: Whose states a shared head reads; not owned.
-        network: A network of its own; ``None`` for a head on the policy, which starts at 0.
+        policy: Whose states a head reads; not owned.
+        network: A network of its own; ``adapter``; or ``None`` for a head on the policy. Heads
+            start at 0.
         detach: Keep a shared head's gradient out of the policy.
+
+    Raises:
+        ConfigError: ``adapter`` for a policy without LoRA.
     """
 
-    def __init__(self, policy: Policy, network: ScoreModel | None, detach: bool) -> None:
+    def __init__(
+        self, policy: Policy, network: ScoreModel | Literal["adapter"] | None, detach: bool
+    ) -> None:
         super().__init__()
         self._policy = [policy]  # in a list, so that it is not registered as a submodule
-        self.network, self.detach = network, detach
-        self.head = nn.Linear(policy.model.config.hidden_size, 1) if network is None else None
-        if self.head is not None:
+        self.network = network if isinstance(network, ScoreModel) else None
+        self.adapted, self.detach = network == "adapter", detach and network is None
+        if self.adapted:
+            self._add_adapter()
+        if self.network is None:
+            self.head = nn.Linear(policy.model.config.hidden_size, 1)
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
 
     @property
     def want(self) -> tuple[Literal["hidden"], ...]:
         """What it needs of the policy's forward."""
-        return ("hidden",) if self.network is None else ()
+        return ("hidden",) if self.network is None and not self.adapted else ()
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        """What is trained for the values alone; adapters are the policy's modules."""
+        named = self._policy[0].named_parameters()
+        adapters = [p for name, p in named if self.adapted and f".{ADAPTER}." in name]
+        return [*self.parameters(), *adapters]
 
     def forward(self, trees: PromptTrees, hidden: Tensor | None = None) -> Tensor:
         """``[M, T]`` values before each completion token, 0 beyond a completion's end.
@@ -46,11 +67,41 @@ class ValueFunction(nn.Module):
         """
         if self.network is not None:
             return self.network.values(trees)
-        assert self.head is not None
-        if hidden is None:
-            hidden = self._policy[0](trees, ("hidden",)).hidden
-            assert hidden is not None
+        if self.adapted:
+            with self._adapter_on():
+                hidden = self._states(trees)
+        elif hidden is None:
+            hidden = self._states(trees)
         if self.detach:
             hidden = hidden.detach()
         values: Tensor = self.head(hidden.to(self.head.weight.dtype)).squeeze(-1)
         return torch.where(trees.token_mask, values, 0)
+
+    def _states(self, trees: PromptTrees) -> Tensor:
+        hidden = self._policy[0](trees, ("hidden",)).hidden
+        assert hidden is not None
+        return hidden
+
+    def _add_adapter(self) -> None:
+        model = self._policy[0].model
+        if "default" not in getattr(model, "peft_config", {}):
+            raise ConfigError(
+                "a value function on adapters needs a policy with LoRA: set policy.init_args.lora, "
+                "or give model.init_args.value a network."
+            )
+        model.add_adapter(ADAPTER, model.peft_config["default"])
+        for parameter in self.own_parameters():
+            parameter.requires_grad_(True)
+
+    @contextmanager
+    def _adapter_on(self) -> Iterator[None]:
+        """The values' adapters in the place of the policy's, which get no gradient meanwhile."""
+        model = self._policy[0].model
+        trained = [(p, p.requires_grad) for p in model.parameters()]
+        model.set_adapter(ADAPTER)  # peft also switches off what the other adapter may learn
+        try:
+            yield
+        finally:
+            model.set_adapter("default")
+            for parameter, flag in trained:
+                parameter.requires_grad_(flag)

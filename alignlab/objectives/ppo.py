@@ -64,7 +64,8 @@ class PPO(OnPolicyObjective):
         sampling: How completions are sampled and scored.
         optimizer: Builds the optimizer, over policy and value function.
         value: A value function of its own, started from the reward model or the policy's folder.
-            Left out, a linear head on the policy's hidden states is used.
+            ``adapter``: adapters of its own on a policy with LoRA. Left out, a linear head on the
+            policy's hidden states.
         detach_value: Keep the gradient of a shared value head out of the policy's trunk.
         value_lr: Learning rate of the value function; the optimizer's own when left out.
         value_coef: Weight of the value loss.
@@ -101,7 +102,7 @@ class PPO(OnPolicyObjective):
         reward: Reward,
         sampling: Sampling,
         optimizer: OptimizerCallable,
-        value: ScoreModel | None = None,
+        value: ScoreModel | Literal["adapter"] | None = None,
         detach_value: bool = True,
         value_lr: float | None = None,
         value_coef: float = 0.1,
@@ -148,10 +149,13 @@ class PPO(OnPolicyObjective):
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """Policy and value function in one optimizer, so that a step is a step."""
-        group: dict[str, object] = {"params": list(self.value.parameters())}
+        own = self.value.own_parameters()
+        group: dict[str, object] = {"params": own}
         if self.value_lr is not None:
             group["lr"] = self.value_lr
-        return [{"params": [p for p in self.policy.parameters() if p.requires_grad]}, group]
+        theirs = set(map(id, own))
+        policy = [p for p in self.policy.parameters() if p.requires_grad and id(p) not in theirs]
+        return [{"params": policy}, group]
 
     def on_fit_start(self) -> None:
         """Refuse a pretraining mix that the data do not have."""
