@@ -9,21 +9,7 @@ from torch import Tensor, nn
 
 from alignlab.evaluation.enumerable import EnumerableWorld, TabularPolicy, divergence, random_world
 from alignlab.objectives.dpo import dpo_loss
-
-Pairs = tuple[Tensor, Tensor, Tensor]  # chosen [B], rejected [B], weight [P, B]
-
-
-def population(world: EnumerableWorld) -> Pairs:
-    """Every ordered pair of different completions, weighted by how often it is drawn and judged so.
-
-    Both are drawn from the reference; the first is preferred with probability sigmoid(r1 - r2).
-    """
-    each = torch.arange(world.rewards.shape[1])
-    pairs = torch.cartesian_prod(each, each)
-    chosen, rejected = pairs[pairs[:, 0] != pairs[:, 1]].T
-    drawn = (world.ref_logps[:, chosen] + world.ref_logps[:, rejected]).exp()
-    weight = drawn * torch.sigmoid(world.rewards[:, chosen] - world.rewards[:, rejected])
-    return chosen, rejected, weight / weight.sum()
+from tests.conformance.preferences import Pairs, minimise, population
 
 
 def sampled(world: EnumerableWorld, pairs: int, seed: int) -> Pairs:
@@ -43,26 +29,15 @@ def fit(
     """Minimise the weighted DPO loss of the policy with log-probs ``logps_of() [P, S]``."""
     chosen, rejected, weight = pairs
     ref = world.ref_logps
-    optimizer = torch.optim.LBFGS(
-        parameters,
-        max_iter=300,
-        tolerance_grad=1e-12,
-        tolerance_change=1e-16,
-        history_size=50,
-        line_search_fn="strong_wolfe",
-    )
 
-    def closure() -> float:
-        optimizer.zero_grad()
+    def loss_of() -> Tensor:
         logps = logps_of()
         losses, _, _ = dpo_loss(
             logps[:, chosen], logps[:, rejected], ref[:, chosen], ref[:, rejected], beta=beta
         )
-        loss = (weight * losses).sum()
-        loss.backward()
-        return loss.item()
+        return (weight * losses).sum()
 
-    optimizer.step(closure)
+    minimise(parameters, loss_of)
     return logps_of().detach()
 
 

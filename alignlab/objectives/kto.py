@@ -1,0 +1,161 @@
+"""Kahneman-Tversky Optimisation (Ethayarajh et al. 2024, arXiv:2402.01306, Eq. 7 and 8).
+
+It needs no pairs: each completion is desirable or undesirable by itself, and is judged by whether
+its log-ratio lies above or below what the policy has moved on average, the divergence ``z0``.
+"""
+
+from typing import Literal
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.optim import Optimizer
+
+from alignlab.data.trees import PromptTrees
+from alignlab.errors import ConfigError, DataError
+from alignlab.models import Policy
+from alignlab.objectives.base import PolicyObjective, not_negative, positive
+from alignlab.objectives.referenced import make_reference
+from alignlab.objectives.schedule import Schedule
+
+
+def kto_loss(
+    policy_logps: Tensor,
+    ref_logps: Tensor,
+    desirable: Tensor,
+    kl: Tensor,
+    *,
+    beta: float,
+    lambda_d: float = 1.0,
+    lambda_u: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """``lambda * (1 - sigmoid(+-(r - beta * z0)))`` with ``r = beta * log(policy / reference)``.
+
+    Args:
+        policy_logps: ``[B]`` summed completion log-probs in nats.
+        ref_logps: ``[B]``.
+        desirable: ``[B]`` bool, the sign: plus where True.
+        kl: Estimate of the divergence in nats, one for all or ``[B]``: a mean log-ratio over
+            mismatched prompts and completions. It counts as 0 where negative; no gradient flows.
+        beta: Strength of the KL constraint.
+        lambda_d: Weight of desirable completions.
+        lambda_u: Weight of undesirable ones.
+
+    Returns:
+        Losses and rewards ``r``, both ``[B]``; the rewards carry no gradient.
+    """
+    rewards = beta * (policy_logps - ref_logps)
+    gain = rewards - beta * kl.detach().clamp(min=0)
+    losses = torch.where(desirable.bool(), lambda_d * (-gain).sigmoid(), lambda_u * gain.sigmoid())
+    return losses, rewards.detach()
+
+
+class KTO(PolicyObjective):
+    """Fit a policy to completions that were called desirable or undesirable.
+
+    Data are ``JudgedData``, or ``PreferenceData`` whose pairs are taken apart. The divergence is
+    estimated on the optimizer step before, over all its micro-batches and processes (0 at the first
+    step, where the policy is the reference), from each prompt with the completions of another one
+    of its micro-batch. So it does not depend on how a step is cut, but for which prompts meet.
+
+    Args:
+        policy: The language model to train; as it is now, it is also the reference.
+        optimizer: Builds the optimizer.
+        beta: Strength of the KL constraint, > 0. Smaller lets the policy drift further.
+        lambda_d: Weight of desirable completions, >= 0. With ``n_d`` and ``n_u`` rows of each kind,
+            the paper wants ``lambda_d * n_d / (lambda_u * n_u)`` in [1, 4/3].
+        lambda_u: Weight of undesirable ones, >= 0.
+        reference: As in ``DPO``; cached log-probs do not know the mismatched completions.
+        schedule: Factor on the learning rate.
+    """
+
+    unit = "completions"
+    kl: Tensor
+    kl_sums: Tensor
+
+    def __init__(
+        self,
+        policy: Policy,
+        optimizer: OptimizerCallable,
+        beta: float = 0.1,
+        lambda_d: float = 1.0,
+        lambda_u: float = 1.0,
+        reference: Literal["auto", "frozen", "adapter_off"] = "auto",
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__(policy, optimizer, schedule)
+        self.beta = positive(self, "beta", beta)
+        self.lambda_d = not_negative(self, "lambda_d", lambda_d)
+        self.lambda_u = not_negative(self, "lambda_u", lambda_u)
+        self.reference = make_reference(policy, reference)
+        self.register_buffer("kl", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("kl_sums", torch.zeros(2, dtype=torch.float64))  # sum and count
+
+    def losses(self, trees: PromptTrees) -> tuple[Tensor, dict[str, Tensor]]:
+        """One loss per completion."""
+        good, logps = desirable(trees), self.policy(trees).logps
+        losses, rewards = kto_loss(
+            logps,
+            self.reference.token_logps(trees).sum(1),
+            good,
+            self.kl.to(logps),
+            beta=self.beta,
+            lambda_d=self.lambda_d,
+            lambda_u=self.lambda_u,
+        )
+        return losses, {
+            "loss": losses.mean(),
+            "kl": self.kl.float(),
+            "rewards/desirable": (rewards * good).sum() / good.sum().clamp(min=1),
+            "rewards/undesirable": (rewards * ~good).sum() / (~good).sum().clamp(min=1),
+        }
+
+    def training_step(self, trees: PromptTrees, batch_idx: int) -> Tensor:
+        """The micro-batch's share of the loss, and of the next step's divergence."""
+        self._watch(trees)
+        return super().training_step(trees, batch_idx)
+
+    @torch.no_grad()
+    def _watch(self, trees: PromptTrees) -> None:
+        others = trees.mismatched()
+        if others is not None:
+            log_ratios = self.policy(others).token_logps - self.reference.token_logps(others)
+            self.kl_sums += torch.stack([log_ratios.sum(), log_ratios.new_tensor(len(log_ratios))])
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """The step's estimate of the divergence is complete: the next step uses it."""
+        total, count = self.trainer.strategy.reduce(self.kl_sums.clone(), reduce_op="sum")
+        if count > 0:
+            self.kl.copy_((total / count).clamp(min=0))
+        self.kl_sums.zero_()
+
+    def on_fit_start(self) -> None:
+        """Check that prompts can meet others.
+
+        Raises:
+            ConfigError: Micro-batches of a single prompt.
+        """
+        super().on_fit_start()
+        if getattr(self.trainer.train_dataloader, "micro_batch_size", None) == 1:
+            raise ConfigError(
+                "KTO estimates a divergence from prompts with the completions of others, and a "
+                "micro-batch of one prompt has no others. Set data.init_args.micro_batch_size to 2 "
+                "or more."
+            )
+
+
+def desirable(trees: PromptTrees) -> Tensor:
+    """``[M]`` bool: which completions are desirable; of a pair it is the first.
+
+    Raises:
+        DataError: Neither pairs nor judged completions.
+    """
+    prompts, completions = len(trees.prompt_lengths), len(trees.group)
+    if completions == 2 * prompts:
+        return torch.arange(completions, device=trees.group.device) % 2 == 0
+    if completions == prompts and trees.labels is not None:
+        return trees.labels > 0
+    raise DataError(
+        "KTO needs completions that were called desirable or undesirable, or preference pairs. Use "
+        "JudgedData or PreferenceData, or another objective."
+    )

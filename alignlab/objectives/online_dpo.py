@@ -1,0 +1,140 @@
+"""Online DPO: pairs of the policy's own completions, labelled by a judge as it trains.
+
+Guo et al. 2024 (OAIF, arXiv:2402.04792, Algorithm 1), with any reward as the judge. Labels that are
+sampled as a person's, or soft, have the optimum of the KL-regularised reward. ``argmax`` labels
+have none: whatever ``beta``, the policy leaves the reference without end.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal, get_args
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+
+from alignlab.data.rollouts import RolloutBatch
+from alignlab.data.trees import PromptTree
+from alignlab.errors import ConfigError
+from alignlab.functional import bradley_terry, uniform
+from alignlab.models import Policy, Scores
+from alignlab.objectives.base import positive
+from alignlab.objectives.on_policy import OnPolicyObjective, Sampling, Scored
+from alignlab.objectives.pairs import PairLoss, both
+from alignlab.objectives.referenced import ReferenceKind
+from alignlab.objectives.schedule import Schedule
+from alignlab.rewards.base import Reward
+
+Labels = Literal["sampled", "soft", "argmax"]
+
+
+def online_dpo_loss(
+    policy_first_logps: Tensor,
+    policy_second_logps: Tensor,
+    ref_first_logps: Tensor,
+    ref_second_logps: Tensor,
+    preference: Tensor,
+    *,
+    beta: float,
+) -> PairLoss:
+    """Cross-entropy of ``preference`` and the implicit ``sigmoid(r_first - r_second)``.
+
+    ``r = beta * log(policy / reference)``. All inputs are ``[B]``: summed completion log-probs in
+    nats, and the probability that the first is preferred, 0 or 1 for a plain label.
+    """
+    first = beta * (policy_first_logps - ref_first_logps)
+    second = beta * (policy_second_logps - ref_second_logps)
+    losses = preference * bradley_terry(first, second)
+    losses = losses + (1 - preference) * bradley_terry(second, first)
+    return PairLoss(losses, first.detach(), second.detach())
+
+
+def label(first: Tensor, second: Tensor, noise: Tensor, *, labels: Labels, scale: float) -> Tensor:
+    """The judge's preference for the first of each pair, from rewards ``[B]``.
+
+    ``soft``: ``sigmoid(scale * (first - second))``; ``sampled``: 1 with that probability (where it
+    exceeds ``noise``, uniform in (0, 1)), else 0; ``argmax``: 1 for the better one, 1/2 for a tie.
+    """
+    if labels == "argmax":
+        return (1 + (first - second).sign()) / 2
+    chance = (scale * (first - second)).sigmoid()
+    return chance if labels == "soft" else (noise < chance).to(chance)
+
+
+class OnlineDPO(OnPolicyObjective):
+    """Fit a policy to preferences between pairs of its own completions.
+
+    The data need ``samples_per_prompt`` 2. Arguments not listed: see ``OnPolicyObjective``.
+
+    Args:
+        policy: The language model to train; as it is now, it is also the reference.
+        optimizer: Builds the optimizer.
+        reward: The judge's reward.
+        sampling: How completions are sampled.
+        beta: Strength of the KL constraint, > 0. Smaller lets the policy drift further.
+        labels: ``sampled`` by Bradley-Terry, ``soft`` (its probability; less noise, the same mean
+            gradient), or ``argmax`` (the better one always wins).
+        scale: Factor on reward differences; larger means fewer labels against the reward.
+    """
+
+    unit: ClassVar[Literal["prompts", "completions", "tokens"]] = "prompts"
+
+    def __init__(
+        self,
+        policy: Policy,
+        optimizer: OptimizerCallable,
+        reward: Reward,
+        sampling: Sampling,
+        beta: float = 0.1,
+        labels: Labels = "sampled",
+        scale: float = 1.0,
+        reference: ReferenceKind = "auto",
+        seed: int = 0,
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__(
+            policy,
+            reward,
+            sampling,
+            optimizer,
+            kl_coef=0.0,  # the constraint is in the loss
+            reference=reference,
+            seed=seed,
+            schedule=schedule,
+        )
+        if labels not in get_args(Labels):
+            raise ConfigError(f"labels: {', '.join(get_args(Labels))}; got {labels!r}.")
+        self.beta, self.scale = positive(self, "beta", beta), positive(self, "scale", scale)
+        self.labels: Labels = labels
+        self.rollout = 0
+
+    def collect(self, prompts: Sequence[PromptTree], samples: int, rollout: int) -> RolloutBatch:
+        """See ``OnPolicyObjective``.
+
+        Raises:
+            ConfigError: Not two completions a prompt.
+        """
+        if samples != 2:
+            raise ConfigError(
+                f"OnlineDPO compares two completions of a prompt, got {samples}. "
+                "Set data.init_args.samples_per_prompt to 2."
+            )
+        self.rollout = rollout  # what the labels' noise is a function of, beside the prompt
+        return super().collect(prompts, samples, rollout)
+
+    def advantages(self, scored: Scored) -> RolloutBatch:
+        """Each completion's probability of being preferred, in the place of an advantage."""
+        prompts = scored.trees.index
+        # The sampler's positions count from 0: this number is nobody else's.
+        noise = uniform(self.seed, self.rollout, prompts, torch.zeros_like(prompts), -1)
+        first = label(*both(scored.scores), noise, labels=self.labels, scale=self.scale)
+        return self.rollout_batch(scored, torch.stack([first, 1 - first], 1).flatten())
+
+    def losses(self, batch: RolloutBatch, scores: Scores) -> tuple[Tensor, dict[str, Tensor]]:
+        """One loss per pair."""
+        assert batch.ref_token_logps is not None
+        preference = both(batch.advantages[:, 0])[0]
+        ref = both(batch.ref_token_logps.sum(1))
+        loss = online_dpo_loss(*both(scores.logps), *ref, preference, beta=self.beta)
+        margins = loss.chosen_rewards - loss.rejected_rewards
+        agreed = ((margins > 0) == (preference > 0.5)).float().mean()
+        return loss.losses, {"loss": loss.losses.mean(), "rewards/accuracies": agreed}

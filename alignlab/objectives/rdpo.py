@@ -1,0 +1,69 @@
+"""Length-regularised DPO, R-DPO (Park et al. 2024, arXiv:2403.19159, Eq. 9).
+
+The sign of the length term. Maximising ``E[r] - alpha E|y| - beta KL`` gives ``pi = pi_ref *
+exp((r - alpha |y|) / beta) / Z``, so ``r = beta log(pi / pi_ref) + alpha |y| + beta log Z``, and a
+Bradley-Terry model of the pair is ``sigmoid(beta * h + alpha * (|chosen| - |rejected|))``: plus. A
+chosen completion that is longer is explained by its length, and the policy learns less from it.
+"""
+
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+
+from alignlab.data.trees import PromptTrees
+from alignlab.functional import bradley_terry
+from alignlab.models import Policy, Scores
+from alignlab.objectives.base import not_negative
+from alignlab.objectives.pairs import PairLoss, both
+from alignlab.objectives.referenced import ReferencedPairObjective, ReferenceKind
+from alignlab.objectives.schedule import Schedule
+
+
+def rdpo_loss(
+    policy_chosen_logps: Tensor,
+    policy_rejected_logps: Tensor,
+    ref_chosen_logps: Tensor,
+    ref_rejected_logps: Tensor,
+    chosen_lengths: Tensor,
+    rejected_lengths: Tensor,
+    *,
+    beta: float,
+    alpha: float,
+) -> PairLoss:
+    """``-log sigmoid(beta * h + alpha * (|chosen| - |rejected|))``, ``h`` the log-ratio margin.
+
+    Log-probs are ``[B]``, summed over completions, in nats; lengths ``[B]`` in tokens. The rewards
+    are ``beta`` times log-ratios, without the length.
+    """
+    chosen = beta * (policy_chosen_logps - ref_chosen_logps)
+    rejected = beta * (policy_rejected_logps - ref_rejected_logps)
+    told = bradley_terry(chosen + alpha * chosen_lengths, rejected + alpha * rejected_lengths)
+    return PairLoss(told, chosen.detach(), rejected.detach())
+
+
+class RDPO(ReferencedPairObjective):
+    """DPO for an objective that charges ``alpha`` for each token of a completion.
+
+    What is not listed is as in ``ReferencedPairObjective``.
+
+    Args:
+        beta: Strength of the KL constraint, > 0, as in DPO.
+        alpha: Price of a token in units of the reward, >= 0; larger makes completions shorter.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        optimizer: OptimizerCallable,
+        beta: float = 0.1,
+        alpha: float = 0.05,
+        reference: ReferenceKind = "auto",
+        reference_cache: str | None = None,
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__(policy, optimizer, beta, reference, reference_cache, schedule)
+        self.alpha = not_negative(self, "alpha", alpha)
+
+    def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
+        """Eq. 9 on the batch."""
+        logps, lengths = self.four_logps(trees, scores), both(scores.lengths)
+        return rdpo_loss(*logps, *lengths, beta=self.beta, alpha=self.alpha)

@@ -1,0 +1,108 @@
+"""Every pair objective hands its loss the right log-probs, lengths and settings."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from alignlab.data.trees import PromptTree, collate
+from alignlab.errors import DataError
+from alignlab.objectives.cpo import CPO, cpo_loss
+from alignlab.objectives.dpo import DPO, dpo_loss
+from alignlab.objectives.hinge import Hinge, hinge_loss
+from alignlab.objectives.ipo import IPO, ipo_loss
+from alignlab.objectives.lndpo import LNDPO, lndpo_loss
+from alignlab.objectives.orpo import ORPO, orpo_loss
+from alignlab.objectives.rdpo import RDPO, rdpo_loss
+from alignlab.objectives.robust_dpo import RobustDPO, robust_dpo_loss
+from alignlab.objectives.simpo import SimPO, simpo_loss
+from alignlab.objectives.slic import SLiC, slic_loss
+from tests.objectives.direct import PAIRS, by_loop, moved
+
+FOUR, LENGTHS, TWO = "policy and reference", "lengths", "policy"
+CASES = [  # objective, its loss, settings that are no defaults, what the loss is given
+    (DPO, dpo_loss, {"beta": 0.3, "label_smoothing": 0.2}, (FOUR,)),
+    (RobustDPO, robust_dpo_loss, {"beta": 0.3, "label_smoothing": 0.2}, (FOUR,)),
+    (Hinge, hinge_loss, {"beta": 0.03}, (FOUR,)),
+    (LNDPO, lndpo_loss, {"beta": 0.3}, (FOUR, LENGTHS)),
+    (RDPO, rdpo_loss, {"beta": 0.3, "alpha": 0.2}, (FOUR, LENGTHS)),
+    (SimPO, simpo_loss, {"beta": 0.3, "gamma_beta_ratio": 0.2}, (TWO, LENGTHS)),
+    (ORPO, orpo_loss, {"lam": 0.3}, (TWO, LENGTHS)),
+    (CPO, cpo_loss, {"beta": 0.3, "lam": 0.2}, (TWO,)),
+    (SLiC, slic_loss, {"delta": 0.3, "lam": 0.2}, (TWO,)),
+]
+
+
+@pytest.mark.parametrize(("kind", "loss", "settings", "given"), CASES, ids=lambda x: str(x)[:20])
+def test_the_loss_gets_what_a_slow_loop_finds(build, kind, loss, settings, given):
+    policy = build("llama")
+    objective = kind(policy, torch.optim.AdamW, **settings)
+    ref, lengths = by_loop(policy, PAIRS)
+    sums, _ = by_loop(moved(policy), PAIRS)
+    said = {
+        FOUR: [sums[::2], sums[1::2], ref[::2], ref[1::2]],
+        TWO: [sums[::2], sums[1::2]],
+        LENGTHS: [lengths[::2], lengths[1::2]],
+    }
+    expected = loss(*(x for name in given for x in said[name]), **settings)
+    with torch.no_grad():
+        losses, means = objective.losses(collate(PAIRS))
+    assert_close(losses, expected.losses)
+    margins = expected.chosen_rewards - expected.rejected_rewards
+    assert_close(means["rewards/margins"], margins.mean())
+    assert_close(means["logps/chosen"], sums[::2].mean())
+
+
+def test_ipo_is_per_token_unless_told_otherwise(build):
+    policy = build("llama")
+    per_token = IPO(policy, torch.optim.AdamW, tau=0.3)
+    summed = IPO(policy, torch.optim.AdamW, tau=0.3, per_token=False)
+    ref, lengths = by_loop(policy, PAIRS)
+    sums, _ = by_loop(moved(policy), PAIRS)
+    four = sums[::2], sums[1::2], ref[::2], ref[1::2]
+    with torch.no_grad():
+        mean_losses, _ = per_token.losses(collate(PAIRS))
+        sum_losses, _ = summed.losses(collate(PAIRS))
+    both = lengths[::2], lengths[1::2]
+    assert_close(mean_losses, ipo_loss(*four, tau=0.3, lengths=both).losses)
+    assert_close(sum_losses, ipo_loss(*four, tau=0.3).losses)
+
+
+def test_dpo_adds_the_chosen_completions_likelihood_per_token(build):
+    policy = build("llama")
+    plain = DPO(policy, torch.optim.AdamW, beta=0.3)
+    helped = DPO(policy, torch.optim.AdamW, beta=0.3, nll_coef=0.5)
+    sums, lengths = by_loop(moved(policy), PAIRS)
+    with torch.no_grad():
+        added = helped.losses(collate(PAIRS))[0] - plain.losses(collate(PAIRS))[0]
+    assert_close(added, -0.5 * sums[::2] / lengths[::2])
+
+
+@pytest.mark.parametrize(
+    ("kind", "start"),
+    [
+        (DPO, math.log(2)),
+        (partial(RobustDPO, label_smoothing=0.2), math.log(2)),
+        (partial(RDPO, alpha=0.0), math.log(2)),
+        (LNDPO, math.log(2)),
+        (Hinge, 1.0),
+        (partial(IPO, tau=0.25), 4.0),
+    ],
+)
+@pytest.mark.parametrize("pairs", [1, 3])
+def test_before_training_policy_and_reference_agree(build, kind, start, pairs):
+    """Rewards 0 and a finite loss at the first step, also of a single pair."""
+    objective = kind(build("llama"), torch.optim.AdamW)
+    losses, means = objective.losses(collate(PAIRS[:pairs]))
+    assert_close(losses.detach(), torch.full((pairs,), start, dtype=torch.float64))
+    assert means["rewards/accuracies"] == 0.5  # a tie is half a hit
+    losses.sum().backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in objective.parameters())
+
+
+def test_a_batch_that_is_no_pairs_is_refused(build):
+    three = PromptTree(0, "three", (1,), ((4,), (5,), (6,)))
+    with pytest.raises(DataError, match="two completions per prompt"):
+        DPO(build("llama"), torch.optim.AdamW).losses(collate([three]))
