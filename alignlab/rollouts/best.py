@@ -25,6 +25,7 @@ def make_demonstrations(
     reward: Mapping[str, Any],
     max_new_tokens: int,
     n: int,
+    per_prompt: int = 1,
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
@@ -42,7 +43,8 @@ def make_demonstrations(
         reward: ``class_path`` and ``init_args`` of the reward that ranks.
         max_new_tokens: Tokens of a completion that does not end by itself; such a completion is
             demonstrated without an end.
-        n: Completions per prompt, of which the best is kept; 1 imitates the policy itself.
+        n: Completions of which the best is kept; 1 imitates the policy itself.
+        per_prompt: Demonstrations of each prompt, each the best of n of its own.
         temperature: Of sampling.
         top_k: Of sampling; 0 keeps all tokens.
         top_p: Of sampling.
@@ -55,32 +57,34 @@ def make_demonstrations(
         ConfigError: An impossible value.
         DataError: No usable prompt, or nothing but empty completions.
     """
-    if n < 1:
-        raise ConfigError(f"best-of-n needs n >= 1, got {n}.")
+    if n < 1 or per_prompt < 1:
+        raise ConfigError(f"best-of-n needs n and per_prompt >= 1, got {n} and {per_prompt}.")
     source = Completed(policy, prompts, reward, limit, max_new_tokens, stop_at_eos)
     spec, tally = SamplingSpec(temperature, top_k, top_p), Tally()
     rows: list[Demonstration] = []
     best_sum, empty = 0.0, 0
-    for row, _, own in source.draw(n, spec, seed, batch_size, tally):
-        best = int(own.rewards.argmax())
-        best_sum += float(own.rewards[best])
-        if not own.texts[best].strip():
-            empty += 1
-            continue
-        rows.append(
-            Demonstration(
-                id=row.id,
-                prompt=row.prompt,
-                completion=as_completion(row.prompt, own.texts[best]),
-                ends=own.finished[best],
+    for row, _, own in source.draw(n * per_prompt, spec, seed, batch_size, tally):
+        places = own.rewards.view(per_prompt, n).argmax(1)  # the first of equals
+        for group, place in enumerate(places.tolist()):
+            best = group * n + place
+            best_sum += float(own.rewards[best])
+            if not own.texts[best].strip():
+                empty += 1
+                continue
+            rows.append(
+                Demonstration(
+                    id=f"{row.id}#{best}",
+                    prompt=row.prompt,
+                    completion=as_completion(row.prompt, own.texts[best]),
+                    ends=own.finished[best],
+                )
             )
-        )
     if not rows:
-        raise DataError(f"{prompts}: all {tally.prompts} best completions are empty texts.")
+        raise DataError(f"{prompts}: all {empty} best completions are empty texts.")
     write_rows(Path(out) / "demonstrations.jsonl", rows)
     summary = tally.summary() | {
         "demonstrations": len(rows),
-        "best_reward_mean": best_sum / tally.prompts,
+        "best_reward_mean": best_sum / (tally.prompts * per_prompt),
         "dropped": {"an empty completion": empty},
         "refused_prompts": source.refused,
     }

@@ -44,21 +44,22 @@ def run(folder: Path, out: Path, **changes: Any) -> tuple[list[Demonstration], d
 @pytest.mark.parametrize("reward", [SUM, FEW])
 def test_the_first_of_the_best_is_kept(folder: Path, tmp_path: Path, reward: Any) -> None:
     """Against a loop over the same draws; with remainders of 3 ties are the rule."""
-    rows, summary = run(folder, tmp_path / "out", reward=reward)
+    rows, summary = run(folder, tmp_path / "out", reward=reward, n=3, per_prompt=2)
     again = Completed(str(folder / "policy"), str(folder / "prompts.jsonl"), reward, None, 4, True)
     expected: list[tuple[str, bool]] = []
     total = 0.0
     for _, _, own in again.draw(6, SamplingSpec(), 0, 256, Tally()):
         scores = own.rewards.tolist()
-        best = next(k for k in range(6) if scores[k] == max(scores))
-        total += scores[best]
-        if own.texts[best].strip():
-            expected.append((own.texts[best], own.finished[best]))
+        for some in (range(3), range(3, 6)):
+            best = next(k for k in some if scores[k] == max(scores[j] for j in some))
+            total += scores[best]
+            if own.texts[best].strip():
+                expected.append((own.texts[best], own.finished[best]))
     assert [(row.completion, row.ends) for row in rows] == expected
     assert reward is SUM or {ends for _, ends in expected} == {True, False}
-    assert summary["best_reward_mean"] == pytest.approx(total / 20)
+    assert summary["best_reward_mean"] == pytest.approx(total / 40)
     assert summary["best_reward_mean"] > summary["reward_mean"]
-    assert summary["demonstrations"] == len(rows) == 20 - summary["dropped"]["an empty completion"]
+    assert summary["demonstrations"] == len(rows) == 40 - summary["dropped"]["an empty completion"]
 
 
 def test_every_demonstration_answers_its_own_prompt(folder: Path, tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_every_demonstration_answers_its_own_prompt(folder: Path, tmp_path: Path
 def test_bad_settings_say_what_to_do(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ConfigError, match="n >= 1, got 0"):
+    with pytest.raises(ConfigError, match="n and per_prompt >= 1, got 0"):
         run(folder, tmp_path / "none", n=0)
     silence = Completions([" "], [True], torch.zeros(1)), Prompt("a", " w3")
 
