@@ -83,4 +83,4 @@ def test_bad_settings_say_what_to_do(
 
     monkeypatch.setattr(Completed, "draw", draw)
     with pytest.raises(DataError, match="all 1 best completions are empty"):
-        run(folder, tmp_path / "empty")
+        run(folder, tmp_path / "empty", n=1)
