@@ -67,12 +67,12 @@ class OnlineDPO(OnPolicyObjective):
 
     Args:
         policy: The language model to train; as it is now, it is also the reference.
-        optimizer: Builds the optimizer.
         reward: The judge's reward.
         sampling: How completions are sampled.
-        beta: Strength of the KL constraint, > 0. Smaller lets the policy drift further.
         labels: ``sampled`` by Bradley-Terry, ``soft`` (its probability; less noise, the same mean
             gradient), or ``argmax`` (the better one always wins).
+        optimizer: Builds the optimizer.
+        beta: Strength of the KL constraint, > 0. Smaller lets the policy drift further.
         scale: Factor on reward differences; larger means fewer labels against the reward.
     """
 
@@ -81,11 +81,11 @@ class OnlineDPO(OnPolicyObjective):
     def __init__(
         self,
         policy: Policy,
-        optimizer: OptimizerCallable,
         reward: Reward,
         sampling: Sampling,
+        labels: Labels,
+        optimizer: OptimizerCallable,
         beta: float = 0.1,
-        labels: Labels = "sampled",
         scale: float = 1.0,
         reference: ReferenceKind = "auto",
         seed: int = 0,

@@ -26,7 +26,8 @@ class Length(Reward):
 @pytest.fixture
 def make(build):
     def online(**settings) -> OnlineDPO:
-        return OnlineDPO(build("llama"), ADAM, Length(), Sampling(6), **settings)
+        chosen = {"labels": "sampled"} | settings
+        return OnlineDPO(build("llama"), Length(), Sampling(6), optimizer=ADAM, **chosen)
 
     return online
 
