@@ -22,7 +22,7 @@ BELOW = {
     "rewards": {"functional", "data", "models"},
     "rollouts": {"functional", "data", "models", "rewards"},
     "objectives": {"functional", "data", "models", "rewards", "rollouts"},
-    "report": {"evaluation.tables"},
+    "report": {"evaluation.tables", "evaluation.derived"},
     "evaluation": {"functional", "data", "models", "rewards", "rollouts", "report"},
     "callbacks": {"functional", "data", "models", "rewards", "rollouts", "evaluation"},
 }

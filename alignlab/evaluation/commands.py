@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignlab.evaluation.derived import Comparison, Effect, Hypervolume, Importance, write_derived
 from alignlab.evaluation.tables import BUDGETS, Point, write_frontier
 
 if TYPE_CHECKING:
     from alignlab.models.policy import Policy
+    from alignlab.report.findings import Findings
 
 EXAMPLE = "alignlab frontier results/quickstart"
 CURVE_POINTS = 24  # budgets between those of the table, for smooth lines
@@ -38,9 +40,11 @@ def run(args: argparse.Namespace) -> int:
 def frontier_command(
     dirs: Sequence[Path], out: Path | None = None, *, reward_label: str = "gold reward"
 ) -> None:
-    """Write ``frontier.csv``, ``curves.csv`` and ``frontier.png`` and ``.svg``; print the table.
+    """Write ``frontier.csv``, figures, the tables beside it and ``report.html``; print the table.
 
     ``curves.csv`` has the same columns at more budgets: what the figure's lines are drawn from.
+    ``comparisons.csv``, ``hypervolumes.csv``, ``effects.csv`` and ``importances.csv``: see
+    ``derived``.
 
     Args:
         dirs: Results folders; several are merged.
@@ -53,9 +57,11 @@ def frontier_command(
         ArithmeticError: An efficiency lies above 1 beyond its interval. The files are written,
             with that cell empty.
     """
+    from alignlab.evaluation.findings import gather
     from alignlab.evaluation.frontier import build_frontier
     from alignlab.evaluation.results import read_results
     from alignlab.report.figure import draw_frontier
+    from alignlab.report.page import write_page
     from alignlab.report.table import frontier_sentences, frontier_table
 
     found = read_results(dirs)
@@ -73,15 +79,31 @@ def frontier_command(
         title=f"{title}: reward against KL",
         reward_label=reward_label,
     )
+    page = gather(
+        dirs, found, frontier, title=f"{title}: reward against KL", reward_label=reward_label
+    )
+    _write_derived(out, page)
+    write_page(out / "report.html", page)
     print(f"{title}: {len(found.points)} checkpoints, {rows[0].n_prompts} prompts\n")
     print(frontier_table(rows))
     print(f"\n{frontier_sentences(rows)}\n\nTable and figure: {out}/frontier.csv, .png, .svg")
+    print(f"To look into: {out}/report.html")
     wrong = [str(row) for row in frontier.impossible if row.kl_budget in BUDGETS]
     if wrong:
         raise ArithmeticError(
             f"impossible efficiency: {'; '.join(wrong)}. Check that policies and pool share the "
             "reward's scale, the prompts, the reference and the sampling settings."
         )
+
+
+def _write_derived(out: Path, page: "Findings") -> None:
+    for row_type, rows in (
+        (Comparison, page.comparisons),
+        (Hypervolume, page.hypervolumes),
+        (Effect, page.effects),
+        (Importance, page.importances),
+    ):
+        write_derived(out / f"{row_type.__name__.lower()}s.csv", row_type, rows)
 
 
 def draw_pool(

@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 
 from alignlab.errors import DataError
 from alignlab.evaluation.best_of_n import best_of_n_curve
+from alignlab.evaluation.comparison import Replicates, compare, hypervolumes
+from alignlab.evaluation.derived import Comparison, Hypervolume
 from alignlab.evaluation.hull import hull_vertices, interpolate
 from alignlab.evaluation.oracle import OracleCurve, reference_reward
 from alignlab.evaluation.pool import Pool
@@ -54,10 +56,15 @@ class Impossible(NamedTuple):
 
 
 class Frontier(NamedTuple):
-    """Rows of ``frontier.csv``; efficiencies that cannot be are left out of them and named here."""
+    """Rows of ``frontier.csv``; efficiencies that cannot be are left out of them and named here.
+
+    Beside them what the trained objectives are to each other, at the table's budgets.
+    """
 
     rows: list[FrontierRow]
     impossible: list[Impossible]
+    comparisons: Sequence[Comparison] = ()
+    hypervolumes: Sequence[Hypervolume] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,6 +73,7 @@ class Curve:
 
     kl: Floats
     reward: Floats
+    seed: int = 0
 
 
 class Estimate(NamedTuple):
@@ -99,17 +107,24 @@ def build_frontier(
     prompt_ids = common_prompts(tables, pool)
     bench = _Bench(pool.take(prompt_ids), np.asarray(budgets, float), replicates, seed)
     rows = []
+    trained = {}
     for objective, curves in sorted(_curves(tables, prompt_ids).items()):
-        rows += bench.rows(objective, curves)
+        trained[objective] = bench.replicates(curves)
+        rows += bench.rows(objective, trained[objective])
     for objective, by_proxy in (("best_of_n", True), ("best_of_n_gt", False)):
         if bench.pool.proxy is not None or not by_proxy:
             sampled = best_of_n_curve(bench.pool, by_proxy=by_proxy)
             if sampled:
                 kl = np.stack([point.kl for point in sampled])
                 reward = np.stack([point.reward for point in sampled])
-                rows += bench.rows(objective, [Curve(kl=kl, reward=reward)])
+                rows += bench.rows(objective, bench.replicates([Curve(kl=kl, reward=reward)]))
     rows += bench.oracle_rows() + bench.reference_rows()
-    return _without_impossible(rows)
+    listed = [budget for budget in BUDGETS if budget in budgets]
+    n, reference = bench.n_prompts, bench.reference_means
+    return _without_impossible(rows)._replace(
+        comparisons=compare(trained, budgets, listed, n),
+        hypervolumes=hypervolumes(trained, reference, budgets, listed, n),
+    )
 
 
 def common_prompts(tables: Iterable[PromptTable], pool: Pool) -> tuple[str, ...]:
@@ -143,10 +158,10 @@ def _curves(tables: Iterable[PromptTable], prompt_ids: tuple[str, ...]) -> dict[
     for table in tables:
         grouped[table.objective, table.seed].append(table)
     curves: dict[str, list[Curve]] = defaultdict(list)
-    for (objective, _), own in sorted(grouped.items()):
+    for (objective, seed), own in sorted(grouped.items()):
         own.sort(key=lambda table: (table.run_id, table.step))
         kl, reward = zip(*(_aligned(table, prompt_ids) for table in own), strict=True)
-        curves[objective].append(Curve(kl=np.stack(kl), reward=np.stack(reward)))
+        curves[objective].append(Curve(kl=np.stack(kl), reward=np.stack(reward), seed=seed))
     return dict(curves)
 
 
@@ -177,17 +192,24 @@ class _Bench:
         self.reference_means = self.weights @ self.reference / 2  # [1 + B]
         self.optimal_means = self.oracle.resampled(self.weights / 2)  # [1 + B, G]
 
-    def rows(self, objective: str, curves: Sequence[Curve]) -> list[FrontierRow]:
-        """An objective's rows, from one curve per seed."""
-        values = np.stack([self._cross_fit(curve) for curve in curves])  # [S, 1 + B, G]
-        largest = np.array([curve.kl.mean(1).max() for curve in curves])
+    def replicates(self, curves: Sequence[Curve]) -> Replicates:
+        """An objective's frontier in every replicate, from one curve per seed."""
+        return Replicates(
+            values=np.stack([self._cross_fit(curve) for curve in curves]),
+            seeds=tuple(curve.seed for curve in curves),
+            largest=np.array([curve.kl.mean(1).max() for curve in curves]),
+        )
+
+    def rows(self, objective: str, found: Replicates) -> list[FrontierRow]:
+        """An objective's rows."""
+        values = found.values
         gain = values - self.reference_means[:, None]
         efficiency = gain / (self.optimal_means - self.reference_means[:, None])
         rows = []
         for g, budget in enumerate(self.budgets):
-            reached = largest >= budget
+            reached = found.largest >= budget
             row = replace(self._empty_row(objective, g), n_seeds=int(reached.sum()))
-            if 2 * reached.sum() > len(curves):  # a lone runaway seed speaks for no objective
+            if found.reached(budget):  # a lone runaway seed speaks for no objective
                 row = _with_reward(row, self._estimate(values[reached, :, g]))
                 if row.oracle_reward is not None:
                     row = _with_efficiency(row, self._estimate(efficiency[reached, :, g]))

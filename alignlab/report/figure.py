@@ -83,7 +83,7 @@ def _draw(axes: Any, rows: Sequence[FrontierRow], points: Sequence[Point]) -> in
     names = sorted({point.objective for point in points})
     for name in names:
         own_points = [point for point in points if point.objective == name]
-        colour, marker = _style(name, names)
+        colour, marker = style(name, names)
         axes.scatter(
             [point.kl for point in own_points],
             [point.reward for point in own_points],
@@ -115,29 +115,29 @@ def _line(
     points: Sequence[Point],
 ) -> None:
     names = sorted({point.objective for point in points})
-    colour, _ = _style(name, names)
+    colour, _ = style(name, names)
     at = [kl for kl, _ in origin] + [row.kl_budget for row in rows]
     reward = [r for _, r in origin] + [row.reward for row in rows]
     if name == "reference":
         axes.plot(at, reward, color=GREY, linewidth=1, linestyle=":", label=name, zorder=1)
         return
-    style: dict[str, Any] = {"linewidth": 2, "color": colour}
+    look: dict[str, Any] = {"linewidth": 2, "color": colour}
     label = name
     if name in CURVES_WITHOUT_TRAINING:
-        style["color"] = "black" if name == "oracle" else GREY
+        look["color"] = "black" if name == "oracle" else GREY
         dashes = {"best_of_n": (0, (5, 2)), "best_of_n_gt": (0, (1.5, 1.5))}
-        style["linestyle"] = dashes.get(name, "-")
-        style["linewidth"] = 1.6
+        look["linestyle"] = dashes.get(name, "-")
+        look["linewidth"] = 1.6
     else:
         seeds = max(row.n_seeds for row in rows)
         label = f"{name} ({seeds} seed{'s' * (seeds != 1)})"
         low = [r for _, r in origin] + [row.reward_lo for row in rows]
         high = [r for _, r in origin] + [row.reward_hi for row in rows]
         axes.fill_between(at, low, high, color=colour, alpha=0.16, linewidth=0, zorder=1.5)
-    axes.plot(at, reward, label=label, zorder=4 if name == "oracle" else 3, **style)
+    axes.plot(at, reward, label=label, zorder=4 if name == "oracle" else 3, **look)
 
 
-def _style(name: str, names: Sequence[str]) -> tuple[str, str]:
+def style(name: str, names: Sequence[str]) -> tuple[str, str]:
     """Colour and marker: fixed for the usual three, the rest in order of their names."""
     others = [other for other in names if other not in FIXED]
     place = FIXED.get(name, len(FIXED) + others.index(name) if name in others else 0)

@@ -1,0 +1,115 @@
+"""What the hyperparameters did: where runs end by value, and which of them mattered."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from alignlab.evaluation.derived import Effect, Importance
+from alignlab.evaluation.tables import Point
+
+ENOUGH = 6  # runs below which a share of variation is a guess
+BINS = 6  # values that a design repeats; more of them are a continuous range
+
+
+def last_points(points: Iterable[Point]) -> dict[str, list[Point]]:
+    """Each objective's runs after their last step."""
+    last: dict[tuple[str, str], Point] = {}
+    for point in points:
+        key = (point.experiment, point.run_id)
+        if key not in last or point.step > last[key].step:
+            last[key] = point
+    found = defaultdict(list)
+    for point in last.values():
+        found[point.objective].append(point)
+    return dict(sorted(found.items()))
+
+
+def effects(points: Iterable[Point]) -> list[Effect]:
+    """Mean KL and reward by value, for every hyperparameter with more than one value."""
+    rows = []
+    for objective, own in last_points(points).items():
+        for hparam in _varied(own):
+            groups = defaultdict(list)
+            for point in own:
+                if hparam in point.hparams:
+                    groups[point.hparams[hparam]].append(point)
+            for value in sorted(groups, key=lambda v: (isinstance(v, str), v)):
+                runs = groups[value]
+                kl, reward = [p.kl for p in runs], [p.reward for p in runs]
+                rows.append(
+                    Effect(
+                        objective=objective,
+                        hparam=hparam,
+                        value=str(value),
+                        n_runs=len(runs),
+                        kl=statistics.fmean(kl),
+                        kl_sd=_sd(kl),
+                        reward=statistics.fmean(reward),
+                        reward_sd=_sd(reward),
+                    )
+                )
+    return rows
+
+
+def importances(points: Iterable[Point]) -> list[Importance]:
+    """Omega squared of each varied hyperparameter for final KL and reward.
+
+    The share of the variance between the runs that their values' means explain, less what chance
+    would explain (Hays 1963); 0 where chance explains as much. A hyperparameter with more than
+    ``BINS`` values is cut into bins of equal size. Left out for fewer than ``ENOUGH`` runs.
+    """
+    rows = []
+    for objective, own in last_points(points).items():
+        for metric in ("kl", "reward"):
+            for hparam in _varied(own):
+                runs = [point for point in own if hparam in point.hparams]
+                if len(runs) >= ENOUGH:
+                    values = [getattr(point, metric) for point in runs]
+                    labels = _binned([point.hparams[hparam] for point in runs])
+                    share = omega_squared(values, labels)
+                    rows.append(
+                        Importance(
+                            objective=objective,
+                            metric=metric,
+                            hparam=hparam,
+                            importance=share,
+                            n_runs=len(runs),
+                        )
+                    )
+    return rows
+
+
+def omega_squared(values: Sequence[float], labels: Sequence[Any]) -> float:
+    """``(SSB - (k - 1) MSW) / (SST + MSW)`` of values in k groups, at least 0."""
+    groups = defaultdict(list)
+    for value, label in zip(values, labels, strict=True):
+        groups[label].append(value)
+    n, k, mean = len(values), len(groups), statistics.fmean(values)
+    total = sum((value - mean) ** 2 for value in values)
+    between = sum(len(own) * (statistics.fmean(own) - mean) ** 2 for own in groups.values())
+    if n <= k or total == 0:
+        return 0.0
+    within = (total - between) / (n - k)
+    return max(0.0, (between - (k - 1) * within) / (total + within))
+
+
+def _binned(values: Sequence[Any]) -> Sequence[Any]:
+    """The values themselves, or the quarter of the runs that each falls into."""
+    if len(set(values)) <= BINS or any(isinstance(value, str) for value in values):
+        return values
+    order = sorted(values)
+    cuts = [order[len(order) * place // 4] for place in (1, 2, 3)]
+    return [sum(value >= cut for cut in cuts) for value in values]
+
+
+def _varied(points: Sequence[Point]) -> list[str]:
+    values = defaultdict(set)
+    for point in points:
+        for name, value in point.hparams.items():
+            values[name].add(value)
+    return sorted(name for name, found in values.items() if len(found) > 1)
+
+
+def _sd(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0

@@ -1,0 +1,48 @@
+import math
+
+import numpy as np
+import pytest
+
+from alignlab.evaluation.comparison import Replicates, compare, hypervolumes
+
+GRID = [0.5, 1.0, 2.0]
+
+
+def replicates(
+    observed: list[list[float]], *, seeds: tuple[int, ...], largest: list[float]
+) -> Replicates:
+    """Observed rewards ``[S][G]`` and two replicates around them, one above and one below."""
+    values = np.array(observed)[:, None, :] + np.array([0.0, 0.1, -0.1])[None, :, None]
+    return Replicates(values=values, seeds=seeds, largest=np.array(largest))
+
+
+def test_what_seeds_and_prompts_share_drops_out_of_a_difference() -> None:
+    a = replicates([[1.0, 2.0, 3.0], [5.0, 6.0, 7.0]], seeds=(0, 1), largest=[2.0, 2.0])
+    b = replicates([[0.5, 1.0, 3.0], [4.5, 5.0, 7.0]], seeds=(0, 1), largest=[2.0, 1.0])
+    rows = compare({"b": b, "a": a}, GRID, [0.5, 1.0, 2.0], 101)
+    # At KL 2 only one of b's two seeds is there, which is no majority.
+    assert [(r.objective, r.other, r.kl_budget, r.n_seeds) for r in rows] == [
+        ("a", "b", 0.5, 2), ("a", "b", 1.0, 2),
+    ]  # fmt: skip
+    assert [(r.difference, r.lo, r.hi) for r in rows] == [
+        pytest.approx((0.5, 0.5, 0.5)), pytest.approx((1.0, 1.0, 1.0)),
+    ]  # fmt: skip
+
+
+def test_other_seeds_are_compared_by_their_means() -> None:
+    """Seeds at 1, 5 and at 0, 2: difference 2; t(1) = 12.706 times the standard errors 2 and 1."""
+    a = replicates([[1.0], [5.0]], seeds=(0, 1), largest=[1.0, 1.0])
+    b = replicates([[0.0], [2.0]], seeds=(2, 3), largest=[1.0, 1.0])
+    (row,) = compare({"a": a, "b": b}, [0.5], [0.5], 101)
+    assert row.difference == pytest.approx(2.0)
+    assert row.hi - row.difference == pytest.approx(12.7062 * math.sqrt(5), rel=1e-4)
+
+
+def test_hypervolume_is_the_area_over_the_reference() -> None:
+    """Gains 0, 1, 2, 2 at KL 0, 0.5, 1, 2: 0.25 + 0.75 + 2 = 3; KL 2 is where both end."""
+    a = replicates([[1.0, 2.0, 2.0]], seeds=(0,), largest=[2.5])
+    b = replicates([[0.0, 0.0, 0.0]], seeds=(0,), largest=[2.0])
+    rows = hypervolumes({"a": a, "b": b}, np.zeros(3), GRID, [1.0, 2.0, 3.0], 101)
+    assert [(r.objective, r.kl_max) for r in rows] == [("a", 2.0), ("b", 2.0)]
+    assert [r.hypervolume for r in rows] == pytest.approx([3.0, 0.0])
+    assert hypervolumes({"a": a, "b": b}, np.zeros(3), GRID, [3.0], 101) == []
