@@ -29,8 +29,8 @@ from alignlab.objectives.awr import AWR
 from alignlab.objectives.base import Objective
 from alignlab.objectives.classify import Classify
 from alignlab.objectives.dpo import DPO
-from alignlab.objectives.kto import KTO
 from alignlab.objectives.grpo import GRPO
+from alignlab.objectives.kto import KTO
 from alignlab.objectives.kwise_rm import KWiseRewardModel
 from alignlab.objectives.on_policy import Sampling
 from alignlab.objectives.online_dpo import OnlineDPO
