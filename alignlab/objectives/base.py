@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
 from alignlab.models import Policy, ScoreModel
+from alignlab.objectives.figures import Figure, added, means_of
 from alignlab.objectives.schedule import Schedule
 
 
@@ -69,13 +70,10 @@ class Objective(L.LightningModule):
         return loss_sum * (parts / max(1, total))
 
     def log_means(self, split: str, means: dict[str, Tensor], weight: int) -> None:
-        """Log ``{split}/{name}``; a validation epoch's batches count by their ``weight``."""
+        """Log ``{split}/{name}`` of this step, means of ``weight`` rows."""
         self.log_dict(
             {f"{split}/{name}": value.detach() for name, value in means.items()},
             batch_size=max(1, weight),
-            on_step=split == "train",
-            on_epoch=split != "train",
-            sync_dist=split != "train",
         )
 
     def on_fit_start(self) -> None:
@@ -120,6 +118,7 @@ class TreeObjective(Objective):
     """
 
     unit: ClassVar[Literal["prompts", "completions", "tokens"]]
+    _held_out: dict[str, Figure]
 
     @abstractmethod
     def losses(self, trees: PromptTrees) -> tuple[Tensor, dict[str, Tensor]]:
@@ -132,11 +131,26 @@ class TreeObjective(Objective):
         self.log_means("train", means, count)
         return self.normalised(finite(losses, trees).sum(), count)
 
+    def figures(self, trees: PromptTrees) -> dict[str, Figure]:
+        """What this batch adds to the figures of the validation set: the same means."""
+        _, means = self.losses(trees)
+        return means_of(means, own_count(trees, self.unit))
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin all sums anew."""
+        self._held_out = {}
+
+    @torch.no_grad()
     def validation_step(self, trees: PromptTrees, batch_idx: int) -> None:
-        """The same figures on held-out trees."""
-        with torch.no_grad():
-            _, means = self.losses(trees)
-        self.log_means("val", means, own_count(trees, self.unit))
+        """Add held-out trees to the sums."""
+        self._held_out = added(self._held_out, self.figures(trees))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val/{name}`` of all batches and ranks together."""
+        for name, (finish, sums) in self._held_out.items():
+            if self.trainer.world_size > 1:
+                sums = self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum")
+            self.log(f"val/{name}", finish(sums).float(), sync_dist=True)  # equal on all ranks
 
 
 class PolicyObjective(TreeObjective):

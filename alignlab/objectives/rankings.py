@@ -9,7 +9,8 @@ from torch import Tensor
 from alignlab.data.rows import Ranking, Row
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import DataError
-from alignlab.objectives.scored import Figure, ScoreObjective, calibration_error, calibration_sums
+from alignlab.objectives.figures import Figure, calibration_error_of
+from alignlab.objectives.scored import ScoreObjective
 
 
 class RankingObjective(ScoreObjective):
@@ -50,11 +51,11 @@ class RankingObjective(ScoreObjective):
             "score": (scores.detach() / sizes[trees.group]).sum() / prompts,
         }
 
-    def figures(self, trees: PromptTrees, scores: Tensor) -> dict[str, Figure]:
+    def score_figures(self, trees: PromptTrees, scores: Tensor) -> dict[str, Figure]:
         """Calibration beside the figures of every scorer."""
         margins, weights = untied_margins(scores, trees.group, self.ranks(trees))
-        sums = calibration_sums(margins, weights)
-        return super().figures(trees, scores) | {"calibration_error": (calibration_error, sums)}
+        error = calibration_error_of(margins, weights)
+        return super().score_figures(trees, scores) | {"calibration_error": error}
 
 
 def untied_margins(scores: Tensor, group: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:

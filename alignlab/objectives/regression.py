@@ -5,7 +5,8 @@ from torch import Tensor
 from alignlab.data.rows import LabelledText, RatedCompletion
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import DataError
-from alignlab.objectives.scored import Figure, ScoreObjective, correlation, correlation_sums
+from alignlab.objectives.figures import Figure, correlation_of
+from alignlab.objectives.scored import ScoreObjective
 
 
 def regression_loss(scores: Tensor, ratings: Tensor) -> Tensor:
@@ -32,10 +33,10 @@ class Regression(ScoreObjective):
         losses = regression_loss(scores, _ratings(trees).to(scores.dtype))
         return losses, {"loss": losses.mean(), "score": scores.mean()}
 
-    def figures(self, trees: PromptTrees, scores: Tensor) -> dict[str, Figure]:
+    def score_figures(self, trees: PromptTrees, scores: Tensor) -> dict[str, Figure]:
         """Correlation with the ratings beside the figures of every scorer."""
-        sums = correlation_sums(scores, _ratings(trees))
-        return super().figures(trees, scores) | {"rating_correlation": (correlation, sums)}
+        agreement = correlation_of(scores, _ratings(trees))
+        return super().score_figures(trees, scores) | {"rating_correlation": agreement}
 
 
 def _ratings(trees: PromptTrees) -> Tensor:

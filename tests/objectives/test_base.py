@@ -1,8 +1,10 @@
 """What a validation epoch logs is the mean of its rows, however they are shared out."""
 
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from torch import Tensor
@@ -43,20 +45,54 @@ def by_hand(unit: str) -> float:
 @pytest.mark.parametrize("unit", ["prompts", "completions", "tokens"])
 @pytest.mark.parametrize(("size", "ranks"), [(5, 1), (2, 1), (4, 2), (2, 2)])
 def test_validation_means_are_exact_over_uneven_batches_and_ranks(monkeypatch, unit, size, ranks):
-    """Lightning sums value x batch_size over batches and ranks, then divides by all batch_size."""
+    """Each rank adds up its own batches; here another adds to its sums what the others have."""
     trees = [PromptTree(i, f"r{i}", (1,), row) for i, row in enumerate(ROWS)]
     monkeypatch.setattr(FirstTokens, "unit", unit, raising=False)
-    total, weight = 0.0, 0
+    logged: dict[str, float] = {}
+    others: list[Tensor] = []
     for rank in range(ranks):
         objective = FirstTokens(partial(torch.optim.SGD, lr=0.1))
-
-        def log(values: dict[str, Any], *, batch_size: int, sync_dist: bool, **_: Any) -> None:
-            nonlocal total, weight
-            assert sync_dist  # else every rank keeps its own rows' mean
-            total, weight = total + float(values["val/loss"]) * batch_size, weight + batch_size
-
-        monkeypatch.setattr(objective, "log_dict", log)
+        objective.on_validation_epoch_start()
         loader = TreeLoader(trees, batch_size=size, shuffle=False, rank=rank, world_size=ranks)
         for number, batch in enumerate(loader):
             objective.validation_step(batch, number)
-    assert total / weight == pytest.approx(by_hand(unit), abs=1e-12)
+        others.append(objective._held_out["loss"][1])
+    reduce = SimpleNamespace(reduce=lambda sums, reduce_op: torch.stack(others).sum(0))
+    trainer = SimpleNamespace(world_size=ranks, strategy=reduce)
+    monkeypatch.setattr(objective, "_trainer", trainer)
+    monkeypatch.setattr(objective, "log", lambda name, value, **_: logged.update({name: value}))
+    objective.on_validation_epoch_end()
+    assert float(logged["val/loss"]) == pytest.approx(by_hand(unit), rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_two_processes_of_uneven_share_log_one_exact_mean(tmp_path, monkeypatch):
+    """Five rows are one step of two ranks, 2 here and 3 there: their count does not halve."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # else Lightning sets it, for all later tests
+    trainer = L.Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp_fork",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=tmp_path,
+        use_distributed_sampler=False,
+    )
+    (found,) = trainer.validate(Sized(partial(torch.optim.SGD, lr=0.1)), verbose=False)
+    assert found == {"val/loss": pytest.approx(by_hand("prompts"), rel=1e-6)}
+
+
+class Sized(FirstTokens):
+    """With rows of its own: the loader asks for its rank inside the process."""
+
+    unit = "prompts"
+
+    def __init__(self, optimizer: Any) -> None:
+        super().__init__(optimizer)
+        self.weight = torch.nn.Parameter(torch.zeros(()))  # DDP wants something to share
+
+    def val_dataloader(self) -> TreeLoader:
+        trees = [PromptTree(i, f"r{i}", (1,), row) for i, row in enumerate(ROWS)]
+        return TreeLoader(trees, batch_size=4, shuffle=False)

@@ -17,13 +17,7 @@ from alignlab.errors import ConfigError
 from alignlab.objectives.kwise_rm import KWiseRewardModel
 from alignlab.objectives.regression import Regression
 from alignlab.objectives.rm import RewardModel
-from alignlab.objectives.scored import (
-    ScoreObjective,
-    calibration_error,
-    calibration_sums,
-    correlation,
-    correlation_sums,
-)
+from alignlab.objectives.scored import ScoreObjective
 from tests.objectives.scorers import fixed
 
 ADAM = partial(torch.optim.AdamW, lr=1e-2)
@@ -125,57 +119,6 @@ def test_ratings_in_uneven_batches():
         assert found["loss"] == pytest.approx(sum(squares) / 5, abs=1e-6)
         expected = float(np.corrcoef(scores, ratings)[0, 1])
         assert found["rating_correlation"] == pytest.approx(expected, abs=1e-6)
-
-
-def test_two_ranks_of_uneven_share_are_one_exact_mean(monkeypatch):
-    """Five pairs are one step of two ranks: 2 rows here, 3 there.
-
-    Lightning sums value x batch_size over ranks and divides by the sum of batch_size.
-    """
-    weighted: dict[str, float] = {}
-    weights: dict[str, float] = {}
-    sums: list[torch.Tensor] = []
-    for rank in (0, 1):
-        module = RewardModel(scorer(), ADAM)
-
-        def log(values: dict[str, Any], *, batch_size: int, **_: Any) -> None:
-            for name, value in values.items():
-                weighted[name] = weighted.get(name, 0.0) + float(value) * batch_size
-                weights[name] = weights.get(name, 0.0) + batch_size
-
-        monkeypatch.setattr(module, "log_dict", log)
-        loader = TreeLoader(pair_trees(), batch_size=4, shuffle=False, rank=rank, world_size=2)
-        for number, batch in enumerate(loader):
-            module.validation_step(batch, number)
-        sums.append(module._figures["length_correlation"][1])
-    expected = by_hand_of_pairs()
-    for name in ("loss", "accuracy", "margin", "score"):
-        exact = weighted[f"val/{name}"] / weights[f"val/{name}"]
-        assert exact == pytest.approx(expected[name], abs=1e-6)
-    assert float(correlation(sums[0] + sums[1])) == pytest.approx(expected["length_correlation"])
-
-
-def test_correlation_of_what_does_not_vary_is_unknown():
-    for n in range(2, 20):  # the sums of equal numbers round to something of either sign
-        same, other = torch.full((n,), 0.1, dtype=torch.float64), torch.arange(n)
-        assert math.isnan(correlation(correlation_sums(same, other)))
-        assert math.isnan(correlation(correlation_sums(other, same)))
-    assert float(correlation(correlation_sums(other, -2 * other + 3))) == pytest.approx(-1)
-
-
-def test_calibration_worked_by_hand():
-    """Sure of 3/4 four times and right three times is calibrated; half sure is never wrong."""
-    log3 = math.log(3)
-    fair = torch.tensor([log3, log3, log3, -log3], dtype=torch.float64)
-    assert float(calibration_error(calibration_sums(fair, torch.ones(4)))) == pytest.approx(0)
-    bold = torch.tensor([log3, -log3], dtype=torch.float64)  # sure of 3/4, right half of the time
-    assert float(calibration_error(calibration_sums(bold, torch.ones(2)))) == pytest.approx(0.25)
-    ties = torch.zeros(3)
-    assert float(calibration_error(calibration_sums(ties, torch.ones(3)))) == 0
-    # Opposite gaps of different bins do not cancel: sure of 3/4 and wrong, sure of 0.9 and right.
-    gaps = torch.tensor([-log3, math.log(9)], dtype=torch.float64)
-    two = calibration_sums(gaps, torch.tensor([1.0, 3.0]))
-    assert float(calibration_error(two)) == pytest.approx((0.75 + 3 * 0.1) / 4)
 
 
 @pytest.mark.parametrize(
