@@ -157,34 +157,38 @@ def _side_by_side(
     trees: PromptTrees, rows: list[list[list[int]]], dtype: torch.dtype, *, keep_last: bool
 ) -> Rows:
     """Rows of bundles: ``rows[r][d]`` are the completions behind copy d of a prompt in row r."""
-    device = trees.prompt_ids.device
     group, prompts = trees.group.tolist(), trees.prompt_lengths.tolist()
+    prompt_ids, completion_ids = trees.prompt_ids.tolist(), trees.completion_ids.tolist()
     lengths = _columns(trees, keep_last)
     width = max(sum(prompts[group[b[0]]] + sum(lengths[m] for m in b) for b in r) for r in rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long, device=device)
-    position, tree = torch.zeros_like(ids), torch.full_like(ids, -1)
-    branch = torch.full_like(ids, -1)  # -1 padding, 0 a prompt, m + 1 completion m
-    place = torch.zeros(3, len(group), dtype=torch.long)  # row, start and prompt's end of each
+    # Lists, and one tensor of all: a tensor operation a tree would cost more than small models do.
+    ids: list[list[int]] = [[] for _ in rows]
+    position: list[list[int]] = [[] for _ in rows]
+    tree: list[list[int]] = [[] for _ in rows]  # -1 padding
+    branch: list[list[int]] = [[] for _ in rows]  # -1 padding, 0 a prompt, m + 1 completion m
+    place = [(0, 0, 0)] * len(group)  # row, start and prompt's end of each completion
     for r, bundles in enumerate(rows):
-        column = 0
         for d, bundle in enumerate(bundles):
             p = group[bundle[0]]
             n = prompts[p]
-            here = slice(column, column + n)
-            ids[r, here] = trees.prompt_ids[p, :n]
-            position[r, here] = torch.arange(n, device=device)
-            tree[r, here], branch[r, here] = d, 0
-            column += n
-            end = column - 1
+            ids[r] += prompt_ids[p][:n]
+            position[r] += range(n)
+            branch[r] += [0] * n
+            end = len(ids[r]) - 1
             for m in bundle:
-                here = slice(column, column + lengths[m])
-                ids[r, here] = trees.completion_ids[m, : lengths[m]]
-                position[r, here] = torch.arange(n, n + lengths[m], device=device)
-                tree[r, here], branch[r, here] = d, m + 1
-                place[:, m] = torch.tensor([r, column, end])
-                column += lengths[m]
-    row, start, prompt_end = place.to(device)
-    return Rows(ids, position, _branch_mask(tree, branch, dtype), row, start, prompt_end)
+                place[m] = r, len(ids[r]), end
+                ids[r] += completion_ids[m][: lengths[m]]
+                position[r] += range(n, n + lengths[m])
+                branch[r] += [m + 1] * lengths[m]
+            tree[r] += [d] * (len(ids[r]) - len(tree[r]))
+        padding = width - len(ids[r])
+        for cells, filler in ((ids, 0), (position, 0), (tree, -1), (branch, -1)):
+            cells[r] += [filler] * padding
+    device = trees.prompt_ids.device
+    cell = torch.tensor([ids, position, tree, branch], device=device)
+    row, start, prompt_end = torch.tensor(place, device=device).unbind(1)
+    mask = _branch_mask(cell[2], cell[3], dtype)
+    return Rows(cell[0], cell[1], mask, row, start, prompt_end)
 
 
 def _branch_mask(tree: Tensor, branch: Tensor, dtype: torch.dtype) -> Tensor:
