@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from alignlab.evaluation.tables import FrontierRow, Point
-from alignlab.report.figure import PALETTE, _style, _vertical, draw_frontier
+from alignlab.report.figure import PALETTE, _vertical, draw_frontier, style
 
 
 def make_rows(names: tuple[str, ...]) -> list[FrontierRow]:
@@ -95,7 +95,7 @@ def test_few_curves_draw_too(tmp_path: Path, names: tuple[str, ...]) -> None:
 
 def test_colours_are_distinct_and_those_of_the_usual_three_fixed() -> None:
     many = ["dpo", "ipo", "ppo", "ppo_gt", "simpo", "zpo"]
-    assert len({_style(name, many)[0] for name in many}) == len(many)
-    assert _style("ppo", many) == _style("ppo", ["ppo"])
-    assert _style("dpo", many)[0] == PALETTE[0]
-    assert np.all([_style(name, many) == _style(name, many[::-1]) for name in ("dpo", "ppo_gt")])
+    assert len({style(name, many)[0] for name in many}) == len(many)
+    assert style("ppo", many) == style("ppo", ["ppo"])
+    assert style("dpo", many)[0] == PALETTE[0]
+    assert np.all([style(name, many) == style(name, many[::-1]) for name in ("dpo", "ppo_gt")])
