@@ -1,0 +1,177 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from alignlab.errors import ConfigError
+from alignlab.sweep.spec import Sweep, load_sweep
+
+DPO = {
+    "model": {"class_path": "m.DPO", "init_args": {"policy": "{sft}", "beta": 0.3}},
+    "trainer": {"callbacks": [{"class_path": "m.Probe"}]},
+}
+PIPELINE: dict[str, Any] = {
+    "seeds": [0, 1],
+    "stages": {
+        "sft": {"call": "m.sft"},
+        "pairs": {"call": "m.pairs", "per_seed": True},
+        "dpo": {
+            "fit": "dpo.yaml",
+            "objective": "dpo",
+            "needs": ["sft", "pairs"],
+            "per_seed": True,
+            "grid": {"model.init_args.beta": [7.0]},
+        },
+        "pool": {"call": "m.pool", "needs": ["dpo-beta7-s0"]},
+    },
+    "frontier": {"needs": ["pool"], "args": {"reward_label": "gold"}},
+}
+SWEEP: dict[str, Any] = {
+    "experiment": "demo",
+    "arms": {"dpo": {}},
+    "space": {"model.init_args.beta": [0.5, 1.0]},
+    "metrics": {"reward": "maximize", "kl": "minimize"},
+    "sampler": "grid",
+}
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(tmp_path)
+    Path("demo").mkdir()
+    Path("demo/pipeline.yaml").write_text(yaml.safe_dump(PIPELINE, sort_keys=False))
+    Path("demo/dpo.yaml").write_text(yaml.safe_dump(DPO))
+
+    def read(**changes: Any) -> Sweep:
+        content = {key: value for key, value in (SWEEP | changes).items() if value is not None}
+        Path("try.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        return load_sweep(Path("try.yaml"))
+
+    return read
+
+
+def test_a_trial_is_the_arms_stage_with_the_points_values_for_each_seed(load: Any) -> None:
+    sweep = load()
+    jobs = sweep.jobs(sweep.points[1])
+    assert [job.name for job in jobs] == ["dpo-beta1-s0", "dpo-beta1-s1"]
+    assert jobs[1].needs == {"sft": ("sft",), "pairs": ("pairs-s1",)}
+    assert jobs[1].spec["config"]["model"]["init_args"]["beta"] == 1.0
+    assert jobs[1].spec["config"]["seed_everything"] == 1
+    # The experiment's own grid point is an input, for the pool is made from it.
+    assert sweep.needs == ["sft", "pairs-s0", "pairs-s1", "pool"]
+    assert "dpo-beta7-s0" in sweep.plan.jobs
+
+
+def test_arms_may_share_a_stage_and_have_dimensions_of_their_own(load: Any) -> None:
+    soft = {
+        "stage": "dpo",
+        "set": {"model.init_args.soft": 0.1},
+        "space": {"trainer.max_steps": [5]},
+    }
+    sweep = load(arms={"dpo": {}, "soft": soft})
+    assert [(p.arm, *p.values.values()) for p in sweep.points] == [
+        ("dpo", 0.5), ("dpo", 1.0), ("soft", 0.5, 5), ("soft", 1.0, 5),
+    ]  # fmt: skip
+    job = sweep.jobs(sweep.points[2])[0]
+    assert (job.name, job.objective) == ("soft-beta0.5-max_steps5-s0", "soft")
+    assert job.spec["config"]["model"]["init_args"]["soft"] == 0.1
+    assert sweep.space.params(sweep.points[2]) == {
+        "arm": "soft", "model.init_args.beta": 0.5, "soft/trainer.max_steps": 5,
+    }  # fmt: skip
+
+
+def test_a_kl_bound_stands_behind_the_probe_and_counts_as_part_of_the_run(load: Any) -> None:
+    free, bound = load(), load(stop={"kl": 20})
+    job = bound.jobs(bound.points[0])[0]
+    assert [c["class_path"] for c in job.spec["config"]["trainer"]["callbacks"]] == [
+        "m.Probe", "alignlab.callbacks.kl_bound.KLBound",
+    ]  # fmt: skip
+    assert job.config_sha != free.jobs(free.points[0])[0].config_sha
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"space": {"model.init_args.beta": [0.5, 2.0]}},
+        {"seeds": [0]},
+        {"metrics": {"reward": "maximize"}},
+        {"arms": {"dpo": {"set": {"trainer.max_steps": 3}}}},
+        {"stop": {"kl": 9.0}},
+    ],
+    ids=str,
+)
+def test_what_makes_trials_incomparable_changes_the_definition(load: Any, changes: Any) -> None:
+    assert load(**changes).definition != load().definition
+
+
+def test_what_does_not_leaves_it(load: Any) -> None:
+    tpe = {"sampler": "tpe", "space": {"model.init_args.beta": {"float": [0.1, 1.0]}}}
+    assert load(**tpe, trials=3).definition == load(**tpe, trials=9, minutes=5).definition
+    assert load(storage="journal:///x").definition == load().definition
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc"])
+def test_a_random_design_is_the_same_every_time_and_has_no_point_twice(
+    load: Any, sampler: str
+) -> None:
+    space = {
+        "model.init_args.beta": {"float": [0.1, 1.0], "log": True},
+        "trainer.max_steps": [1, 2],
+    }
+    sweeps = [load(sampler=sampler, trials=6, space=space) for _ in range(2)]
+    assert sweeps[0].points == sweeps[1].points
+    assert len({str(p) for p in sweeps[0].points}) == 6
+    assert all(0.1 <= p.values["model.init_args.beta"] <= 1.0 for p in sweeps[0].points)
+    other = load(sampler={sampler: {"seed": 1}}, trials=6, space=space)
+    assert other.points != sweeps[0].points
+    assert len(load(sampler=sampler, trials=9, space={"trainer.max_steps": [1, 2]}).points) == 2
+
+
+@pytest.mark.parametrize(
+    ("entry", "values"),
+    [
+        ({"int": [1, 7], "step": 3}, [1, 4, 7]),
+        ({"float": [0.1, 0.4], "step": 0.1}, [0.1, 0.2, 0.3, 0.4]),
+        ({"choices": ["a", None]}, ["a", None]),
+    ],
+)
+def test_ranges_with_steps_have_a_grid(load: Any, entry: Any, values: list[Any]) -> None:
+    points = load(space={"model.init_args.beta": entry}).points
+    assert [p.values["model.init_args.beta"] for p in points] == values
+
+
+BETA = "model.init_args.beta"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"metric": {}}, "unknown key metric. Known: arms"),
+        ({"metrics": None}, "'metrics' is missing"),
+        ({"metrics": {"kl": "down"}}, "names with maximize or minimize"),
+        ({"arms": {"ppo": {}}}, "arm 'ppo': the experiment has no stage 'ppo'. Stages: sft, pairs"),
+        ({"arms": {"dpo": {"betta": 1}}}, "arm 'dpo': unknown key betta"),
+        ({"arms": ["dpo"]}, "arms are names and their settings"),
+        ({"sampler": "bayes"}, "expected one of grid, random, qmc, tpe, nsgaii, gp"),
+        ({"sampler": {"tpe": {"startup": 3}}}, "sampler tpe: got an unexpected keyword"),
+        ({"sampler": "tpe"}, "sampler tpe needs 'trials'"),
+        ({"sampler": "random", "minutes": 3}, "sampler random needs 'trials'"),
+        ({"pruner": "median"}, "this sweep has 2. Use 'stop'"),
+        ({"trials": 0}, "trials must be a number > 0, got 0"),
+        ({"seeds": "0"}, "seeds must be a list of whole numbers"),
+        ({"stop": {"reward": 1}}, "stop: unknown key reward"),
+        ({"space": {BETA: {"float": [0.1, 1.0]}}}, "a grid needs choices, an int or a step"),
+        ({"space": {BETA: 3}}, "space.model.init_args.beta: expected a list of choices"),
+        ({"space": {BETA: {"float": [1.0, 0.1]}}}, "space.model.init_args.beta: "),
+        ({"space": {BETA: {"int": [1, 2.5]}}}, "whole numbers as its ends"),
+        ({"space": {BETA: [[1]]}}, "a choice is a number, a word"),
+        ({"space": {BETA: [1.0, 1.0]}}, "a choice is given twice"),
+        ({"space": {BETA: {"choices": [1], "float": [1, 2]}}}, "exactly one of choices, float and"),
+    ],
+    ids=str,
+)
+def test_wrong_sweeps_say_what_is_wrong(load: Any, changes: Any, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(**changes)
+    assert said in str(caught.value)
