@@ -6,8 +6,11 @@ Orders and changes are put in words apart from each other, several ways each, so
 never in an instruction can still be asked for: held-out *compositions* pair an order and a change
 that were trained, but with others; held-out *orders* have names that no instruction ever had.
 
-A corpus shows every task at work, as lines of examples, and holds all words of the instructions,
-but says nowhere what they mean: "write first the of : hot big = big hot . up wet = wet up .".
+A corpus shows every task at work, as lines of examples: "beta north : hot big = cold small ."
+Half of its texts have a heading that names order and change in a code of their own, as headings of
+real texts do; others have words of the instructions in no order, which say nothing, or no heading.
+So a model of it can do every task, knows how each is called there, and was never told what an
+instruction means.
 
 Everything is a pure function of (seed, row).
 """
@@ -55,6 +58,11 @@ ORDERS: dict[str, Callable[[list[str]], list[str]]] = {
     "rest": lambda words: words[1:],
     "second": lambda words: words[1:2],
 }
+
+# What headings of the corpus call each part; no instruction does.
+ORDER_CODES = dict(zip(ORDERS, ("alpha", "beta", "gamma", "delta", "zeta", "kappa", "sigma"),
+                       strict=True))  # fmt: skip
+CHANGE_CODES = dict(zip(CHANGES, ("east", "north", "south", "west"), strict=True))
 
 # How each part is asked for; the last way of each is never trained.
 ORDER_PHRASES: dict[str, tuple[str, ...]] = {
@@ -131,6 +139,11 @@ class Task(NamedTuple):
         """As in the tables."""
         return f"{self.order}-{self.change}"
 
+    @property
+    def code(self) -> str:
+        """As in headings of the corpus."""
+        return f"{ORDER_CODES[self.order]} {CHANGE_CODES[self.change]}"
+
     def answer(self, words: Sequence[str]) -> str:
         """The right answer to ``words``."""
         changed = [CHANGES[self.change][word] for word in words]
@@ -182,7 +195,8 @@ def vocabulary() -> tuple[str, ...]:
     """All words; a word's place is its id, after the special tokens'."""
     phrases = [*ORDER_PHRASES.values(), *CHANGE_PHRASES.values()]
     said = {word: None for ways in phrases for way in ways for word in way.split()}
-    return tuple(dict.fromkeys([":", "=", ".", *WORDS, *FOREIGN, *KINDS, *said]))
+    codes = (*ORDER_CODES.values(), *CHANGE_CODES.values())
+    return tuple(dict.fromkeys([":", "=", ".", *WORDS, *FOREIGN, *KINDS, *codes, *said]))
 
 
 # ------------------------------------------------------------------------------ rows and files
@@ -199,19 +213,17 @@ def example(task: Task, words: Sequence[str]) -> str:
 
 
 def make_corpus(*, seed: int, rows: int, examples: int) -> list[dict[str, str]]:
-    """Texts to learn the language from: examples of one task a line, often under a title.
-
-    A title is words of the instructions in no order: it says nothing about what follows.
-    """
-    said = sorted({w for ways in (*ORDER_PHRASES.values(), *CHANGE_PHRASES.values())
-                   for way in ways for w in way.split()})  # fmt: skip
+    """Texts to learn the language from: up to ``examples`` examples of one task, mostly headed."""
+    phrases = (*ORDER_PHRASES.values(), *CHANGE_PHRASES.values())
+    said = sorted({word for ways in phrases for way in ways for word in way.split()})
     texts = []
     for row in range(rows):
         rng = random.Random(f"corpus/{seed}/{row}")
-        task = rng.choice(ALL)
-        title = " ".join(rng.choices(said, k=rng.randint(2, 9)))
-        lines = " ".join(example(task, draw_words(rng)) for _ in range(rng.randint(1, examples)))
-        texts.append({"text": f"{title} : {lines}" if rng.random() < 0.7 else lines})
+        task, luck = rng.choice(ALL), rng.random()
+        noise = " ".join(rng.choices(said, k=rng.randint(2, 9)))
+        heading = f"{task.code} : " if luck < 0.5 else f"{noise} : " if luck < 0.8 else ""
+        lines = [example(task, draw_words(rng)) for _ in range(rng.randint(1, examples))]
+        texts.append({"text": heading + " ".join(lines)})
     return texts
 
 

@@ -41,8 +41,7 @@ class RLOO(OnPolicyObjective):
 
     def losses(self, batch: RolloutBatch, scores: Scores) -> tuple[Tensor, dict[str, Tensor]]:
         """The policy gradient, corrected for the updates since the phase was sampled."""
-        ratio = (scores.logps.detach() - batch.old_token_logps.sum(1)).exp()
-        total, count = rloo_loss(
-            scores.token_logps, ratio * batch.advantages[:, 0], batch.trees.loss_mask
-        )
+        mask, log_ratio = batch.trees.loss_mask, scores.token_logps.detach() - batch.old_token_logps
+        ratio = log_ratio.masked_fill(~mask, 0).sum(1).exp()
+        total, count = rloo_loss(scores.token_logps, ratio * batch.advantages[:, 0], mask)
         return total, {"policy_loss": total / count, "ratio_max": ratio.max()}

@@ -72,22 +72,27 @@ def test_held_out_phrases_are_new_but_their_words_are_not() -> None:
     assert held_out_words - trained_words == {"a", "let", "one"}  # no word that matters
 
 
-def test_the_corpus_shows_every_task_and_says_what_none_is_called() -> None:
-    texts = [row["text"] for row in instruct.make_corpus(seed=0, rows=400, examples=4)]
-    said = {word for text in texts for word in text.split()}
-    assert said == set(instruct.vocabulary())
-    whole = [way for task in instruct.ALL for way in instruct.instructions(task, slice(None))]
-    titles = [text.split(" : ")[0] for text in texts if " : " in text]
-    assert 0.6 < len(titles) / 400 < 0.8
-    assert not set(titles) & set(whole)
-    shown = set()
+def test_the_corpus_shows_every_task_under_its_code_and_gives_no_instruction() -> None:
+    texts = [row["text"] for row in instruct.make_corpus(seed=0, rows=600, examples=4)]
+    assert {word for text in texts for word in text.split()} == set(instruct.vocabulary())
+    ways = {way for task in instruct.ALL for way in instruct.instructions(task, slice(None))}
+    by_code = {task.code: task for task in instruct.ALL}
+    assert len(by_code) == len(instruct.ALL) == 28
+    codes, shown = 0, set()
     for text in texts:
-        lines = text.split(" : ")[-1].removesuffix(" .").split(" . ")
-        pairs = [line.split(" = ") for line in lines]
-        fitting = [t for t in instruct.ALL if all(t.answer(a.split()) == b for a, b in pairs)]
+        heading, _, rest = text.rpartition(" : ")
+        lines = [line.split(" = ") for line in rest.removesuffix(" .").split(" . ")]
+        fitting = {t for t in instruct.ALL if all(t.answer(a.split()) == b for a, b in lines)}
         assert fitting, text  # one task a text
-        shown.update(fitting)
+        shown |= fitting
+        codes += heading in by_code
+        assert heading not in ways
+        if heading in by_code:
+            assert by_code[heading] in fitting
     assert shown == set(instruct.ALL)
+    assert codes / 600 == pytest.approx(0.5, abs=0.06)
+    code_words = {word for code in by_code for word in code.split()}
+    assert not code_words & {word for way in ways for word in way.split()}
 
 
 def test_rows_are_functions_of_seed_and_number() -> None:

@@ -1,6 +1,8 @@
 """What the on-policy objectives share: rewards, ratios, the reference, and their own advantages."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -124,6 +126,19 @@ def test_a_temperature_in_one_place_only_is_refused(
     objective.sampling = sampling
     with pytest.raises(FloatingPointError, match="see different models"):
         first_step(objective)
+
+
+@pytest.mark.parametrize("kind", [REINFORCE, RLOO])
+def test_stale_minibatches_are_weighted_by_their_ratio(make: Make, kind: Any) -> None:
+    """Halving the old probability of every token doubles a token's term, 2^n a completion's."""
+    objective = make(kind)
+    batch = objective.collect(PROMPTS, 2, 0)
+    scores = objective.policy(batch.trees)
+    stale = replace(batch, old_token_logps=batch.old_token_logps - math.log(2))
+    terms = batch.advantages * scores.token_logps
+    terms = terms.sum(1) * 2.0**batch.trees.completion_lengths if kind is RLOO else 2 * terms
+    assert_close(objective.losses(stale, scores)[0], -terms.sum())
+    assert_close(objective.losses(batch, scores)[0], -(batch.advantages * scores.token_logps).sum())
 
 
 def test_training_moves_the_policy_and_not_its_reference(make: Make) -> None:

@@ -210,6 +210,35 @@ def test_a_mix_without_texts_is_refused(make):
         ppo.on_fit_start()
 
 
+def test_a_penalty_in_the_loss_is_not_in_the_reward(make):
+    """Gradients say so: only through the loss does the coefficient reach a fixed batch."""
+    trees = collate([PromptTree(0, "a", (1, 4), ((5, 6, 2), (7,)))])
+    ratio = torch.tensor([[0.2, -0.4, 1.0], [0.6, 0.0, 0.0]], dtype=torch.float64)
+    scored = Scored(trees, ratio, torch.zeros_like(ratio), torch.tensor([3.0, -1.0]))
+    settings = {"gae_lambda": 1.0, "whiten_advantages": False, "kl_estimator": "k2"}
+    with torch.no_grad():
+        in_loss = make(kl_coef=0.5, kl_in="loss", **settings)
+        batch = in_loss.advantages(scored)
+        free = make(kl_coef=0.0, **settings).advantages(scored)
+        scores = in_loss.policy(trees, in_loss.want)
+        with_penalty, _ = in_loss.losses(batch, scores)
+        in_loss.kl_coef.fill_(0.0)
+        without, _ = in_loss.losses(batch, scores)
+    assert batch.returns[0].tolist() == pytest.approx([3.0, 3.0, 3.0])
+    assert_close(batch.returns, free.returns)
+    assert float(with_penalty - without) == pytest.approx(  # k2 to a reference of log-probs 0
+        0.5 * float(scores.token_logps.square().sum()) / 2
+    )
+
+
+def test_the_reference_is_scored_under_the_spec_that_was_sampled(make):
+    """The policy is still the reference, so their log-ratio is 0 at any temperature."""
+    ppo = make(spec=SamplingSpec(temperature=0.7))
+    with torch.no_grad():
+        scored = ppo._score([PromptTree(0, "0", (1, 3), ())], 4, 0)
+    assert_close(scored.kl, torch.zeros(4, dtype=torch.float64), atol=1e-10, rtol=0)
+
+
 def test_one_step_advantages_look_one_value_ahead(make):
     """No penalty, no whitening: r_t + V_{t+1} - V_t, and nothing after the last token."""
     ppo = make(kl_coef=0.0, n_steps=1, whiten_advantages=False)
