@@ -44,7 +44,8 @@ def frontier_command(
 
     ``curves.csv`` has the same columns at more budgets: what the figure's lines are drawn from.
     ``comparisons.csv``, ``hypervolumes.csv``, ``effects.csv`` and ``importances.csv``: see
-    ``derived``.
+    ``derived``. ``samples.csv``: texts from both ends of each objective's frontier, as far as
+    checkpoints still have theirs.
 
     Args:
         dirs: Results folders; several are merged.
@@ -57,7 +58,8 @@ def frontier_command(
         ArithmeticError: An efficiency lies above 1 beyond its interval. The files are written,
             with that cell empty.
     """
-    from alignlab.evaluation.findings import gather
+    from alignlab.evaluation.csv_tables import write_table
+    from alignlab.evaluation.findings import gather, sample_rows
     from alignlab.evaluation.frontier import build_frontier
     from alignlab.evaluation.results import read_results
     from alignlab.report.figure import draw_frontier
@@ -83,6 +85,8 @@ def frontier_command(
         dirs, found, frontier, title=f"{title}: reward against KL", reward_label=reward_label
     )
     _write_derived(out, page)
+    if page.samples:
+        write_table(out / "samples.csv", sample_rows(page))
     write_page(out / "report.html", page)
     print(f"{title}: {len(found.points)} checkpoints, {rows[0].n_prompts} prompts\n")
     print(frontier_table(rows))

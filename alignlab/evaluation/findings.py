@@ -85,6 +85,32 @@ def reference_texts(pool: Pool) -> dict[str, tuple[str, float]]:
     }
 
 
+def sample_rows(found: Findings) -> list[dict[str, object]]:
+    """Texts from both ends of each objective's frontier, beside the reference's.
+
+    They are those of the runs that ended with the least and with the most KL.
+    """
+    rows: list[dict[str, object]] = []
+    for own in last_points(found.points).values():
+        kept = sorted((p for p in own if key_of(p) in found.samples), key=lambda p: p.kl)
+        for point in dict.fromkeys(key_of(p) for p in (*kept[:1], *kept[-1:])):
+            kl = next(p.kl for p in kept if key_of(p) == point)
+            for sample in found.samples[point]:
+                text, reward = found.references.get(sample.prompt_id, ("", None))
+                rows.append(
+                    {
+                        "run": point,
+                        "kl": kl,
+                        "prompt": sample.prompt,
+                        "completion": sample.completion,
+                        "reward": sample.reward,
+                        "reference": text,
+                        "reference_reward": reward,
+                    }
+                )
+    return rows
+
+
 def read_configs(folders: Sequence[Path], points: Iterable[Point]) -> dict[str, str]:
     """A resolved config of each objective, that of its first run."""
     configs = {}

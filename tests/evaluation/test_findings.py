@@ -1,0 +1,66 @@
+"""Texts of checkpoints: read from a run's folder, and picked from both ends of a frontier."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from alignlab.evaluation.findings import read_samples, sample_rows
+from alignlab.evaluation.tables import Point
+from alignlab.report.findings import Sample, key_of
+from tests.report.test_page import findings, point
+
+POINTS = [
+    point(run, step, kl=kl, reward=0.0)
+    for run, step, kl in [
+        ("dpo-b1-s0", 10, 0.1),  # not its last checkpoint
+        ("dpo-b1-s0", 20, 0.4),
+        ("dpo-b2-s0", 20, 0.9),
+        ("dpo-b3-s0", 20, 2.5),
+        ("ppo-s0", 20, 1.5),
+    ]
+]
+
+
+def text(point: Point) -> Sample:
+    return Sample(prompt_id="p0", prompt="A film", completion=key_of(point), reward=point.kl)
+
+
+def test_texts_come_from_the_least_and_the_most_kl_of_each_objective() -> None:
+    found = findings(points=POINTS, samples={key_of(p): [text(p)] for p in POINTS})
+    rows = sample_rows(found)
+    assert [(row["run"], row["kl"]) for row in rows] == [
+        ("dpo-b1-s0, step 20", 0.4),
+        ("dpo-b3-s0, step 20", 2.5),
+        ("ppo-s0, step 20", 1.5),
+    ]
+    assert rows[1] == {
+        "run": "dpo-b3-s0, step 20",
+        "kl": 2.5,
+        "prompt": "A film",
+        "completion": "dpo-b3-s0, step 20",
+        "reward": 2.5,
+        "reference": "dull",
+        "reference_reward": -0.5,
+    }
+
+
+def test_runs_whose_texts_are_gone_are_passed_over() -> None:
+    found = findings(points=POINTS, samples={key_of(POINTS[2]): [text(POINTS[2])]}, references={})
+    (row,) = sample_rows(found)
+    assert (row["kl"], row["reference"], row["reference_reward"]) == (0.9, "", None)
+
+
+@pytest.mark.parametrize(("folder", "run"), [("dpo/b1-s0", "dpo-b1-s0"), ("ppo/all", "ppo")])
+def test_texts_are_found_beside_a_runs_checkpoints(tmp_path: Path, folder: str, run: str) -> None:
+    file = tmp_path / "stages" / folder / "train" / "points" / "step-000020.texts.jsonl"
+    file.parent.mkdir(parents=True)
+    rows = [{"prompt_id": f"p{9 - i}", "prompt": "A", "completion": f"c{i}", "reward": i, "kl": 0}
+            for i in range(8)]  # fmt: skip
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    last = point(run, 20, kl=1.0, reward=0.0)
+    found = read_samples([tmp_path], [last, point("gone", 20, kl=1.0, reward=0.0)])
+    assert list(found) == [key_of(last)]
+    assert [(s.prompt_id, s.completion) for s in found[key_of(last)]] == [
+        ("p2", "c7"), ("p3", "c6"), ("p4", "c5"), ("p5", "c4"),
+    ]  # fmt: skip
