@@ -1,6 +1,7 @@
 """A trained reward model as a reward."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, groupby, takewhile
 
 import torch
 from torch import Tensor
@@ -17,8 +18,9 @@ class ModelReward(Reward):
     """Scores of a sequence-classification folder with one output, such as a trained reward model.
 
     It reads prompt + completion as one text, with its own tokenizer, and is scored at the last
-    token: where the prompt ends makes no difference. A shift and a scale that stand in the folder
-    (``alignlab.rewards.normalise``) are applied.
+    token: where the prompt ends makes no difference. What texts in a row with one prompt begin with
+    is computed once. A shift and a scale that stand in the folder (``alignlab.rewards.normalise``)
+    are applied.
 
     Args:
         path: Folder or hub id of the scorer and its tokenizer.
@@ -39,47 +41,67 @@ class ModelReward(Reward):
         device: str | None = None,
     ) -> None:
         check_trained_scorer(path)
-        # One completion a prompt: nothing to share, so nothing to plan.
-        model = ScoreModel.load(path, layout="flat").eval()
+        model = ScoreModel.load(path).eval()
         self.append_eos, self.batch_size = append_eos, batch_size
         self.model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
         """``[N]`` float32 scores; texts are joined as they are."""
-        trees = self._trees([p + c for p, c in zip(prompts, completions, strict=True)])
+        rows = self._ids([p + c for p, c in zip(prompts, completions, strict=True)])
+        trees: list[PromptTree] = []
+        for _, group in groupby(range(len(rows)), key=prompts.__getitem__):
+            own = list(group)
+            for start in range(0, len(own), self.batch_size):
+                some = [rows[i] for i in own[start : start + self.batch_size]]
+                # Not the prompt's own tokens: its last one may merge with what follows.
+                alike = takewhile(lambda ids: len(set(ids)) == 1, zip(*some, strict=False))
+                n = max(1, min(len(list(alike)), min(map(len, some)) - 1))
+                branches = tuple(tuple(ids[n:]) for ids in some)
+                trees.append(PromptTree(len(trees), str(own[start]), tuple(some[0][:n]), branches))
         return score_trees(self.model, trees, self.batch_size).float()
 
-    def _trees(self, texts: list[str]) -> list[PromptTree]:
+    def _ids(self, texts: list[str]) -> list[list[int]]:
         tokenizer = self.model.tokenizer
         if not texts:
             return []
-        trees = []
-        for i, ids in enumerate(tokenizer(texts, add_special_tokens=False)["input_ids"]):
+        rows = []
+        for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
             if tokenizer.bos_token_id is not None and ids[:1] != [tokenizer.bos_token_id]:
                 ids = [tokenizer.bos_token_id, *ids]
-            if self.append_eos:
-                ids = [*ids, tokenizer.eos_token_id]
-            trees.append(PromptTree(i, str(i), tuple(ids[:1]), (tuple(ids[1:]),)))
-        return trees
+            rows.append([*ids, tokenizer.eos_token_id] if self.append_eos else ids)
+        return rows
 
 
 @torch.no_grad()
 def score_trees(model: ScoreModel, trees: Sequence[PromptTree], batch_size: int) -> Tensor:
-    """``[N]`` float64 scores, on the CPU, of N trees with one completion each.
+    """``[M]`` float64 scores, on the CPU, of M completions in all, tree after tree.
 
     Args:
         model: The scorer, in evaluation mode.
         trees: What to score.
-        batch_size: Completions per forward.
+        batch_size: Completions per forward; a tree is never cut.
     """
-    scores = torch.zeros(len(trees), dtype=torch.float64)
-    # Texts of like length share a batch: less padding, same scores.
-    order = sorted(range(len(trees)), key=lambda i: trees[i].longest)
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        batch = collate([trees[i] for i in rows]).to(model.device)
+    first = list(accumulate((len(tree.completions) for tree in trees), initial=0))
+    scores = torch.zeros(first[-1], dtype=torch.float64)
+    for some in _like_lengths(trees, batch_size):
+        batch = collate([trees[i] for i in some]).to(model.device)
+        rows = [m for i in some for m in range(first[i], first[i + 1])]
         scores[rows] = model.scores(batch).double().cpu()
     return scores
+
+
+def _like_lengths(trees: Sequence[PromptTree], batch_size: int) -> Iterator[list[int]]:
+    """Numbers of trees to score together: of like length, for less padding and the same scores."""
+    some: list[int] = []
+    size = 0
+    for i in sorted(range(len(trees)), key=lambda i: trees[i].longest):
+        if some and size + len(trees[i].completions) > batch_size:
+            yield some
+            some, size = [], 0
+        some.append(i)
+        size += len(trees[i].completions)
+    if some:
+        yield some
 
 
 def check_trained_scorer(path: str) -> None:

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor
 from torch.testing import assert_close
 from transformers import (
     LlamaConfig,
@@ -11,6 +12,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
 from alignlab.rewards.base import Reward
 from alignlab.rewards.model import ModelReward
@@ -72,6 +74,30 @@ def test_one_text_has_one_score(tmp_path: Path, texts: int) -> None:
     alone = reward(PROMPTS[:texts], COMPLETIONS[:texts])
     assert alone.shape == (texts,)
     assert_close(alone, together[:texts], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 64])
+def test_what_texts_of_one_prompt_begin_with_is_computed_once(
+    tmp_path: Path, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_tiny(tmp_path, LlamaForSequenceClassification, num_labels=1)
+    reward = ModelReward(folder, append_eos=False, batch_size=batch_size, device="cpu")
+    # The third completion merges with the prompt's last word, the fifth is the fourth again.
+    prompts = ["a film not"] * 5 + ["a"]
+    completions = [" good", " bad film", "good film", " bad", " bad", " film"]
+    alone = torch.cat([reward([p], [c]) for p, c in zip(prompts, completions, strict=True)])
+    cells: list[int] = []
+
+    def counted(trees: PromptTrees) -> Tensor:
+        cells.append(int(trees.prompt_lengths.sum() + trees.completion_lengths.sum()))
+        return forward(trees)
+
+    forward = reward.model.scores
+    monkeypatch.setattr(reward.model, "scores", counted)
+    assert_close(reward(prompts, completions), alone, atol=1e-5, rtol=0)
+    # Tokens of <bos> a film | not good | not bad film | <unk> film | not bad | not bad, and so on.
+    wanted = {2: (4 + 3) + (3 + 2 + 2) + (4 + 1) + 3, 3: (3 + 7) + (4 + 2) + 3, 64: (3 + 11) + 3}
+    assert sum(cells) == wanted[batch_size]
 
 
 def test_the_saved_shift_is_taken_off(tmp_path: Path) -> None:
