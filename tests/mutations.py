@@ -1,6 +1,7 @@
 """Put classic bugs into the code, one at a time, and see that a test goes red.
 
-Run: make mutations (all), or .venv/bin/python tests/mutations.py -k gae. Two minutes on two cores.
+Run: make mutations (all), or .venv/bin/python tests/mutations.py -k GAE. -k takes a part of a
+bug's text, of its test or of the name of its list in tests/mutation_lists.
 A test that stays green with its bug in place tests nothing, so that is an error here.
 
 Each bug is one replaced line of one file. Nothing on disk changes: the file's module is compiled
@@ -19,46 +20,18 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
 
 ROOT = Path(__file__).parents[1]
+if str(ROOT) not in sys.path:  # a script has only its own folder there
+    sys.path.insert(0, str(ROOT))
+
+from tests.mutation_lists import MUTATIONS  # noqa: E402
+from tests.mutation_lists.mutation import Mutation  # noqa: E402
+
 LONGEST = 300.0  # seconds until a run counts as hung
 RED = 1  # pytest: tests ran and some failed; anything else (usage, collection) is no proof
-
-
-@dataclass(frozen=True, slots=True)
-class Mutation:
-    """One bug.
-
-    Args:
-        bug: What goes wrong, in a few words.
-        file: The file it is put in, under ``alignlab/``.
-        old: Source that stands there exactly once.
-        new: What it becomes.
-        test: Node id of a test, under ``tests/``, that must fail.
-    """
-
-    bug: str
-    file: str
-    old: str
-    new: str
-    test: str
-
-    def source(self) -> str:
-        """The changed source.
-
-        Raises:
-            LookupError: ``old`` does not stand there exactly once: the code has moved on.
-        """
-        text = (ROOT / "alignlab" / self.file).read_text()
-        if text.count(self.old) != 1:
-            raise LookupError(
-                f"{self.bug}: {self.old!r} stands {text.count(self.old)} times in "
-                f"alignlab/{self.file}. Bring the mutation up to date."
-            )
-        return text.replace(self.old, self.new)
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
@@ -92,11 +65,18 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 def preload() -> None:
     """Import what is slow once, before forking; nothing of alignlab."""
-    import lightning.pytorch  # noqa: F401
+    import lightning.pytorch.cli  # noqa: F401
     import peft  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
     import pytest  # noqa: F401
+    import scipy.stats  # noqa: F401
     import torch
-    import transformers  # noqa: F401
+    from transformers import (  # noqa: F401
+        AutoModelForCausalLM,
+        LlamaForCausalLM,
+        LlamaForSequenceClassification,
+        PreTrainedTokenizerFast,
+    )
 
     torch.set_num_threads(1)
     assert not any(name.startswith("alignlab") for name in sys.modules)
@@ -160,15 +140,17 @@ def in_parallel(jobs: Sequence[tuple[int, Callable[[], int], Path]], workers: in
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the mutations; returns 0 if every one turned its test red."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-k", default="", metavar="WORDS", help="only bugs or tests that hold this")
+    parser.add_argument(
+        "-k", default="", metavar="WORDS", help="only lists, bugs or tests that hold this"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
     args = parser.parse_args(arguments)
-    chosen = [m for m in MUTATIONS if args.k in m.bug or args.k in m.test]
+    chosen = [m for m in MUTATIONS if m.holds(args.k)]
     if not chosen:
-        print(f"no mutation holds {args.k!r}; there are: " + "; ".join(m.bug for m in MUTATIONS))
+        lists = dict.fromkeys(m.group for m in MUTATIONS)
+        print(f"no mutation holds {args.k!r}; the lists are " + ", ".join(lists))
         return 2
     os.chdir(ROOT)
-    sys.path.insert(0, str(ROOT))
     for mutation in chosen:
         mutation.source()  # outdated ones stop here
     preload()
@@ -189,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     jobs = [(k, lambda m=m: run_tests([m.test], m), logs / f"bug{k}") for k, m in enumerate(chosen)]
     for k, status, seconds in in_parallel(jobs, args.workers):
         if status == RED:
-            print(f"red    {seconds:5.1f} s  {chosen[k].bug}", flush=True)
+            print(f"red    {seconds:5.1f} s  {chosen[k].group}: {chosen[k].bug}", flush=True)
             continue
         missed += 1
         said = {0: "stayed green", 71: "never imported the changed file"}.get(status)
@@ -198,16 +180,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{len(chosen) - missed} of {len(chosen)} bugs turn a test red")
     return 1 if missed else 0
 
-
-MUTATIONS = (
-    Mutation(
-        "DPO compares with itself instead of the reference",
-        "objectives/dpo.py",
-        "rejected_rewards = beta * (policy_rejected_logps - ref_rejected_logps)",
-        "rejected_rewards = beta * policy_rejected_logps",
-        "objectives/test_dpo.py::test_value_worked_by_hand",
-    ),
-)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -41,7 +41,7 @@ KINDS = ("heat", "size", "speed", "height", "age", "shade", "water", "touch")
 WORDS = tuple(word for pair in OPPOSITES for word in pair)
 FOREIGN = ("zul", "kim", "bor", "tas", "vel", "nid", "pof", "gur",
            "hek", "lom", "dix", "wab", "ruz", "fep", "cag", "joq")  # fmt: skip
-LENGTHS = (3, 4)  # words of a list, all different
+LENGTH = 3  # words of a list, all different
 
 CHANGES: dict[str, dict[str, str]] = {
     "same": {word: word for word in WORDS},
@@ -204,7 +204,7 @@ def vocabulary() -> tuple[str, ...]:
 
 def draw_words(rng: random.Random) -> list[str]:
     """A list of different words."""
-    return rng.sample(WORDS, rng.choice(LENGTHS))
+    return rng.sample(WORDS, LENGTH)
 
 
 def example(task: Task, words: Sequence[str]) -> str:

@@ -1,5 +1,8 @@
 """Policies from scratch and from folders: precision, dropout, head, errors, exported files."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -9,7 +12,7 @@ from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models import Lora, Policy
-from tests.tiny import FAMILIES
+from tests.tiny import FAMILIES, VOCABULARY
 
 TREES = [PromptTree(0, "a", (1, 5, 6), ((7, 8, 2), (9,))), PromptTree(1, "b", (1,), ((4, 4, 4),))]
 
@@ -71,6 +74,18 @@ def test_the_sampling_spec_is_the_distribution_that_is_scored(build):
     scored = policy(batch, spec=spec).token_logps[batch.loss_mask]
     assert_close(scored, chosen)
     assert not torch.allclose(scored, policy(batch).token_logps[batch.loss_mask])
+
+
+@torch.no_grad()
+def test_log_probs_of_a_completion_are_summed(build):
+    """Under logits of 0 each of 32 tokens costs log 32: 3, 1 and 3 of them, and twice as many."""
+    policy = build("llama")
+    policy.model.get_output_embeddings().weight.zero_()
+    scores = policy(collate(TREES))
+    assert (scores.logps / math.log(VOCABULARY)).tolist() == pytest.approx([-3, -1, -3])
+    assert scores.lengths.tolist() == [3, 1, 3]
+    doubled = [replace(tree, completions=tuple(2 * c for c in tree.completions)) for tree in TREES]
+    assert_close(policy(collate(doubled)).logps, 2 * scores.logps)
 
 
 def test_chunks_change_memory_not_results(build):
