@@ -22,6 +22,7 @@ from alignlab.data.negatives import (
 from alignlab.data.rows import (
     Demonstration,
     PreferencePair,
+    Prompt,
     Refusals,
     Refused,
     split_by_prompt,
@@ -99,6 +100,56 @@ def write_summaries(
                 continue
             cuts[fitted.cut] += 1
             rows.append(Demonstration(post.id, fitted.prompt, summary))
+        told += _written(Path(out) / f"{part}.jsonl", part, rows, refusals, cuts)
+    write_tally(Path(out), told)
+
+
+def write_prompts(
+    *,
+    out: str | Path,
+    source: str,
+    tokenizer: str,
+    max_prompt: int,
+    fullest: float = 0.5,
+    unseen_by: Sequence[str] = (),
+    train: int | None = None,
+    test: int | None = None,
+) -> None:
+    """Stage: prompts alone, ``train.jsonl`` and ``test.jsonl``, and ``rows.csv``.
+
+    Args:
+        out: Folder to write.
+        source: ``posts.parquet`` of ``gather_posts``.
+        tokenizer: See ``write_summaries``.
+        max_prompt: See ``write_summaries``; rollouts of short prompts are cheap.
+        fullest: See ``fit_prompt``.
+        unseen_by: Files of ``write_negatives``: posts that a judge was trained on are left out, so
+            that nobody is trained where it knows the answer.
+        train: Prompts to keep at most, at random.
+        test: The same of the test part.
+    """
+    tok = load_tokenizer(tokenizer)
+    pairs = [row for file in unseen_by for row in read_rows(file, PreferencePair)[0]]
+    seen = {row.id.rpartition("/")[0] for row in pairs}
+    parts = read_posts(source)
+    told: list[Tally] = []
+    wanted: list[tuple[Part, int | None]] = [("train", train), ("test", test)]
+    for part, most in wanted:
+        posts, refusals = parts[part]
+        cuts: Counter[str] = Counter()
+        rows: list[Prompt] = []
+        for post in posts:
+            try:
+                if post.id in seen:
+                    raise Refused("a judge was trained on it")
+                fitted = fit_prompt(post, tok, max_prompt, fullest=fullest)
+            except Refused as problem:
+                refusals.add(post.id, problem)
+                continue
+            if len(rows) == most:
+                break
+            cuts[fitted.cut] += 1
+            rows.append(Prompt(post.id, fitted.prompt))
         told += _written(Path(out) / f"{part}.jsonl", part, rows, refusals, cuts)
     write_tally(Path(out), told)
 
@@ -213,7 +264,7 @@ def _worsened(
 def _written(
     path: Path,
     part: Part,
-    rows: Sequence[Demonstration] | Sequence[PreferencePair],
+    rows: Sequence[Demonstration] | Sequence[PreferencePair] | Sequence[Prompt],
     refusals: Refusals,
     cuts: Counter[str],
 ) -> list[Tally]:

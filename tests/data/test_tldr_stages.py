@@ -13,6 +13,7 @@ from alignlab.data.tldr_stages import (
     gather_posts,
     write_comparisons,
     write_negatives,
+    write_prompts,
     write_summaries,
 )
 from alignlab.errors import ConfigError
@@ -180,3 +181,31 @@ def test_comparisons(tmp_path: Path, tokenizer: str) -> None:
         for pair in pairs_of(out / f"{file}.jsonl"):
             assert len(str(pair.prompt)) <= 70
             assert (pair.chosen, pair.rejected) == (" Good.", " Poor.")
+
+
+def test_prompts_of_posts_that_no_judge_has_seen(
+    posts: Path, tokenizer: str, tmp_path: Path
+) -> None:
+    """Prompts as in the test of demonstrations: those of 4 posts in 5 with a drink are cut."""
+    summaries = tmp_path / "summaries"
+    write_summaries(
+        out=summaries, source=str(posts), tokenizer=tokenizer, max_prompt=100,
+        summary_tokens=(1, 40),
+    )  # fmt: skip
+    judged = tmp_path / "judged"
+    write_negatives(out=judged, source=str(summaries / "train.jsonl"), half="a")
+    seen = {row["id"].partition("/")[0] for row in lines(judged / "pairs.jsonl")}
+    assert 5 < len(seen) < 35
+    out = tmp_path / "prompts"
+    write_prompts(
+        out=out, source=str(posts), tokenizer=tokenizer, max_prompt=85,
+        unseen_by=[str(judged / "pairs.jsonl")], test=5,
+    )  # fmt: skip
+    train, test = lines(out / "train.jsonl"), lines(out / "test.jsonl")
+    assert {row["id"] for row in train} == {f"t3_{k}" for k in range(40)} - seen
+    assert ("train", "refused", "a judge was trained on it", len(seen)) in table(out)
+    assert len(test) == 5
+    for row in train + test:
+        assert set(row) == {"id", "prompt"}
+        assert len(row["prompt"]) <= 85
+        assert row["prompt"].endswith("TL;DR:")
