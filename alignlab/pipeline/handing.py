@@ -64,6 +64,13 @@ def merge(plan: Plan, job: Job) -> None:
     merge_points(plan.results / state.POINTS, [Point(**row) for row in done["points"]])
 
 
+def write_times(plan: Plan) -> None:
+    """``stages.csv``: what every finished job took, in seconds summed over continuations."""
+    found = [(job, records.read_json(plan.folder(job) / DONE)) for job in plan.asked]
+    rows = [f"{job.stage},{job.key},{done['seconds']:.1f}\n" for job, done in found if done]
+    records.write_text(plan.results / "stages.csv", "stage,job,seconds\n" + "".join(rows))
+
+
 def _write_config(plan: Plan, job: Job) -> None:
     header = f"# {job.name}, config_sha {job.config_sha}\n"
     spec = plan.resolved(job)

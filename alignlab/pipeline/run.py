@@ -52,6 +52,7 @@ def run_experiment(
         failures = Failures()
         if todo.jobs or todo.frontier:
             failures = _carry_out(plan, todo, workers, lock_fd, force)
+            handing.write_times(plan)
         _tell_of_strangers(plan)
         table = plan.results / state.FIGURES[0]
         if todo.frontier and table.exists():

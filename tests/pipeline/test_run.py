@@ -92,6 +92,11 @@ def test_a_run_makes_tables_and_a_second_call_does_nothing(
         "seconds": 0.0,
         "beta": 0.5,
     }
+    with (results / "stages.csv").open(newline="") as file:
+        times = list(csv.DictReader(file))
+    assert [row["stage"] for row in times] == ["sft", "pool", *["dpo"] * 4]
+    assert [row["job"] for row in times[:3]] == ["all", "all", "beta0.5-s0"]
+    assert all(float(row["seconds"]) >= 0 for row in times)
     before = files_of(results)
     assert run_experiment(Path("demo")) == 0
     assert "Nothing to do" in capsys.readouterr().err
