@@ -8,13 +8,14 @@ prompt. Rows with equal replies, an empty reply or different beginnings are refu
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignlab.data.formats import ASSISTANT, Record, to_rows
-from alignlab.data.rows import PreferencePair, Refusals, Refused, unit_hash
+from alignlab.data.imdb_stages import load_tokenizer
+from alignlab.data.rows import PreferencePair, Prompt, Refusals, Refused, unit_hash
 from alignlab.data.sources import (
     as_path,
     first_available,
@@ -28,7 +29,7 @@ from alignlab.errors import ConfigError, DataError
 
 HELPFUL = ("helpful-base", "helpful-rejection-sampled")
 SUBSETS = (*HELPFUL, "helpful-online", "harmless-base")
-_SPLIT, _ORDER = 0, 1  # what a hash is for
+_SPLIT, _ORDER, _HALF = 0, 1, 2  # what a hash is for
 
 
 def opening(prompt: str) -> str:
@@ -116,17 +117,52 @@ def gather_dialogues(
     write_tally(Path(out), told)
 
 
-def shuffle_pairs(*, out: str | Path, source: str, seed: int) -> None:
+def shuffle_pairs(
+    *, out: str | Path, source: str, seed: int, half: Literal["a", "b", "all"] = "all"
+) -> None:
     """Stage: ``pairs.jsonl``, the rows of ``source`` in another order: the first n are a sample.
 
     Args:
         out: Folder to write.
         source: A file of pairs.
         seed: Decides the order.
+        half: Only one of two halves that share no opening question, whatever the seed.
     """
     rows, _ = read_rows(source, PreferencePair)
+    if half != "all":
+        in_a = [unit_hash(opening(str(row.prompt)), _HALF) < 0.5 for row in rows]
+        rows = [row for row, a in zip(rows, in_a, strict=True) if a == (half == "a")]
     rows.sort(key=lambda row: unit_hash(row.id, seed))
     write_rows(Path(out) / "pairs.jsonl", rows)
+
+
+def write_prompts(
+    *, out: str | Path, source: str, tokenizer: str, longest: int, limit: int | None = None
+) -> None:
+    """Stage: ``prompts.jsonl``, each prompt of a file of pairs that is short enough, once.
+
+    Args:
+        out: Folder to write.
+        source: A file of pairs.
+        tokenizer: Hub id or folder of the policy's: lengths are in its tokens.
+        longest: Most tokens of a prompt; longer ones are left out, and counted in ``rows.csv``.
+        limit: Keep so many.
+    """
+    tok = load_tokenizer(tokenizer)
+    rows, refusals = read_rows(source, PreferencePair)
+    prompts: dict[str, Prompt] = {}
+    for row in rows:
+        text = str(row.prompt)
+        if text in prompts:
+            refusals.add(row.id, Refused("prompt stands twice"))
+        elif len(tok(text, add_special_tokens=False, verbose=False)["input_ids"]) > longest:
+            refusals.add(row.id, Refused(f"prompt longer than {longest} tokens"))
+        else:
+            prompts[text] = Prompt(row.id, text)
+    refusals.require_rows(len(prompts))
+    kept = list(prompts.values())[:limit]
+    write_rows(Path(out) / "prompts.jsonl", kept)
+    write_tally(Path(out), tally("prompts", refusals, len(kept)))
 
 
 def make_up_dialogues(*, out: str | Path, pairs: int = 200, seed: int = 0) -> None:

@@ -64,7 +64,7 @@ def check_reward_model(
         check_trained_scorer(folder)
         model = ScoreModel.load(folder).eval()
         model.to("cuda" if torch.cuda.is_available() else "cpu")
-        label = {"model": _name(folder), **_settings(folder, columns or {})}
+        label = {"model": _name(folder), **run_settings(folder, columns or {})}
         for name, (rows, refusals) in sets.items():
             trees, report = tokenise(
                 rows,
@@ -76,7 +76,7 @@ def check_reward_model(
             gaps = score_gaps(model, trees, batch_size)
             told = {"longer": _longer(trees), "cut": report.truncated}
             told["refused"] = report.refusals.count
-            for against, found in _against(gaps, _kept(rows, trees), judge):
+            for against, found in _against(gaps, kept_rows(rows, trees), judge):
                 key = {**label, **_of(name), "against": against}
                 accuracy.append({**key, **_accuracy(found), **told})
                 calibration += [{**key, **_bin(b)} for b in found.bins]
@@ -142,7 +142,7 @@ def _against(
     yield "gold", agreement((signs * gaps)[decided], [prompts[i] for i in decided])
 
 
-def _kept(rows: Sequence[PreferencePair], trees: Sequence[PromptTree]) -> list[PreferencePair]:
+def kept_rows(rows: Sequence[PreferencePair], trees: Sequence[PromptTree]) -> list[PreferencePair]:
     """The row of each tree."""
     left = iter(rows)
     return [next(row for row in left if row.id == tree.id) for tree in trees]
@@ -163,7 +163,12 @@ def _of(name: str) -> dict[str, str]:
     return {"set": name} if name else {}
 
 
-def _settings(folder: str, columns: Mapping[str, str]) -> dict[str, Any]:
+def run_settings(folder: str, columns: Mapping[str, str]) -> dict[str, Any]:
+    """What the ``config.yaml`` of a run's folder says at each column's dotted key.
+
+    Raises:
+        ConfigError: No such key.
+    """
     if not columns:
         return {}
     config = yaml.safe_load((Path(folder) / "config.yaml").read_text(encoding="utf-8"))

@@ -14,9 +14,11 @@ from alignlab.data.hh import (
     opening,
     read_dialogues,
     shuffle_pairs,
+    write_prompts,
 )
 from alignlab.errors import ConfigError, DataError
 from tests.data.files import jsonl
+from tests.data.tokens import bytewise
 
 
 def asked(question: str, *more: str) -> str:
@@ -135,6 +137,40 @@ def test_shuffled_pairs_are_the_same_in_another_order(tmp_path: Path) -> None:
     assert orders[0] != orders[1]
     assert sorted(orders[0]) == sorted(orders[1])
     assert sorted(orders[0]) == sorted(one["id"] for one in lines(tmp_path / "train.jsonl"))
+
+
+def test_halves_share_no_opening_and_no_row_is_lost(tmp_path: Path) -> None:
+    rows = [row(asked(f"Question {k // 2}?", *["So."] * (k % 2))) for k in range(80)]
+    source = str(jsonl(tmp_path, rows))
+    found = {}
+    for half in ("a", "b"):
+        for seed in (0, 1):
+            shuffle_pairs(out=tmp_path / half / str(seed), source=source, seed=seed, half=half)
+            found[half, seed] = lines(tmp_path / half / str(seed) / "pairs.jsonl")
+    ids = {key: {one["id"] for one in pairs} for key, pairs in found.items()}
+    assert ids["a", 0] == ids["a", 1]
+    openings = [{opening(one["prompt"]) for one in found[half, 0]} for half in ("a", "b")]
+    assert not openings[0] & openings[1]
+    assert len(openings[0] | openings[1]) == 40
+    assert len(found["a", 0]) + len(found["b", 0]) == 80
+    assert 20 < len(found["a", 0]) < 60
+
+
+def test_prompts_that_are_short_enough_each_once(tmp_path: Path) -> None:
+    bytewise(trim_offsets=False).save_pretrained(tmp_path / "tokenizer")
+    short, long = asked("Why?"), asked("Why?", "Be" + "cause. " * 9)
+    rows = [row(short), row(long), row(short, good=" Oh."), row(asked("How?")), row(asked("Who?"))]
+    write_prompts(
+        out=tmp_path, source=str(jsonl(tmp_path, rows)), tokenizer=str(tmp_path / "tokenizer"),
+        longest=len(short), limit=2,
+    )  # fmt: skip
+    assert [one["prompt"] for one in lines(tmp_path / "prompts.jsonl")] == [short, asked("How?")]
+    assert table(tmp_path) == [
+        ("prompts", "read", "", 5),
+        ("prompts", "refused", f"prompt longer than {len(short)} tokens", 1),
+        ("prompts", "refused", "prompt stands twice", 1),
+        ("prompts", "kept", "", 2),
+    ]
 
 
 def test_made_up_dialogues_have_the_columns_and_warts_of_the_real_ones(tmp_path: Path) -> None:
