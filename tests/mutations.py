@@ -10,6 +10,7 @@ from the changed source in a forked process, which then runs the test.
 
 import argparse
 import contextlib
+import gc
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -79,6 +80,7 @@ def preload() -> None:
     )
 
     torch.set_num_threads(1)
+    gc.freeze()  # else pytest's collections walk, and so copy, all this in each child: 3 s
     assert not any(name.startswith("alignlab") for name in sys.modules)
 
 

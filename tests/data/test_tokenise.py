@@ -156,6 +156,12 @@ def test_bos_stands_once_in_front(adds_bos: bool, prompt: str) -> None:
     assert tree.prompt[0] == BOS
 
 
+def test_an_end_that_the_tokenizer_adds_by_itself_is_left_out() -> None:
+    tokenizer = merging(adds_bos=True, adds_eos=True)
+    (tree,), _ = trees_of([pair("c", "a", "d", chosen_ends=False)], tokenizer)
+    assert (tree.prompt, tree.completions) == ((BOS, C), ((A,), (D, EOS)))
+
+
 def test_tokenizer_without_bos() -> None:
     rows = [Demonstration("r", "c", "d"), Demonstration("r", "", "d")]
     (tree, empty), _ = trees_of(rows, merging(bos=None))

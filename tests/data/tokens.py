@@ -49,6 +49,7 @@ def merging(
     eos: str | None = "</s>",
     pad: str | None = "<pad>",
     adds_bos: bool = False,
+    adds_eos: bool = False,
 ) -> PreTrainedTokenizerFast:
     """Characters a, b, c, d and space; " b" is one token and so is "a b", over any border."""
     vocab = {"<pad>": PAD, "<s>": BOS, "</s>": EOS, "a": A, "b": B, "c": C, "d": D, " ": SPACE}
@@ -56,9 +57,10 @@ def merging(
     inner = Tokenizer(models.BPE(vocab, [(" ", "b"), ("a", " b")]))
     inner.add_special_tokens(["<pad>", "<s>", "</s>"])
     inner.decoder = decoders.Fuse()
-    if adds_bos:
+    if adds_bos or adds_eos:
         inner.post_processor = processors.TemplateProcessing(
-            single="<s> $A", special_tokens=[("<s>", BOS)]
+            single="<s> " * adds_bos + "$A" + " </s>" * adds_eos,
+            special_tokens=[("<s>", BOS), ("</s>", EOS)],
         )
     return PreTrainedTokenizerFast(
         tokenizer_object=inner, bos_token=bos, eos_token=eos, pad_token=pad

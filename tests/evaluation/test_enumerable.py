@@ -65,11 +65,12 @@ def test_tabular_policy_is_a_distribution_equal_to_a_loop() -> None:
     assert_close(chosen, torch.ones_like(chosen))
 
 
-def test_optimum_worked_by_hand() -> None:
-    """Reward log 3 for "1" at beta 1 makes the odds even: KL = log(2/3)/2 + log(2)/2."""
-    best = coin(0.0, math.log(3)).optimum(1.0)
+@pytest.mark.parametrize("beta", [0.5, 1.0, 2.0])
+def test_optimum_worked_by_hand(beta: float) -> None:
+    """A reward of beta log 3 for "1" makes the odds even: KL = log(2/3)/2 + log(2)/2."""
+    best = coin(0.0, beta * math.log(3)).optimum(beta)
     assert_close(best.logps.exp(), torch.tensor([[0.5, 0.5]], dtype=torch.float64))
-    assert best.reward == pytest.approx(math.log(3) / 2)
+    assert best.reward == pytest.approx(beta * math.log(3) / 2)
     assert best.kl == pytest.approx(math.log(4 / 3) / 2)
 
 

@@ -1,5 +1,7 @@
 """The reference stays what the policy was, whichever way it is kept."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -98,9 +100,12 @@ def test_a_cache_misses_when_weights_or_data_change(build, tmp_path):
     policy = build("llama")
     CachedReference(policy, TREES, tmp_path)
     CachedReference(policy, TREES[:2], tmp_path)
+    other = [replace(TREES[0], prompt=(1, 5, 7)), *TREES[1:]]  # as another tokenizer would cut it
+    CachedReference(policy, other, tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 3
     move(policy)
     CachedReference(policy, TREES, tmp_path)
-    assert len(list(tmp_path.glob("*.safetensors"))) == 3
+    assert len(list(tmp_path.glob("*.safetensors"))) == 4
 
 
 def test_a_damaged_cache_is_refused(build, tmp_path):

@@ -1,0 +1,22 @@
+"""The bugs that tests must see, a list a file."""
+
+from dataclasses import replace
+
+from tests.mutation_lists import (
+    data,
+    direct,
+    evaluation,
+    models,
+    policy_gradient,
+    rewards,
+    templates,
+    training,
+)
+from tests.mutation_lists.mutation import Mutation
+
+LISTS = (data, templates, models, rewards, direct, policy_gradient, training, evaluation)
+MUTATIONS: tuple[Mutation, ...] = tuple(
+    replace(mutation, group=entries.__name__.rpartition(".")[2])
+    for entries in LISTS
+    for mutation in entries.MUTATIONS
+)

@@ -1,0 +1,156 @@
+"""Likelihood and preference objectives: signs, sums and means, margins, digits, labels."""
+
+from tests.mutation_lists.mutation import Mutation
+
+MUTATIONS = (
+    Mutation(
+        "DPO compares with itself instead of the reference",
+        "objectives/dpo.py",
+        "rejected_rewards = beta * (policy_rejected_logps - ref_rejected_logps)",
+        "rejected_rewards = beta * policy_rejected_logps",
+        "objectives/test_dpo.py::test_value_worked_by_hand",
+    ),
+    Mutation(
+        "DPO prefers the rejected completion",
+        "objectives/dpo.py",
+        "margins = chosen_rewards - rejected_rewards",
+        "margins = rejected_rewards - chosen_rewards",
+        "objectives/test_dpo.py::test_value_worked_by_hand",
+    ),
+    Mutation(
+        "the reference's log-probs are averaged",
+        "objectives/referenced.py",
+        "both(self.reference.token_logps(trees).sum(1))",
+        "both(self.reference.token_logps(trees).mean(1))",
+        "objectives/test_log_ratios.py::"
+        "test_log_probs_are_sums_over_tokens_in_policy_and_reference",
+    ),
+    Mutation(
+        "chosen and rejected of different prompts are paired",
+        "objectives/pairs.py",
+        "pairs = x.view(-1, 2)",
+        "pairs = x.view(2, -1).T",
+        "objectives/test_pairs.py::test_the_loss_gets_what_a_slow_loop_finds",
+    ),
+    Mutation(
+        "identical log-probs count as right",
+        "objectives/pairs.py",
+        "0.5 * (margins == 0).float()",
+        "(margins == 0).float()",
+        "objectives/test_log_ratios.py::"
+        "test_before_any_step_every_implicit_reward_is_exactly_zero[gpt2-frozen]",
+    ),
+    Mutation(
+        "SFT counts tokens by value: one of probability 1 is none",
+        "objectives/sft.py",
+        "masked_fill(~mask, 0).sum(), mask.sum()",
+        "masked_fill(~mask, 0).sum(), (token_logps != 0).sum()",
+        "objectives/test_sft.py::test_a_token_of_probability_one_still_counts",
+    ),
+    Mutation(
+        "SFT's loss counts what lies outside the mask",
+        "objectives/sft.py",
+        "-token_logps.masked_fill(~mask, 0).sum()",
+        "-token_logps.sum()",
+        "objectives/test_sft.py::test_sum_and_count_by_hand",
+    ),
+    Mutation(
+        "IPO sums where it should average",
+        "objectives/ipo.py",
+        "chosen, rejected = chosen / lengths[0], rejected / lengths[1]",
+        "pass",
+        "objectives/test_ipo.py::test_value_per_token_worked_by_hand",
+    ),
+    Mutation(
+        "IPO's target is 1 / tau",
+        "objectives/ipo.py",
+        "losses = (chosen - rejected - 1 / (2 * tau)).square()",
+        "losses = (chosen - rejected - 1 / tau).square()",
+        "objectives/test_ipo.py::test_value_per_token_worked_by_hand",
+    ),
+    Mutation(
+        "LN-DPO divides both by the chosen one's length",
+        "objectives/lndpo.py",
+        "(policy_rejected_logps - ref_rejected_logps) / rejected_lengths",
+        "(policy_rejected_logps - ref_rejected_logps) / chosen_lengths",
+        "objectives/test_lndpo.py::test_value_worked_by_hand",
+    ),
+    Mutation(
+        "SimPO takes gamma for gamma / beta",
+        "objectives/simpo.py",
+        "        return gamma\n",
+        "        return beta * gamma\n",
+        "objectives/test_simpo.py::test_both_names_give_the_same_numbers_and_a_margin_costs",
+    ),
+    Mutation(
+        "SimPO takes gamma / beta for gamma",
+        "objectives/simpo.py",
+        "return beta * gamma_beta_ratio",
+        "return gamma_beta_ratio",
+        "objectives/test_simpo.py::test_both_names_give_the_same_numbers_and_a_margin_costs",
+    ),
+    Mutation(
+        "SimPO's margin helps",
+        "objectives/simpo.py",
+        "bradley_terry(chosen - margin, rejected)",
+        "bradley_terry(chosen + margin, rejected)",
+        "objectives/test_simpo.py::test_value_worked_by_hand",
+    ),
+    Mutation(
+        "ORPO's odds are of the sum and not of the mean",
+        "objectives/orpo.py",
+        "log_odds(policy_rejected_logps / rejected_lengths)",
+        "log_odds(policy_rejected_logps)",
+        "objectives/test_orpo.py::test_value_worked_by_hand",
+    ),
+    Mutation(
+        "log(1 - p) as log1p(-exp(x)) loses its digits near 1",
+        "functional/numeric.py",
+        "return torch.where(near, torch.log(-torch.expm1(x)), torch.log1p(-torch.exp(far)))",
+        "return torch.log1p(-torch.exp(x))",
+        "functional/test_numeric.py::test_value_and_slope",
+    ),
+    Mutation(
+        "log(1 - p): the branch that is not taken poisons the gradient",
+        "functional/numeric.py",
+        "far = x.masked_fill(near, -1)",
+        "far = x",
+        "functional/test_numeric.py::test_float32_is_finite_with_finite_gradients_down_to_minus_50",
+    ),
+    Mutation(
+        "ORPO: a probability rounded to 1 poisons the gradient",
+        "objectives/orpo.py",
+        "below_one = logps.clamp(max=-torch.finfo(logps.dtype).tiny)",
+        "below_one = logps",
+        "objectives/test_orpo.py::test_a_probability_rounded_to_one_has_a_finite_loss_and_gradient",
+    ),
+    Mutation(
+        "robust DPO is conservative DPO",
+        "objectives/robust_dpo.py",
+        "(1 - label_smoothing) * as_told - label_smoothing * flipped",
+        "(1 - label_smoothing) * as_told + label_smoothing * flipped",
+        "objectives/test_robust_dpo.py::test_the_mean_over_flips_is_the_loss_of_the_true_labels",
+    ),
+    Mutation(
+        "KTO: a gradient runs through the divergence",
+        "objectives/kto.py",
+        "kl.detach().clamp(min=0)",
+        "kl.clamp(min=0)",
+        "objectives/test_kto.py::test_slopes_and_no_gradient_through_the_divergence",
+    ),
+    Mutation(
+        "KTO: the divergence is that of matched completions",
+        "objectives/kto.py",
+        "others = trees.mismatched()",
+        "others = trees",
+        "objectives/test_kto.py::test_the_divergence_is_that_of_the_whole_step_before",
+    ),
+    Mutation(
+        "online DPO: sampled labels are the same in every phase",
+        "objectives/online_dpo.py",
+        "noise = uniform(self.seed, self.rollout, prompts,",
+        "noise = uniform(self.seed, 0, prompts,",
+        "objectives/test_online_dpo.py::"
+        "test_sampled_labels_are_a_function_of_seed_phase_and_prompt",
+    ),
+)

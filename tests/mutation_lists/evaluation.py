@@ -1,0 +1,48 @@
+"""What is measured: KL, the exact optimum, best-of-n, agreement."""
+
+from tests.mutation_lists.mutation import Mutation
+
+MUTATIONS = (
+    Mutation(
+        "KL is that of the reference to the policy",
+        "evaluation/scoring.py",
+        "kl_full(log_p, log_q)",
+        "kl_full(log_q, log_p)",
+        "evaluation/test_points.py::test_kl_is_the_sum_over_steps_of_a_double_loop",
+    ),
+    Mutation(
+        "the reference's side of the KL is at temperature 1",
+        "evaluation/scoring.py",
+        "log_q = reference.log_softmax_at(batch.to(reference.device), spec)",
+        "log_q = reference.log_softmax_at(batch.to(reference.device))",
+        "evaluation/test_points.py::test_kl_is_the_sum_over_steps_of_a_double_loop",
+    ),
+    Mutation(
+        "the exact optimum multiplies the reward by beta",
+        "evaluation/enumerable.py",
+        "(self.ref_logps + self.rewards / beta)",
+        "(self.ref_logps + self.rewards * beta)",
+        "evaluation/test_enumerable.py::test_optimum_worked_by_hand",
+    ),
+    Mutation(
+        "best-of-n is as likely to keep any of n",
+        "evaluation/enumerable.py",
+        "level = (up_to**n - below**n) / (up_to - below)",
+        "level = (up_to - below) ** 0",
+        "evaluation/test_enumerable.py::test_best_of_n_equals_listing_all_draws",
+    ),
+    Mutation(
+        "best-of-n by the learned reward reports the learned reward",
+        "evaluation/best_of_n.py",
+        "weights=mass * rewards",
+        "weights=mass * ranking",
+        "evaluation/test_best_of_n.py::test_ranking_by_the_learned_reward_reports_the_gold_one",
+    ),
+    Mutation(
+        "pairs of one prompt count as independent",
+        "evaluation/agreement.py",
+        "n = len(x) / max(1.0, (together / alone) ** 2)",
+        "n = len(x)",
+        "evaluation/test_agreement.py::test_pairs_that_always_agree_count_as_one",
+    ),
+)

@@ -1,0 +1,171 @@
+"""Log-probs and scores of a model: which token, which precision, which weights, which mode."""
+
+from tests.mutation_lists.mutation import Mutation
+
+MUTATIONS = (
+    Mutation(
+        "labels are shifted by one",
+        "models/layouts.py",
+        "before = self.start[:, None] + step - 1",
+        "before = self.start[:, None] + step",
+        "models/test_layouts.py::test_log_probs_are_those_of_the_models_own_logits",
+    ),
+    Mutation(
+        "packed documents see each other",
+        "models/layouts.py",
+        "seen = causal & same_tree & (same_branch",
+        "seen = causal & (same_branch",
+        "models/test_layouts.py::test_a_packed_document_never_sees_another",
+    ),
+    Mutation(
+        "packed completions of one prompt see each other",
+        "models/layouts.py",
+        "(same_branch | (branch == 0)[:, None, :])",
+        "(same_branch | (branch >= 0)[:, None, :])",
+        "models/test_layouts.py::test_shared_rows_equal_flat_rows_with_gradients",
+    ),
+    Mutation(
+        "log-probs of a completion are averaged",
+        "models/policy.py",
+        "logps=out.sum(1),",
+        "logps=out.sum(1) / mask.sum(1),",
+        "models/test_policy.py::test_log_probs_of_a_completion_are_summed",
+    ),
+    Mutation(
+        "lengths are counted by value: a token of probability 1 is none",
+        "models/policy.py",
+        "lengths=mask.sum(1),",
+        "lengths=(out != 0).sum(1),",
+        "objectives/test_log_ratios.py::test_a_token_of_probability_one_still_counts",
+    ),
+    Mutation(
+        "the log-softmax is computed in bf16",
+        "functional/logps.py",
+        "return logits if logits.dtype == torch.float64 else logits.float()",
+        "return logits",
+        "functional/test_logps.py::test_bfloat16_is_normalised_in_float32",
+    ),
+    Mutation(
+        "log-probs of a bf16 policy are bf16",
+        "functional/logps.py",
+        "return logits if logits.dtype == torch.float64 else logits.float()",
+        "return logits.bfloat16()",
+        "models/test_policy.py::test_log_probs_of_a_bf16_model_are_float32_and_close_to_exact_ones",
+    ),
+    Mutation(
+        "the dropout of a model's own config stays on",
+        "models/policy.py",
+        "dropout: float | None = 0.0,",
+        "dropout: float | None = None,",
+        "objectives/test_log_ratios.py::"
+        "test_before_any_step_every_implicit_reward_is_exactly_zero[gpt2-frozen]",
+    ),
+    Mutation(
+        "the reference is left in train mode",
+        "models/loading.py",
+        "return module.eval().requires_grad_(False)",
+        "return module.requires_grad_(False)",
+        "objectives/test_log_ratios.py::"
+        "test_a_frozen_reference_never_drops_out_even_if_the_policy_does",
+    ),
+    Mutation(
+        "the reference is the policy itself",
+        "models/reference.py",
+        "model = copy.deepcopy(policy) if source is None else Policy.load(source)",
+        "model = policy if source is None else Policy.load(source)",
+        "objectives/test_referenced.py::test_training_moves_the_policy_and_not_the_reference",
+    ),
+    Mutation(
+        "the reference shares the policy's weights",
+        "models/reference.py",
+        "model = copy.deepcopy(policy) if source is None else Policy.load(source)",
+        "model = copy.copy(policy) if source is None else Policy.load(source)",
+        "models/test_reference.py::test_a_frozen_copy_does_not_follow_the_policy",
+    ),
+    Mutation(
+        "the reference keeps the policy's adapters on",
+        "models/reference.py",
+        "with policy.model.disable_adapter():",
+        "with torch.no_grad():",
+        "models/test_reference.py::test_switching_adapters_off_gives_the_base_model",
+    ),
+    Mutation(
+        "switching adapters off leaves the policy in eval mode",
+        "models/reference.py",
+        "with policy.model.disable_adapter():",
+        "with policy.eval().model.disable_adapter():",
+        "models/test_reference.py::test_switching_adapters_off_leaves_no_trace",
+    ),
+    Mutation(
+        "switching adapters off changes the weights' precision",
+        "models/reference.py",
+        "with policy.model.disable_adapter():",
+        "with policy.bfloat16().model.disable_adapter():",
+        "models/test_reference.py::test_switching_adapters_off_leaves_no_trace",
+    ),
+    Mutation(
+        "a reference cache ignores the weights",
+        "models/reference.py",
+        "digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())",
+        "pass",
+        "models/test_reference.py::test_a_cache_misses_when_weights_or_data_change",
+    ),
+    Mutation(
+        "a reference cache ignores the tokens",
+        "models/reference.py",
+        "digest.update(repr((tree.index, tree.prompt, tree.completions, "
+        "tree.loss_masks)).encode())",
+        "digest.update(repr(tree.index).encode())",
+        "models/test_reference.py::test_a_cache_misses_when_weights_or_data_change",
+    ),
+    Mutation(
+        "a reference cache is read in the batch's order",
+        "models/reference.py",
+        "begin = self.offset[trees.index[trees.group]]",
+        "begin = self.offset[trees.group]",
+        "models/test_reference.py::test_cached_log_probs_are_found_in_any_order",
+    ),
+    Mutation(
+        "left padding shifts positions",
+        "rollouts/sampler.py",
+        "position = (column[:width] - (width - lengths)[:, None]).clamp(min=0)",
+        "position = column[:width].expand(len(lengths), -1)",
+        "rollouts/test_sampler.py::test_logps_are_those_of_the_training_forward",
+    ),
+    Mutation(
+        "the position of a sampled token counts the padding",
+        "rollouts/sampler.py",
+        "width, lengths.to(device), logits)",
+        "width, torch.full_like(lengths, width).to(device), logits)",
+        "rollouts/test_sampler.py::test_logps_are_those_of_the_training_forward",
+    ),
+    Mutation(
+        "left padding is seen",
+        "rollouts/sampler.py",
+        "seen = (column >= (width - lengths)[:, None]).long()",
+        "seen = torch.ones(len(lengths), width + new).long()",
+        "rollouts/test_sampler.py::test_logps_are_those_of_the_training_forward",
+    ),
+    Mutation(
+        "a saved adapter is left out when its folder is loaded",
+        "models/loading.py",
+        "return PeftModel.from_pretrained(\n                model, source, is_trainable=not "
+        "peft.is_prompt_learning\n            )",
+        "return model",
+        "models/test_policy.py::test_lora_starts_as_the_base_and_trains_only_adapters",
+    ),
+    Mutation(
+        "the values' adapters are exported with the policy",
+        "models/policy.py",
+        '{"selected_adapters": ["default"]} if adapted else {}',
+        "{}",
+        "models/test_value.py::test_a_saved_policy_has_no_value_adapters",
+    ),
+    Mutation(
+        "a scorer is exported without its shift",
+        "models/score.py",
+        "self.model.config.score_shift = float(value)",
+        "object.__setattr__(self.model.config, 'unsaved', value)",
+        "models/test_score.py::test_the_shift_is_subtracted_and_saved",
+    ),
+)

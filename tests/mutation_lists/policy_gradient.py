@@ -1,0 +1,268 @@
+"""Policy gradients: KL, rollouts and scoring, rewards, advantages, clipping, the objectives."""
+
+from tests.mutation_lists.mutation import Mutation
+
+MUTATIONS = (
+    Mutation(
+        "k1 with its sign turned",
+        "functional/kl.py",
+        "return logps - ref_logps",
+        "return ref_logps - logps",
+        "functional/test_kl.py::test_values_worked_by_hand",
+    ),
+    Mutation(
+        "k3 of the inverse ratio",
+        "functional/kl.py",
+        "log_r = ref_logps - logps",
+        "log_r = logps - ref_logps",
+        "functional/test_kl.py::test_values_worked_by_hand",
+    ),
+    Mutation(
+        "k2 and k3 are swapped",
+        "objectives/ppo.py",
+        '{"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}',
+        '{"k1": kl_k1, "k2": kl_k3, "k3": kl_k2}',
+        "conformance/test_policy_gradient_optimum.py::"
+        "test_a_penalty_per_token_in_the_loss_ends_elsewhere[k3-0.15]",
+    ),
+    Mutation(
+        "the KL penalty of a token is a reward",
+        "objectives/on_policy.py",
+        "rewards -= self.kl_coef *",
+        "rewards += self.kl_coef *",
+        "objectives/test_on_policy.py::"
+        "test_the_reward_stands_on_the_last_real_token_at_every_length",
+    ),
+    Mutation(
+        "the KL penalty of a completion is a reward",
+        "objectives/on_policy.py",
+        "return scored.scores - self.kl_coef * scored.kl",
+        "return scored.scores + self.kl_coef * scored.kl",
+        "objectives/test_on_policy.py::test_a_completions_reward_pays_for_all_its_tokens",
+    ),
+    Mutation(
+        "the KL penalty stands both in the reward and in the loss",
+        "objectives/ppo.py",
+        'rewards = self.token_rewards(scored, penalised=self.kl_in == "reward")',
+        "rewards = self.token_rewards(scored)",
+        "objectives/test_ppo.py::test_a_penalty_in_the_loss_is_not_in_the_reward",
+    ),
+    Mutation(
+        "GRPO's KL penalty stands in the reward too",
+        "objectives/grpo.py",
+        "group_normalise(scored.scores, group",
+        "group_normalise(self.completion_rewards(scored), group",
+        "objectives/test_on_policy.py::test_grpo_keeps_the_penalty_out_of_the_reward",
+    ),
+    Mutation(
+        "sampled at one temperature, trained at another",
+        "objectives/on_policy.py",
+        "scores = self.policy(batch.trees, self.want, spec=self.sampling.spec)",
+        "scores = self.policy(batch.trees, self.want)",
+        "objectives/test_on_policy.py::test_a_temperature_in_one_place_only_is_refused",
+    ),
+    Mutation(
+        "a first ratio other than 1 passes unseen",
+        "objectives/on_policy.py",
+        "if math.isnan(gap) or gap > (1e-3 if exact else 1.0):",
+        "if math.isnan(gap):",
+        "objectives/test_on_policy.py::test_a_temperature_in_one_place_only_is_refused",
+    ),
+    Mutation(
+        "the reference is scored at temperature 1",
+        "objectives/on_policy.py",
+        "self.reference.token_logps(part, sampling.spec)",
+        "self.reference.token_logps(part)",
+        "objectives/test_ppo.py::test_the_reference_is_scored_under_the_spec_that_was_sampled",
+    ),
+    Mutation(
+        "the reward stands in the last column",
+        "objectives/on_policy.py",
+        "last = scored.trees.completion_lengths - 1",
+        "last = torch.full_like(scored.trees.completion_lengths, -1)",
+        "objectives/test_on_policy.py::"
+        "test_the_reward_stands_on_the_last_real_token_at_every_length",
+    ),
+    Mutation(
+        "the reward stands behind the last token",
+        "objectives/on_policy.py",
+        "last = scored.trees.completion_lengths - 1",
+        "last = scored.trees.completion_lengths.clamp(max=rewards.shape[1] - 1)",
+        "objectives/test_on_policy.py::"
+        "test_the_reward_stands_on_the_last_real_token_at_every_length",
+    ),
+    Mutation(
+        "whitening keeps the mean when told to shift it",
+        "functional/normalise.py",
+        "return whitened if shift_mean else",
+        "return whitened if not shift_mean else",
+        "functional/test_normalise.py::test_variance_is_one_and_the_mean_goes_or_stays",
+    ),
+    Mutation(
+        "whitening counts padding",
+        "functional/normalise.py",
+        "count = mask.sum().clamp(min=1)",
+        "count = mask.numel()",
+        "functional/test_normalise.py::test_whiten_worked_by_hand",
+    ),
+    Mutation(
+        "advantages keep their mean",
+        "objectives/ppo.py",
+        "advantages = whiten(advantages, mask)",
+        "advantages = whiten(advantages, mask, shift_mean=False)",
+        "objectives/test_ppo.py::test_advantages_are_whitened_over_the_phase",
+    ),
+    Mutation(
+        "GAE looks across masked tokens",
+        "functional/returns.py",
+        "next_value = torch.where(mask[:, t], values[:, t], next_value)",
+        "next_value = values[:, t]",
+        "functional/test_returns.py::test_gae_equals_the_double_sum",
+    ),
+    Mutation(
+        "the last step bootstraps",
+        "functional/returns.py",
+        "next_value = next_advantage = torch.zeros_like(advantages[:, 0])",
+        "next_value, next_advantage = values[:, -1], torch.zeros_like(advantages[:, 0])",
+        "functional/test_returns.py::test_gae_worked_by_hand",
+    ),
+    Mutation(
+        "n-step returns bootstrap at the end",
+        "functional/returns.py",
+        "after = torch.cat([returns[:, 1:], torch.zeros_like(returns[:, :1])], dim=1)",
+        "after = torch.cat([returns[:, 1:], returns[:, -1:]], dim=1)",
+        "functional/test_returns.py::test_n_step_equals_the_sum",
+    ),
+    Mutation(
+        "the surrogate takes the larger side",
+        "functional/surrogate.py",
+        "return -torch.minimum(ratio * advantages, clipped * advantages)",
+        "return -torch.maximum(ratio * advantages, clipped * advantages)",
+        "functional/test_surrogate.py::test_four_quadrants",
+    ),
+    Mutation(
+        "the value loss takes the smaller error",
+        "functional/surrogate.py",
+        "errors = torch.maximum(",
+        "errors = torch.minimum(",
+        "functional/test_surrogate.py::test_value_clipping",
+    ),
+    Mutation(
+        "values are clipped around the return",
+        "functional/surrogate.py",
+        "moved = (values - old_values).clamp(",
+        "moved = (values - returns).clamp(",
+        "functional/test_surrogate.py::test_value_clipping",
+    ),
+    Mutation(
+        "the ratio is taken to the reference",
+        "objectives/on_policy.py",
+        "            scored.token_logps,\n            torch.where",
+        "            scored.ref_token_logps,\n            torch.where",
+        "objectives/test_training.py::test_first_ratio_of_every_phase_is_one_in_float32",
+    ),
+    Mutation(
+        "the KL controller pulls the wrong way",
+        "objectives/on_policy.py",
+        "error = min(max(kl / target - 1, -0.2), 0.2)",
+        "error = min(max(1 - kl / target, -0.2), 0.2)",
+        "objectives/test_ppo.py::test_adaptive_controller_by_hand",
+    ),
+    Mutation(
+        "the KL controller's error is not clipped",
+        "objectives/on_policy.py",
+        "error = min(max(kl / target - 1, -0.2), 0.2)",
+        "error = kl / target - 1",
+        "objectives/test_ppo.py::test_adaptive_controller_by_hand",
+    ),
+    Mutation(
+        "REINFORCE climbs down",
+        "objectives/reinforce.py",
+        "return -losses.sum(), mask.sum()",
+        "return losses.sum(), mask.sum()",
+        "conformance/test_policy_gradient_optimum.py::"
+        "test_with_k1_in_the_reward_the_end_is_the_optimum[reinforce]",
+    ),
+    Mutation(
+        "REINFORCE forgets its baseline",
+        "objectives/reinforce.py",
+        "returns - returns[mask].mean()",
+        "returns",
+        "objectives/test_on_policy.py::test_reinforce_takes_what_comes_after_a_token_less_the_mean",
+    ),
+    Mutation(
+        "REINFORCE forgets the ratio of stale minibatches",
+        "objectives/reinforce.py",
+        "ratio * batch.advantages,",
+        "batch.advantages,",
+        "objectives/test_on_policy.py::"
+        "test_stale_minibatches_are_weighted_by_their_ratio[REINFORCE]",
+    ),
+    Mutation(
+        "RLOO averages a completion's log-probs",
+        "objectives/rloo.py",
+        "logps = token_logps.masked_fill(~mask, 0).sum(1)",
+        "logps = token_logps.masked_fill(~mask, 0).sum(1) / mask.sum(1)",
+        "conformance/test_policy_gradient_optimum.py::"
+        "test_with_k1_in_the_reward_the_end_is_the_optimum[rloo]",
+    ),
+    Mutation(
+        "RLOO's baseline holds the completion's own reward",
+        "functional/normalise.py",
+        "return rewards - ((total[member] - rewards) / (count - 1)[member])",
+        "return rewards - (total / count)[member]",
+        "functional/test_normalise.py::test_leave_one_out_worked_by_hand",
+    ),
+    Mutation(
+        "RLOO's ratio counts padding",
+        "objectives/rloo.py",
+        "ratio = log_ratio.masked_fill(~mask, 0).sum(1).exp()",
+        "ratio = log_ratio.sum(1).exp()",
+        "objectives/test_on_policy.py::test_stale_minibatches_are_weighted_by_their_ratio[RLOO]",
+    ),
+    Mutation(
+        "GRPO forgets the length mean",
+        "objectives/grpo.py",
+        "divisor = mask.sum(1) if normaliser is None else normaliser",
+        "divisor = 1 if normaliser is None else normaliser",
+        "objectives/test_grpo.py::test_value_and_gradient_worked_by_hand",
+    ),
+    Mutation(
+        "AWR multiplies by beta",
+        "objectives/awr.py",
+        "masked_fill(~mask, 0) / beta)",
+        "masked_fill(~mask, 0) * beta)",
+        "conformance/test_policy_gradient_optimum.py::"
+        "test_sequence_level_awr_on_samples_of_the_reference_ends_at_the_optimum",
+    ),
+    Mutation(
+        "AWR's weights have no cap",
+        "objectives/awr.py",
+        ".exp().clamp(max=weight_cap)",
+        ".exp()",
+        "objectives/test_awr.py::test_no_weight_is_larger_than_the_cap_however_good_the_completion",
+    ),
+    Mutation(
+        "the value's gradient moves the policy",
+        "models/value.py",
+        "            hidden = hidden.detach()",
+        "            pass",
+        "models/test_value.py::"
+        "test_a_shared_head_reads_the_policys_states_and_pulls_them_only_if_asked",
+    ),
+    Mutation(
+        "values are read through the policy's adapters",
+        "models/value.py",
+        "model.set_adapter(ADAPTER)",
+        "pass",
+        "models/test_value.py::"
+        "test_adapters_of_its_own_start_from_the_base_and_leave_the_policy_alone",
+    ),
+    Mutation(
+        "a best completion that broke off is taught to end",
+        "rollouts/best.py",
+        "ends=own.finished[best],",
+        "ends=True,",
+        "rollouts/test_best.py::test_the_first_of_the_best_is_kept",
+    ),
+)
