@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 CODE := alignlab tests benchmarks
 ARGS ?=
 
-.PHONY: quickstart test test-all mutations lint types check clean
+.PHONY: quickstart test test-all smoke mutations lint types check clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/alignlab run experiments/quickstart $(ARGS)
@@ -20,6 +20,9 @@ test: $(INSTALLED)
 
 test-all: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(ARGS)
+
+smoke: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/experiments/test_smoke.py $(ARGS)
 
 mutations: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutations.py $(ARGS)

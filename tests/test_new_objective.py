@@ -41,7 +41,7 @@ def test_a_file_and_a_yaml_that_differs_from_its_sibling_in_the_model_alone(
     (tmp_path / "exponential.py").write_text(OBJECTIVE)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
-    rows = [{"prompt": f" w{i}", "chosen": f" w{i + 1} w5", "rejected": " w9"} for i in range(3, 8)]
+    rows = [{"prompt": f" w{i}", "chosen": f" w{i + 1}", "rejected": " w9"} for i in range(3, 8)]
     Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = yaml.safe_load(DPO.read_text())
     config["model"]["class_path"] = "exponential.Exponential"
@@ -49,9 +49,11 @@ def test_a_file_and_a_yaml_that_differs_from_its_sibling_in_the_model_alone(
     sizes = "hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1, num_attention_heads: 2"
     Path("small.yaml").write_text(
         f"model: {{init_args: {{policy: {{source: null, tokenizer: {words}, "
-        f"config: {{model_type: llama, {sizes}}}}}, reference_cache: cache, beta: 0.5}}}}\n"
+        f"config: {{model_type: llama, {sizes}}}}}, reference_cache: cache, beta: 0.5, "
+        "optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 0.02}}}}\n"
         "data: {init_args: {source: pairs.jsonl, batch_size: 5}}\n"
-        "trainer: {max_steps: 60, logger: false, callbacks: [], default_root_dir: run, accelerator: cpu}\n"
+        "trainer: {max_steps: 60, callbacks: [], default_root_dir: run, accelerator: cpu, "
+        "logger: false}\n"
     )
     files = ["--config", "exponential.yaml", "--config", "small.yaml"]
     with pytest.raises(SystemExit) as ended:
