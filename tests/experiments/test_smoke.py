@@ -1,0 +1,30 @@
+"""Every stage of the experiments at the papers' scale, on tiny models and without a network."""
+
+from pathlib import Path
+
+import pytest
+
+from alignlab.evaluation.tables import read_points
+from alignlab.pipeline import run_experiment
+from alignlab.pipeline.plan import load_plan
+
+pytestmark = pytest.mark.slow
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+@pytest.mark.parametrize("name", ["imdb", "tldr", "hh"])
+def test_every_stage_of_the_papers_scale_works(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In a folder that has no data beside it, and with no hub to ask.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path))
+    results = Path("results")
+    assert run_experiment(EXPERIMENTS / name, scale="paper", smoke=True, results=results) == 0
+    plan = load_plan(EXPERIMENTS / name, scale="paper", smoke=True, results=results)
+    points = read_points(results / "points.csv")
+    assert {point.run_id for point in points} == {job.name for job in plan.runs}
+    for figure in ("frontier.csv", "frontier.png", "frontier.svg", "report.html", "samples.csv"):
+        assert (results / figure).stat().st_size
