@@ -31,7 +31,8 @@ if str(ROOT) not in sys.path:  # a script has only its own folder there
 from tests.mutation_lists import MUTATIONS  # noqa: E402
 from tests.mutation_lists.mutation import Mutation  # noqa: E402
 
-LONGEST = 300.0  # seconds until a run counts as hung
+LONGEST = 300.0  # seconds until a run of one test counts as hung
+ALL_LONGEST = 6 * LONGEST  # the same of many tests in one run
 RED = 1  # pytest: tests ran and some failed; anything else (usage, collection) is no proof
 
 
@@ -118,10 +119,13 @@ def run_tests(tests: Sequence[str], mutation: Mutation | None = None) -> int:
     return 71 if finder is not None and not finder.loader.used else int(status)
 
 
-def in_parallel(jobs: Sequence[tuple[int, Callable[[], int], Path]], workers: int) -> Iterator[
-    tuple[int, int, float]
-]:  # fmt: skip
-    """Run jobs (number, work, log), ``workers`` at a time; yields (number, status, seconds)."""
+def in_parallel(
+    jobs: Sequence[tuple[int, Callable[[], int], Path]], workers: int, longest: float
+) -> Iterator[tuple[int, int, float]]:
+    """Run jobs (number, work, log), ``workers`` at a time, none for more than ``longest`` seconds.
+
+    Yields (number, status, seconds) as they end.
+    """
     waiting, running = list(jobs), dict[int, tuple[int, float]]()
     while waiting or running:
         while waiting and len(running) < workers:
@@ -130,7 +134,7 @@ def in_parallel(jobs: Sequence[tuple[int, Callable[[], int], Path]], workers: in
         for child, (number, began) in list(running.items()):
             done, status = os.waitpid(child, os.WNOHANG)
             took = time.monotonic() - began
-            if not done and took > LONGEST:
+            if not done and took > longest:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(child, signal.SIGKILL)
             if done:
@@ -164,14 +168,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for k, part in enumerate(cut)
         if part
     ]
-    for k, status, seconds in in_parallel(jobs, args.workers):
+    for k, status, seconds in in_parallel(jobs, args.workers, ALL_LONGEST):
         if status:
             print(f"without any bug a test fails; see {logs / f'green{k}'}")
             return 1
         print(f"{len(cut[k])} tests are green without a bug ({seconds:.0f} s)", flush=True)
     missed = 0
     jobs = [(k, lambda m=m: run_tests([m.test], m), logs / f"bug{k}") for k, m in enumerate(chosen)]
-    for k, status, seconds in in_parallel(jobs, args.workers):
+    for k, status, seconds in in_parallel(jobs, args.workers, LONGEST):
         if status == RED:
             print(f"red    {seconds:5.1f} s  {chosen[k].group}: {chosen[k].bug}", flush=True)
             continue
