@@ -15,7 +15,7 @@ from alignlab.evaluation.tables import Point
 from alignlab.report.findings import Findings, Sample, key_of
 
 SAMPLES = 4  # completions of a checkpoint, of the same prompts as far as they were kept
-TEXT_LIMIT = 2_500_000  # characters of completions on a page; last checkpoints go first
+TEXT_LIMIT = 2_500_000  # bytes of completions on a page; last checkpoints go first
 LIBRARIES = ("torch", "lightning", "transformers", "optuna", "numpy")
 
 
@@ -55,7 +55,7 @@ def read_samples(folders: Sequence[Path], points: Sequence[Point]) -> dict[str, 
         file = files.get(key_of(point))
         if file is not None and size < TEXT_LIMIT:
             kept[key_of(point)] = _samples(file)
-            size += sum(len(sample.completion) for sample in kept[key_of(point)])
+            size += sum(len(sample.completion.encode()) for sample in kept[key_of(point)])
     return kept
 
 

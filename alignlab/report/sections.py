@@ -162,11 +162,17 @@ def _table(
     keys: Sequence[str | None] | None = None,
 ) -> str:
     """A table; ``keys`` are checkpoints that a row's last cell offers to read."""
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
+    kinds = [_kind(cells) for cells in zip(*rows, strict=True)] or [""] * len(columns)
+    head = "".join(
+        f'<th scope="col"{kind}>{html.escape(name)}</th>'
+        for kind, name in zip(kinds, columns, strict=True)
+    )
     head += '<th scope="col">texts</th>' if keys else ""
     body = []
     for place, row in enumerate(rows):
-        cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
+        cells = "".join(
+            f"<td{kind}>{html.escape(cell)}</td>" for kind, cell in zip(kinds, row, strict=True)
+        )
         if keys:
             key = keys[place]
             button = (
@@ -174,10 +180,17 @@ def _table(
             )
             cells += f"<td>{button}</td>"
         body.append(f"<tr>{cells}</tr>")
+    name = html.escape(caption)
     return (
-        f'<div class="scroll"><table><caption>{html.escape(caption)}</caption>'
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{name}">'
+        f"<table><caption>{name}</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
+
+
+def _kind(cells: Sequence[str]) -> str:
+    """Words stand to the left, numbers to the right."""
+    return ' class="text"' if any(cell[:1].isalpha() for cell in cells) else ""
 
 
 def _interval(value: float | None, lo: float | None, hi: float | None) -> str:
