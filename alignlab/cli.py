@@ -124,6 +124,19 @@ def _add_sweep(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         action="store_true",
         help="check every key, print the trials and an estimate of time and disk",
     )
+    sweep.add_argument(
+        "--submit",
+        choices=("local", "slurm"),
+        help="start --jobs such calls, here or as a SLURM array, on one study; wait and draw",
+    )
+    sweep.add_argument("--jobs", type=_positive, default=2, help="jobs to submit (default: 2)")
+    sweep.add_argument(
+        "--job",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of the jobs as submitit knows it: timeout_min=600, slurm_partition=gpu",
+    )
     sweep.set_defaults(command=_sweep)
 
 
@@ -169,6 +182,18 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _sweep(args: argparse.Namespace) -> int:
+    if args.submit is not None and not args.dry_run:
+        from alignlab.sweep.submit import submit_sweep
+
+        return submit_sweep(
+            args.sweep,
+            cluster=args.submit,
+            jobs=args.jobs,
+            settings=args.job,
+            results=args.results,
+            workers=args.workers,
+            storage=args.storage,
+        )
     from alignlab.sweep import run_sweep
 
     return run_sweep(

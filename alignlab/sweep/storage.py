@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 import optuna
 import sqlalchemy
@@ -98,7 +99,8 @@ def _database(url: str) -> optuna.storages.RDBStorage:
 def shown(url: str) -> str:
     """``url`` without its password."""
     try:
-        return sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
+        hidden = sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
+        return without_password(url, hidden)
     except (sqlalchemy.exc.ArgumentError, ValueError):
         return f"{url.partition('://')[0]}://***" if "@" in url else url
 
@@ -125,9 +127,21 @@ def storage_errors(url: str) -> Iterator[None]:
 
 def without_password(url: str, text: str) -> str:
     """``text`` without the password of ``url``, however it got there."""
-    secrets = [url.partition("://")[2].rpartition("@")[0].partition(":")[2]]
-    with suppress(sqlalchemy.exc.ArgumentError, ValueError):
-        secrets.append(str(sqlalchemy.engine.make_url(url).password or ""))
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+    for secret in sorted(_secrets(url), key=len, reverse=True):
         text = text.replace(secret, "***")
     return text
+
+
+def has_password(url: str) -> bool:
+    """Whether ``url`` holds one."""
+    return bool(_secrets(url))
+
+
+def _secrets(url: str) -> set[str]:
+    """The password as it stands before the host or among the options, and decoded."""
+    found = {url.partition("://")[2].rpartition("@")[0].partition(":")[2]}
+    with suppress(sqlalchemy.exc.ArgumentError, ValueError):
+        made = sqlalchemy.engine.make_url(url)
+        options = made.normalized_query.get("password", ())
+        found |= {str(made.password or ""), *options, *map(quote_plus, options)}
+    return found - {""}

@@ -5,7 +5,13 @@ import pytest
 
 from alignlab.errors import ConfigError
 from alignlab.sweep import storage
-from alignlab.sweep.storage import open_storage, shown, storage_errors, without_password
+from alignlab.sweep.storage import (
+    has_password,
+    open_storage,
+    shown,
+    storage_errors,
+    without_password,
+)
 
 URL = "postgresql://lab:s3cret@127.0.0.1:1/db"
 
@@ -22,6 +28,10 @@ def test_a_server_that_is_not_there() -> None:
         (URL, "postgresql://lab:***@127.0.0.1:1/db"),
         ("sqlite:///a.db", "sqlite:///a.db"),
         ("postgresql://lab:s3:cr@et@host:port/db", "postgresql://***"),
+        (
+            "postgresql://host/db?password=s3%26t&user=lab",
+            "postgresql://host/db?password=***&user=lab",
+        ),
     ],
 )
 def test_what_is_shown_of_a_url(url: str, safe: str) -> None:
@@ -31,6 +41,10 @@ def test_what_is_shown_of_a_url(url: str, safe: str) -> None:
 def test_a_password_in_a_message_is_blotted_out_as_given_and_decoded() -> None:
     url = "postgresql://lab:a%40b@host/db"
     assert without_password(url, "no a%40b and no a@b here") == "no *** and no *** here"
+    url = "postgresql://host/db?password=a%40b"
+    assert without_password(url, "no a%40b and no a@b here") == "no *** and no *** here"
+    assert has_password(url)
+    assert not has_password("postgresql://lab@host/db")
 
 
 @pytest.mark.parametrize("url", ["mysql://lab:s3cret@host/db", "study.db", "redis://:s3cret@host"])
