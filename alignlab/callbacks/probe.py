@@ -92,8 +92,9 @@ class FrontierProbe(Callback):
         """A new run forgets files of an older one; a continued run makes a due one if missing."""
         step = self._step_before = trainer.global_step
         if step == 0:
-            for path in run_folder(trainer).glob("points/step-*"):
-                path.unlink()
+            if trainer.is_global_zero:
+                for path in run_folder(trainer).glob("points/step-*"):
+                    path.unlink()
         elif step % self.every_n_steps == 0:
             self._measure(trainer, pl_module)
 

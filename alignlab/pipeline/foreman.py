@@ -112,6 +112,11 @@ def _needs(job: Job) -> set[str]:
     return {name for names in job.needs.values() for name in names}
 
 
+def _on_many_devices(job: Job) -> bool:
+    trainer = (job.spec.get("config") or {}).get("trainer") or {}
+    return trainer.get("devices", 1) not in (1, "1") or trainer.get("num_nodes", 1) != 1
+
+
 def own_job(name: str, spec: dict[str, Any]) -> Job:
     """A job that is no stage's: checking the configs, drawing the frontier."""
     return Job(name, "all", None, {}, None, {name: spec}, {}, frozenset(), "")
@@ -140,6 +145,8 @@ class Foreman:
         display: Shows how far they are.
         message: What a worker is told about a job: (job, whether it is its first try).
         finished: Called with each job that left its output.
+        one_each: A worker does one stage's job and is replaced. So it is anyway after a training
+            on several devices, for a process can be a rank of one group only.
     """
 
     def __init__(
@@ -149,9 +156,12 @@ class Foreman:
         display: Display,
         message: Callable[[Job, bool], dict[str, Any]],
         finished: Callable[[Job], None],
+        *,
+        one_each: bool = False,
     ) -> None:
         self._plan, self._crew, self._display = plan, crew, display
         self._message, self._when_finished = message, finished
+        self._one_each = one_each
         self._tries: Counter[str] = Counter()
         self._started: dict[str, float] = {}
         self._schedule: Jobs = Schedule([])
@@ -193,6 +203,8 @@ class Foreman:
         elif job is not None and message["event"] in ("done", "failed"):
             worker.job = worker.progress = None
             self._ended(job, message)
+            if (self._one_each and job.stage not in (CHECK, FRONTIER)) or _on_many_devices(job):
+                self._crew.replace(worker)
 
     def _ended(self, job: Job, message: dict[str, Any]) -> None:
         for name, why in message["wrong_input"].items():

@@ -13,6 +13,7 @@ from alignlab.callbacks.resume import LAST
 from alignlab.pipeline import records
 from alignlab.pipeline.jobs import Parent, Trained
 
+CONFIG = "config.yaml"
 TRAIN = "train"  # checkpoint, logs and evaluations of a run, inside its folder
 
 
@@ -38,7 +39,8 @@ class Progress(Callback):
         """Report; the receiver drops what comes too often."""
         self.parent.progress(trainer.global_step, int(trainer.estimated_stepping_batches))
         self._tell_of_evaluation(trainer)
-        if self.parent.why_stop(self.name) is not None:
+        told = self.parent.why_stop(self.name) is not None
+        if trainer.strategy.reduce_boolean_decision(told, all=False):
             trainer.should_stop = True
 
     def _tell_of_evaluation(self, trainer: Trainer) -> None:
@@ -56,14 +58,10 @@ def train(job: dict[str, Any], folder: Path, parent: Parent) -> Trained:
     """
     run = folder / TRAIN
     config = _with_folders(job["spec"]["config"], run)
-    path = folder / "config.yaml"
-    records.write_text(path, yaml.safe_dump(config, sort_keys=False))
-    last = run / LAST
-    args = ["--config", str(path), *(["--ckpt_path", str(last)] if last.exists() else [])]
-    command = fit.build(args, [Progress(job["name"], parent)])
-    fit.run_fit(command)
+    records.write_text(folder / CONFIG, yaml.safe_dump(config, sort_keys=False))
+    command = take_part(job, folder, parent)
     command.model.save(folder)
-    last.unlink()
+    (run / LAST).unlink()
     callbacks: list[Callback] = command.trainer.callbacks  # type: ignore[attr-defined]
     bounds = [c.reached for c in callbacks if isinstance(c, KLBound)]
     return Trained(
@@ -71,6 +69,16 @@ def train(job: dict[str, Any], folder: Path, parent: Parent) -> Trained:
         metrics={name: float(value) for name, value in command.trainer.callback_metrics.items()},
         stopped=next(filter(None, bounds), parent.why_stop(job["name"])),
     )
+
+
+def take_part(job: dict[str, Any], folder: Path, parent: Parent) -> fit.Command:
+    """The training itself, in each of its processes, from the config that ``train`` wrote."""
+    last = folder / TRAIN / LAST
+    args = ["--config", str(folder / CONFIG)]
+    args += ["--ckpt_path", str(last)] if last.exists() else []
+    command = fit.build(args, [Progress(job["name"], parent)])
+    fit.run_fit(command)
+    return command
 
 
 def _with_folders(config: dict[str, Any], run: Path) -> dict[str, Any]:

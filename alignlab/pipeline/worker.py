@@ -2,6 +2,10 @@
 
 Heavy libraries are imported once per worker and then serve many jobs. A worker never outlives the
 process that started it: when its input closes, it stops at once, whatever it is doing.
+
+A training on several devices starts this program again for each further rank, with the job in its
+environment. Such a rank talks to nobody: the worker alone hears the parent, and the ranks do what
+it does.
 """
 
 import json
@@ -16,6 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 REPORT_EVERY = 0.5  # seconds between two reports of progress
+JOB, RANK = "ALIGNLAB_JOB", "LOCAL_RANK"  # what a further rank finds in its environment
 
 
 class Reporter:
@@ -51,9 +56,25 @@ class Reporter:
         return self._stops.get(name)
 
 
+class Silent:
+    """The parent, as further ranks see it: nobody listens, nobody tells them anything."""
+
+    def progress(self, step: int, total: int) -> None:
+        """Nothing: the worker tells the parent."""
+
+    def measured(self, step: int, metrics: dict[str, float]) -> None:
+        """Nothing: likewise."""
+
+    def why_stop(self, name: str) -> str | None:
+        """None: the worker is asked, and its answer counts for all ranks."""
+
+
 def main() -> None:
-    """Serve jobs until the input closes."""
+    """Serve jobs until the input closes; as a further rank, take part in one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    if JOB in os.environ and RANK in os.environ:
+        _take_part(json.loads(os.environ[JOB]))
+        return
     inbox: queue.Queue[dict[str, Any]] = queue.Queue()
     reporter = Reporter(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     # Whatever libraries print belongs into the job's log, not between the messages.
@@ -79,6 +100,7 @@ def _serve(job: dict[str, Any], reporter: Reporter) -> None:
     from alignlab.pipeline.jobs import carry_out
 
     _log_to(Path(job["log"]))
+    os.environ[JOB] = json.dumps(job)
     try:
         wrong = carry_out(job, reporter)
     except (ConfigError, DataError) as error:
@@ -89,6 +111,20 @@ def _serve(job: dict[str, Any], reporter: Reporter) -> None:
         reporter.send(event="failed", wrong_input={}, message=message)
     else:
         reporter.send(event="done", wrong_input=wrong)
+
+
+def _take_part(job: dict[str, Any]) -> None:
+    from alignlab.pipeline.training import take_part
+
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    take_part(job, Path(job["folder"]), Silent())
+
+
+def _end_with(parent: int) -> None:
+    """A rank whose worker is gone would wait for it for ever."""
+    while os.getppid() == parent:
+        time.sleep(REPORT_EVERY)
+    os._exit(1)
 
 
 def _log_to(path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from alignlab.pipeline.plan import Job
 
 
-@dataclass
+@dataclass(eq=False)
 class Worker:
     """One worker process and the job it has in hand."""
 
@@ -76,15 +76,17 @@ class Crew:
     def hear(self, timeout: float) -> tuple[Worker, dict[str, Any] | None] | None:
         """The next message; ``(worker, None)`` when it died; ``None`` when nobody spoke."""
         try:
-            return self._heard.get(timeout=timeout)
+            worker, message = self._heard.get(timeout=timeout)
         except queue.Empty:
             return None
+        # Of one that was replaced nothing is left to be heard but that it is gone.
+        return (worker, message) if worker in self.workers else None
 
-    def replace(self, dead: Worker) -> int:
-        """Start a new worker where one died; the exit status of the dead one."""
-        dead.stop()
-        self.workers[dead.number] = self._start(dead.number)
-        return dead.wait()
+    def replace(self, old: Worker) -> int:
+        """Start a new worker where one died or has served; the exit status of the old one."""
+        old.stop()
+        self.workers[old.number] = self._start(old.number)
+        return old.wait()
 
     def dismiss(self) -> None:
         """Stop everybody and wait until they are gone."""

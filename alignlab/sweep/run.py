@@ -95,7 +95,10 @@ class _Call:
         def message(job: Job, first: bool) -> dict[str, Any]:
             return handing.message(self.plan, job, commit, fresh=False)
 
-        foreman = Foreman(self.plan, crew, display, message, self._finished)
+        foreman = Foreman(
+            self.plan, crew, display, message, self._finished,
+            one_each=self.sweep.process_per_trial,
+        )  # fmt: skip
         try:
             study, created = open_study(self.sweep, self.storage)
             _say(f"{self.plan.results}: study {study.study_name} in {self.storage.shown}")

@@ -13,7 +13,7 @@ from alignlab.sweep.space import Dimension, Point, Space, read_dimension
 
 KEYS = {
     "experiment", "scale", "seeds", "arms", "space", "metrics", "sampler", "pruner", "trials",
-    "minutes", "storage", "stop", "frontier",
+    "minutes", "storage", "stop", "frontier", "process_per_trial",
 }  # fmt: skip
 ARM_KEYS = (STAGE_KEYS - {"grid", "per_seed"}) | {"stage", "space"}
 DIRECTIONS = ("maximize", "minimize")
@@ -53,6 +53,7 @@ class Sweep:
         points: Those of a design that is known beforehand; ``None`` where the sampler goes by the
             results.
         frontier: Settings of the closing evaluation.
+        process_per_trial: Every run has a process of its own, instead of many runs one.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Sweep:
     stop: Stop
     points: list[Point] | None
     frontier: dict[str, Any]
+    process_per_trial: bool
 
     def jobs(self, point: Point) -> list[Job]:
         """The point's runs, one for each seed.
@@ -171,6 +173,7 @@ def load_sweep(path: Path) -> Sweep:
         stop=_stop(path, entry.get("stop") or {}),
         points=design(*sampler, space, trials, seed),
         frontier=plan.frontier | (entry.get("frontier") or {}),
+        process_per_trial=_switch(path, entry, "process_per_trial"),
     )
 
 
@@ -242,6 +245,13 @@ def _stop(path: Path, entry: Any) -> Stop:
     _only(entry, {"kl", "dominated"}, f"{path}: stop")
     kl = _positive(path, entry, "kl", (int, float))
     return Stop(kl, _positive(path, entry, "dominated", int))
+
+
+def _switch(path: Path, entry: Mapping[str, Any], key: str) -> bool:
+    value = entry.get(key, False)
+    if not isinstance(value, bool):
+        raise ConfigError(f"{path}: {key} is true or false, got {value!r}.")
+    return value
 
 
 def _positive(path: Path, entry: Mapping[str, Any], key: str, kind: Any) -> Any:
