@@ -40,6 +40,7 @@ def pool(out: Path) -> None:
 def train(out: Path, policy: str, seed: int, beta: float, seconds: float = 0.0) -> None:
     """A run with two evaluations that needs the upstream folder ``policy``."""
     assert (Path(policy) / "words.txt").exists()
+    (out / "pid.txt").write_text(str(os.getpid()))
     for step in (10, 20):
         time.sleep(seconds)
         kl = np.full(len(PROMPTS), step / 20 / beta)

@@ -86,6 +86,16 @@ def test_a_grid_is_run_drawn_and_done(write: Write, capsys: pytest.CaptureFixtur
     assert len(study().trials) == 4
 
 
+@pytest.mark.parametrize(("own", "processes"), [(False, 1), (True, 2)])
+def test_a_process_may_serve_one_run_or_all(write: Write, own: bool, processes: int) -> None:
+    sweep = write(process_per_trial=own, space={"beta": [1.0, 2.0]}, seeds=[0])
+    assert run_sweep(sweep, workers=1) == 0
+    pids = [path.read_text() for path in RESULTS.glob("stages/dpo/*/pid.txt")]
+    assert len(pids) == 2
+    assert len(set(pids)) == processes
+    assert [t.state for t in study().trials] == [TrialState.COMPLETE] * 2
+
+
 def test_one_more_value_runs_one_more_trial(write: Write) -> None:
     run_sweep(write())
     before = without_seconds(RESULTS / "points.csv")

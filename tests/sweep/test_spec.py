@@ -158,6 +158,7 @@ BETA = "model.init_args.beta"
         ({"sampler": "tpe"}, "sampler tpe needs 'trials'"),
         ({"sampler": "random", "minutes": 3}, "sampler random needs 'trials'"),
         ({"pruner": "median"}, "this sweep has 2. Use 'stop'"),
+        ({"process_per_trial": 1}, "process_per_trial is true or false, got 1"),
         ({"trials": 0}, "trials must be a number > 0, got 0"),
         ({"seeds": "0"}, "seeds must be a list of whole numbers"),
         ({"stop": {"reward": 1}}, "stop: unknown key reward"),
