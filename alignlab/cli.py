@@ -1,6 +1,7 @@
 """``alignlab``: the command line. Thin: what a subcommand needs is imported when it runs."""
 
 import argparse
+import errno
 import sys
 import traceback
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ def main(words: Sequence[str] | None = None) -> None:
         status = _tell(error, "interrupted; call again to continue", INTERRUPTED, debug)
     except Exception as error:
         message = f"{type(error).__name__}: {error} (--debug shows where)"
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            message = f"{error}. What is finished is kept: make room and call again."
         status = _tell(error, message, FAILURE, debug)
     sys.exit(status)
 

@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit statuses and one readable message."""
 
+import errno
 import subprocess
 import sys
 import time
@@ -198,6 +199,12 @@ def test_debug_shows_the_traceback(stage: Path, capsys: pytest.CaptureFixture[st
         (DataError("rows.csv: empty"), 2, "error: rows.csv: empty\n"),
         (RuntimeError("broken"), 1, "error: RuntimeError: broken (--debug shows where)\n"),
         (KeyboardInterrupt(), 130, "error: interrupted; call again to continue\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "points.csv"),
+            1,
+            "error: [Errno 28] No space left on device: 'points.csv'. What is finished is kept: "
+            "make room and call again.\n",
+        ),
     ],
 )
 def test_status_follows_from_the_kind_of_error(
