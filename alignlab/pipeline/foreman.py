@@ -112,8 +112,9 @@ def _needs(job: Job) -> set[str]:
     return {name for names in job.needs.values() for name in names}
 
 
-def _on_many_devices(job: Job) -> bool:
-    trainer = (job.spec.get("config") or {}).get("trainer") or {}
+def on_many_devices(spec: dict[str, Any]) -> bool:
+    """Whether a job's training has, or may have, more than one process."""
+    trainer = (spec.get("config") or {}).get("trainer") or {}
     return trainer.get("devices", 1) not in (1, "1") or trainer.get("num_nodes", 1) != 1
 
 
@@ -203,7 +204,7 @@ class Foreman:
         elif job is not None and message["event"] in ("done", "failed"):
             worker.job = worker.progress = None
             self._ended(job, message)
-            if (self._one_each and job.stage not in (CHECK, FRONTIER)) or _on_many_devices(job):
+            if (self._one_each and job.stage not in (CHECK, FRONTIER)) or on_many_devices(job.spec):
                 self._crew.replace(worker)
 
     def _ended(self, job: Job, message: dict[str, Any]) -> None:

@@ -1,4 +1,8 @@
-from alignlab.pipeline.foreman import Schedule
+from typing import Any
+
+import pytest
+
+from alignlab.pipeline.foreman import Schedule, on_many_devices
 from alignlab.pipeline.plan import Job
 
 
@@ -40,3 +44,14 @@ def test_all_can_be_dropped() -> None:
     schedule = Schedule([job("a"), job("b", "a")])
     assert schedule.drop_all() == ["a", "b"]
     assert schedule.next() is None
+
+
+@pytest.mark.parametrize(
+    ("trainer", "many"),
+    [({}, False), ({"devices": 1}, False), ({"devices": 2}, True), ({"devices": "auto"}, True),
+     ({"devices": [0, 1]}, True), ({"num_nodes": 2}, True)],
+    ids=str,
+)  # fmt: skip
+def test_who_needs_a_process_of_its_own(trainer: dict[str, Any], many: bool) -> None:
+    assert on_many_devices({"config": {"trainer": trainer}}) is many
+    assert not on_many_devices({"call": "m.sft", "args": {"devices": 2}})
