@@ -266,3 +266,31 @@ def wait_for(condition: Callable[[], bool], patience: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_two_processes_train_evaluate_and_end_together(stage: Path, here: Path) -> None:
+    """What only one of them does must not wait for the other: files, evaluation, the last word."""
+    (here / "prompts.jsonl").write_text('{"prompt": " w3"}\n{"prompt": " w4"}\n')
+    policy = yaml.safe_load(stage.read_text())["model"]["init_args"]["policy"]["init_args"]
+    build_policy(policy).save(here / "reference")
+    (here / "both.yaml").write_text(
+        "trainer:\n  devices: 2\n  strategy: ddp\n  max_steps: 4\n  default_root_dir: run\n"
+        "  callbacks:\n  - class_path: alignlab.callbacks.probe.FrontierProbe\n    init_args:\n"
+        "      {prompts: prompts.jsonl, reference: reference, samples: 2, max_new_tokens: 2,\n"
+        "       every_n_steps: 2, reward: alignlab.rewards.rule.ToySentiment}\n"
+        "data: {init_args: {batch_size: 4, validation_share: 0.0}}\n"
+    )
+    words = [sys.executable, "-m", "alignlab.cli", "fit", "--config", str(stage)]
+    done = subprocess.run(
+        [*words, "--config", "both.yaml"], cwd=here, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "Trained 4 steps. Model: run/model"
+    found = sorted(path.name for path in (here / "run" / "points").glob("*.parquet"))
+    assert found == ["step-000002.parquet", "step-000004.parquet"]
+
+
+def build_policy(arguments: dict[str, Any]) -> Any:
+    from alignlab.models.policy import Policy
+
+    return Policy(**arguments)

@@ -5,6 +5,7 @@ import random
 import time
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -15,9 +16,14 @@ LAST = "last.ckpt"
 SHARE = 0.05  # of the training time that saving may take
 
 
+_folders: WeakKeyDictionary[Trainer, Path] = WeakKeyDictionary()
+
+
 def run_folder(trainer: Trainer) -> Path:
     """Where a training leaves its files: the logger's folder, or the trainer's without a logger."""
-    return Path(trainer.log_dir or trainer.default_root_dir)
+    if trainer not in _folders:  # Lightning asks rank 0, so all ranks have to ask the first time
+        _folders[trainer] = Path(trainer.log_dir or trainer.default_root_dir)
+    return _folders[trainer]
 
 
 class Resume(Checkpoint):
@@ -53,7 +59,8 @@ class Resume(Checkpoint):
         return self._seconds_before + running
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock, and agree on the run's folder while all ranks are here."""
+        run_folder(trainer)
         self._clock_started = time.monotonic()
         self._save_from = self._clock_started + self.every_seconds
 
