@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 CODE := alignlab tests benchmarks
 ARGS ?=
 
-.PHONY: quickstart test test-all smoke mutations lint types check clean
+.PHONY: quickstart test test-all smoke servers mutations lint types check clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/alignlab run experiments/quickstart $(ARGS)
@@ -23,6 +23,10 @@ test-all: $(INSTALLED)
 
 smoke: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/experiments/test_smoke.py $(ARGS)
+
+# Needs PostgreSQL and Chromium on the machine: apt-get install postgresql chromium.
+servers: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/sweep/test_postgresql.py tests/report/test_browser.py $(ARGS)
 
 mutations: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutations.py $(ARGS)

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ MARKERS = "osD^vPX*"
 FIXED = {"dpo": 0, "ppo": 1, "ppo_gt": 2}  # the same colours in every figure
 TICKS = (0, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20)
 GREY = "#555555"
+CROWD = 8  # with more trained objectives than this, each has its own panel
+COLUMNS = 5
 
 
 def draw_frontier(
@@ -29,7 +32,8 @@ def draw_frontier(
     """Draw ``frontier.png`` and ``frontier.svg``.
 
     KL is on a square-root scale: the optimum starts like sqrt(KL), so curves start as straight
-    lines and small budgets stay readable. Equal tables give equal files.
+    lines and small budgets stay readable. More than ``CROWD`` trained objectives are drawn as
+    small panels, each with one of them over the others in grey. Equal tables give equal files.
 
     Args:
         rows: Frontier rows; the more budgets, the smoother the curves.
@@ -55,12 +59,22 @@ def draw_frontier(
         "axes.spines.right": False,
     }
     with mpl.rc_context(settings):
-        figure, axes = plt.subplots(figsize=(8.6, 4.8), layout="constrained")
-        hidden = _draw(axes, rows, points)
-        axes.set_ylabel(reward_label)
-        axes.set_title(title, loc="left", fontsize=12)
-        figure.legend(loc="outside right upper", frameon=False, fontsize=10)
-        note = "lines: frontier over seeds, with 95 % bands · faint marks: checkpoints"
+        if len(_trained(rows)) > CROWD:
+            figure, hidden = _panels(plt, rows, points, reward_label)
+            figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+            note = (
+                "across: KL(policy ‖ reference) in nats (square-root scale) · black: the optimum · "
+            )
+            note += "grey: the other objectives\n"
+        else:
+            figure, axes = plt.subplots(figsize=(8.6, 4.8), layout="constrained")
+            hidden = _draw(axes, rows, points)
+            note = ""
+            axes.set_xlabel("KL(policy ‖ reference), nats per completion (square-root scale)")
+            axes.set_ylabel(reward_label)
+            axes.set_title(title, loc="left", fontsize=12)
+            figure.legend(loc="outside right upper", frameon=False, fontsize=10)
+        note += "lines: frontier over seeds, with 95 % bands · faint marks: checkpoints"
         if hidden:
             note += f" ({hidden} below the axis)"
         figure.supxlabel(note, fontsize=8.5, color=GREY, x=0.01, ha="left")
@@ -71,7 +85,7 @@ def draw_frontier(
 
 def _draw(axes: Any, rows: Sequence[FrontierRow], points: Sequence[Point]) -> int:
     """Draw everything; return how many checkpoints lie below the axis."""
-    right = max([1.0, *(1.05 * x for x in _reached(rows))])
+    right = _right(rows)
     reference = next((row.reward for row in rows if row.objective == "reference"), None)
     origin = [] if reference is None else [(0.0, reference)]
     for name in dict.fromkeys(row.objective for row in rows):
@@ -84,27 +98,94 @@ def _draw(axes: Any, rows: Sequence[FrontierRow], points: Sequence[Point]) -> in
     for name in names:
         own_points = [point for point in points if point.objective == name]
         colour, marker = style(name, names)
-        axes.scatter(
-            [point.kl for point in own_points],
-            [point.reward for point in own_points],
-            s=26,
-            color=colour,
-            marker=marker,
-            alpha=0.45,
-            edgecolors="white",
-            linewidths=0.5,
-            zorder=3.5,
-        )
+        _marks(axes, own_points, colour, marker)
+    _frame(axes, right, bottom, top)
+    return sum(point.reward < bottom for point in points if point.kl <= right)
+
+
+def _panels(
+    plt: Any, rows: Sequence[FrontierRow], points: Sequence[Point], reward_label: str
+) -> tuple[Any, int]:
+    """A panel per trained objective; returns the figure and the checkpoints below its axes."""
+    names, right = _trained(rows), _right(rows)
+    # Wide bands of a few curves must not press all panels flat: they are cut.
+    bottom, top = _vertical(
+        [replace(row, reward_lo=None, reward_hi=None) for row in rows], points, right
+    )
+    depth = -(-len(names) // COLUMNS)
+    figure, grid = plt.subplots(
+        depth,
+        COLUMNS,
+        figsize=(2.0 * COLUMNS, 0.8 + 1.8 * depth),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    start = next(((0.0, r.reward) for r in rows if r.objective == "reference"), None)
+    curves = {name: _curve(rows, name, start) for name in names}
+    optimum = _curve(rows, "oracle", start)
+    colour = PALETTE[0]
+    for axes, name in zip(grid.flat, names, strict=False):
+        for other in names:
+            axes.plot(*curves[other][:2], color="#D0D0D0", linewidth=0.7, zorder=1)
+        axes.plot(*optimum[:2], color="black", linewidth=1.2, zorder=2)
+        at, reward, low, high = curves[name]
+        axes.fill_between(at, low, high, color=colour, alpha=0.16, linewidth=0, zorder=1.5)
+        axes.plot(at, reward, color=colour, linewidth=1.8, zorder=3)
+        _marks(axes, [p for p in points if p.objective == name], colour, "o", size=9)
+        _frame(axes, right, bottom, top, ticks=(0, 0.5, 1, 2, 3, 5, 10, 20))
+        axes.tick_params(labelsize=8.5)
+        axes.set_title(name, fontsize=10, loc="left")
+    for axes in grid.flat[len(names) :]:
+        axes.set_axis_off()
+    for column in range(COLUMNS):  # the lowest panel of a column carries the numbers
+        lowest = max(row for row in range(depth) if row * COLUMNS + column < len(names))
+        grid[lowest][column].tick_params(labelbottom=True)
+    figure.supylabel(reward_label, fontsize=11)
+    return figure, sum(point.reward < bottom for point in points if point.kl <= right)
+
+
+def _curve(
+    rows: Sequence[FrontierRow], name: str, start: tuple[float, float | None] | None
+) -> tuple[list[float], list[float], list[float], list[float]]:
+    """Budgets, rewards and both ends of the band; from the reference on, where one is known."""
+    own = [row for row in rows if row.objective == name and row.reward is not None]
+    at = [(row.kl_budget, row.reward, row.reward_lo, row.reward_hi) for row in own]
+    at.sort(key=lambda four: four[0])
+    if start is not None:
+        at.insert(0, (start[0], start[1], start[1], start[1]))
+    kl, reward, low, high = ([four[i] for four in at] for i in range(4))
+    return kl, reward, low, high  # type: ignore[return-value]  # rows without a reward are out
+
+
+def _marks(
+    axes: Any, points: Sequence[Point], colour: str, marker: str, *, size: float = 26
+) -> None:
+    axes.scatter(
+        [point.kl for point in points],
+        [point.reward for point in points],
+        s=size,
+        color=colour,
+        marker=marker,
+        alpha=0.45,
+        edgecolors="white",
+        linewidths=0.5 if size > 20 else 0.2,
+        zorder=3.5,
+    )
+
+
+def _frame(
+    axes: Any, right: float, bottom: float, top: float, *, ticks: Sequence[float] = TICKS
+) -> None:
     axes.set_xscale("function", functions=(_sqrt, np.square))
     axes.set_xlim(0, right)
     axes.set_ylim(bottom, top)
-    ticks = [tick for tick in TICKS if tick <= right]
+    ticks = [tick for tick in ticks if tick <= right]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
-    axes.set_xlabel("KL(policy ‖ reference), nats per completion (square-root scale)")
     axes.grid(color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
-    return sum(point.reward < bottom for point in points if point.kl <= right)
 
 
 def _line(
@@ -142,6 +223,16 @@ def style(name: str, names: Sequence[str]) -> tuple[str, str]:
     others = [other for other in names if other not in FIXED]
     place = FIXED.get(name, len(FIXED) + others.index(name) if name in others else 0)
     return PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)]
+
+
+def _trained(rows: Sequence[FrontierRow]) -> list[str]:
+    names = dict.fromkeys(row.objective for row in rows)
+    return [name for name in names if name not in CURVES_WITHOUT_TRAINING]
+
+
+def _right(rows: Sequence[FrontierRow]) -> float:
+    """The end of the KL axis: a little beyond the last budget that training reached."""
+    return max([1.0, *(1.05 * x for x in _reached(rows))])
 
 
 def _reached(rows: Sequence[FrontierRow]) -> list[float]:

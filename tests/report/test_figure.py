@@ -1,5 +1,7 @@
 """The figure: what it shows, and that equal tables give equal files."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -99,3 +101,33 @@ def test_colours_are_distinct_and_those_of_the_usual_three_fixed() -> None:
     assert style("ppo", many) == style("ppo", ["ppo"])
     assert style("dpo", many)[0] == PALETTE[0]
     assert np.all([style(name, many) == style(name, many[::-1]) for name in ("dpo", "ppo_gt")])
+
+
+def test_many_objectives_get_a_panel_each(tmp_path: Path) -> None:
+    many = tuple(f"arm{i}" for i in range(9))
+    points = [make_point(0.5, 1.0, name) for name in many]
+    rows = make_rows((*many, "best_of_n", "oracle", "reference"))
+    rows.append(FrontierRow(objective="never_far", kl_budget=0.25))  # no curve, yet a panel
+    made = draw_frontier(rows, points, tmp_path, title="toy", reward_label="logit")
+    said = texts(made[1]).split("|")
+    for name in (*many, "never_far"):
+        assert said.count(name) == 1, name
+    assert "oracle" not in said
+    once = [path.read_bytes() for path in made]
+    made = draw_frontier(rows, points, tmp_path, title="toy", reward_label="logit")
+    assert [path.read_bytes() for path in made] == once
+
+
+def test_a_wide_band_does_not_press_the_panels_flat(tmp_path: Path) -> None:
+    many = tuple(f"arm{i}" for i in range(9))
+    narrow = make_rows((*many, "reference"))
+    wide = [
+        replace(row, reward_hi=500.0) if row.objective == "arm3" and row.reward else row
+        for row in narrow
+    ]
+    for name, rows in (("narrow", narrow), ("wide", wide)):
+        draw_frontier(rows, [], tmp_path / name)
+    ticks = [
+        set(re.findall(r"\d+", texts(tmp_path / n / "frontier.svg"))) for n in ("narrow", "wide")
+    ]
+    assert ticks[0] == ticks[1]
