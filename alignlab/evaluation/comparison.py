@@ -8,7 +8,7 @@ difference. So intervals of two rewards may overlap where that of their differen
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 
@@ -89,24 +89,23 @@ def hypervolumes(
     budgets: Sequence[float],
     n_prompts: int,
 ) -> list[Hypervolume]:
-    """The objectives' areas up to the largest of ``budgets`` that all of them reach.
+    """The areas up to each of ``budgets``, of the objectives that reach it.
 
     Args:
         found: The objectives' frontiers.
         reference: The reference's reward in every replicate, ``[1 + B]``.
         grid: The G budgets of the frontiers' last axis, ascending.
-        budgets: Candidates for the upper end.
+        budgets: The upper ends; areas compare only up to the same one.
         n_prompts: Behind them.
     """
-    common = [k for k in budgets if found and all(own.reached(k) for own in found.values())]
-    if not common:
-        return []
-    top = max(common)
-    inside = [g for g, budget in enumerate(grid) if budget <= top]
-    kl = np.array([0.0, *(grid[g] for g in inside)])
     rows = []
-    for name, own in sorted(found.items()):
-        gain = own.values[own.reached(top)][:, :, inside] - reference[:, None]
+    for top, (name, own) in product(budgets, sorted(found.items())):
+        reached = own.reached(top)
+        if not reached:
+            continue
+        inside = [g for g, budget in enumerate(grid) if budget <= top]
+        kl = np.array([0.0, *(grid[g] for g in inside)])
+        gain = own.values[reached][:, :, inside] - reference[:, None]
         gain = np.concatenate([np.zeros((*gain.shape[:2], 1)), gain], axis=2)
         area = ((gain[:, :, 1:] + gain[:, :, :-1]) / 2 * np.diff(kl)).sum(2)
         mean, lo, hi = _interval([area], n_prompts)

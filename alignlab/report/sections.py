@@ -48,8 +48,8 @@ def _comparisons(found: Findings) -> str:
 def _hypervolumes(found: Findings) -> str:
     return _section(
         "Hypervolume",
-        "Area between frontier and reference up to the largest budget that all reach, with 95 % "
-        "interval. In order of names, not of size.",
+        "Area between frontier and reference up to each budget, of the objectives that reach it, "
+        "with 95 % interval. In order of names, not of size.",
         ["objective", "up to KL", "reward x nats", "seeds"],
         [
             [

@@ -114,7 +114,7 @@ class _Call:
             self._work(foreman, display, study, created)
             table.write_trials(self.plan.results / "trials.csv", self.sweep, study)
             _say(table.summary(self.sweep, study))
-            self._draw(foreman)
+            self._draw(foreman, display)
         finally:
             display.close()
             crew.dismiss()
@@ -155,10 +155,11 @@ class _Call:
                 shutil.copy(made, beside)
                 beside.replace(self.plan.results / POOL_NAME)
 
-    def _draw(self, foreman: Foreman) -> None:
+    def _draw(self, foreman: Foreman, display: Display) -> None:
         points, pool = self.plan.results / state.POINTS, self.plan.results / POOL_NAME
         if points.exists() and pool.exists() and not state.frontier_is_drawn(self.plan):
             spec = {"results": str(self.plan.results), "args": self.plan.frontier}
+            display.total = display.finished + 1  # trials that failed are no longer waited for
             foreman.work(Schedule([own_job(FRONTIER, spec)]))
 
 

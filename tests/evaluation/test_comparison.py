@@ -39,10 +39,9 @@ def test_other_seeds_are_compared_by_their_means() -> None:
 
 
 def test_hypervolume_is_the_area_over_the_reference() -> None:
-    """Gains 0, 1, 2, 2 at KL 0, 0.5, 1, 2: 0.25 + 0.75 + 2 = 3; KL 2 is where both end."""
+    """Gains 0, 1, 2, 2 at KL 0, 0.5, 1, 2: 0.25 + 0.75 = 1, and 2 more to KL 2; b ends before."""
     a = replicates([[1.0, 2.0, 2.0]], seeds=(0,), largest=[2.5])
-    b = replicates([[0.0, 0.0, 0.0]], seeds=(0,), largest=[2.0])
-    rows = hypervolumes({"a": a, "b": b}, np.zeros(3), GRID, [1.0, 2.0, 3.0], 101)
-    assert [(r.objective, r.kl_max) for r in rows] == [("a", 2.0), ("b", 2.0)]
-    assert [r.hypervolume for r in rows] == pytest.approx([3.0, 0.0])
-    assert hypervolumes({"a": a, "b": b}, np.zeros(3), GRID, [3.0], 101) == []
+    b = replicates([[0.0, 0.0, 0.0]], seeds=(0,), largest=[1.5])
+    rows = hypervolumes({"b": b, "a": a}, np.zeros(3), GRID, [1.0, 2.0, 3.0], 101)
+    assert [(r.objective, r.kl_max) for r in rows] == [("a", 1.0), ("b", 1.0), ("a", 2.0)]
+    assert [r.hypervolume for r in rows] == pytest.approx([1.0, 0.0, 3.0])
