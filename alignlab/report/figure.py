@@ -14,6 +14,7 @@ from alignlab.report.table import CURVES_WITHOUT_TRAINING
 # Okabe and Ito's colour-blind safe palette; yellow is left out, it cannot be read on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = "osD^vPX*"
+DASHES = ("-", "--", ":", "-.")  # a colour's second use is dashed
 FIXED = {"dpo": 0, "ppo": 1, "ppo_gt": 2}  # the same colours in every figure
 TICKS = (0, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20)
 GREY = "#555555"
@@ -97,7 +98,7 @@ def _draw(axes: Any, rows: Sequence[FrontierRow], points: Sequence[Point]) -> in
     names = sorted({point.objective for point in points})
     for name in names:
         own_points = [point for point in points if point.objective == name]
-        colour, marker = style(name, names)
+        colour, marker, _ = style(name, names)
         _marks(axes, own_points, colour, marker)
     _frame(axes, right, bottom, top)
     return sum(point.reward < bottom for point in points if point.kl <= right)
@@ -196,13 +197,13 @@ def _line(
     points: Sequence[Point],
 ) -> None:
     names = sorted({point.objective for point in points})
-    colour, _ = style(name, names)
+    colour, _, dash = style(name, names)
     at = [kl for kl, _ in origin] + [row.kl_budget for row in rows]
     reward = [r for _, r in origin] + [row.reward for row in rows]
     if name == "reference":
         axes.plot(at, reward, color=GREY, linewidth=1, linestyle=":", label=name, zorder=1)
         return
-    look: dict[str, Any] = {"linewidth": 2, "color": colour}
+    look: dict[str, Any] = {"linewidth": 2, "color": colour, "linestyle": dash}
     label = name
     if name in CURVES_WITHOUT_TRAINING:
         look["color"] = "black" if name == "oracle" else GREY
@@ -218,11 +219,12 @@ def _line(
     axes.plot(at, reward, label=label, zorder=4 if name == "oracle" else 3, **look)
 
 
-def style(name: str, names: Sequence[str]) -> tuple[str, str]:
-    """Colour and marker: fixed for the usual three, the rest in order of their names."""
+def style(name: str, names: Sequence[str]) -> tuple[str, str, str]:
+    """Colour, marker and dash: fixed for the usual three, the rest in order of their names."""
     others = [other for other in names if other not in FIXED]
     place = FIXED.get(name, len(FIXED) + others.index(name) if name in others else 0)
-    return PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)]
+    dash = DASHES[place // len(PALETTE) % len(DASHES)]
+    return PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)], dash
 
 
 def _trained(rows: Sequence[FrontierRow]) -> list[str]:

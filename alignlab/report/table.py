@@ -33,7 +33,7 @@ def frontier_table(rows: Sequence[FrontierRow]) -> str:
 
 
 def frontier_sentences(rows: Sequence[FrontierRow]) -> str:
-    """What the efficiencies say, a line per budget; then why cells may be empty."""
+    """The efficiencies, a line per budget, in the rows' order; then why cells may be empty."""
     lines = []
     for budget in sorted({row.kl_budget for row in rows}):
         known = [
@@ -43,7 +43,6 @@ def frontier_sentences(rows: Sequence[FrontierRow]) -> str:
             and row.oracle_efficiency is not None
             and row.objective not in ("oracle", "reference")
         ]
-        known.sort(key=lambda row: -(row.oracle_efficiency or 0.0))
         if known:
             parts = ", ".join(f"{row.objective} {_percent(row)}" for row in known)
             lines.append(f"At KL {budget:g}, of the gain that is possible: {parts}.")

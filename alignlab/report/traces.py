@@ -13,6 +13,7 @@ SYMBOLS = {
     "P": "cross", "X": "x", "*": "star",
 }  # fmt: skip
 DASHES = {"best_of_n": "dash", "best_of_n_gt": "dot", "reference": "dot"}
+PLOTLY_DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
 
 
 def traces(
@@ -45,7 +46,11 @@ def _curve(
     name: str, rows: Sequence[FrontierRow], origin: float | None, names: Sequence[str]
 ) -> list[dict[str, Any]]:
     trained = name not in CURVES_WITHOUT_TRAINING
-    colour = style(name, names)[0] if trained else "#000000" if name == "oracle" else GREY
+    colour = "#000000" if name == "oracle" else GREY
+    dash = DASHES.get(name, "solid")
+    if trained:
+        colour, _, own_dash = style(name, names)
+        dash = PLOTLY_DASHES[own_dash]
     start = [] if origin is None or name == "reference" else [(0.0, origin)]
     at = [kl for kl, _ in start] + [row.kl_budget for row in rows]
     seeds = max(row.n_seeds for row in rows)
@@ -53,8 +58,7 @@ def _curve(
     line = {
         "type": "scatter", "mode": "lines", "name": label, "legendgroup": name,
         "x": _short(at), "y": _short([r for _, r in start] + [row.reward for row in rows]),
-        "line": {"color": colour, "width": 2.5 if trained else 1.5,
-                 "dash": DASHES.get(name, "solid")},
+        "line": {"color": colour, "width": 2.5 if trained else 1.5, "dash": dash},
         "hovertemplate": f"{label}<br>KL %{{x:.3g}}<br>reward %{{y:.3g}}<extra></extra>",
     }  # fmt: skip
     if not trained:
@@ -70,7 +74,7 @@ def _curve(
 
 
 def _marks(name: str, names: Sequence[str], own: Sequence[tuple[Point, str]]) -> dict[str, Any]:
-    colour, marker = style(name, names)
+    colour, marker, _ = style(name, names)
     return {
         "type": "scatter", "mode": "markers", "name": name, "legendgroup": name,
         "showlegend": False,

@@ -99,6 +99,9 @@ def test_colours_are_distinct_and_those_of_the_usual_three_fixed() -> None:
     many = ["dpo", "ipo", "ppo", "ppo_gt", "simpo", "zpo"]
     assert len({style(name, many)[0] for name in many}) == len(many)
     assert style("ppo", many) == style("ppo", ["ppo"])
+    crowd = [f"arm{i}" for i in range(21)]
+    assert len({style(name, crowd)[::2] for name in crowd}) == len(crowd)  # lines differ
+    assert len({style(name, crowd)[:2] for name in crowd}) == len(crowd)  # and so do marks
     assert style("dpo", many)[0] == PALETTE[0]
     assert np.all([style(name, many) == style(name, many[::-1]) for name in ("dpo", "ppo_gt")])
 
