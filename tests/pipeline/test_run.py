@@ -295,7 +295,12 @@ def test_a_second_run_is_refused_at_once_and_workers_die_with_the_first(write: W
 
 def test_ctrl_c_is_one_line_and_status_130(write: Write) -> None:
     write({"one": {"call": f"{HERE}.write_forever"}})
-    process = start()
+    # A shell's background job, such as a test run may be, hands an ignored Ctrl-C down.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = start()
+    finally:
+        signal.signal(signal.SIGINT, before)
     wait_for(Path("results/demo/stages/one/all/now").exists)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)
