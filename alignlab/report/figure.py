@@ -1,6 +1,7 @@
 """The frontier as a picture: reward against KL, a function of the tables alone."""
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ DASHES = ("-", "--", ":", "-.")  # a colour's second use is dashed
 FIXED = {"dpo": 0, "ppo": 1, "ppo_gt": 2}  # the same colours in every figure
 TICKS = (0, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20)
 GREY = "#555555"
+Curve = tuple[list[float], list[float], list[float], list[float]]  # KL, reward, its ends
 CROWD = 8  # with more trained objectives than this, each has its own panel
 COLUMNS = 5
 
@@ -87,13 +89,11 @@ def draw_frontier(
 def _draw(axes: Any, rows: Sequence[FrontierRow], points: Sequence[Point]) -> int:
     """Draw everything; return how many checkpoints lie below the axis."""
     right = _right(rows)
-    reference = next((row.reward for row in rows if row.objective == "reference"), None)
-    origin = [] if reference is None else [(0.0, reference)]
     for name in dict.fromkeys(row.objective for row in rows):
         own = [row for row in rows if row.objective == name and row.reward is not None]
-        own = sorted((row for row in own if row.kl_budget <= right), key=lambda r: r.kl_budget)
-        if own:
-            _line(axes, name, own, origin, points)
+        if min((row.kl_budget for row in own), default=math.inf) <= right:
+            seeds = max(row.n_seeds for row in own)
+            _line(axes, name, _curve(rows, name, right), seeds, points)
     bottom, top = _vertical(rows, points, right)
     names = sorted({point.objective for point in points})
     for name in names:
@@ -123,9 +123,8 @@ def _panels(
         squeeze=False,
         layout="constrained",
     )
-    start = next(((0.0, r.reward) for r in rows if r.objective == "reference"), None)
-    curves = {name: _curve(rows, name, start) for name in names}
-    optimum = _curve(rows, "oracle", start)
+    curves = {name: _curve(rows, name, right) for name in names}
+    optimum = _curve(rows, "oracle", right)
     colour = PALETTE[0]
     for axes, name in zip(grid.flat, names, strict=False):
         for other in names:
@@ -147,15 +146,20 @@ def _panels(
     return figure, sum(point.reward < bottom for point in points if point.kl <= right)
 
 
-def _curve(
-    rows: Sequence[FrontierRow], name: str, start: tuple[float, float | None] | None
-) -> tuple[list[float], list[float], list[float], list[float]]:
-    """Budgets, rewards and both ends of the band; from the reference on, where one is known."""
-    own = [row for row in rows if row.objective == name and row.reward is not None]
-    at = [(row.kl_budget, row.reward, row.reward_lo, row.reward_hi) for row in own]
+def _curve(rows: Sequence[FrontierRow], name: str, right: float) -> Curve:
+    """An objective's budgets up to ``right``, its rewards, and both ends of its band.
+
+    From KL 0 on, where every policy is the reference, if its reward is known.
+    """
+    at = [
+        (row.kl_budget, row.reward, row.reward_lo, row.reward_hi)
+        for row in rows
+        if row.objective == name and row.reward is not None and row.kl_budget <= right
+    ]
     at.sort(key=lambda four: four[0])
+    start = next((row.reward for row in rows if row.objective == "reference"), None)
     if start is not None:
-        at.insert(0, (start[0], start[1], start[1], start[1]))
+        at.insert(0, (0.0, start, start, start))
     kl, reward, low, high = ([four[i] for four in at] for i in range(4))
     return kl, reward, low, high  # type: ignore[return-value]  # rows without a reward are out
 
@@ -189,17 +193,10 @@ def _frame(
     axes.set_axisbelow(True)
 
 
-def _line(
-    axes: Any,
-    name: str,
-    rows: Sequence[FrontierRow],
-    origin: list[tuple[float, float]],
-    points: Sequence[Point],
-) -> None:
+def _line(axes: Any, name: str, curve: Curve, seeds: int, points: Sequence[Point]) -> None:
     names = sorted({point.objective for point in points})
     colour, _, dash = style(name, names)
-    at = [kl for kl, _ in origin] + [row.kl_budget for row in rows]
-    reward = [r for _, r in origin] + [row.reward for row in rows]
+    at, reward, low, high = curve
     if name == "reference":
         axes.plot(at, reward, color=GREY, linewidth=1, linestyle=":", label=name, zorder=1)
         return
@@ -211,10 +208,7 @@ def _line(
         look["linestyle"] = dashes.get(name, "-")
         look["linewidth"] = 1.6
     else:
-        seeds = max(row.n_seeds for row in rows)
         label = f"{name} ({seeds} seed{'s' * (seeds != 1)})"
-        low = [r for _, r in origin] + [row.reward_lo for row in rows]
-        high = [r for _, r in origin] + [row.reward_hi for row in rows]
         axes.fill_between(at, low, high, color=colour, alpha=0.16, linewidth=0, zorder=1.5)
     axes.plot(at, reward, label=label, zorder=4 if name == "oracle" else 3, **look)
 
