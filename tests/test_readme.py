@@ -27,10 +27,11 @@ def cells(name: str) -> list[str]:
 def test_a_row_says_what_the_run_found(name: str) -> None:
     for said, budget in zip(cells(name), (0.5, 1.0, 2.0), strict=True):
         (row,) = [r for r in ROWS if (r.objective, r.kl_budget) == (name, budget)]
+        assert said.endswith(" (two seeds)") == (row.n_seeds == 2)
         if row.oracle_efficiency is None:
             assert said == "–"
         else:
-            value, half = (float(word) for word in said.split(" ± "))
+            value, half = (float(word) for word in said.removesuffix(" (two seeds)").split(" ± "))
             assert value == pytest.approx(row.oracle_efficiency, abs=0.0051)
             assert row.efficiency_lo is not None
             assert row.efficiency_hi is not None

@@ -1,5 +1,6 @@
 """Every stage of every experiment at every scale, against the signatures it will meet."""
 
+import re
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -70,3 +71,17 @@ def test_stage_files_say_how_to_run_them_and_parse_alone(path: Path, parse: Any)
         assert any(word in line for line in header), f"{path}: no line with {word}"
     if path.name != "pipeline.yaml":
         parse(yaml.safe_load(text))
+
+
+def test_a_stages_own_paths_are_folders_that_an_experiment_makes() -> None:
+    """So that the command in its header works after ``alignlab run``."""
+    made = {
+        plan.folder(job).as_posix()
+        for folder, scale, smoke in SCALES
+        if not smoke
+        for plan in [load_plan(folder, scale=scale)]
+        for job in plan.jobs.values()
+    }
+    for path in Path("experiments").glob("*/*.yaml"):
+        for asked in re.findall(r"results/[\w-]+/stages/\w+/\w+", path.read_text()):
+            assert asked in made, f"{path} reads {asked}"
