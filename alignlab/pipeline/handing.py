@@ -65,10 +65,18 @@ def merge(plan: Plan, job: Job) -> None:
 
 
 def write_times(plan: Plan) -> None:
-    """``stages.csv``: what every finished job took, in seconds summed over continuations."""
-    found = [(job, records.read_json(plan.folder(job) / DONE)) for job in plan.asked]
-    rows = [f"{job.stage},{job.key},{done['seconds']:.1f}\n" for job, done in found if done]
-    records.write_text(plan.results / "stages.csv", "stage,job,seconds\n" + "".join(rows))
+    """``stages.csv``: what every finished job took, in seconds summed over continuations.
+
+    Rows of jobs that this call was not asked for (other seeds, say) stay.
+    """
+    path = plan.results / "stages.csv"
+    lines = path.read_text().splitlines()[1:] if path.exists() else []
+    taken = {tuple(line.split(",")[:2]): line for line in lines}
+    for job in plan.asked:
+        done = records.read_json(plan.folder(job) / DONE)
+        if done:
+            taken[job.stage, job.key] = f"{job.stage},{job.key},{done['seconds']:.1f}"
+    records.write_text(path, "\n".join(["stage,job,seconds", *taken.values()]) + "\n")
 
 
 def _write_config(plan: Plan, job: Job) -> None:

@@ -20,6 +20,11 @@ FIXED = {"dpo": 0, "ppo": 1, "ppo_gt": 2}  # the same colours in every figure
 TICKS = (0, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20)
 GREY = "#555555"
 Curve = tuple[list[float], list[float], list[float], list[float]]  # KL, reward, its ends
+UNTRAINED: dict[str, dict[str, Any]] = {
+    "oracle": {"color": "black", "linestyle": "-"},
+    "best_of_n": {"color": GREY, "linestyle": (0, (5, 2))},
+    "best_of_n_gt": {"color": GREY, "linestyle": (0, (1.5, 1.5))},
+}
 CROWD = 8  # with more trained objectives than this, each has its own panel
 COLUMNS = 5
 
@@ -68,6 +73,7 @@ def draw_frontier(
             note = (
                 "across: KL(policy ‖ reference) in nats (square-root scale) · black: the optimum · "
             )
+            note += "dashed, dotted: best of n by the learned and by the gold reward · "
             note += "grey: the other objectives\n"
         else:
             figure, axes = plt.subplots(figsize=(8.6, 4.8), layout="constrained")
@@ -124,12 +130,15 @@ def _panels(
         layout="constrained",
     )
     curves = {name: _curve(rows, name, right) for name in names}
-    optimum = _curve(rows, "oracle", right)
+    present = {row.objective for row in rows}
+    untrained = {name: _curve(rows, name, right) for name in UNTRAINED if name in present}
     colour = PALETTE[0]
     for axes, name in zip(grid.flat, names, strict=False):
         for other in names:
             axes.plot(*curves[other][:2], color="#D0D0D0", linewidth=0.7, zorder=1)
-        axes.plot(*optimum[:2], color="black", linewidth=1.2, zorder=2)
+        for other, look in UNTRAINED.items():
+            if other in untrained:
+                axes.plot(*untrained[other][:2], linewidth=1, zorder=2, **look)
         at, reward, low, high = curves[name]
         axes.fill_between(at, low, high, color=colour, alpha=0.16, linewidth=0, zorder=1.5)
         axes.plot(at, reward, color=colour, linewidth=1.8, zorder=3)
@@ -203,10 +212,7 @@ def _line(axes: Any, name: str, curve: Curve, seeds: int, points: Sequence[Point
     look: dict[str, Any] = {"linewidth": 2, "color": colour, "linestyle": dash}
     label = name
     if name in CURVES_WITHOUT_TRAINING:
-        look["color"] = "black" if name == "oracle" else GREY
-        dashes = {"best_of_n": (0, (5, 2)), "best_of_n_gt": (0, (1.5, 1.5))}
-        look["linestyle"] = dashes.get(name, "-")
-        look["linewidth"] = 1.6
+        look = {"linewidth": 1.6, **UNTRAINED[name]}
     else:
         label = f"{name} ({seeds} seed{'s' * (seeds != 1)})"
         axes.fill_between(at, low, high, color=colour, alpha=0.16, linewidth=0, zorder=1.5)

@@ -103,6 +103,17 @@ def test_a_run_makes_tables_and_a_second_call_does_nothing(
     assert files_of(results) == before
 
 
+def test_other_seeds_keep_their_rows(write: Write) -> None:
+    experiment = write(frontier=FRONTIER)
+    for seeds in ([0, 1], [2], [0]):
+        assert run_experiment(experiment, seeds=seeds) == 0
+    with Path("results/demo/stages.csv").open(newline="") as file:
+        timed = [row["job"] for row in csv.DictReader(file) if row["stage"] == "dpo"]
+    points = read_points(Path("results/demo/points.csv"))
+    assert sorted(f"dpo-{job}" for job in timed) == sorted({point.run_id for point in points})
+    assert {point.seed for point in points} == {0, 1, 2}
+
+
 def test_weights_are_not_needed_once_rows_stand(
     write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
