@@ -71,10 +71,11 @@ def draw_frontier(
             figure, hidden = _panels(plt, rows, points, reward_label)
             figure.suptitle(title, x=0.01, ha="left", fontsize=12)
             note = (
-                "across: KL(policy ‖ reference) in nats (square-root scale) · black: the optimum · "
+                "across: KL(policy ‖ reference) in nats (square-root scale) · black: the optimum\n"
             )
-            note += "dashed, dotted: best of n by the learned and by the gold reward · "
-            note += "grey: the other objectives\n"
+            note += (
+                "dashed, dotted: best of n by the learned, by the gold reward · grey: the others\n"
+            )
         else:
             figure, axes = plt.subplots(figsize=(8.6, 4.8), layout="constrained")
             hidden = _draw(axes, rows, points)
