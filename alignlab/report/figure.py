@@ -131,15 +131,13 @@ def _panels(
         layout="constrained",
     )
     curves = {name: _curve(rows, name, right) for name in names}
-    present = {row.objective for row in rows}
-    untrained = {name: _curve(rows, name, right) for name in UNTRAINED if name in present}
+    untrained = {name: _curve(rows, name, right) for name in UNTRAINED}
     colour = PALETTE[0]
     for axes, name in zip(grid.flat, names, strict=False):
         for other in names:
             axes.plot(*curves[other][:2], color="#D0D0D0", linewidth=0.7, zorder=1)
         for other, look in UNTRAINED.items():
-            if other in untrained:
-                axes.plot(*untrained[other][:2], linewidth=1, zorder=2, **look)
+            axes.plot(*untrained[other][:2], linewidth=1, zorder=2, **look)
         at, reward, low, high = curves[name]
         axes.fill_between(at, low, high, color=colour, alpha=0.16, linewidth=0, zorder=1.5)
         axes.plot(at, reward, color=colour, linewidth=1.8, zorder=3)

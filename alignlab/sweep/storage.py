@@ -112,7 +112,7 @@ def storage_errors(url: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"storage {shown(url)}: {error}. Install it: pip install 'alignlab[postgresql]'."
+            f"storage {shown(url)}: {error}. Install it: pip install -e '.[postgresql]'."
         ) from None
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         cause: BaseException = error

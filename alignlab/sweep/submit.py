@@ -118,7 +118,7 @@ def start(
     try:
         import submitit
     except ModuleNotFoundError:
-        raise ConfigError("--submit needs submitit: pip install 'alignlab[slurm]'.") from None
+        raise ConfigError("--submit needs submitit: pip install -e '.[slurm]'.") from None
     try:
         executor = submitit.AutoExecutor(work.results / LOGS, cluster=cluster)
         executor.update_parameters(**settings)
