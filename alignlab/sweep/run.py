@@ -30,7 +30,7 @@ from alignlab.sweep import table
 from alignlab.sweep.claims import Claims
 from alignlab.sweep.estimate import estimate
 from alignlab.sweep.spec import Sweep, load_sweep
-from alignlab.sweep.storage import Storage, open_storage, storage_errors
+from alignlab.sweep.storage import Storage, open_storage
 from alignlab.sweep.study import open_study
 from alignlab.sweep.trials import Trials
 
@@ -67,8 +67,8 @@ def run_sweep(
         records.remove_leftovers(plan.results)
         own = f"sqlite:///{plan.results / STUDY}"
         url = storage or sweep.storage or own
-        with storage_errors(url):
-            call = _Call(sweep, plan, open_storage(url), url == own, lock_fd)
+        with open_storage(url) as study_storage:
+            call = _Call(sweep, plan, study_storage, url == own, lock_fd)
             failures = call.carry_out(workers)
     tell(failures)
     _say(f"Done in {time.monotonic() - began:.0f} s. Tables and figures: {plan.results}")

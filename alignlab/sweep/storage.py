@@ -46,19 +46,26 @@ class Storage:
             self.optuna.record_heartbeat(trial_id)
 
 
-def open_storage(url: str) -> Storage:
-    """Open the storage at ``url`` and create its tables where they are missing.
+@contextmanager
+def open_storage(url: str) -> Iterator[Storage]:
+    """The storage at ``url``, its tables created where they are missing, closed at the end.
 
     Raises:
-        ConfigError: No such kind of storage, or it cannot be reached.
+        ConfigError: No such kind of storage, or it cannot be reached, now or within the block.
     """
     kind, _, rest = url.partition("://")
     if kind == "journal":
-        return Storage(_journal(Path(rest.removeprefix("/"))), url, heartbeat=False)
+        yield Storage(_journal(Path(rest.removeprefix("/"))), url, heartbeat=False)
+        return
     if kind.split("+")[0] not in ("sqlite", "postgresql"):
         raise ConfigError(f"storage {shown(url)!r} is of no known kind. Known: {EXAMPLES}.")
-    with storage_errors(url):
-        return Storage(_database(url), shown(url), heartbeat=True)
+    with _storage_errors(url):
+        database = _database(url)
+        try:
+            yield Storage(database, shown(url), heartbeat=True)
+        finally:
+            database.remove_session()
+            database.engine.dispose()  # else connections stay open until they are collected
 
 
 def _journal(path: Path) -> optuna.storages.JournalStorage:
@@ -106,7 +113,7 @@ def shown(url: str) -> str:
 
 
 @contextmanager
-def storage_errors(url: str) -> Iterator[None]:
+def _storage_errors(url: str) -> Iterator[None]:
     """What a database says about itself as ``ConfigError``, in a line and without a password."""
     try:
         yield

@@ -20,7 +20,7 @@ from alignlab.pipeline import state
 from alignlab.sweep import table
 from alignlab.sweep.run import STUDY, run_sweep
 from alignlab.sweep.spec import Sweep, load_sweep
-from alignlab.sweep.storage import has_password, open_storage, shown, storage_errors
+from alignlab.sweep.storage import has_password, open_storage, shown
 from alignlab.sweep.study import open_study
 
 if TYPE_CHECKING:
@@ -97,8 +97,8 @@ def submit_sweep(
     sweep = load_sweep(path)
     folder = (results or Path("results") / sweep.name).resolve()
     url = _shared(storage or sweep.storage, cluster, folder)
-    with storage_errors(url):
-        open_storage(url)  # makes the tables, before the jobs all want to
+    with open_storage(url):
+        pass  # makes the tables, before the jobs all want to
     work = Work(path.resolve(), folder, url, workers)
     defaults = {"timeout_min": DAY, "name": sweep.name, "cpus_per_task": workers}
     started = start(work, cluster, jobs, defaults | _settings(settings))
@@ -175,8 +175,8 @@ def _wait(number: int, job: "submitit.Job[int]") -> int:
 
 def _draw(sweep: Sweep, folder: Path, url: str) -> None:
     """Tables, figures and report of all jobs' runs, those of earlier calls included."""
-    with storage_errors(url):
-        study, _ = open_study(sweep, open_storage(url))
+    with open_storage(url) as storage:
+        study, _ = open_study(sweep, storage)
         table.write_trials(folder / "trials.csv", sweep, study)
         _say(table.summary(sweep, study))
     own = sorted(path.parent for path in folder.glob(f"job-*/{state.POINTS}"))

@@ -47,10 +47,11 @@ def test_none_twice_none_lost_and_a_killed_one_is_retried(write: Write, url: str
     processes[0].kill()  # its trials are silent from now on
     said = processes[0].communicate()[1] + processes[1].communicate(timeout=300)[1]
     assert processes[1].returncode == 0, said
-    study = optuna.load_study(study_name=None, storage=url.replace("://", "+psycopg://"))
-    complete = [t.params["beta"] for t in study.trials if t.state is TrialState.COMPLETE]
+    with open_storage(url) as storage:
+        trials = optuna.load_study(study_name=None, storage=storage.optuna).trials
+    complete = [t.params["beta"] for t in trials if t.state is TrialState.COMPLETE]
     assert sorted(complete) == betas
-    assert TrialState.FAIL in {t.state for t in study.trials}
+    assert TrialState.FAIL in {t.state for t in trials}
     runs = [p.run_id for name in ("one", "two") for p in read_points(Path(name) / "points.csv")]
     assert set(runs) == {f"dpo-beta{beta:g}-s0" for beta in betas}
     for text in [said, *(_text(path) for path in Path().rglob("*") if path.is_file())]:
@@ -63,6 +64,28 @@ def _text(path: Path) -> str:
 
 
 def test_a_wrong_password_is_one_line_without_it(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"lab:\*\*\*@127.*authentication failed") as caught:
-        open_storage(url.replace(PASSWORD, "wr0ng"))
+    wrong, match = url.replace(PASSWORD, "wr0ng"), r"lab:\*\*\*@127.*authentication failed"
+    with pytest.raises(ConfigError, match=match) as caught, open_storage(wrong):
+        pass
     assert "wr0ng" not in str(caught.value)
+
+
+def test_no_connection_is_left_open(url: str) -> None:
+    with open_storage(url) as storage:
+        optuna.create_study(storage=storage.optuna, study_name="short")
+        assert connections(url) > 0
+    deadline = time.monotonic() + 10  # the server says goodbye in its own time
+    while connections(url):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def connections(url: str) -> int:
+    """To the test's database, but for the one that asks."""
+    with psycopg.connect(url) as connection:
+        asked = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid != pg_backend_pid()"
+        ).fetchone()
+    assert asked is not None
+    return int(asked[0])
