@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from alignlab.errors import ConfigError, DataError
+from alignlab.errors import DISK_FULL, ConfigError, DataError
 from alignlab.evaluation import commands as frontier_command
 from alignlab.rollouts import command as sample_command
 
@@ -29,7 +29,7 @@ def main(words: Sequence[str] | None = None) -> None:
     except Exception as error:
         message = f"{type(error).__name__}: {error} (--debug shows where)"
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            message = f"{error}. What is finished is kept: make room and call again."
+            message = f"{error}. {DISK_FULL}"
         status = _tell(error, message, FAILURE, debug)
     sys.exit(status)
 
@@ -90,7 +90,11 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         help="where tables, figures and weights go (default: results/<experiment>[-<scale>])",
     )
     run.add_argument("--seeds", type=_whole_numbers, help="such as 0,1,2", metavar="LIST")
-    run.add_argument("--only", metavar="STAGE", help="this stage and what it needs, nothing else")
+    run.add_argument(
+        "--only",
+        metavar="STAGES",
+        help="these stages and what they need, nothing else: dpo or pool,dpo,frontier",
+    )
     run.add_argument("--force", action="store_true", help="redo what is up to date")
     run.add_argument(
         "--smoke",

@@ -3,6 +3,8 @@
 The command line prints either of them without a traceback and exits with status 2.
 """
 
+DISK_FULL = "What is finished is kept: make room and call again."
+
 
 class ConfigError(ValueError):
     """A setting that cannot work; the message names the key to change."""

@@ -75,7 +75,18 @@ class Command(LightningCLI):
         )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The trainer with the config's callbacks and those that every training has."""
+        """The trainer with the config's callbacks and those that every training has.
+
+        Raises:
+            ConfigError: A precision that would also round the batches' log-probs and rewards.
+        """
+        precision = str(self.config.trainer.precision)
+        if precision.endswith("-true") and precision != "32-true":
+            raise ConfigError(
+                f"trainer.precision {precision} converts batches, too, whose numbers need float32. "
+                "Set model.init_args.policy.dtype (or model.dtype) to bfloat16 for weights, or "
+                "trainer.precision to bf16-mixed."
+            )
         wanted = self.config.trainer.enable_progress_bar
         added = list(self._extra)
         kwargs["enable_progress_bar"] = wanted is not False and sys.stderr.isatty()
@@ -173,13 +184,17 @@ def build(args: Sequence[str], callbacks: Sequence[Callback] = ()) -> Command:
 
 
 def check(config: dict[str, Any]) -> None:
-    """Read ``config`` against the signatures of what it names, without building anything.
+    """Read ``config`` against the signatures of what it names, and ask their constructors.
+
+    No model is built and no file read.
 
     Raises:
-        ConfigError: An unknown key, a wrong type, a class that is not there.
+        ConfigError: An unknown key, a wrong type, a class that is not there, an impossible value.
     """
+    from alignlab.pipeline.stand_ins import try_constructors
+
     with input_errors("config"), _quiet():
-        _Parsed(config)
+        try_constructors(_Parsed(config))
 
 
 def run_fit(command: Command) -> None:
@@ -247,4 +262,6 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.")
         warnings.filterwarnings("ignore", message=".*LeafSpec")
         warnings.filterwarnings("ignore", message=".*does not have many workers")
+        # Rollouts have no validation rows: probes measure them.
+        warnings.filterwarnings("ignore", message="You passed in a `val_dataloader`")
         yield

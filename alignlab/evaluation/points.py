@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from alignlab.data.trees import PromptTree
 from alignlab.errors import DataError
@@ -18,7 +16,7 @@ from alignlab.evaluation.scoring import completion_kl, evaluating
 from alignlab.evaluation.statistics import Floats
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.policy import Policy
-from alignlab.rewards import Reward
+from alignlab.rewards.base import Reward, checked_rewards
 from alignlab.rollouts.sampler import sample
 
 EVALUATION_ROLLOUT = 0  # the oracle's pool draws from rollout 1 on, so its noise is independent
@@ -129,20 +127,7 @@ def score_texts(reward: Reward, prompts: Sequence[str], completions: Sequence[st
     Raises:
         DataError: The reward gives another number of scores, or one that is not finite.
     """
-    with torch.no_grad():
-        scores: Tensor = reward(prompts, completions)
-    values = scores.detach().double().cpu().numpy()
-    if values.shape != (len(completions),):
-        raise DataError(
-            f"{type(reward).__name__}: scores of shape {values.shape} for {len(completions)} "
-            "completions; a reward gives one number each."
-        )
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        raise DataError(
-            f"{type(reward).__name__}: {len(bad)} of {len(values)} scores are not finite, e.g. "
-            f"{values[bad[0]]} for {completions[bad[0]]!r}."
-        )
+    values: Floats = checked_rewards(reward, prompts, completions).numpy()
     return values
 
 

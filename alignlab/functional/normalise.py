@@ -52,8 +52,8 @@ def leave_one_out(rewards: Tensor, group: Tensor) -> Tensor:
 def group_normalise(rewards: Tensor, group: Tensor, *, scale: bool = True) -> Tensor:
     """Each reward in standard deviations from its group's mean (GRPO, arXiv:2402.03300), ``[M]``.
 
-    The deviation is the population's; the paper does not say (implementations that take the
-    sample's differ by a constant ``sqrt(K / (K - 1))``). A group whose rewards are all equal,
+    The deviation is the population's, with nothing added to it; the paper does not say. Libraries
+    that take the sample's differ by ``sqrt(K / (K - 1))``, and by what their epsilon does. A group whose rewards are all equal,
     a group of one included, has nothing to prefer and gets 0.
 
     Args:

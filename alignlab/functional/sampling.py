@@ -31,7 +31,7 @@ class SamplingSpec:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
+        if not 0 <= self.temperature < float("inf"):
             raise ConfigError(f"temperature must be >= 0, got {self.temperature}. 0 is greedy.")
         if self.top_k < 0:
             raise ConfigError(f"top_k must be >= 0, got {self.top_k}. 0 keeps every token.")

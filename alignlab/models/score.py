@@ -78,6 +78,11 @@ class ScoreModel(TreeBackbone):
         return self.model.score
 
     @property
+    def outputs(self) -> int:
+        """Scores of a completion: 1, or the number of classes."""
+        return int(self.head.out_features)
+
+    @property
     def shift(self) -> float:
         """Subtracted from what the head gives; set after training so that a chosen mean is 0."""
         return float(getattr(self.model.config, "score_shift", 0.0))

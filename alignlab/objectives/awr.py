@@ -9,10 +9,10 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from alignlab.data.rollouts import RolloutBatch
-from alignlab.functional import leave_one_out
 from alignlab.models import Policy, Scores
 from alignlab.objectives.base import positive
-from alignlab.objectives.on_policy import OnPolicyObjective, Sampling, Scored
+from alignlab.objectives.on_policy import LeaveOneOutObjective, Sampling
+from alignlab.objectives.referenced import LiveReference
 from alignlab.objectives.schedule import Schedule
 from alignlab.rewards.base import Reward
 
@@ -35,7 +35,7 @@ def awr_loss(
     return -(weights * token_logps.masked_fill(~mask, 0)).sum(), mask.sum()
 
 
-class AWR(OnPolicyObjective):
+class AWR(LeaveOneOutObjective):
     """Imitate one's own completions, the better ones more.
 
     The advantage of a completion is its reward minus the mean of the prompt's others, an estimate
@@ -52,6 +52,7 @@ class AWR(OnPolicyObjective):
         optimizer: Builds the optimizer.
         weight_cap: Largest weight; where it binds, better is not weighed more.
         kl_coef: Strength of the KL penalty in the reward of phases after the first.
+        reference: See ``OnPolicyObjective``.
         seed: Sampling noise is a function of it.
         schedule: Factor on the learning rate.
 
@@ -68,17 +69,16 @@ class AWR(OnPolicyObjective):
         optimizer: OptimizerCallable,
         weight_cap: float = 20.0,
         kl_coef: float = 0.0,
+        reference: LiveReference = "auto",
         seed: int = 0,
         schedule: Schedule | None = None,
     ) -> None:
-        super().__init__(policy, reward, sampling, optimizer, kl_coef, seed=seed, schedule=schedule)
+        super().__init__(
+            policy, reward, sampling, optimizer, kl_coef, reference=reference, seed=seed,
+            schedule=schedule,
+        )  # fmt: skip
         self.beta = positive(self, "beta", beta)
         self.weight_cap = positive(self, "weight_cap", weight_cap)
-
-    def advantages(self, scored: Scored) -> RolloutBatch:
-        """Penalised rewards minus the mean of the prompt's others."""
-        rewards = self.completion_rewards(scored)
-        return self.rollout_batch(scored, leave_one_out(rewards, scored.trees.group))
 
     def losses(self, batch: RolloutBatch, scores: Scores) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted regression, and the share of completions at the cap."""

@@ -11,6 +11,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from alignlab.data.rows import Row
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
 from alignlab.models import Policy, ScoreModel
@@ -114,9 +115,12 @@ class Objective(L.LightningModule):
 class TreeObjective(Objective):
     """The step of objectives whose loss is a sum over the trees of a batch.
 
-    A subclass says what is counted (``unit``) and computes the losses.
+    A subclass says what is counted (``unit``), which ``rows`` it trains on, and computes the
+    losses. Trees do not know what they were made of: the first of two completions may be the
+    chosen, the better rated or just the first, and a loss would read it wrongly without noticing.
     """
 
+    rows: ClassVar[tuple[type[Row], ...]] = ()  # any, if none is named
     unit: ClassVar[Literal["prompts", "completions", "tokens"]]
     _held_out: dict[str, Figure]
 
@@ -130,6 +134,22 @@ class TreeObjective(Objective):
         count = getattr(trees.totals, self.unit)
         self.log_means("train", means, count)
         return self.normalised(finite(losses, trees).sum(), count)
+
+    def on_fit_start(self) -> None:
+        """Check that the data module's rows are those of this objective.
+
+        Raises:
+            ConfigError: They are not.
+        """
+        super().on_fit_start()
+        data = getattr(self.trainer, "datamodule", None)
+        kind = getattr(data, "kind", None)
+        if self.rows and kind is not None and kind not in self.rows:
+            wanted = " or ".join(row.__name__ for row in self.rows)
+            raise ConfigError(
+                f"{type(self).__name__} trains on rows of type {wanted}, "
+                f"{type(data).__name__} has {kind.__name__}. Set data.class_path to match."
+            )
 
     def figures(self, trees: PromptTrees) -> dict[str, Figure]:
         """What this batch adds to the figures of the validation set: the same means."""
@@ -203,7 +223,7 @@ def finite(losses: Tensor, trees: PromptTrees) -> Tensor:
 
 
 def positive(objective: object, name: str, value: float) -> float:
-    """``value`` if it is above 0.
+    """``value`` if it is above 0 (infinity is).
 
     Raises:
         ConfigError: It is not; names the setting.
@@ -221,6 +241,17 @@ def not_negative(objective: object, name: str, value: float) -> float:
     """
     if not value >= 0:
         raise _unusable(objective, name, ">= 0", value)
+    return value
+
+
+def unit_interval(objective: object, name: str, value: float) -> float:
+    """``value`` if it is in [0, 1].
+
+    Raises:
+        ConfigError: It is not; names the setting.
+    """
+    if not 0 <= value <= 1:
+        raise _unusable(objective, name, "in [0, 1]", value)
     return value
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
+from alignlab.data.rows import LabelledText
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import DataError
 from alignlab.functional import token_logps
@@ -51,6 +52,7 @@ class Classify(TreeObjective):
         ConfigError: ``alpha`` below 0, or no output layer to be found where the model came from.
     """
 
+    rows = (LabelledText,)
     unit = "completions"
 
     def __init__(
@@ -71,9 +73,7 @@ class Classify(TreeObjective):
 
     def losses(self, trees: PromptTrees) -> tuple[Tensor, dict[str, Tensor]]:
         """One loss per text."""
-        if trees.labels is None:
-            raise DataError("classification needs labels. Use LabelledData, or another objective.")
-        labels, count = trees.labels.long(), trees.loss_mask.sum(1)
+        labels, count = class_labels(trees, self.model.outputs), trees.loss_mask.sum(1)
         logits, lm_sum = self._both_heads(trees)
         losses = classify_loss(logits, labels, lm_sum, count, alpha=self.alpha)
         hit = (logits.argmax(-1) == labels).float()
@@ -92,3 +92,22 @@ class Classify(TreeObjective):
         logps = token_logps(states, self.lm_head, targets, chunk=CHUNK)
         spread = torch.zeros(trees.loss_mask.shape, dtype=logps.dtype, device=logps.device)
         return logits, -spread.masked_scatter(trees.loss_mask, logps).sum(1)
+
+
+def class_labels(trees: PromptTrees, classes: int) -> Tensor:
+    """``[M]`` long labels from 0 to ``classes - 1``.
+
+    Raises:
+        DataError: No labels, or one that is none of the classes; names the row.
+    """
+    if trees.labels is None:
+        raise DataError("classification needs labels. Use LabelledData, or another objective.")
+    labels = trees.labels.long()
+    bad = ((labels != trees.labels) | (labels < 0) | (labels >= classes)).nonzero()[:, 0].tolist()
+    if bad:
+        row, got = trees.ids[int(trees.group[bad[0]])], float(trees.labels[bad[0]])
+        raise DataError(
+            f"row {row!r} has label {got:g}; the model's {classes} outputs are for whole numbers "
+            f"from 0 to {classes - 1}. Correct the row, or set model.init_args.model.outputs."
+        )
+    return labels

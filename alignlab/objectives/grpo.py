@@ -14,6 +14,7 @@ from alignlab.functional import clip_fraction, clipped_surrogate, group_normalis
 from alignlab.models import Policy, Scores
 from alignlab.objectives.base import positive
 from alignlab.objectives.on_policy import OnPolicyObjective, Sampling, Scored
+from alignlab.objectives.referenced import LiveReference
 from alignlab.objectives.schedule import Schedule
 from alignlab.rewards.base import Reward
 
@@ -47,7 +48,7 @@ def grpo_loss(
         token_logps, old_token_logps, advantages, mask, clip_epsilon=clip_epsilon
     )
     kl = kl_k3(token_logps.masked_fill(~mask, 0), ref_token_logps.masked_fill(~mask, 0))
-    divisor = mask.sum(1) if normaliser is None else normaliser
+    divisor = mask.sum(1).clamp(min=1) if normaliser is None else normaliser
     return ((losses + kl_coef * kl).sum(1) / divisor).sum(), mask.any(1).sum()
 
 
@@ -69,6 +70,7 @@ class GRPO(OnPolicyObjective):
         kl_coef: Weight of the per-token penalty; its start, if there is a target.
         kl_target: See ``OnPolicyObjective``.
         kl_horizon: See ``OnPolicyObjective``.
+        reference: See ``OnPolicyObjective``.
         seed: Sampling noise is a function of it.
         schedule: Factor on the learning rate.
 
@@ -77,6 +79,7 @@ class GRPO(OnPolicyObjective):
     """
 
     unit = "completions"
+    least_samples = 2  # a reward is judged against others of its prompt
 
     def __init__(
         self,
@@ -90,11 +93,12 @@ class GRPO(OnPolicyObjective):
         kl_coef: float = 0.04,
         kl_target: float | None = None,
         kl_horizon: int = 10_000,
+        reference: LiveReference = "auto",
         seed: int = 0,
         schedule: Schedule | None = None,
     ) -> None:
         super().__init__(
-            policy, reward, sampling, optimizer, kl_coef, kl_target, kl_horizon, "auto", seed,
+            policy, reward, sampling, optimizer, kl_coef, kl_target, kl_horizon, reference, seed,
             schedule,
         )  # fmt: skip
         self.clip_epsilon = positive(self, "clip_epsilon", clip_epsilon)

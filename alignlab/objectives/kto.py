@@ -4,18 +4,17 @@ It needs no pairs: each completion is desirable or undesirable by itself, and is
 its log-ratio lies above or below what the policy has moved on average, the divergence ``z0``.
 """
 
-from typing import Literal
-
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.optim import Optimizer
 
+from alignlab.data.rows import JudgedCompletion, PreferencePair
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError, DataError
 from alignlab.models import Policy
 from alignlab.objectives.base import PolicyObjective, not_negative, positive
-from alignlab.objectives.referenced import make_reference
+from alignlab.objectives.referenced import LiveReference, make_reference
 from alignlab.objectives.schedule import Schedule
 
 
@@ -69,6 +68,7 @@ class KTO(PolicyObjective):
         schedule: Factor on the learning rate.
     """
 
+    rows = (PreferencePair, JudgedCompletion)
     unit = "completions"
     kl: Tensor
     kl_sums: Tensor
@@ -80,7 +80,7 @@ class KTO(PolicyObjective):
         beta: float = 0.1,
         lambda_d: float = 1.0,
         lambda_u: float = 1.0,
-        reference: Literal["auto", "frozen", "adapter_off"] = "auto",
+        reference: LiveReference = "auto",
         schedule: Schedule | None = None,
     ) -> None:
         super().__init__(policy, optimizer, schedule)

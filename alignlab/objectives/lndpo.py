@@ -1,12 +1,14 @@
 """Length-normalised DPO (Lambert et al. 2024, Tulu 3, arXiv:2411.15124, section 5.1.2)."""
 
+from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from alignlab.data.trees import PromptTrees
 from alignlab.functional import bradley_terry
-from alignlab.models import Scores
+from alignlab.models import Policy, Scores
 from alignlab.objectives.pairs import PairLoss, both
-from alignlab.objectives.referenced import ReferencedPairObjective
+from alignlab.objectives.referenced import ReferencedPairObjective, ReferenceKind
+from alignlab.objectives.schedule import Schedule
 
 
 def lndpo_loss(
@@ -31,9 +33,25 @@ def lndpo_loss(
 class LNDPO(ReferencedPairObjective):
     """DPO in which a completion's reward is its mean log-ratio, so that length earns nothing.
 
-    ``beta`` is DPO's times a completion's length: 2-10 is usual. Arguments are those of
-    ``ReferencedPairObjective``.
+    Args:
+        policy: See ``ReferencedPairObjective``.
+        optimizer: See there.
+        beta: DPO's times a completion's length, > 0: 2-10 is usual, 5 in Tulu 3.
+        reference: See there.
+        reference_cache: See there.
+        schedule: See there.
     """
+
+    def __init__(
+        self,
+        policy: Policy,
+        optimizer: OptimizerCallable,
+        beta: float = 5.0,
+        reference: ReferenceKind = "auto",
+        reference_cache: str | None = None,
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__(policy, optimizer, beta, reference, reference_cache, schedule)
 
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """The loss of each pair of the batch."""

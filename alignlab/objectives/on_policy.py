@@ -18,13 +18,13 @@ from torch.nn.functional import pad
 from alignlab.data.rollouts import RolloutBatch, select_prompts
 from alignlab.data.trees import PromptTree, PromptTrees, collate
 from alignlab.errors import ConfigError
-from alignlab.functional import kl_k3
+from alignlab.functional import kl_k3, leave_one_out
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models import Policy, Scores
-from alignlab.objectives.base import Objective, finite
-from alignlab.objectives.referenced import ReferenceKind, make_reference
+from alignlab.objectives.base import Objective, finite, not_negative, positive
+from alignlab.objectives.referenced import LiveReference, make_reference
 from alignlab.objectives.schedule import Schedule
-from alignlab.rewards.base import Reward
+from alignlab.rewards.base import Reward, checked_rewards
 from alignlab.rollouts.sampler import sample
 
 
@@ -43,6 +43,13 @@ class Sampling:
         old_logps: ``rescored`` runs the sampled tokens through the training forward, so that the
             first ratio is 1; ``sampled`` keeps the sampler's log-probs and saves that pass.
         score_batch_size: Prompts per forward when rollouts are scored.
+        ratio_cap: Largest importance weight, of a token in REINFORCE and of a completion in RLOO;
+            PPO and GRPO clip instead. With ``sampled`` log-probs in low precision, set it to 2 or
+            so: a weight then also holds the difference of two forwards.
+
+    Raises:
+        ConfigError: A size, cap or temperature that is not positive, or a negative penalty. At
+            temperature 0 the samples are of no distribution that a gradient could be taken of.
     """
 
     max_new_tokens: int
@@ -53,6 +60,19 @@ class Sampling:
     centre_rewards: bool = True
     old_logps: Literal["rescored", "sampled"] = "rescored"
     score_batch_size: int = 256
+    ratio_cap: float = math.inf
+
+    def __post_init__(self) -> None:
+        for name in ("max_new_tokens", "batch_size", "score_batch_size", "ratio_cap"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"sampling.{name} must be > 0, got {getattr(self, name)}.")
+        if not self.missing_eos_penalty >= 0:
+            raise ConfigError(
+                f"sampling.missing_eos_penalty must be >= 0, got {self.missing_eos_penalty}. "
+                "It is subtracted."
+            )
+        if self.spec.greedy:
+            raise ConfigError("sampling.spec.temperature must be > 0 to learn from the samples.")
 
 
 @dataclass(slots=True)
@@ -93,6 +113,7 @@ class OnPolicyObjective(Objective):
         ConfigError: A negative coefficient, or a target or horizon that is not positive.
     """
 
+    least_samples: ClassVar[int] = 1  # completions of a prompt
     unit: ClassVar[Literal["prompts", "completions", "tokens"]] = "tokens"  # of a mean loss
     want: tuple[str, ...] = ()  # what ``losses`` needs of the policy besides log-probs
     kl_coef: Tensor
@@ -107,16 +128,15 @@ class OnPolicyObjective(Objective):
         kl_coef: float = 0.05,
         kl_target: float | None = None,
         kl_horizon: int = 10_000,
-        reference: ReferenceKind = "auto",
+        reference: LiveReference = "auto",
         seed: int = 0,
         schedule: Schedule | None = None,
     ) -> None:
         super().__init__(optimizer, schedule)
-        if kl_coef < 0 or (kl_target is not None and (kl_target <= 0 or kl_horizon <= 0)):
-            raise ConfigError(
-                f"need kl_coef >= 0 and, if set, kl_target > 0 with kl_horizon > 0; got {kl_coef}, "
-                f"{kl_target}, {kl_horizon}. Set them in model.init_args."
-            )
+        not_negative(self, "kl_coef", kl_coef)
+        if kl_target is not None:
+            positive(self, "kl_target", kl_target)
+            positive(self, "kl_horizon", kl_horizon)
         self.policy, self.reward, self.sampling = policy, reward, sampling
         self.reference = make_reference(policy, reference)
         self.kl_target, self.kl_horizon = kl_target, kl_horizon
@@ -143,8 +163,8 @@ class OnPolicyObjective(Objective):
         if batch.first:
             self._check_ratio(scores.token_logps, batch.old_token_logps)
         losses, means = self.losses(batch, scores)
-        log_ratio = batch.old_token_logps - scores.token_logps.detach()
-        moved = kl_k3(torch.zeros_like(log_ratio), log_ratio)[scores.mask].mean()
+        # The samples are the old policy's: this estimates KL(old || policy) per token.
+        moved = kl_k3(batch.old_token_logps, scores.token_logps.detach())[scores.mask].mean()
         count = getattr(batch.trees.totals, self.unit)
         self.log_means("train", means | {"approx_kl": moved}, count)
         return self.normalised(finite(losses, batch.trees).sum(), count)
@@ -184,7 +204,16 @@ class OnPolicyObjective(Objective):
             prompts: The phase's prompts.
             samples: Completions of each.
             rollout: Number of the phase; part of what the sampling noise is a function of.
+
+        Raises:
+            ConfigError: Fewer ``samples`` than the advantages need.
         """
+        if samples < self.least_samples:
+            raise ConfigError(
+                f"{type(self).__name__} holds a completion against others of its prompt and needs "
+                f"at least {self.least_samples} of each, got {samples}. "
+                "Set data.init_args.samples_per_prompt."
+            )
         with torch.no_grad():
             scored = self._score(prompts, samples, rollout)
             batch = self.advantages(scored)
@@ -216,7 +245,8 @@ class OnPolicyObjective(Objective):
             batch_size=sampling.batch_size,
         )
         trees = collate(drawn.trees).to(self.policy.device)
-        scores = self.reward(*drawn.texts(self.tokenizer)).to(trees.prompt_ids.device).double()
+        scores = checked_rewards(self.reward, *drawn.texts(self.tokenizer))
+        scores = scores.to(trees.prompt_ids.device)
         if sampling.centre_rewards:
             if torch.isnan(self.reward_mean):
                 self.reward_mean.fill_(scores.mean())
@@ -271,6 +301,17 @@ class OnPolicyObjective(Objective):
             self.trainer.logger.log_metrics(
                 {name: float(value) for name, value in means.items()}, self.trainer.global_step
             )
+
+
+class LeaveOneOutObjective(OnPolicyObjective):
+    """Judges a completion by its penalised reward minus the mean of its prompt's others."""
+
+    least_samples = 2
+
+    def advantages(self, scored: Scored) -> RolloutBatch:
+        """One advantage per completion (``leave_one_out``)."""
+        rewards = self.completion_rewards(scored)
+        return self.rollout_batch(scored, leave_one_out(rewards, scored.trees.group))
 
 
 def adapted_kl_coef(

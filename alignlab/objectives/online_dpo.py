@@ -20,7 +20,7 @@ from alignlab.models import Policy, Scores
 from alignlab.objectives.base import positive
 from alignlab.objectives.on_policy import OnPolicyObjective, Sampling, Scored
 from alignlab.objectives.pairs import PairLoss, both
-from alignlab.objectives.referenced import ReferenceKind
+from alignlab.objectives.referenced import LiveReference
 from alignlab.objectives.schedule import Schedule
 from alignlab.rewards.base import Reward
 
@@ -87,7 +87,7 @@ class OnlineDPO(OnPolicyObjective):
         optimizer: OptimizerCallable,
         beta: float = 0.1,
         scale: float = 1.0,
-        reference: ReferenceKind = "auto",
+        reference: LiveReference = "auto",
         seed: int = 0,
         schedule: Schedule | None = None,
     ) -> None:

@@ -3,8 +3,10 @@
 from abc import abstractmethod
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from alignlab.data.rows import PreferencePair
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import DataError
 from alignlab.models import Scores
@@ -22,6 +24,7 @@ class PairLoss(NamedTuple):
 class PairObjective(PolicyObjective):
     """Scores both completions of each pair in one forward and asks a subclass for their loss."""
 
+    rows = (PreferencePair,)
     unit = "prompts"
 
     @abstractmethod
@@ -48,7 +51,8 @@ class PairObjective(PolicyObjective):
 
 def require_pairs(trees: PromptTrees) -> None:
     """Raise ``DataError`` unless every prompt has two completions."""
-    if len(trees.group) != 2 * len(trees.prompt_lengths):
+    pairs = torch.arange(len(trees.prompt_lengths), device=trees.group.device)
+    if not torch.equal(trees.group, pairs.repeat_interleave(2)):
         raise DataError(
             "preference pairs need two completions per prompt. Use PreferenceData, or another "
             "objective."

@@ -27,7 +27,9 @@ from alignlab.functional import (
 )
 from alignlab.models import Policy, ScoreModel, Scores
 from alignlab.models.value import ValueFunction
+from alignlab.objectives.base import not_negative, positive, unit_interval
 from alignlab.objectives.on_policy import OnPolicyObjective, Sampling, Scored
+from alignlab.objectives.referenced import LiveReference
 from alignlab.objectives.schedule import Schedule
 from alignlab.rewards.base import Reward
 
@@ -93,7 +95,7 @@ class PPO(OnPolicyObjective):
         schedule: Factor on the learning rate.
 
     Raises:
-        ConfigError: A clip range or coefficient that cannot work; ``ptx_coef`` without texts.
+        ConfigError: A number out of its range; ``ptx_coef`` without texts.
     """
 
     def __init__(
@@ -119,33 +121,26 @@ class PPO(OnPolicyObjective):
         whiten_rewards: bool = False,
         whiten_advantages: bool = True,
         ptx_coef: float = 0.0,
-        reference: Literal["auto", "frozen", "adapter_off"] = "auto",
+        reference: LiveReference = "auto",
         seed: int = 0,
         schedule: Schedule | None = None,
     ) -> None:
-        for name, number in (
-            ("clip_epsilon", clip_epsilon),
-            ("value_clip_epsilon", value_clip_epsilon),
-            ("n_steps", 1 if n_steps is None else n_steps),
-        ):
-            if number <= 0:
-                raise ConfigError(
-                    f"PPO needs {name} > 0, got {number}. Set model.init_args.{name}."
-                )
-        if ptx_coef < 0:
-            raise ConfigError(f"PPO needs ptx_coef >= 0, got {ptx_coef}.")
         super().__init__(
             policy, reward, sampling, optimizer, kl_coef, kl_target, kl_horizon, reference, seed,
             schedule,
         )  # fmt: skip
         self.value = ValueFunction(policy, value, detach_value)
         self.want = self.value.want
-        self.value_lr, self.value_coef = value_lr, value_coef
-        self.clip_epsilon, self.value_clip_epsilon = clip_epsilon, value_clip_epsilon
-        self.discount, self.gae_lambda, self.n_steps = discount, gae_lambda, n_steps
+        self.value_lr = None if value_lr is None else positive(self, "value_lr", value_lr)
+        self.value_coef = not_negative(self, "value_coef", value_coef)
+        self.clip_epsilon = positive(self, "clip_epsilon", clip_epsilon)
+        self.value_clip_epsilon = positive(self, "value_clip_epsilon", value_clip_epsilon)
+        self.discount = unit_interval(self, "discount", discount)
+        self.gae_lambda = unit_interval(self, "gae_lambda", gae_lambda)
+        self.n_steps = None if n_steps is None else int(positive(self, "n_steps", n_steps))
         self.kl_in, self.kl_estimator = kl_in, KL_ESTIMATORS[kl_estimator]
         self.whiten_rewards, self.whiten_advantages = whiten_rewards, whiten_advantages
-        self.ptx_coef = ptx_coef
+        self.ptx_coef = not_negative(self, "ptx_coef", ptx_coef)
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """Policy and value function in one optimizer, so that a step is a step."""

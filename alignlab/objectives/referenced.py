@@ -23,6 +23,7 @@ from alignlab.objectives.schedule import Schedule
 
 FourLogps = tuple[Tensor, Tensor, Tensor, Tensor]
 ReferenceKind = Literal["auto", "frozen", "adapter_off", "cached"]
+LiveReference = Literal["auto", "frozen", "adapter_off"]  # cached log-probs know no new samples
 
 
 def make_reference(policy: Policy, kind: ReferenceKind) -> AdapterOffReference | FrozenReference:

@@ -41,6 +41,7 @@ class REINFORCE(OnPolicyObjective):
     def losses(self, batch: RolloutBatch, scores: Scores) -> tuple[Tensor, dict[str, Tensor]]:
         """The policy gradient, corrected for the updates since the phase was sampled."""
         ratio = (scores.token_logps.detach() - batch.old_token_logps).exp()
+        ratio = ratio.clamp(max=self.sampling.ratio_cap)
         total, count = reinforce_loss(
             scores.token_logps, ratio * batch.advantages, batch.trees.loss_mask
         )

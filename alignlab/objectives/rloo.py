@@ -7,9 +7,8 @@ action, the KL penalty stands in its reward, and there is no value function.
 from torch import Tensor
 
 from alignlab.data.rollouts import RolloutBatch
-from alignlab.functional import leave_one_out
 from alignlab.models import Scores
-from alignlab.objectives.on_policy import OnPolicyObjective, Scored
+from alignlab.objectives.on_policy import LeaveOneOutObjective
 
 
 def rloo_loss(token_logps: Tensor, advantages: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -25,7 +24,7 @@ def rloo_loss(token_logps: Tensor, advantages: Tensor, mask: Tensor) -> tuple[Te
     return -(advantages * logps).sum(), mask.any(1).sum()
 
 
-class RLOO(OnPolicyObjective):
+class RLOO(LeaveOneOutObjective):
     """Maximise a reward minus ``kl_coef`` times the divergence with several completions a prompt.
 
     The data need ``samples_per_prompt`` of at least 2. Minibatches after a phase's first are
@@ -34,14 +33,9 @@ class RLOO(OnPolicyObjective):
 
     unit = "completions"
 
-    def advantages(self, scored: Scored) -> RolloutBatch:
-        """Penalised rewards minus the mean of the prompt's others."""
-        rewards = self.completion_rewards(scored)
-        return self.rollout_batch(scored, leave_one_out(rewards, scored.trees.group))
-
     def losses(self, batch: RolloutBatch, scores: Scores) -> tuple[Tensor, dict[str, Tensor]]:
         """The policy gradient, corrected for the updates since the phase was sampled."""
         mask, log_ratio = batch.trees.loss_mask, scores.token_logps.detach() - batch.old_token_logps
-        ratio = log_ratio.masked_fill(~mask, 0).sum(1).exp()
+        ratio = log_ratio.masked_fill(~mask, 0).sum(1).exp().clamp(max=self.sampling.ratio_cap)
         total, count = rloo_loss(scores.token_logps, ratio * batch.advantages[:, 0], mask)
         return total, {"policy_loss": total / count, "ratio_max": ratio.max()}

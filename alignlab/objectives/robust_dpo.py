@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignlab.data.trees import PromptTrees
+from alignlab.errors import ConfigError
 from alignlab.models import Scores
 from alignlab.objectives.pairs import PairLoss
 from alignlab.objectives.referenced import NoisyPairObjective
@@ -26,7 +27,12 @@ def robust_dpo_loss(
 
     ``e`` is ``label_smoothing``, the rate of flips. All inputs are ``[B]`` summed log-probs in
     nats; losses are ``[B]``. A single pair's loss has no lower bound where ``e > 0``.
+
+    Raises:
+        ConfigError: A rate of one half or more, at which labels say nothing.
     """
+    if not 0 <= label_smoothing < 0.5:
+        raise ConfigError(f"label_smoothing must lie in [0, 0.5), got {label_smoothing}.")
     chosen_rewards = beta * (policy_chosen_logps - ref_chosen_logps)
     rejected_rewards = beta * (policy_rejected_logps - ref_rejected_logps)
     margins = chosen_rewards - rejected_rewards

@@ -6,6 +6,7 @@ the same objective on trees whose prompt is only the beginning-of-text token.
 
 from torch import Tensor
 
+from alignlab.data.rows import Demonstration, LabelledText
 from alignlab.data.trees import PromptTrees
 from alignlab.objectives.base import PolicyObjective
 
@@ -15,14 +16,16 @@ def sft_loss(token_logps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         token_logps: ``[M, T]`` log-probs in nats; cells outside the mask never matter.
-        mask: ``[M, T]`` bool, tokens that are trained on.
+        mask: ``[M, T]``, which cells are tokens that are trained on.
     """
+    mask = mask.bool()
     return -token_logps.masked_fill(~mask, 0).sum(), mask.sum()
 
 
 class SFT(PolicyObjective):
     """Fit a language model to demonstrations, every counted token with equal weight."""
 
+    rows = (Demonstration, LabelledText)
     unit = "tokens"
 
     def losses(self, trees: PromptTrees) -> tuple[Tensor, dict[str, Tensor]]:

@@ -7,7 +7,7 @@ from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
 from alignlab.functional import bradley_terry
 from alignlab.models import Policy, Scores
-from alignlab.objectives.base import positive
+from alignlab.objectives.base import not_negative, positive
 from alignlab.objectives.pairs import PairLoss, PairObjective, both
 from alignlab.objectives.schedule import Schedule
 
@@ -60,13 +60,14 @@ class SimPO(PairObjective):
     Args:
         policy: The language model to train.
         optimizer: Builds the optimizer.
-        beta: Scale of the mean log-prob, > 0; 2-10 is usual. Larger drifts less.
+        beta: Scale of the mean log-prob, > 0; 2-10 is usual. In a given number of
+            steps larger drifts further.
         gamma: Margin between chosen and rejected rewards; 0.3-1.6 is usual with ``beta`` 2.
         gamma_beta_ratio: The same divided by ``beta``; exactly one of the two.
         schedule: Factor on the learning rate.
 
     Raises:
-        ConfigError: ``beta`` not above 0; both or neither of the margin's names.
+        ConfigError: ``beta`` not above 0, a negative margin; both or neither of its names.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class SimPO(PairObjective):
     ) -> None:
         super().__init__(policy, optimizer, schedule)
         self.beta = positive(self, "beta", beta)
-        self.gamma = target_margin(beta, gamma, gamma_beta_ratio)
+        self.gamma = not_negative(self, "gamma", target_margin(beta, gamma, gamma_beta_ratio))
 
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """Eq. 6 on the batch."""

@@ -55,7 +55,7 @@ def what_to_do(plan: Plan, *, only: str | None = None, force: bool = False) -> T
     """The jobs that have to run, each after what it needs, and nothing that nobody needs.
 
     Raises:
-        ConfigError: ``only`` names no stage.
+        ConfigError: ``only``, stages with commas between them, names one that is not there.
     """
     recorded = records.recorded_runs(plan.results / POINTS)
     done = {name: is_done(plan, job) for name, job in plan.jobs.items()}
@@ -75,7 +75,7 @@ def what_to_do(plan: Plan, *, only: str | None = None, force: bool = False) -> T
         if done[job.name] and job.name not in needed and not is_recorded(plan, job, recorded)
     ]
     changes = any(plan.jobs[name].objective is not None for name in needed) or bool(unmerged)
-    frontier = only in (None, FRONTIER) and bool(plan.runs)
+    frontier = (only is None or FRONTIER in only.split(",")) and bool(plan.runs)
     frontier = frontier and (changes or force or not frontier_is_drawn(plan))
     if frontier:
         missing = [plan.jobs[name] for name in plan.frontier_needs if not done[name]]
@@ -106,12 +106,12 @@ def _with_needs(plan: Plan, jobs: Iterable[Job], done: Mapping[str, bool]) -> se
 def _wanted(plan: Plan, only: str | None) -> list[Job]:
     """The jobs somebody asked for: the frontier runs and the loose ends that nothing reads."""
     stages = dict.fromkeys(job.stage for job in plan.jobs.values())
-    if only == FRONTIER:
-        return []
     if only is not None:
-        if only not in stages:
-            raise ConfigError(f"no stage {only!r}. Stages: {', '.join([*stages, FRONTIER])}.")
-        return [job for job in plan.asked if job.stage == only]
+        names = only.split(",")
+        for name in names:
+            if name not in (*stages, FRONTIER):
+                raise ConfigError(f"no stage {name!r}. Stages: {', '.join([*stages, FRONTIER])}.")
+        return [job for job in plan.asked if job.stage in names]
     read = {name for job in plan.jobs.values() for names in job.needs.values() for name in names}
     read.update(plan.frontier_needs)
     return [job for job in plan.asked if job.objective is not None or job.name not in read]

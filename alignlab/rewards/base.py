@@ -3,7 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
+
+from alignlab.errors import DataError
 
 
 class Reward(ABC):
@@ -21,3 +24,30 @@ class Reward(ABC):
     def __subclasshook__(cls, other: type) -> bool:
         # A class can be called too, but that makes an object and scores nothing.
         return not issubclass(other, type) and any("__call__" in c.__dict__ for c in other.__mro__)
+
+
+def checked_rewards(reward: Reward, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+    """``[N]`` float64 scores on the CPU that ``reward`` gives N completions, if it keeps its word.
+
+    Raises:
+        DataError: Something else than one number each, or one that is not finite.
+    """
+    with torch.no_grad():
+        scores = reward(prompts, completions)
+    name, wanted = type(reward).__name__, "a reward gives a tensor of one number each"
+    if not isinstance(scores, Tensor):
+        raise DataError(f"{name}: scores are a {type(scores).__name__}; {wanted}.")
+    if scores.shape != (len(completions),):
+        raise DataError(
+            f"{name}: scores of shape {tuple(scores.shape)} for {len(completions)} completions; "
+            f"{wanted}."
+        )
+    scores = scores.double().cpu()
+    bad = (~scores.isfinite()).nonzero()[:, 0].tolist()
+    if bad:
+        first = bad[0]
+        raise DataError(
+            f"{name}: {len(bad)} of {len(scores)} scores are not finite, e.g. {scores[first]} for "
+            f"{prompts[first] + completions[first]!r}."
+        )
+    return scores

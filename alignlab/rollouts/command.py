@@ -62,6 +62,7 @@ def _records(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from alignlab.data.tokenise import tokenise
     from alignlab.functional.sampling import SamplingSpec
     from alignlab.models.policy import Policy
+    from alignlab.rewards.base import checked_rewards
     from alignlab.rewards.build import build_reward
     from alignlab.rollouts.sampler import sample
 
@@ -86,7 +87,7 @@ def _records(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         batch_size=args.batch_size,
     )
     texts = drawn.texts(policy.tokenizer)
-    scores = None if reward is None else reward(*texts).tolist()
+    scores = None if reward is None else checked_rewards(reward, *texts).tolist()
     each = [(tree.id, k, p) for p, tree in enumerate(trees) for k in range(args.samples)]
     for n, (id, k, p) in enumerate(each):
         yield {

@@ -1,6 +1,6 @@
 """A policy's completions of a file of prompts, with rewards: where stages that make data begin."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.policy import Policy
-from alignlab.rewards.base import Reward
+from alignlab.rewards.base import checked_rewards
 from alignlab.rewards.build import build_reward
 from alignlab.rollouts.sampler import sample
 
@@ -127,7 +127,7 @@ class Completed:
                     batch_size=batch_size,
                 )
                 questions, answers = drawn.texts(self.policy.tokenizer)
-                rewards = _score(self.reward, questions, answers).view(-1, samples)
+                rewards = checked_rewards(self.reward, questions, answers).view(-1, samples)
                 for i, tree in enumerate(drawn.trees):
                     texts = answers[i * samples : (i + 1) * samples]
                     own = Completions(texts, drawn.finished[i], rewards[i])
@@ -139,12 +139,3 @@ class Completed:
 def as_completion(prompt: Text, text: str) -> Text:
     """``text`` as what follows ``prompt``: a string, or an assistant's turn."""
     return text if isinstance(prompt, str) else (Turn("assistant", text),)
-
-
-def _score(reward: Reward, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
-    scores = reward(prompts, completions).double().cpu()
-    bad = (~scores.isfinite()).nonzero()
-    if len(bad):
-        i = int(bad[0])
-        raise ConfigError(f"the reward gave {scores[i]} for {prompts[i] + completions[i]!r}.")
-    return scores

@@ -5,13 +5,21 @@ loss, each logit's divided by how often its token is taken: a positive factor, s
 end is where the gradient is 0, and few of them suffice.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 
+from alignlab.data.rows import Demonstration, Prompt
+from alignlab.data.sources import read_rows
 from alignlab.evaluation.enumerable import (
+    EOS,
     Completions,
     EnumerableWorld,
     TabularPolicy,
@@ -24,6 +32,9 @@ from alignlab.objectives.grpo import grpo_loss
 from alignlab.objectives.ppo import KL_ESTIMATORS, ppo_loss
 from alignlab.objectives.reinforce import reinforce_loss
 from alignlab.objectives.rloo import rloo_loss
+from alignlab.objectives.sft import sft_loss
+from alignlab.rollouts import best, completed
+from tests.conformance.preferences import minimise
 
 KL_COEF = 0.5
 PROMPTS = 2
@@ -311,3 +322,113 @@ def test_grpo_as_published_ends_elsewhere(world: EnumerableWorld, policy: Tabula
     chance = policy.logits.detach().softmax(-1)
     assert (mean - (chance * mean).sum(-1, keepdim=True)).abs().max() < 1e-7
     assert off_by(world, logps, "GRPO as published") == pytest.approx(0.301, rel=0.01)
+
+
+class EveryDraw:
+    """Stands where a policy is sampled: each prompt's draws are all n-tuples of completions.
+
+    Args:
+        world: Whose completions.
+        n: Draws of which the best is kept.
+        texts: The completions, written out.
+    """
+
+    refused = 0
+
+    def __init__(self, world: EnumerableWorld, n: int, texts: list[str]) -> None:
+        self.world, self.texts = world, texts
+        everything = torch.arange(len(texts))
+        self.tuples = torch.cartesian_prod(*[everything] * n).view(-1, n)
+
+    def draw(self, samples: int, *settings: Any) -> Iterator[tuple[Prompt, int, Any]]:
+        drawn = self.tuples.flatten()
+        assert samples == len(drawn)
+        ends = [row[length - 1] == EOS for row, length in tokens_of(self.world.completions)]
+        for tree, rewards in zip(self.world.trees(), self.world.rewards, strict=True):
+            own = completed.Completions(
+                [self.texts[s] for s in drawn], [ends[s] for s in drawn], rewards[drawn]
+            )
+            settings[-1].count(own, tree)
+            yield Prompt(str(tree.index), f"prompt {tree.index}"), tree.index, own
+
+
+def tokens_of(texts: Completions) -> list[tuple[list[int], int]]:
+    return list(zip(texts.tokens.tolist(), texts.lengths.tolist(), strict=True))
+
+
+def distil(
+    world: EnumerableWorld, n: int, texts: list[str], out: Path, monkeypatch: pytest.MonkeyPatch
+) -> Tensor:
+    """``[P, S]``: how often each completion is demonstrated if every tuple is drawn as it would be.
+
+    What is kept of a tuple is for the stage to say; a tuple's chance is a product of the draws'.
+    """
+    every = EveryDraw(world, n, texts)
+    monkeypatch.setattr(best, "Completed", lambda *_: every)
+    best.make_demonstrations(
+        out=out, policy="", prompts="", reward={}, max_new_tokens=world.completions.mask.shape[1],
+        n=n, per_prompt=len(every.tuples),
+    )  # fmt: skip
+    rows, _ = read_rows(str(out / "demonstrations.jsonl"), Demonstration)
+    often = torch.zeros_like(world.rewards)
+    for row in rows:
+        prompt, _, place = row.id.partition("#")
+        drawn = every.tuples[int(place) // n]  # the tuple that it is the best of
+        kept = texts.index(str(row.completion))
+        assert kept in drawn
+        tokens, length = tokens_of(world.completions)[kept]
+        assert row.ends == (tokens[length - 1] == EOS)
+        often[int(prompt), kept] += world.ref_logps[int(prompt), drawn].exp().prod()
+    return often
+
+
+def small_world_with_ties() -> tuple[EnumerableWorld, TabularPolicy]:
+    """15 completions of two prompts; in no prompt are the rewards all different."""
+    world, policy = random_world(0, vocabulary=3, length=3, prompts=PROMPTS, ties=True)
+    assert all(len(row.unique()) < 0.6 * len(row) for row in world.rewards)
+    return world, policy
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_imitating_the_best_of_n_ends_at_the_best_of_n_distribution(
+    n: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SFT on what the stage keeps of all n-tuples of draws, against the closed form.
+
+    Another n is another distribution, and at 1 it is the reference's own.
+    """
+    world, policy = small_world_with_ties()
+    texts = [f"text {s}" for s in range(len(world.completions.tokens))]
+    often = distil(world, n, texts, tmp_path, monkeypatch)
+    expected = world.best_of_n(n)
+    assert_close(often, expected.exp(), atol=1e-12, rtol=0)
+
+    def loss_of() -> Tensor:
+        weighted = (often[..., None] * policy.token_logps()).flatten(0, 1)
+        return sft_loss(weighted, rows(world))[0]
+
+    minimise(policy.parameters(), loss_of)
+    logps = policy.sequence_logps().detach()
+    assert divergence(expected, logps) < 1e-6
+    assert divergence(world.best_of_n(n + 1), logps) > 0.01
+    if n == 1:
+        assert divergence(world.ref_logps, logps) < 1e-6
+
+
+def test_a_best_completion_that_is_empty_teaches_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text that ends at once is no demonstration: the others keep their best-of-n chances."""
+    world, _ = small_world_with_ties()
+    assert tokens_of(world.completions)[0] == ([EOS, EOS, EOS], 1)
+    texts = ["", *(f"text {s}" for s in range(1, len(world.completions.tokens)))]
+    often = distil(world, 2, texts, tmp_path, monkeypatch)
+    expected = world.best_of_n(2).exp()
+    assert (expected[:, 0] > 0.01).all()
+    expected[:, 0] = 0
+    assert_close(often, expected, atol=1e-12, rtol=0)
+    draws = product(range(len(texts)), repeat=2)
+    bests = [max(draw, key=lambda s: row[s]) for draw in draws for row in world.rewards.tolist()]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["dropped"] == {"an empty completion": bests.count(0)}
+    assert summary["demonstrations"] == len(bests) - bests.count(0)

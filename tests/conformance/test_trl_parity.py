@@ -4,6 +4,7 @@ TRL 1.16 computes losses inside its trainers. Here its methods run on a stand-in
 that returns given token log-probs, so that nothing but the loss is compared.
 """
 
+import statistics
 import warnings
 from collections import defaultdict
 from functools import partial
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.testing import assert_close
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.kto_trainer import KTOTrainer
+from trl.trainer.reward_trainer import RewardTrainer
 
 from alignlab.objectives.cpo import cpo_loss
 from alignlab.objectives.dpo import dpo_loss
@@ -24,6 +26,7 @@ from alignlab.objectives.ipo import ipo_loss
 from alignlab.objectives.kto import kto_loss
 from alignlab.objectives.lndpo import lndpo_loss
 from alignlab.objectives.orpo import orpo_loss
+from alignlab.objectives.rm import rm_loss
 from alignlab.objectives.robust_dpo import robust_dpo_loss
 from alignlab.objectives.simpo import simpo_loss
 
@@ -35,6 +38,7 @@ with warnings.catch_warnings():
 PAIRS, PROMPT, LONGEST = 4, 2, 6
 LENGTHS = torch.tensor([3, 6, 2, 5, 4, 1, 6, 3])  # chosen, then rejected, as TRL stacks them
 EQUAL = torch.full((2 * PAIRS,), 4)
+LAM = 0.3  # of ORPO
 
 
 class Batch:
@@ -81,7 +85,9 @@ def stand_in(**settings: Any) -> Any:
     return SimpleNamespace(
         model=SimpleNamespace(training=False),
         accelerator=SimpleNamespace(
-            device=torch.device("cpu"), gather=same, gather_for_metrics=same
+            device=torch.device("cpu"),
+            gather=same,
+            gather_for_metrics=same,
         ),
         _metrics={"eval": defaultdict(list)},
         _total_train_tokens=0,
@@ -214,3 +220,98 @@ def test_kto_with_trls_divergence_of_the_batch_at_hand() -> None:
         batch.policy.sum(1), batch.ref.sum(1), label, kl, beta=0.3, lambda_d=1.5, lambda_u=0.7
     )
     assert_close(theirs, losses.mean())
+
+
+def texts_of(prompts: list[int], completions: list[int]) -> dict[str, Tensor]:
+    """Chosen or rejected rows of prompt and completion as TRL's ORPO collates them: padded right.
+
+    Random ids of 1 to 4; the prompt and the padding are no labels.
+    """
+    generator = torch.Generator().manual_seed(sum(completions))
+    width = max(p + c for p, c in zip(prompts, completions, strict=True))
+    ids = torch.randint(1, 5, (len(prompts), width), generator=generator)
+    place, starts = torch.arange(width), torch.tensor(prompts)[:, None]
+    real = place < starts + torch.tensor(completions)[:, None]
+    return {
+        "input_ids": ids.masked_fill(~real, 0),
+        "attention_mask": real.long(),
+        "labels": ids.masked_fill(~real | (place < starts), -100),
+    }
+
+
+def trl_orpo(
+    prompts: list[int], chosen: list[int], rejected: list[int]
+) -> tuple[Tensor, list[list[float]], list[list[float]]]:
+    """TRL's loss, and the log-probs of each chosen row's tokens and each rejected one's, by loop.
+
+    The prompt's tokens come first, but for the text's very first, which nothing predicts.
+    """
+    sides = {"chosen": texts_of(prompts, chosen), "rejected": texts_of(prompts, rejected)}
+    logits: list[Tensor] = []
+
+    def model(ids: Tensor, **_: Any) -> Any:
+        generator = torch.Generator().manual_seed(0)
+        logits.append(2 * torch.randn(*ids.shape, 5, generator=generator, dtype=torch.float64))
+        return SimpleNamespace(logits=logits[0])
+
+    trainer = stand_in(is_encoder_decoder=False, padding_value=0, beta=LAM)
+    for name in ("concatenated_forward", "odds_ratio_loss"):
+        setattr(trainer, name, partial(getattr(ORPOTrainer, name), trainer))
+    for name in ("concatenated_inputs", "get_batch_logps"):
+        setattr(trainer, name, getattr(ORPOTrainer, name))
+    batch = {f"{side}_{key}": x for side, rows in sides.items() for key, x in rows.items()}
+    loss, _ = ORPOTrainer.get_batch_loss_metrics(trainer, model, batch, "eval")
+    logps = logits[0].log_softmax(-1)
+
+    def by_loop(first: int, side: str, lengths: list[int]) -> list[list[float]]:
+        return [
+            [
+                float(logps[first + row, t - 1, sides[side]["input_ids"][row, t]])
+                for t in range(1, prompt + length)
+            ]
+            for row, (prompt, length) in enumerate(zip(prompts, lengths, strict=True))
+        ]
+
+    return loss, by_loop(0, "chosen", chosen), by_loop(len(prompts), "rejected", rejected)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "chosen", "equal"),
+    [([3, 5, 4], [4, 2, 3], True), ([3, 5, 4], [4, 6, 1], False)],
+)
+def test_trls_orpo_imitates_prompts_too_and_averages_over_the_batchs_tokens(
+    prompts: list[int], chosen: list[int], equal: bool
+) -> None:
+    """Ours with ``prompt_nll`` is a mean of rows' means: the same where all texts are as long."""
+    rejected = [2, 5, 3]
+    theirs, chosen_logps, rejected_logps = trl_orpo(prompts, chosen, rejected)
+
+    def completions(rows: list[list[float]]) -> Tensor:
+        sums = [sum(row[p - 1 :]) for row, p in zip(rows, prompts, strict=True)]
+        return torch.tensor(sums, dtype=torch.float64)
+
+    four = completions(chosen_logps), completions(rejected_logps)
+    lengths = torch.tensor(chosen), torch.tensor(rejected)
+    means = [-statistics.fmean(row) for row in chosen_logps]
+    with_prompts = torch.tensor(means, dtype=torch.float64)
+    ours = orpo_loss(*four, *lengths, lam=LAM, nll=with_prompts).losses.mean()
+    assert (abs(float(ours - theirs)) < 1e-6) == equal
+    every = [logp for row in chosen_logps for logp in row]
+    contrast = orpo_loss(*four, *lengths, lam=LAM, nll=torch.zeros(3)).losses.mean()
+    assert float(theirs) == pytest.approx(float(contrast) - statistics.fmean(every), abs=1e-6)
+    without_prompts = orpo_loss(*four, *lengths, lam=LAM).losses.mean()
+    assert abs(float(without_prompts - theirs)) > 0.01
+
+
+@pytest.mark.parametrize("centre", [0.0, 0.01, 0.5])
+@pytest.mark.parametrize("margin", [None, [0.0, 1.5, 3.0, 0.5]])
+def test_bradley_terry_reward_models_are_equal(margin: list[float] | None, centre: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = 2 * torch.randn(2 * PAIRS, generator=generator, dtype=torch.float64)
+    trainer = stand_in(args=SimpleNamespace(center_rewards_coefficient=centre or None))
+    inputs: dict[str, Any] = {} if margin is None else {"margin": torch.tensor(margin)}
+    theirs = RewardTrainer.compute_loss(
+        trainer, lambda **_: SimpleNamespace(logits=scores[:, None]), dict(inputs)
+    )
+    ours = rm_loss(*scores.chunk(2), margin=inputs.get("margin"), centre_coef=centre)
+    assert_close(theirs, ours.losses.mean())

@@ -27,6 +27,11 @@ SCALES = [
     )
     if not smoke or (folder / "scales" / "smoke.yaml").is_file()
 ]
+SIBLINGS = [
+    (path, path.with_name(said.group(1)))
+    for path in sorted(Path("experiments").glob("*/*.yaml"))
+    if (said := re.search(r"Sibling: (\w+\.yaml) differs only in `model`", path.read_text()))
+]
 
 
 def one_of_each_stage(plan: Plan) -> list[Job]:
@@ -71,6 +76,13 @@ def test_stage_files_say_how_to_run_them_and_parse_alone(path: Path, parse: Any)
         assert any(word in line for line in header), f"{path}: no line with {word}"
     if path.name != "pipeline.yaml":
         parse(yaml.safe_load(text))
+
+
+@pytest.mark.parametrize(("path", "sibling"), SIBLINGS, ids=str)
+def test_siblings_differ_only_in_their_model(path: Path, sibling: Path) -> None:
+    own, other = (yaml.safe_load(file.read_text()) for file in (path, sibling))
+    assert own.pop("model") != other.pop("model")
+    assert own == other
 
 
 def test_a_stages_own_paths_are_folders_that_an_experiment_makes() -> None:

@@ -1,4 +1,4 @@
-"""Every stage of the experiments at the papers' scale, on tiny models and without a network."""
+"""Every stage of the experiments' largest scales, on tiny models and without a network."""
 
 from pathlib import Path
 
@@ -13,17 +13,19 @@ pytestmark = pytest.mark.slow
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
-@pytest.mark.parametrize("name", ["imdb", "tldr", "hh"])
-def test_every_stage_of_the_papers_scale_works(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "scale"), [("imdb", "paper"), ("imdb", "full"), ("tldr", "paper"), ("hh", "paper")]
+)
+def test_every_stage_works(
+    name: str, scale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # In a folder that has no data beside it, and with no hub to ask.
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("GIT_DIR", str(tmp_path))
     results = Path("results")
-    assert run_experiment(EXPERIMENTS / name, scale="paper", smoke=True, results=results) == 0
-    plan = load_plan(EXPERIMENTS / name, scale="paper", smoke=True, results=results)
+    assert run_experiment(EXPERIMENTS / name, scale=scale, smoke=True, results=results) == 0
+    plan = load_plan(EXPERIMENTS / name, scale=scale, smoke=True, results=results)
     points = read_points(results / "points.csv")
     assert {point.run_id for point in points} == {job.name for job in plan.runs}
     for figure in ("frontier.csv", "frontier.png", "frontier.svg", "report.html", "samples.csv"):

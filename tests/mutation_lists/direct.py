@@ -153,4 +153,144 @@ MUTATIONS = (
         "objectives/test_online_dpo.py::"
         "test_sampled_labels_are_a_function_of_seed_phase_and_prompt",
     ),
+    Mutation(
+        "R-DPO pays for length",
+        "objectives/rdpo.py",
+        "chosen + alpha * chosen_lengths, rejected + alpha * rejected_lengths",
+        "chosen - alpha * chosen_lengths, rejected - alpha * rejected_lengths",
+        "conformance/test_direct_optima.py::"
+        "test_rdpo_ends_at_the_optimum_of_reward_minus_a_price_per_token",
+    ),
+    Mutation(
+        "the hinge asks the margin of the rejected completion",
+        "objectives/hinge.py",
+        "(1 - (chosen - rejected)).relu()",
+        "(1 + (chosen - rejected)).relu()",
+        "objectives/test_hinge.py::test_a_wrong_pair_costs_the_more_the_worse_it_is",
+    ),
+    Mutation(
+        "the hinge's margin is free",
+        "objectives/hinge.py",
+        "(1 - (chosen - rejected)).relu()",
+        "(-(chosen - rejected)).relu()",
+        "conformance/test_direct_optima.py::"
+        "test_margins_of_hinge_and_slic_do_not_depend_on_how_sure_the_label_is",
+    ),
+    Mutation(
+        "SLiC asks the margin of the rejected completion",
+        "objectives/slic.py",
+        "delta - policy_chosen_logps + policy_rejected_logps",
+        "delta + policy_chosen_logps - policy_rejected_logps",
+        "conformance/test_direct_optima.py::"
+        "test_margins_of_hinge_and_slic_do_not_depend_on_how_sure_the_label_is",
+    ),
+    Mutation(
+        "SLiC's margin helps",
+        "objectives/slic.py",
+        "short = delta -",
+        "short = -delta -",
+        "conformance/test_direct_optima.py::"
+        "test_margins_of_hinge_and_slic_do_not_depend_on_how_sure_the_label_is",
+    ),
+    Mutation(
+        "SLiC unlearns the chosen completion",
+        "objectives/slic.py",
+        "- lam * policy_chosen_logps",
+        "+ lam * policy_chosen_logps",
+        "objectives/test_slic.py::test_value_and_slopes_worked_by_hand",
+    ),
+    Mutation(
+        "CPO unlearns the chosen completion",
+        "objectives/cpo.py",
+        "- lam * policy_chosen_logps",
+        "+ lam * policy_chosen_logps",
+        "conformance/test_direct_optima.py::test_cpo_stands_between_preference_and_imitation",
+    ),
+    Mutation(
+        "CPO's likelihood takes beta for its weight",
+        "objectives/cpo.py",
+        "- lam * policy_chosen_logps",
+        "- beta * policy_chosen_logps",
+        "conformance/test_direct_optima.py::test_cpo_stands_between_preference_and_imitation",
+    ),
+    Mutation(
+        "unlikelihood forgets alpha",
+        "objectives/unlikelihood.py",
+        "losses = alpha * policy_rejected_logps",
+        "losses = policy_rejected_logps",
+        "objectives/test_unlikelihood.py::"
+        "test_gradients_are_minus_one_and_alpha_however_likely_a_completion_is",
+    ),
+    Mutation(
+        "unlikelihood's alpha weighs the chosen completion",
+        "objectives/unlikelihood.py",
+        "alpha * policy_rejected_logps - policy_chosen_logps",
+        "policy_rejected_logps - alpha * policy_chosen_logps",
+        "objectives/test_unlikelihood.py::"
+        "test_with_alpha_zero_the_rejected_completion_does_not_matter",
+    ),
+    Mutation(
+        "KTO: undesirable completions are wanted",
+        "objectives/kto.py",
+        "lambda_u * gain.sigmoid()",
+        "lambda_u * (-gain).sigmoid()",
+        "conformance/test_direct_optima.py::test_kto_takes_the_side_of_the_majority",
+    ),
+    Mutation(
+        "KTO: the divergence counts against what it should count for",
+        "objectives/kto.py",
+        "rewards - beta * kl.detach()",
+        "rewards + beta * kl.detach()",
+        "conformance/test_trl_parity.py::test_kto_with_trls_divergence_of_the_batch_at_hand",
+    ),
+    Mutation(
+        "online DPO: the worse completion is labelled the better one",
+        "objectives/online_dpo.py",
+        "chance = (scale * (first - second)).sigmoid()",
+        "chance = (scale * (second - first)).sigmoid()",
+        "conformance/test_online_dpo_optimum.py::test_soft_labels",
+    ),
+    Mutation(
+        "online DPO: argmax takes the worse completion",
+        "objectives/online_dpo.py",
+        "(1 + (first - second).sign()) / 2",
+        "(1 - (first - second).sign()) / 2",
+        "objectives/test_online_dpo.py::test_labels_worked_by_hand",
+    ),
+    Mutation(
+        "online DPO: sampled labels have the other side's chance",
+        "objectives/online_dpo.py",
+        "(noise < chance)",
+        "(noise > chance)",
+        "conformance/test_online_dpo_optimum.py::"
+        "test_sampled_labels_have_the_gradient_of_soft_ones_on_average",
+    ),
+    Mutation(
+        "online DPO: a pair's two preferences are swapped",
+        "objectives/online_dpo.py",
+        "torch.stack([first, 1 - first], 1)",
+        "torch.stack([1 - first, first], 1)",
+        "objectives/test_online_dpo.py::test_preferences_stand_where_advantages_do",
+    ),
+    Mutation(
+        "classification forgets the weight of language modelling",
+        "objectives/classify.py",
+        "+ alpha * lm_sum",
+        "+ lm_sum",
+        "objectives/test_classify.py::test_value_worked_by_hand",
+    ),
+    Mutation(
+        "classification sums the text's losses",
+        "objectives/classify.py",
+        "alpha * lm_sum / lm_count.clamp(",
+        "alpha * lm_sum / torch.ones_like(lm_count).clamp(",
+        "objectives/test_classify.py::test_one_forward_gives_what_two_models_would",
+    ),
+    Mutation(
+        "classification unlearns its texts",
+        "objectives/classify.py",
+        "return logits, -spread",
+        "return logits, spread",
+        "objectives/test_classify.py::test_gradients_of_both_losses_add_up",
+    ),
 )

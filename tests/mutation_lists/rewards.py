@@ -118,4 +118,19 @@ MUTATIONS = (
         "scorer.shift += mean",
         "rewards/test_normalise.py::test_what_is_stored_already_is_reckoned_with",
     ),
+    Mutation(
+        "regression's target has the wrong sign",
+        "objectives/regression.py",
+        "(scores - ratings).square()",
+        "(scores + ratings).square()",
+        "conformance/test_reward_models.py::"
+        "test_ratings_with_noise_of_mean_zero_recover_the_reward_itself",
+    ),
+    Mutation(
+        "a score is held against another completion's rating",
+        "objectives/regression.py",
+        "_ratings(trees).to(scores.dtype)",
+        "_ratings(trees).to(scores.dtype).flip(0)",
+        "objectives/test_regression.py::test_each_completion_is_held_against_its_own_rating",
+    ),
 )

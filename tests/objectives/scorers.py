@@ -20,6 +20,8 @@ class FixedScores(nn.Module):
     has the same score in every batch.
     """
 
+    outputs = 1
+
     def __init__(self, scores: list[float], by_token: bool, dtype: Any) -> None:
         super().__init__()
         self.table = nn.Parameter(torch.tensor(scores, dtype=dtype))

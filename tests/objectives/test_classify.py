@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from alignlab.data.trees import PromptTree, collate
-from alignlab.errors import ConfigError
+from alignlab.errors import ConfigError, DataError
 from alignlab.models import Policy, ScoreModel
 from alignlab.objectives.classify import Classify, classify_loss
 from tests.tiny import FAMILIES
@@ -123,3 +123,11 @@ def test_without_alpha_nothing_is_added(start):
 def test_negative_alpha_names_its_key(start):
     with pytest.raises(ConfigError, match=r"alpha >= 0, got -1\. Set model\.init_args\.alpha"):
         Classify(ScoreModel(start), torch.optim.AdamW, alpha=-1)
+
+
+@pytest.mark.parametrize("label", [3.0, -1.0, 0.7])
+def test_a_label_that_is_no_class_names_its_row(start, label):
+    classify = Classify(ScoreModel(start, outputs=3), torch.optim.AdamW)
+    wrong = PromptTree(3, "wrong", (1,), ((5, 2),), labels=(label,))
+    with pytest.raises(DataError, match=rf"row 'wrong' has label {label:g}; .* from 0 to 2"):
+        classify.losses(collate([TEXTS[0], wrong]))

@@ -45,3 +45,15 @@ def test_without_penalty_the_reference_does_not_enter() -> None:
     """-4.4 / 2 + 0.8."""
     total, _ = loss(LOGPS, kl_coef=0.0)
     assert total.item() == pytest.approx(-1.4)
+
+
+def test_a_completion_without_a_token_adds_nothing() -> None:
+    """Nothing divided by no tokens is nothing: sum and count are those of the other row."""
+    none = torch.tensor([[True, True], [False, False]])
+    first = slice(0, 1)
+    alone = grpo_loss(
+        LOGPS[first], OLD[first], REF[first], ADVANTAGES[first], none[first],
+        clip_epsilon=0.2, kl_coef=0.5,
+    )  # fmt: skip
+    both = grpo_loss(LOGPS, OLD, REF, ADVANTAGES, none, clip_epsilon=0.2, kl_coef=0.5)
+    assert_close(both, alone)

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from alignlab.data.rollouts import RolloutBatch
 from alignlab.data.trees import PromptTree, collate
-from alignlab.errors import ConfigError
+from alignlab.errors import ConfigError, DataError
 from alignlab.functional.sampling import SamplingSpec
+from alignlab.models import Scores
+from alignlab.objectives import on_policy
 from alignlab.objectives.awr import AWR
 from alignlab.objectives.grpo import GRPO
 from alignlab.objectives.on_policy import OnPolicyObjective, Sampling, Scored
@@ -96,9 +99,107 @@ def test_grpo_keeps_the_penalty_out_of_the_reward(make: Make) -> None:
     assert unscaled.advantages[:, 0].tolist() == [2.0, -2.0, 1.0, -1.0]
 
 
-def test_groups_need_two_completions(make: Make) -> None:
-    with pytest.raises(ConfigError, match="at least 2 completions a prompt"):
-        make(RLOO).collect(PROMPTS, 1, 0)
+@pytest.mark.parametrize(
+    "kind", [RLOO, partial(AWR, beta=1.0), partial(GRPO, clip_epsilon=0.2)], ids=str
+)
+def test_groups_need_two_completions(
+    make: Make, monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    """In a group of one every advantage is 0: nothing would be learned, and nothing said."""
+    monkeypatch.setattr(on_policy, "sample", None)  # nothing is sampled before that is known
+    with pytest.raises(ConfigError, match=r"at least 2 .*got 1\. Set data.*samples_per_prompt"):
+        make(kind).collect(PROMPTS, 1, 0)
+
+
+def test_approx_kl_has_the_divergence_from_the_old_policy_as_its_mean(make: Make) -> None:
+    """Over every token that the old policy could have drawn, at its probability."""
+    objective, said = make(REINFORCE), dict[str, Tensor]()
+    objective.log_means = lambda split, means, weight: said.update(means)
+    objective.normalised = lambda loss_sum, total: loss_sum
+    vocabulary = range(objective.policy.model.config.vocab_size)
+    every = collate([PromptTree(0, "a", (1, 3), tuple((token,) for token in vocabulary))])
+    with torch.no_grad():
+        old = objective.policy(every).token_logps[:, 0]
+        for weight in objective.policy.parameters():
+            weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+        new = objective.policy(every).token_logps[:, 0]
+    mean = 0.0
+    for token in vocabulary:
+        tree = collate([PromptTree(0, "a", (1, 3), ((token,),))])
+        objective.training_step(
+            RolloutBatch(tree, old[token].view(1, 1), torch.zeros(1, 1)), batch_idx=0
+        )
+        mean += float(old[token].exp() * said["approx_kl"])
+    expected = float((old.exp() * (old - new)).sum())
+    assert expected > 0.01
+    assert float((new.exp() * (new - old)).sum()) != pytest.approx(expected, rel=0.01)
+    assert mean == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(("kind", "weight"), [(RLOO, 8.0), (REINFORCE, 2.0)])
+def test_an_importance_weight_can_be_capped(make: Make, kind: Any, weight: float) -> None:
+    """Every token became twice as likely, a completion of three 8 times; capped, both weigh 1.5."""
+    tree = collate([PromptTree(0, "a", (1, 3), ((4, 5, 6),))])
+    logps = torch.full((1, 3), -1.0)
+    batch = RolloutBatch(tree, logps - math.log(2), torch.ones(1, 3))
+    now = Scores(logps, tree.loss_mask, logps.sum(1), tree.loss_mask.sum(1), tree.group)
+    free, capped = make(kind), make(kind)
+    capped.sampling = replace(capped.sampling, ratio_cap=1.5)
+    loss, limited = free.losses(batch, now)[0], capped.losses(batch, now)[0]
+    assert float(loss) == pytest.approx(weight * 3)
+    assert float(limited) == pytest.approx(1.5 * 3)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"max_new_tokens": 0},
+        {"score_batch_size": 0},
+        {"batch_size": -1},
+        {"ratio_cap": 0.0},
+        {"ratio_cap": math.nan},
+        {"missing_eos_penalty": -1.0},
+        {"spec": SamplingSpec(temperature=0.0)},
+    ],
+    ids=str,
+)
+def test_sampling_that_cannot_work_is_refused(setting: dict[str, Any]) -> None:
+    name = "spec.temperature" if "spec" in setting else next(iter(setting))
+    with pytest.raises(ConfigError, match=rf"sampling\.{name} must be >"):
+        Sampling(**{"max_new_tokens": 4} | setting)
+
+
+@pytest.mark.parametrize("number", [-1.0, math.nan])
+def test_a_penalty_below_zero_names_its_key(make: Make, number: float) -> None:
+    with pytest.raises(ConfigError, match=r"model\.init_args\.kl_coef"):
+        make(RLOO, kl_coef=number)
+    with pytest.raises(ConfigError, match=r"model\.init_args\.kl_target"):
+        make(RLOO, kl_target=number)
+
+
+class Wrong(Reward):
+    def __init__(self, scores: Any) -> None:
+        self.scores = scores
+
+    def __call__(self, prompts: Any, completions: Any) -> Tensor:
+        return self.scores
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        (torch.zeros(1), r"scores of shape \(1,\) for 8"),
+        (torch.zeros(8, 1), r"scores of shape \(8, 1\) for 8"),
+        ([0.0] * 8, "scores are a list"),
+        (torch.tensor([0.0, math.nan] * 4), "4 of 8 scores are not finite, e.g. nan"),
+    ],
+    ids=["one", "column", "list", "nan"],
+)
+def test_a_reward_that_breaks_its_word_is_named(make: Make, scores: Any, said: str) -> None:
+    objective = make(RLOO)
+    objective.reward = Wrong(scores)
+    with pytest.raises(DataError, match=f"Wrong: {said}"):
+        objective.collect(PROMPTS, 2, 0)
 
 
 def first_step(objective: OnPolicyObjective) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from alignlab.data.trees import PromptTree, collate
-from alignlab.errors import DataError
+from alignlab.errors import ConfigError, DataError
 from alignlab.objectives.cpo import CPO, cpo_loss
 from alignlab.objectives.dpo import DPO, dpo_loss
 from alignlab.objectives.hinge import Hinge, hinge_loss
@@ -106,3 +106,16 @@ def test_a_batch_that_is_no_pairs_is_refused(build):
     three = PromptTree(0, "three", (1,), ((4,), (5,), (6,)))
     with pytest.raises(DataError, match="two completions per prompt"):
         DPO(build("llama"), torch.optim.AdamW).losses(collate([three]))
+
+
+def test_three_and_one_are_not_two_pairs(build):
+    """As many completions as two pairs have, of other prompts than a pair's."""
+    trees = [PromptTree(0, "a", (1,), ((4,), (5,), (6,))), PromptTree(1, "b", (1,), ((7,),))]
+    with pytest.raises(DataError, match="two completions per prompt"):
+        DPO(build("llama"), torch.optim.AdamW).losses(collate(trees))
+
+
+@pytest.mark.parametrize("gamma", [-0.5, math.nan])
+def test_a_margin_below_zero_names_its_key(build, gamma):
+    with pytest.raises(ConfigError, match=r"model\.init_args\.gamma"):
+        SimPO(build("llama"), torch.optim.AdamW, gamma=gamma)

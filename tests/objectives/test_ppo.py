@@ -180,6 +180,12 @@ def test_a_shared_head_reads_the_policys_states(make):
         ({"kl_target": 0.0}, "kl_target > 0"),
         ({"n_steps": 0}, "n_steps > 0"),
         ({"ptx_coef": -1.0}, "ptx_coef >= 0"),
+        ({"clip_epsilon": math.nan}, "clip_epsilon > 0"),
+        ({"value_coef": -3.0}, "value_coef >= 0"),
+        ({"value_lr": -1.0}, "value_lr > 0"),
+        ({"gae_lambda": 1.5}, r"gae_lambda in \[0, 1\]"),
+        ({"discount": -1.0}, r"discount in \[0, 1\]"),
+        ({"kl_coef": math.nan}, "kl_coef >= 0"),
     ],
 )
 def test_impossible_settings_name_their_key(make, settings, message):

@@ -1,5 +1,7 @@
 """Robust DPO by hand, and that its mean over flipped labels is DPO's loss."""
 
+import math
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -42,3 +44,10 @@ def test_a_rate_of_one_half_is_refused(build):
         ConfigError, match=r"RobustDPO needs label_smoothing in \[0, 0\.5\), got 0\.5"
     ):
         RobustDPO(build("llama"), torch.optim.AdamW, label_smoothing=0.5)
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.7, -0.1, math.nan])
+def test_a_rate_at_which_labels_say_nothing_is_refused(rate):
+    four = [torch.zeros(2)] * 4
+    with pytest.raises(ConfigError, match=r"label_smoothing must lie in \[0, 0.5\)"):
+        robust_dpo_loss(*four, beta=0.1, label_smoothing=rate)

@@ -2,7 +2,6 @@
 
 import math
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -11,7 +10,6 @@ import pytest
 import torch
 
 from alignlab.data.loader import TreeLoader
-from alignlab.data.modules import PreferenceData, RankingData, RatingData
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
 from alignlab.objectives.kwise_rm import KWiseRewardModel
@@ -121,21 +119,8 @@ def test_ratings_in_uneven_batches():
         assert found["rating_correlation"] == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("kind", "data"),
-    [
-        (RewardModel, RankingData),
-        (RewardModel, RatingData),
-        (KWiseRewardModel, PreferenceData),  # margins would be read as ranks
-        (KWiseRewardModel, RatingData),
-        (Regression, RankingData),  # the best would get the lowest score
-    ],
-)
-def test_labels_of_another_kind_are_refused(monkeypatch, kind, data):
-    module = kind(fixed(SCORES), ADAM)
-    given = data("rows.jsonl", batch_size=1)
-    loader = SimpleNamespace(micro_batches=1)
-    trainer = SimpleNamespace(datamodule=given, train_dataloader=loader, accumulate_grad_batches=1)
-    monkeypatch.setattr(module, "_trainer", trainer)
-    with pytest.raises(ConfigError, match=rf"{kind.__name__} trains on rows.*{data.__name__} has"):
-        module.on_fit_start()
+def test_a_model_of_several_scores_is_refused():
+    model = fixed(SCORES)
+    model.outputs = 3
+    with pytest.raises(ConfigError, match=r"RewardModel fits one score, its model has 3.*outputs"):
+        RewardModel(model, ADAM)

@@ -21,6 +21,8 @@ def test_sum_and_count_by_hand():
     """-(-1 - 2 - 4) = 7 over 3 tokens; the masked cells hold nonsense."""
     logps = torch.tensor([[-1.0, -2.0, torch.nan], [-4.0, 99.0, torch.inf]])
     mask = torch.tensor([[True, True, False], [True, False, False]])
+    for form in (mask, mask.int(), mask.float()):
+        assert [float(x) for x in sft_loss(logps, form)] == [7, 3]
     total, count = sft_loss(logps, mask)
     assert (float(total), int(count)) == (7.0, 3)
 

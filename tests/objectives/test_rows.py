@@ -1,0 +1,80 @@
+"""An objective refuses rows that its loss would read wrongly without noticing."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from alignlab.data.modules import (
+    DemonstrationData,
+    JudgedData,
+    LabelledData,
+    PreferenceData,
+    RankingData,
+    RatingData,
+    TextData,
+)
+from alignlab.errors import ConfigError
+from alignlab.objectives.classify import Classify
+from alignlab.objectives.dpo import DPO
+from alignlab.objectives.kto import KTO
+from alignlab.objectives.kwise_rm import KWiseRewardModel
+from alignlab.objectives.regression import Regression
+from alignlab.objectives.rm import RewardModel
+from alignlab.objectives.sft import SFT
+from alignlab.objectives.simpo import SimPO
+from tests.objectives.scorers import fixed
+
+ADAM = partial(torch.optim.AdamW, lr=1e-2)
+
+
+def module(build, kind):
+    scores = kind in (RewardModel, KWiseRewardModel, Regression, Classify)
+    settings = {"gamma": 0.5} if kind is SimPO else {}
+    return kind(fixed([0.0, 1.0]) if scores else build("llama"), ADAM, **settings)
+
+
+def begin(monkeypatch, objective, data) -> None:
+    given = data("rows.jsonl", batch_size=2)
+    loader = SimpleNamespace(micro_batches=1, micro_batch_size=2)
+    trainer = SimpleNamespace(datamodule=given, train_dataloader=loader, accumulate_grad_batches=1)
+    monkeypatch.setattr(objective, "_trainer", trainer)
+    objective.on_fit_start()
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        (RewardModel, RankingData),
+        (RewardModel, RatingData),
+        (KWiseRewardModel, PreferenceData),  # margins would be read as ranks
+        (KWiseRewardModel, RatingData),
+        (Regression, RankingData),  # the best would get the lowest score
+        (DPO, RankingData),  # of two, the first may be the worse
+        (SimPO, RankingData),
+        (KTO, RatingData),  # a rating of 1 out of 5 would be desirable
+        (KTO, RankingData),
+        (SFT, PreferenceData),  # the rejected would be imitated, too
+        (Classify, RatingData),
+    ],
+)
+def test_rows_of_another_kind_are_refused(build, monkeypatch, kind, data):
+    with pytest.raises(ConfigError, match=rf"{kind.__name__} trains on rows.*{data.__name__} has"):
+        begin(monkeypatch, module(build, kind), data)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        (DPO, PreferenceData),
+        (KTO, PreferenceData),
+        (KTO, JudgedData),
+        (SFT, DemonstrationData),
+        (SFT, TextData),
+        (Classify, LabelledData),
+        (RewardModel, PreferenceData),
+    ],
+)
+def test_rows_of_its_own_kind_are_taken(build, monkeypatch, kind, data):
+    begin(monkeypatch, module(build, kind), data)
