@@ -293,4 +293,25 @@ MUTATIONS = (
         "return logits, spread",
         "objectives/test_classify.py::test_gradients_of_both_losses_add_up",
     ),
+    Mutation(
+        "rows of another kind are taken",
+        "objectives/base.py",
+        "kind is not None and kind not in self.rows",
+        "kind is None",
+        "objectives/test_rows.py::test_rows_of_another_kind_are_refused",
+    ),
+    Mutation(
+        "three and one completions are two pairs",
+        "objectives/pairs.py",
+        "if not torch.equal(trees.group, pairs.repeat_interleave(2)):",
+        "if len(trees.group) != 2 * len(pairs):",
+        "objectives/test_pairs.py::test_three_and_one_are_not_two_pairs",
+    ),
+    Mutation(
+        "a label between two classes is one of them",
+        "objectives/classify.py",
+        "(labels != trees.labels) | ",
+        "",
+        "objectives/test_classify.py::test_a_label_that_is_no_class_names_its_row",
+    ),
 )

@@ -344,4 +344,33 @@ MUTATIONS = (
         "self.normalised(negative, 1)",
         "objectives/test_ppo.py::test_the_pretraining_mix_adds_its_mean_loss",
     ),
+    Mutation(
+        "approx_kl takes the ratio upside down",
+        "objectives/on_policy.py",
+        "kl_k3(batch.old_token_logps, scores.token_logps.detach())",
+        "kl_k3(scores.token_logps.detach(), batch.old_token_logps)",
+        "objectives/test_on_policy.py::"
+        "test_approx_kl_has_the_divergence_from_the_old_policy_as_its_mean",
+    ),
+    Mutation(
+        "a group of one trains on nothing",
+        "objectives/on_policy.py",
+        "if samples < self.least_samples:",
+        "if samples < 1:",
+        "objectives/test_on_policy.py::test_groups_need_two_completions",
+    ),
+    Mutation(
+        "an importance weight is not capped",
+        "objectives/rloo.py",
+        ".exp().clamp(max=self.sampling.ratio_cap)",
+        ".exp()",
+        "objectives/test_on_policy.py::test_an_importance_weight_can_be_capped",
+    ),
+    Mutation(
+        "one reward is given to all completions",
+        "rewards/base.py",
+        "if scores.shape != (len(completions),):",
+        "if scores.dim() != 1:",
+        "objectives/test_on_policy.py::test_a_reward_that_breaks_its_word_is_named",
+    ),
 )
