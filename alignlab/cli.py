@@ -136,7 +136,7 @@ def _add_sweep(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         choices=("local", "slurm"),
         help="start --jobs such calls, here or as a SLURM array, on one study; wait and draw",
     )
-    sweep.add_argument("--jobs", type=_positive, default=2, help="jobs to submit (default: 2)")
+    sweep.add_argument("--jobs", type=_positive, help="jobs to submit (default: 2)")
     sweep.add_argument(
         "--job",
         action="append",
@@ -189,13 +189,15 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _sweep(args: argparse.Namespace) -> int:
+    if args.submit is None and (args.jobs or args.job):
+        raise ConfigError("--jobs and --job are for --submit local or --submit slurm. Add one.")
     if args.submit is not None and not args.dry_run:
         from alignlab.sweep.submit import submit_sweep
 
         return submit_sweep(
             args.sweep,
             cluster=args.submit,
-            jobs=args.jobs,
+            jobs=args.jobs or 2,
             settings=args.job,
             results=args.results,
             workers=args.workers,

@@ -294,3 +294,27 @@ def build_policy(arguments: dict[str, Any]) -> Any:
     from alignlab.models.policy import Policy
 
     return Policy(**arguments)
+
+
+def test_a_precision_that_rounds_batches_is_refused(
+    stage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lightning would convert log-probs and rewards with the rest, and fails on what cannot."""
+    monkeypatch.chdir(tmp_path)
+    assert call("fit", "--config", str(stage), "--trainer.precision", "bf16-true") == 2
+    said = capsys.readouterr().err
+    assert "trainer.precision bf16-true converts batches" in said
+    assert "bf16-mixed" in said
+
+
+def test_settings_of_jobs_without_jobs_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("sweep", "sweeps/quickstart.yaml", "--jobs", "3", "--dry-run") == 2
+    assert "are for --submit" in capsys.readouterr().err
+
+
+def test_a_file_in_the_frontiers_place_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").touch()
+    assert call("frontier", str(tmp_path), "--out", str(tmp_path / "out")) == 2
+    assert "a file stands there. Name another folder with --out" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignlab.errors import ConfigError
 from alignlab.evaluation.derived import Comparison, Effect, Hypervolume, Importance, write_derived
 from alignlab.evaluation.tables import BUDGETS, Point, write_frontier
 
@@ -66,6 +67,8 @@ def frontier_command(
     from alignlab.report.page import write_page
     from alignlab.report.table import frontier_sentences, frontier_table
 
+    if out is not None and out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: a file stands there. Name another folder with --out.")
     found = read_results(dirs)
     out = out or (dirs[0] if len(dirs) == 1 else dirs[0].parent / "frontier")
     budgets = _curve_budgets(found.points)
@@ -82,7 +85,12 @@ def frontier_command(
         reward_label=reward_label,
     )
     page = gather(
-        dirs, found, frontier, title=f"{title}: reward against KL", reward_label=reward_label
+        dirs,
+        found,
+        frontier,
+        out=out,
+        title=f"{title}: reward against KL",
+        reward_label=reward_label,
     )
     _write_derived(out, page)
     if page.samples:

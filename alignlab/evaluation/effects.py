@@ -34,7 +34,7 @@ def effects(points: Iterable[Point]) -> list[Effect]:
             for point in own:
                 if hparam in point.hparams:
                     groups[point.hparams[hparam]].append(point)
-            for value in sorted(groups, key=lambda v: (isinstance(v, str), v)):
+            for value in sorted(groups, key=_place):
                 runs = groups[value]
                 kl, reward = [p.kl for p in runs], [p.reward for p in runs]
                 rows.append(
@@ -96,11 +96,16 @@ def omega_squared(values: Sequence[float], labels: Sequence[Any]) -> float:
 
 def _binned(values: Sequence[Any]) -> Sequence[Any]:
     """The values themselves, or the quarter of the runs that each falls into."""
-    if len(set(values)) <= BINS or any(isinstance(value, str) for value in values):
+    if len(set(values)) <= BINS or any(isinstance(value, str | None) for value in values):
         return values
     order = sorted(values)
     cuts = [order[len(order) * place // 4] for place in (1, 2, 3)]
     return [sum(value >= cut for cut in cuts) for value in values]
+
+
+def _place(value: Any) -> tuple[bool, bool, Any]:
+    """What to sort values by: null, then numbers, then words."""
+    return value is not None, isinstance(value, str), value
 
 
 def _varied(points: Sequence[Point]) -> list[str]:

@@ -1,5 +1,6 @@
 """Gathering what the report shows beside tables: completions, configs, and where it was made."""
 
+import csv
 import importlib.metadata
 import json
 import platform
@@ -10,19 +11,27 @@ from pathlib import Path
 from alignlab.evaluation.effects import effects, importances, last_points
 from alignlab.evaluation.frontier import Frontier
 from alignlab.evaluation.pool import REFERENCE, Pool
-from alignlab.evaluation.results import Results
+from alignlab.evaluation.results import Results, read_commands
 from alignlab.evaluation.tables import Point
 from alignlab.report.findings import Findings, Sample, key_of
 
 SAMPLES = 4  # completions of a checkpoint, of the same prompts as far as they were kept
 TEXT_LIMIT = 2_500_000  # bytes of completions on a page; last checkpoints go first
+TRIALS, COMPLETE = "trials.csv", "complete"
 LIBRARIES = ("torch", "lightning", "transformers", "optuna", "numpy")
 
 
 def gather(
-    folders: Sequence[Path], found: Results, frontier: Frontier, *, title: str, reward_label: str
+    folders: Sequence[Path],
+    found: Results,
+    frontier: Frontier,
+    *,
+    out: Path,
+    title: str,
+    reward_label: str,
 ) -> Findings:
-    """All that the report's page shows of the results in ``folders``."""
+    """All that the report's page in ``out`` shows of the results in ``folders``."""
+    again = f"alignlab frontier {' '.join(map(str, folders))}"
     return Findings(
         title=title,
         reward_label=reward_label,
@@ -32,12 +41,24 @@ def gather(
         hypervolumes=frontier.hypervolumes,
         effects=effects(found.points),
         importances=importances(found.points),
+        trials=read_trials([out] if (out / TRIALS).exists() else folders),
         samples=read_samples(folders, found.points),
         references=reference_texts(found.pool),
         configs=read_configs(folders, found.points),
         environment=environment(found.points),
-        command=f"alignlab frontier {' '.join(map(str, folders))}",
+        command="\n".join([*read_commands(folders), again]),
     )
+
+
+def read_trials(folders: Iterable[Path]) -> list[dict[str, str]]:
+    """Trials of the folders' sweeps that ended otherwise than complete, each once."""
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    for folder in folders:
+        if (folder / TRIALS).exists():
+            with (folder / TRIALS).open(newline="", encoding="utf-8") as file:
+                rows = [row for row in csv.DictReader(file) if row["state"] != COMPLETE]
+            found |= {tuple(row.values()): row for row in rows}
+    return list(found.values())
 
 
 def read_samples(folders: Sequence[Path], points: Sequence[Point]) -> dict[str, list[Sample]]:

@@ -1,6 +1,6 @@
 """Reading results folders back: points, their per-prompt tables and the oracle's pool."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,9 +11,9 @@ from alignlab.evaluation.oracle import reference_reward
 from alignlab.evaluation.pool import POOL_NAME, Pool
 from alignlab.evaluation.prompt_tables import PromptTable, read_prompt_tables
 from alignlab.evaluation.statistics import clustered_se
-from alignlab.evaluation.tables import Point, read_points
+from alignlab.evaluation.tables import COMMANDS, Point, read_frontier, read_points
 
-POINTS = "points.csv"
+POINTS, FRONTIER = "points.csv", "frontier.csv"
 PROMPT_TABLES = "points"
 
 
@@ -56,7 +56,9 @@ def read_results(folders: Sequence[Path]) -> Results:
         pools += [(path, Pool.load(path)) for path in find_pools(folder)]
     if not points:
         raise DataError(f"{folders[0]}: {POINTS} has no row. Finish a run with a probe first.")
-    return Results(points, tables, _agreed(folders, pools))
+    if not pools:
+        raise DataError(_without_pool(folders, points))
+    return Results(points, tables, _agreed(pools))
 
 
 def find_pools(folder: Path) -> list[Path]:
@@ -86,12 +88,33 @@ def _tables_of(folder: Path, points: Sequence[Point]) -> list[PromptTable]:
     return tables
 
 
-def _agreed(folders: Sequence[Path], pools: Sequence[tuple[Path, Pool]]) -> Pool:
-    if not pools:
-        raise DataError(
-            f"{', '.join(map(str, folders))}: no {POOL_NAME} there or below stages/. The frontier "
-            "starts at the reference's reward, which is measured on the pool: run its stage."
-        )
+def read_commands(folders: Iterable[Path]) -> list[str]:
+    """What the folders were made by, as far as they say."""
+    files = [folder / COMMANDS for folder in folders]
+    lines = [path.read_text(encoding="utf-8").splitlines() for path in files if path.exists()]
+    return list(dict.fromkeys(line for own in lines for line in own))
+
+
+def _without_pool(folders: Sequence[Path], points: Sequence[Point]) -> str:
+    """What is missing, what makes it, and whether it is needed at all."""
+    first = folders[0]
+    sweep = points[0].experiment.startswith("sweep-")
+    usual = "alignlab sweep SWEEP.yaml" if sweep else "alignlab run EXPERIMENT"
+    command = (read_commands([first]) or [usual])[-1]
+    command += "" if "--results" in command else f" --results {first}"
+    table = first / FRONTIER
+    drawn = table.exists() and {p.objective for p in points} <= {
+        row.objective for row in read_frontier(table)
+    }
+    stands = f" What was drawn with it stands in {table}." if drawn else ""
+    return (
+        f"{', '.join(map(str, folders))}: no {POOL_NAME} there or below stages/. The frontier "
+        "starts at the reference's reward, which is measured on it. The command that made the "
+        f"folder makes it again, and draws: {command}.{stands}"
+    )
+
+
+def _agreed(pools: Sequence[tuple[Path, Pool]]) -> Pool:
     (first_path, first), *others = pools
     for path, pool in others:
         if set(pool.prompt_ids) != set(first.prompt_ids):

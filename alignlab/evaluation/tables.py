@@ -17,6 +17,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from alignlab.errors import DataError
 
+COMMANDS = Path("configs") / "commands.txt"  # what a results folder was made by
 BUDGETS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)  # nats per completion, the rows of frontier.csv
 
 
@@ -229,7 +230,7 @@ def _read(path: Path, row_type: type[Row]) -> list[Row]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             lines = list(csv.reader(file))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{path}: no such table. Give the folder of a finished run.") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a CSV table ({error}).") from None

@@ -53,8 +53,8 @@ def group_normalise(rewards: Tensor, group: Tensor, *, scale: bool = True) -> Te
     """Each reward in standard deviations from its group's mean (GRPO, arXiv:2402.03300), ``[M]``.
 
     The deviation is the population's, with nothing added to it; the paper does not say. Libraries
-    that take the sample's differ by ``sqrt(K / (K - 1))``, and by what their epsilon does. A group whose rewards are all equal,
-    a group of one included, has nothing to prefer and gets 0.
+    that take the sample's differ by ``sqrt(K / (K - 1))``, and by what their epsilon does. A group
+    whose rewards are all equal, a group of one included, has nothing to prefer and gets 0.
 
     Args:
         rewards: ``[M]``.

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ from alignlab.pipeline.workers import Crew, Worker
 
 TRIES = 2  # a killed worker's job is given to another worker once
 CHECK, FRONTIER = "check", "frontier"  # the pipeline's own jobs, beside those of the stages
+NOT_FINITE = "FloatingPointError"  # how a run ends whose numbers are none any more
 
 
 @dataclass
@@ -22,6 +23,15 @@ class Failures:
     failed: dict[str, str] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     input_only: bool = True
+
+    @property
+    def advice(self) -> str:
+        """What to do about them; no repetition mends a wrong input or a run that diverged."""
+        if self.input_only:
+            return "What is finished stays finished: mend this and call again."
+        if all(why.startswith(NOT_FINITE) for why in self.failed.values()):
+            return "What is finished stays finished; these would diverge again."
+        return "Call again to continue: what is finished stays finished."
 
     @property
     def status(self) -> int:
@@ -208,7 +218,8 @@ class Foreman:
                 self._crew.replace(worker)
 
     def _ended(self, job: Job, message: dict[str, Any]) -> None:
-        for name, why in message["wrong_input"].items():
+        wrong = message["wrong_input"]
+        for name, why in (grouped(wrong) if job.stage == CHECK else wrong).items():
             self._failed(name, why, input_error=True)
         if job.stage == CHECK and message["wrong_input"]:
             # A slip in one config is better mended before hours go into the others.
@@ -244,3 +255,14 @@ class Foreman:
 def log_file(plan: Plan, name: str) -> Path:
     """Where the job's prints and traceback go."""
     return plan.results / "stages" / "logs" / f"{name}.log"
+
+
+def grouped(wrong: Mapping[str, str]) -> dict[str, str]:
+    """``wrong`` with each reason told once: a slip in an arm is one in all of its points."""
+    names: dict[str, list[str]] = {}
+    for name, why in wrong.items():
+        names.setdefault(why, []).append(name)
+    return {
+        own[0] + (f" (and {len(own) - 1} more)" if len(own) > 1 else ""): why
+        for why, own in names.items()
+    }

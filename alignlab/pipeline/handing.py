@@ -1,12 +1,14 @@
 """What a worker is told about a job, and what is kept of what it did: tables and configs."""
 
+import shlex
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from alignlab.evaluation.tables import Point, merge_points
+from alignlab.evaluation.tables import COMMANDS, Point, merge_points
 from alignlab.pipeline import records, state
 from alignlab.pipeline.foreman import CHECK, FRONTIER, log_file
 from alignlab.pipeline.jobs import DONE
@@ -62,6 +64,15 @@ def merge(plan: Plan, job: Job) -> None:
     done = records.read_json(plan.folder(job) / DONE)
     assert done is not None
     merge_points(plan.results / state.POINTS, [Point(**row) for row in done["points"]])
+
+
+def keep_command(results: Path, words: Sequence[str]) -> None:
+    """Note what a results folder is made by, each command once: its report tells."""
+    path = results / COMMANDS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    command = shlex.join(["alignlab", *words])
+    if command not in lines:
+        records.write_text(path, "\n".join([*lines, command]) + "\n")
 
 
 def write_times(plan: Plan) -> None:

@@ -8,12 +8,16 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from math import isfinite
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from alignlab.errors import ConfigError, DataError
 from alignlab.evaluation.tables import Point
 from alignlab.pipeline import records
+
+if TYPE_CHECKING:
+    from alignlab.evaluation.prompt_tables import PromptTable
 
 
 class Parent(Protocol):
@@ -125,6 +129,8 @@ def collect_points(job: dict[str, Any], folder: Path) -> list[Point]:
 
     Raises:
         DataError: The run has no evaluation.
+        FloatingPointError: An evaluation is not finite. The run leaves no rows: no curve can be
+            drawn through them, and of a run that diverged none should be.
     """
     from alignlab.evaluation.prompt_tables import read_prompt_tables, write_prompt_tables
 
@@ -136,6 +142,7 @@ def collect_points(job: dict[str, Any], folder: Path) -> list[Point]:
             table = replace(
                 table, objective=run["objective"], run_id=run["run_id"], seed=run["seed"]
             )
+            _check_finite(table)
             tables.append(table)
             points.append(
                 table.point(
@@ -153,6 +160,17 @@ def collect_points(job: dict[str, Any], folder: Path) -> list[Point]:
         )
     write_prompt_tables(Path(run["prompt_table"]), tables)
     return points
+
+
+def _check_finite(table: "PromptTable") -> None:
+    scores = table.scores
+    means = {"KL": scores.kl.mean(), "KL (k1)": scores.kl_k1.mean(), "reward": scores.reward.mean()}
+    wrong = ", ".join(f"{name} {value}" for name, value in means.items() if not isfinite(value))
+    if wrong:
+        raise FloatingPointError(
+            f"the evaluation after step {table.step} has {wrong}: the weights have diverged. "
+            "Lower the learning rate."
+        )
 
 
 def _call(job: dict[str, Any], folder: Path) -> None:

@@ -1,5 +1,6 @@
 """One pipeline at a time per results folder; a killed process cannot leave the lock behind."""
 
+import errno
 import fcntl
 import math
 import os
@@ -28,9 +29,9 @@ def results_lock(
         in_turn: Wait for a living run too, however long: both want the same done.
 
     Raises:
-        ConfigError: Another run is at work in the folder.
+        ConfigError: Another run is at work in the folder, or there can be none.
     """
-    results.mkdir(parents=True, exist_ok=True)
+    make_folder(results)
     fd = os.open(results / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         _take(fd, results, math.inf if in_turn else time.monotonic() + patience, in_turn)
@@ -39,6 +40,35 @@ def results_lock(
         yield fd
     finally:
         os.close(fd)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a file where a folder is wanted, without making anything.
+
+    Raises:
+        ConfigError: It is so.
+    """
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"{folder}: {path} is a file. Name a folder.")
+
+
+def make_folder(folder: Path) -> None:
+    """Make ``folder``, which results are to be written to.
+
+    Raises:
+        ConfigError: A file stands there, or it cannot be written.
+    """
+    check_folder(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".lock").touch()
+    except OSError as error:
+        if error.errno == errno.ENOSPC:  # nobody's mistake, and told in its own words
+            raise
+        raise ConfigError(
+            f"{folder}: {error.strerror}. Name a folder that can be written."
+        ) from None
 
 
 def _take(fd: int, results: Path, deadline: float, in_turn: bool) -> None:

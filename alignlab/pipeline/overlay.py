@@ -48,6 +48,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such file. Check the path.") from None
     except (UnicodeDecodeError, IsADirectoryError):
         raise ConfigError(f"{path}: not a text file. Expected YAML.") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}. Check the path.") from None
     try:
         content = yaml.load(text, _Loader)  # a SafeLoader
     except yaml.YAMLError as error:

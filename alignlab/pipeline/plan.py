@@ -6,6 +6,7 @@ it is there, ``scales/<name>.smoke.yaml`` are overlays of the same shape. A stag
 one job per seed and grid point.
 """
 
+import inspect
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,11 +15,34 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.errors import ConfigError
+from alignlab.evaluation.commands import frontier_command
 from alignlab.pipeline import overlay, records
+from alignlab.pipeline.keys import (
+    ANY,
+    FILES,
+    FUNCTION,
+    GRID,
+    MAPPING,
+    SEEDS,
+    SWITCH,
+    TEXT,
+    TEXTS,
+    checked,
+)
 
-STAGE_KEYS = {"fit", "call", "args", "set", "needs", "per_seed", "grid", "objective"}
-PLAN_KEYS = {"seeds", "set", "stages", "frontier"}
-FRONTIER_KEYS = {"needs", "args"}
+STAGE_KEYS = {
+    "fit": FILES,
+    "call": FUNCTION,
+    "args": MAPPING,
+    "set": MAPPING,
+    "needs": TEXTS,
+    "per_seed": SWITCH,
+    "grid": GRID,
+    "objective": TEXT,
+}
+PLAN_KEYS = {"seeds": SEEDS, "set": MAPPING, "stages": MAPPING, "frontier": MAPPING}
+FRONTIER_KEYS = {"needs": TEXTS, "args": MAPPING}
+LONGEST_NAME = 200  # characters of a run's name; file systems take 255 for a file's
 FIXED_NAMES = ("seed", "out", "experiment", "results")
 TAKEN = (*FIXED_NAMES, "frontier", "check", "workers", "logs")
 
@@ -139,12 +163,16 @@ def load_plan(
             earlier stage, a placeholder that stands for nothing.
     """
     layers = _layers(experiment, scale, smoke)
-    asked = _seeds(layers) if seeds is None else list(seeds)
+    asked = _seeds(layers)
+    if seeds is not None:
+        asked = checked({"seeds": list(seeds)}, {"seeds": SEEDS}, "--seeds")["seeds"]
     stages = _stages(layers)
     frontier: dict[str, Any] = {}
     for layer in layers:
         frontier = overlay.merge(frontier, layer.get("frontier") or {})
-    _only_known(frontier, FRONTIER_KEYS, f"{experiment}/pipeline.yaml: frontier")
+    where = f"{experiment}/pipeline.yaml: frontier"
+    checked(frontier, FRONTIER_KEYS, where)
+    check_frontier(frontier.get("args") or {}, f"{where}.args")
     jobs: dict[str, Job] = {}
     others = _seeds_by_name(stages, asked)
     for stage in stages:
@@ -186,30 +214,28 @@ def _layers(experiment: Path, scale: str | None, smoke: bool) -> list[dict[str, 
         paths.append(path)
     layers = []
     for path in paths:
-        layer = overlay.read_yaml(path)
-        _only_known(layer, PLAN_KEYS, str(path))
+        layer = checked(overlay.read_yaml(path), PLAN_KEYS, str(path))
         for name, entry in (layer.get("stages") or {}).items():
-            _only_known(entry or {}, STAGE_KEYS, f"{path}: stage {name!r}")
+            checked({} if entry is None else entry, STAGE_KEYS, f"{path}: stage {name!r}")
         layers.append(layer)
     return layers
 
 
-def _only_known(entry: Any, known: set[str], where: str) -> None:
-    if not isinstance(entry, Mapping):
-        raise ConfigError(f"{where}: expected keys and values, got {entry!r}.")
-    unknown = sorted(set(map(str, entry)) - known)
-    if unknown:
-        raise ConfigError(
-            f"{where}: unknown key {', '.join(unknown)}. Known: {', '.join(sorted(known))}."
-        )
+def check_frontier(args: Mapping[str, Any], where: str) -> None:
+    """Refuse what the closing evaluation does not take, before the runs that it is about.
+
+    Raises:
+        ConfigError: It is so.
+    """
+    taken = inspect.signature(frontier_command).parameters.values()
+    settings = [parameter for parameter in taken if parameter.kind is parameter.KEYWORD_ONLY]
+    checked(args, {p.name: TEXT if p.annotation is str else ANY for p in settings}, where)
 
 
 def _seeds(layers: Iterable[Mapping[str, Any]]) -> list[int]:
-    seeds: Any = [0]
+    seeds = [0]
     for layer in layers:
-        seeds = layer.get("seeds", seeds)
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
-        raise ConfigError(f"pipeline.yaml: seeds must be a list of whole numbers, got {seeds!r}.")
+        seeds = layer.get("seeds") or seeds
     return seeds
 
 
@@ -307,7 +333,9 @@ def expand(
     spec = _spec(stage, experiment)
     upstream = _needed(stage.name, entry.get("needs") or [], jobs)
     expanded = []
-    for point in _grid(stage.name, entry.get("grid") or {}):
+    points = _grid(stage.name, entry.get("grid") or {})
+    check_names(stage.name, points, f"stage {stage.name!r}")
+    for point in points:
         for seed in [*asked, *others] if per_seed else [None]:
             here = _with_point(spec, point, seed)
             own = (None, *asked) if seed is None else (None, seed)
@@ -316,8 +344,7 @@ def expand(
                 for name, found in upstream.items()
             }
             short = _short_names(point)
-            parts = [f"{short[key]}{_label(stage.name, value)}" for key, value in point.items()]
-            parts += [f"s{seed}"] if seed is not None else []
+            parts = _name_parts(stage.name, point) + ([] if seed is None else [f"s{seed}"])
             listed = frozenset(name for name, found in needs.items() if len(found) > 1)
             _check_placeholders(stage.name, here, needs, seed)
             expanded.append(
@@ -372,6 +399,33 @@ def _with_point(spec: dict[str, Any], point: Mapping[str, Any], seed: int | None
         if seed is not None:
             here[root]["seed_everything"] = seed
     return here
+
+
+def check_names(stage: str, points: Iterable[Mapping[str, Any]], where: str) -> None:
+    """Refuse points whose runs would share a name and so a folder, or could not have one.
+
+    Raises:
+        ConfigError: It is so.
+    """
+    found: dict[str, Mapping[str, Any]] = {}
+    for point in points:
+        name = "-".join([stage, *_name_parts(stage, point)])
+        if len(name) > LONGEST_NAME:
+            raise ConfigError(
+                f"{where}: run {name[:40]}... would have a name of {len(name)} characters, more "
+                f"than the {LONGEST_NAME} that fit. Use shorter values."
+            )
+        if name in found:
+            raise ConfigError(
+                f"{where}: {found[name]} and {dict(point)} would both be run {name!r}. Leave one "
+                "out, or let them differ in more than signs that a file's name cannot hold."
+            )
+        found[name] = dict(point)
+
+
+def _name_parts(stage: str, point: Mapping[str, Any]) -> list[str]:
+    short = _short_names(point)
+    return [f"{short[key]}{_label(stage, value)}" for key, value in point.items()]
 
 
 def _short_names(point: Mapping[str, Any]) -> dict[str, str]:

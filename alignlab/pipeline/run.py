@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,11 @@ def run_experiment(
         _say(f"{plan.results}: {_summary(plan, todo)}")
         failures = Failures()
         if todo.jobs or todo.frontier:
+            words = {"--scale": scale, "--results": results, "--smoke": smoke, "--seeds": seeds}
+            handing.keep_command(plan.results, ["run", str(experiment), *_options(words)])
             failures = _carry_out(plan, todo, workers, lock_fd, force)
             handing.write_times(plan)
-        _tell_of_strangers(plan)
+        tell_of_strangers(plan.results, plan.runs)
         table = plan.results / state.FIGURES[0]
         if todo.frontier and table.exists():
             _say(f"\n{frontier_table(read_frontier(table))}\n")
@@ -122,19 +124,31 @@ def tell(failures: Failures) -> None:
     if failures.skipped:
         _say(f"Not done, for want of these: {', '.join(failures.skipped)}.")
     if failures.failed:
-        _say("Call again to continue: what is finished stays finished.")
+        _say(failures.advice)
 
 
-def _tell_of_strangers(plan: Plan) -> None:
-    """Say which rows of the table this configuration did not make; they are kept and drawn."""
-    current = {job.name: job.config_sha for job in plan.runs}
-    recorded = records.recorded_runs(plan.results / state.POINTS)
+def tell_of_strangers(results: Path, runs: Iterable[Job]) -> None:
+    """Say which rows of the table none of ``runs`` made; they are kept and drawn."""
+    current = {job.name: job.config_sha for job in runs}
+    recorded = records.recorded_runs(results / state.POINTS)
     strangers = [name for name, sha in recorded.items() if current.get(name) != sha]
     if strangers:
         _say(
             f"note: points.csv also holds runs of another configuration: {', '.join(strangers)}. "
             "Delete their rows if they should not count."
         )
+
+
+def _options(given: Mapping[str, Any]) -> list[str]:
+    """The options that were given, as words of a command."""
+    words: list[str] = []
+    for name, value in given.items():
+        if value is True:
+            words.append(name)
+        elif value not in (None, False):
+            text = ",".join(map(str, value)) if name == "--seeds" else str(value)
+            words += [name, text]
+    return words
 
 
 def _say(line: str) -> None:

@@ -8,6 +8,7 @@ environment. Such a rank talks to nobody: the worker alone hears the parent, and
 it does.
 """
 
+import errno
 import json
 import os
 import queue
@@ -96,7 +97,7 @@ def _listen(inbox: "queue.Queue[dict[str, Any]]", reporter: Reporter) -> None:
 
 
 def _serve(job: dict[str, Any], reporter: Reporter) -> None:
-    from alignlab.errors import ConfigError, DataError
+    from alignlab.errors import DISK_FULL, ConfigError, DataError
     from alignlab.pipeline.jobs import carry_out
 
     _log_to(Path(job["log"]))
@@ -108,6 +109,8 @@ def _serve(job: dict[str, Any], reporter: Reporter) -> None:
     except Exception as error:  # not SystemExit: a terminated worker's job is tried again
         traceback.print_exc()
         message = f"{type(error).__name__}: {error}"
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            message = f"{error}. {DISK_FULL}"
         reporter.send(event="failed", wrong_input={}, message=message)
     else:
         reporter.send(event="done", wrong_input=wrong)

@@ -30,11 +30,12 @@ class Findings:
         hypervolumes: Of the trained objectives.
         effects: Of the hyperparameters.
         importances: Of the hyperparameters.
+        trials: Of a sweep, those that did not complete: rows of its ``trials.csv``.
         samples: ``run_id, step N`` -> completions of that checkpoint.
         references: Prompt id -> one completion of the reference and its reward.
         configs: Name -> text of a resolved config.
         environment: Name -> version or place.
-        command: What makes the page again.
+        command: What made the runs, as far as that is known, and what makes the page again.
     """
 
     title: str
@@ -45,6 +46,7 @@ class Findings:
     hypervolumes: Sequence[Hypervolume]
     effects: Sequence[Effect]
     importances: Sequence[Importance]
+    trials: Sequence[Mapping[str, str]]
     samples: Mapping[str, Sequence[Sample]]
     references: Mapping[str, tuple[str, float]]
     configs: Mapping[str, str]

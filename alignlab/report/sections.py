@@ -1,6 +1,7 @@
 """The report's tables, as HTML: the numbers of the figure as text, and those it does not show."""
 
 import html
+import json
 from collections.abc import Sequence
 
 from alignlab.evaluation.derived import Comparison
@@ -20,6 +21,7 @@ def all_sections(found: Findings, listed: Sequence[FrontierRow]) -> str:
         _effects(found),
         _importances(found),
         _runs(found),
+        _trials(found),
         _making(found),
     ]
     return "\n".join(section for section in sections if section)
@@ -93,6 +95,27 @@ def _importances(found: Findings) -> str:
             for row in found.importances
         ],
     )
+
+
+def _trials(found: Findings) -> str:
+    return _section(
+        "Trials that did not complete",
+        "Evaluations before the end of a trial that stopped, was pruned or passed the bound on KL "
+        "count in the frontier; of a run that failed or was not finite there are none.",
+        ["trial", "state", "arm", "parameters", "why"],
+        [
+            [row["slot"], row["state"], row["arm"], _parameters(row["params"]), row["note"] or "-"]
+            for row in found.trials
+        ],
+    )
+
+
+def _parameters(text: str) -> str:
+    """A trial's parameters by the last part of their names, where these differ."""
+    params = json.loads(text)
+    short = [name.rpartition("/")[2].rpartition(".")[2] for name in params]
+    names = short if len(set(short)) == len(short) else list(params)
+    return ", ".join(f"{k} {v}" for k, v in zip(names, params.values(), strict=True)) or "-"
 
 
 def _making(found: Findings) -> str:

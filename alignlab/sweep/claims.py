@@ -8,8 +8,7 @@ that somebody added at the same time is given up when it comes to be run.
 
 import time
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,32 +107,36 @@ class Claims:
             for trial in self._mine.values():
                 self._storage.alive(trial._trial_id)
 
-    def complete(self, claim: Claim, values: Sequence[float]) -> bool:
-        """The trial's values; whether it still was this process's to end."""
-        return self._end(claim.trial, TrialState.COMPLETE, values)
+    def complete(self, claim: Claim, values: Sequence[float], notes: Mapping[str, str]) -> bool:
+        """The trial's values; whether it still was this process's to end.
 
-    def prune(self, claim: Claim) -> bool:
+        One that ``diverged`` beyond the KL bound is complete, too: samplers learn to avoid it.
+        """
+        return self._end(claim.trial, TrialState.COMPLETE, notes, values)
+
+    def prune(self, claim: Claim, notes: Mapping[str, str]) -> bool:
         """The trial was stopped early for being worse than others."""
-        return self._end(claim.trial, TrialState.PRUNED)
+        return self._end(claim.trial, TrialState.PRUNED, notes)
 
     def fail(self, claim: Claim, kind: str, why: str) -> bool:
         """The trial failed (``error``: tried again by the next call) or ``diverged``."""
-        return self._give_up(claim.trial, kind, why)
+        return self._end(claim.trial, TrialState.FAIL, {kind: why})
 
     def holds(self, claim: Claim) -> bool:
         """Whether the trial is still this process's: a long silence makes it another's."""
         return any(t.number == claim.trial.number for t in self._all(TrialState.RUNNING))
 
-    def _give_up(self, trial: optuna.Trial, kind: str, why: str) -> bool:
-        with suppress(optuna.exceptions.UpdateFinishedTrialError):
-            trial.set_user_attr(kind, why)
-        return self._end(trial, TrialState.FAIL)
-
     def _end(
-        self, trial: optuna.Trial, state: TrialState, values: Sequence[float] | None = None
+        self,
+        trial: optuna.Trial,
+        state: TrialState,
+        notes: Mapping[str, str],
+        values: Sequence[float] | None = None,
     ) -> bool:
         self._mine.pop(trial.number, None)
         try:
+            for kind, why in notes.items():
+                trial.set_user_attr(kind, why)
             self._study.tell(trial.number, values, state=state)
         except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
             return False  # it was taken for dead and is another's by now
@@ -210,7 +213,7 @@ class Claims:
         self._storage.alive(trial._trial_id)
         slot = trial.user_attrs.get(SLOT, None if self._points is not None else trial.number)
         if slot is None or self._is_taken(trial, slot):
-            self._give_up(trial, ERROR, "its point is another trial's")
+            self._end(trial, TrialState.FAIL, {ERROR: "its point is another trial's"})
             return None
         trial.set_user_attr(SLOT, slot)
         return Claim(slot, trial, self._space.suggest(trial))

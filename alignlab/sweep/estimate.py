@@ -1,16 +1,21 @@
 """``--dry-run``: what would be tried, and about what it would take."""
 
+import csv
+import math
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 
 from alignlab.errors import ConfigError
 from alignlab.evaluation.tables import read_points
 from alignlab.pipeline import records, state
+from alignlab.pipeline.foreman import grouped
 from alignlab.pipeline.jobs import DONE, check
 from alignlab.pipeline.plan import Plan
 from alignlab.sweep.space import Point
 from alignlab.sweep.spec import Sweep
 
+TIMES = "stages.csv"  # what each of an experiment's jobs took
 SHOWN = 200  # trials printed one by one
 
 
@@ -22,11 +27,9 @@ def estimate(sweep: Sweep, plan: Plan, workers: int) -> int:
     """
     wrong = check({name: plan.resolved(job) for name, job in sweep.probes().items()})
     if wrong:
-        raise ConfigError("; ".join(f"{name}: {why}" for name, why in wrong.items()))
+        raise ConfigError("; ".join(f"{name}: {why}" for name, why in grouped(wrong).items()))
     print(_trials(sweep))
-    to_make = [job.name for job in state.missing(sweep.plan, sweep.needs)]
-    folder = sweep.plan.results
-    print(f"inputs in {folder}: {', '.join(to_make) or 'all there'}" + " to make" * bool(to_make))
+    print(_inputs(sweep, workers))
     print(_cost(sweep, plan, workers))
     return 0
 
@@ -39,8 +42,8 @@ def _trials(sweep: Sweep) -> str:
             f"  {arm}: {', '.join(f'{d.key} in {d.distribution}' for d in dimensions)}"
             for arm, dimensions in sweep.space.arms.items()
         ]
-        limit = [f"{sweep.trials} trials"] * (sweep.trials is not None)
-        limit += [f"{sweep.minutes:g} minutes"] * (sweep.minutes is not None)
+        limit = [] if sweep.trials is None else [f"{sweep.trials} trials"]
+        limit += [] if sweep.minutes is None else [f"{sweep.minutes:g} minutes"]
         return "\n".join([f"{' or '.join(limit)} by {name}, {seeds} seeds each, of", *space])
     lines = [_line(sweep, point) for point in sweep.points[:SHOWN]]
     more = [f"  ... and {len(sweep.points) - SHOWN} more"] * (len(sweep.points) > SHOWN)
@@ -56,6 +59,23 @@ def _line(sweep: Sweep, point: Point) -> str:
     return f"  {point.arm}: {settings or 'as it is'}"
 
 
+def _inputs(sweep: Sweep, workers: int) -> str:
+    """The stages still to make, and their time where they have been made before."""
+    folder = sweep.plan.results
+    jobs = state.missing(sweep.plan, sweep.needs)
+    if not jobs:
+        return f"inputs in {folder}: all there"
+    taken = _stage_seconds(folder / TIMES)
+    seconds = sum(taken.get((job.stage, job.key), 0.0) for job in jobs)
+    unknown = [job.name for job in jobs if (job.stage, job.key) not in taken]
+    time = f"about {seconds / 60 / workers:.1f} minutes"
+    if len(unknown) == len(jobs):
+        time = "unknown"
+    elif unknown:
+        time += f" and that of {', '.join(unknown)}"
+    return f"inputs in {folder}: {', '.join(job.name for job in jobs)} to make; time: {time}"
+
+
 def _cost(sweep: Sweep, plan: Plan, workers: int) -> str:
     """From finished runs of the same stages, in the sweep's or the experiment's results."""
     known = {arm: _of_arm(sweep, plan, arm) for arm in sweep.stages}
@@ -65,17 +85,34 @@ def _cost(sweep: Sweep, plan: Plan, workers: int) -> str:
             f"time and disk: unknown, no run of {', '.join(unknown)} is finished yet in "
             f"{plan.results} or {sweep.plan.results}"
         )
-    trials = sweep.trials or 0
-    arms = [p.arm for p in sweep.points] if sweep.points is not None else list(known) * trials
-    share = 1.0 if sweep.points is not None else 1 / len(known)
-    runs = share * len(plan.seeds)
-    seconds = sum(known[arm][0] or 0.0 for arm in arms) * runs / workers
-    disk = sum(known[arm][1] for arm in arms) * runs
-    limit = f", at most {sweep.minutes:g}" if sweep.minutes is not None else ""
-    return f"time: about {seconds / 60:.1f} minutes{limit}; disk: about {disk / 2**20:.0f} MB"
+    runs = _runs_by_arm(
+        sweep, {arm: seconds or 0.0 for arm, (seconds, _) in known.items()}, workers
+    )
+    seconds = sum(runs[arm] * (known[arm][0] or 0.0) for arm in runs) / workers
+    time = f"time: about {seconds / 60:.1f} minutes"
+    if sweep.minutes is not None and seconds > 60 * sweep.minutes:
+        time = f"time: {sweep.minutes:g} minutes and what is at work then"
+    sizes = {arm: size for arm, (_, size) in known.items() if size is not None}
+    if len(sizes) < len(known):
+        gone = ", ".join(known.keys() - sizes)
+        return f"{time}; disk: unknown, only the tables of {gone} are left"
+    disk = sum(runs[arm] * size for arm, size in sizes.items())
+    return f"{time}; disk: about {disk / 2**20:.0f} MB"
 
 
-def _of_arm(sweep: Sweep, plan: Plan, arm: str) -> tuple[float | None, float]:
+def _runs_by_arm(sweep: Sweep, seconds: Mapping[str, float], workers: int) -> dict[str, float]:
+    """How many runs each arm will have; a sampler is taken to try all of them alike."""
+    seeds = len(sweep.plan.seeds)
+    if sweep.points is not None:
+        return {arm: seeds * sum(p.arm == arm for p in sweep.points) for arm in seconds}
+    trials = math.inf if sweep.trials is None else sweep.trials
+    if sweep.minutes is not None:
+        mean = seeds * max(statistics.mean(seconds.values()), 1e-9)
+        trials = min(trials, 60 * sweep.minutes * workers / mean)
+    return {arm: seeds * trials / len(seconds) for arm in seconds}
+
+
+def _of_arm(sweep: Sweep, plan: Plan, arm: str) -> tuple[float | None, float | None]:
     """Median seconds and bytes of a finished run of ``arm``, or of its namesake stage."""
     for results in (plan.results, sweep.plan.results):
         folders = [path.parent for path in (results / "stages" / arm).glob(f"*/{DONE}")]
@@ -85,8 +122,16 @@ def _of_arm(sweep: Sweep, plan: Plan, arm: str) -> tuple[float | None, float]:
             return statistics.median(seconds), statistics.median(map(_size, folders))
         seconds = _recorded_seconds(results / state.POINTS, arm)
         if seconds:
-            return statistics.median(seconds), 0.0
-    return None, 0.0
+            return statistics.median(seconds), None
+    return None, None
+
+
+def _stage_seconds(times: Path) -> dict[tuple[str, str], float]:
+    """(stage, job) -> seconds, of the experiment's own earlier calls."""
+    if not times.exists():
+        return {}
+    with times.open(newline="", encoding="utf-8") as file:
+        return {(row["stage"], row["job"]): float(row["seconds"]) for row in csv.DictReader(file)}
 
 
 def _recorded_seconds(points: Path, arm: str) -> list[float]:

@@ -21,16 +21,18 @@ from alignlab.pipeline.foreman import (
     log_file,
     own_job,
 )
-from alignlab.pipeline.lock import results_lock
+from alignlab.pipeline.lock import check_folder, results_lock
 from alignlab.pipeline.plan import Job, Plan
 from alignlab.pipeline.progress import Display
-from alignlab.pipeline.run import make_stages, tell
+from alignlab.pipeline.run import make_stages, tell, tell_of_strangers
 from alignlab.pipeline.workers import Crew
 from alignlab.sweep import table
 from alignlab.sweep.claims import Claims
+from alignlab.sweep.ends import check_metrics, keep_end
 from alignlab.sweep.estimate import estimate
+from alignlab.sweep.space import ARM
 from alignlab.sweep.spec import Sweep, load_sweep
-from alignlab.sweep.storage import Storage, open_storage
+from alignlab.sweep.storage import Storage, check_url, open_storage, shown
 from alignlab.sweep.study import open_study
 from alignlab.sweep.trials import Trials
 
@@ -52,6 +54,7 @@ def run_sweep(
         Exit status: 0, 1 when a trial failed, 2 when all that failed did so over its input.
     """
     sweep = load_sweep(path)
+    check_metrics(path, sweep.metrics)
     plan = replace(
         sweep.plan,
         name=sweep.name,
@@ -59,6 +62,9 @@ def run_sweep(
         frontier=sweep.frontier,
         inputs=sweep.plan.results,
     )
+    if storage is not None:
+        check_url(storage)
+    check_folder(plan.results)
     if dry_run:
         return estimate(sweep, plan, workers)
     began = time.monotonic()
@@ -68,10 +74,14 @@ def run_sweep(
         own = f"sqlite:///{plan.results / STUDY}"
         url = storage or sweep.storage or own
         with open_storage(url) as study_storage:
+            words = ["sweep", str(path), *(["--results", str(results)] if results else [])]
+            words += ["--storage", shown(storage)] if storage else []
+            handing.keep_command(plan.results, words)
             call = _Call(sweep, plan, study_storage, url == own, lock_fd)
             failures = call.carry_out(workers)
     tell(failures)
-    _say(f"Done in {time.monotonic() - began:.0f} s. Tables and figures: {plan.results}")
+    if not failures.failed:
+        _say(f"Done in {time.monotonic() - began:.0f} s. Tables and figures: {plan.results}")
     return failures.status
 
 
@@ -112,9 +122,10 @@ class _Call:
                 return made
             self._copy_pool()
             self._work(foreman, display, study, created)
-            table.write_trials(self.plan.results / "trials.csv", self.sweep, study)
+            news = table.write_trials(self.plan.results / "trials.csv", self.sweep, study)
             _say(table.summary(self.sweep, study))
-            self._draw(foreman, display)
+            tell_of_strangers(self.plan.results, self._runs(study))
+            self._draw(foreman, display, news)
         finally:
             display.close()
             crew.dismiss()
@@ -128,17 +139,28 @@ class _Call:
             private=self.private,
         )  # fmt: skip
         started = claims.begin(created=created)
-        self.trials = Trials(
-            sweep, self.plan, claims, started, lambda job: handing.record(self.plan, job),
-            display.say,
-        )  # fmt: skip
+        self.trials = Trials(sweep, self.plan, claims, started, self._record, display.say)
         done = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
         display.total = max(0, display.total - len(self.plan.seeds) * len(done))
         foreman.work(self.trials)
 
     def _finished(self, job: Job) -> None:
         if self.trials is None or self.trials.holds(job):
-            handing.record(self.plan, job)
+            self._record(job)
+
+    def _record(self, job: Job) -> None:
+        if job.objective is not None:
+            keep_end(self.plan, job)
+        handing.record(self.plan, job)
+
+    def _runs(self, study: optuna.Study) -> list[Job]:
+        """Every run that the sweep's trials consist of, made or not."""
+        points = self.sweep.points
+        if points is None:
+            params = [trial.params for trial in study.get_trials(deepcopy=False)]
+            fixed = [optuna.trial.FixedTrial(own) for own in params if ARM in own]
+            points = [self.sweep.space.suggest(trial) for trial in fixed]
+        return [job for point in points for job in self.sweep.jobs(point)]
 
     def _configs(self) -> dict[str, Any]:
         return {name: self.plan.resolved(job) for name, job in self.sweep.probes().items()}
@@ -155,9 +177,11 @@ class _Call:
                 shutil.copy(made, beside)
                 beside.replace(self.plan.results / POOL_NAME)
 
-    def _draw(self, foreman: Foreman, display: Display) -> None:
+    def _draw(self, foreman: Foreman, display: Display, news: bool) -> None:
+        """Draw what is not drawn yet; the report has ``news`` of the trials in it, too."""
         points, pool = self.plan.results / state.POINTS, self.plan.results / POOL_NAME
-        if points.exists() and pool.exists() and not state.frontier_is_drawn(self.plan):
+        drawn = not news and state.frontier_is_drawn(self.plan)
+        if points.exists() and pool.exists() and not drawn:
             spec = {"results": str(self.plan.results), "args": self.plan.frontier}
             display.total = display.finished + 1  # trials that failed are no longer waited for
             foreman.work(Schedule([own_job(FRONTIER, spec)]))

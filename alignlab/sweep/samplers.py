@@ -3,12 +3,20 @@
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import optuna
 
 from alignlab.errors import ConfigError
+from alignlab.pipeline.keys import SEED, SWITCH, Kind, checked, is_number, is_text
 from alignlab.sweep.space import Point, Space
+
+
+def _patient(patience: int, min_delta: float = 0.0) -> optuna.pruners.PatientPruner:
+    """Optuna's without another pruner inside: ends a run that has stopped improving."""
+    return optuna.pruners.PatientPruner(None, patience, min_delta)
+
 
 LISTED = ("grid", "random", "qmc")  # their points are known before the first trial
 SAMPLERS: dict[str, Callable[..., optuna.samplers.BaseSampler]] = {
@@ -24,7 +32,14 @@ PRUNERS: dict[str, Callable[..., optuna.pruners.BasePruner]] = {
     "successive_halving": optuna.pruners.SuccessiveHalvingPruner,
     "hyperband": optuna.pruners.HyperbandPruner,
     "threshold": optuna.pruners.ThresholdPruner,
-    "patient": optuna.pruners.PatientPruner,
+    "patient": _patient,
+}
+OF_TYPE = {  # what a setting may be, by the annotations of Optuna's signatures
+    "bool": SWITCH,
+    "int": Kind("a whole number", lambda value: type(value) is int, null=False),
+    "float": Kind("a number", is_number, null=False),
+    "str": Kind("a word", is_text, null=False),
+    "None": Kind("null", lambda value: value is None),
 }
 
 
@@ -32,26 +47,52 @@ def named(what: str, entry: Any, known: Mapping[str, Any]) -> tuple[str, dict[st
     """``tpe`` or ``{tpe: {n_startup_trials: 5}}`` as name and settings.
 
     Raises:
-        ConfigError: Another name, or a setting that the class does not have.
+        ConfigError: Another name, a setting that the class does not have, a value that it cannot
+            have.
     """
     if isinstance(entry, Mapping) and len(entry) == 1:
         name, settings = next(iter(entry.items()))
     else:
         name, settings = entry, {}
-    if name not in known or not isinstance(settings, Mapping):
+    if not isinstance(name, str) or name not in known or not isinstance(settings, Mapping):
         raise ConfigError(
             f"{what}: expected one of {', '.join(known)}, alone or with settings as in "
             f"{{tpe: {{n_startup_trials: 5}}}}, got {entry!r}."
         )
-    target = known[name]
+    kinds, needed = _settings_of(known[name])
+    return name, checked(settings, kinds, f"{what} {name}", needed=needed)
+
+
+def _settings_of(target: Callable[..., Any] | None) -> tuple[dict[str, Kind], list[str]]:
+    """The settings that a YAML file can give, numbers, switches and words; those that it must."""
+    if target is None:
+        return {}, []
+    parameters = inspect.signature(target).parameters
+    kinds = {}
+    for name, parameter in parameters.items():
+        of_type = getattr(parameter.annotation, "__name__", parameter.annotation).split(" | ")
+        if name == "seed":
+            kinds[name] = replace(SEED, null=False)
+        elif OF_TYPE.keys() >= set(of_type):
+            kinds[name] = _any_of([OF_TYPE[one] for one in of_type])
+    return kinds, [name for name, p in parameters.items() if p.default is p.empty]
+
+
+def _any_of(kinds: list[Kind]) -> Kind:
+    said = " or ".join(kind.said for kind in kinds)
+    return Kind(said, lambda value: any(kind.fits(value) for kind in kinds), null=False)
+
+
+def try_out(what: str, build: Callable[[], Any]) -> None:
+    """Call ``build`` now, so that a setting that the class refuses stops before anything exists.
+
+    Raises:
+        ConfigError: It refuses one.
+    """
     try:
-        if target is not None:
-            inspect.signature(target).bind(**settings)
-        elif settings:
-            raise TypeError(f"{name} takes no settings")
-    except TypeError as error:
-        raise ConfigError(f"{what} {name}: {error}.") from None
-    return name, dict(settings)
+        build()
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{what}: {' '.join(str(error).split())}") from None
 
 
 def build_sampler(name: str, settings: Mapping[str, Any], seed: int) -> optuna.samplers.BaseSampler:

@@ -5,15 +5,44 @@ A dimension is written as a list of choices, ``{choices: [...]}``, ``{float: [lo
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
 
 from alignlab.errors import ConfigError
+from alignlab.pipeline.keys import POSITIVE, SWITCH, Kind, checked, is_number
 
-DIMENSION_KEYS = {"choices", "float", "int", "log", "step"}
+
+def _is_choice(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, str)) or is_number(value)
+
+
+def _are_ends(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
+
+
+DIMENSION_KEYS = {
+    "choices": Kind(
+        "a list of at least one number, word, switch or null",
+        lambda value: isinstance(value, list) and value != [] and all(map(_is_choice, value)),
+        null=False,
+    ),
+    "float": Kind("[low, high], two numbers", _are_ends, null=False),
+    "int": Kind(
+        "[low, high], two whole numbers",
+        lambda value: _are_ends(value) and {int} == set(map(type, value)),
+        null=False,
+    ),
+    "log": SWITCH,
+    "step": POSITIVE,
+}
+WAYS = (
+    "a list of choices, {float: [low, high]} or {int: [low, high]}, with log: true or step where "
+    "wanted"
+)
 ARM = "arm"  # the parameter that says which arm a trial belongs to
 
 Value = bool | int | float | str | None
@@ -63,7 +92,7 @@ class Dimension:
                               optuna.distributions.FloatDistribution))  # fmt: skip
         return [d.low, d.high]
 
-    def suggest(self, trial: optuna.Trial) -> Value:
+    def suggest(self, trial: optuna.trial.BaseTrial) -> Value:
         """The trial's value."""
         d = self.distribution
         if isinstance(d, optuna.distributions.CategoricalDistribution):
@@ -82,7 +111,7 @@ class Space:
 
     arms: dict[str, list[Dimension]]
 
-    def suggest(self, trial: optuna.Trial) -> Point:
+    def suggest(self, trial: optuna.trial.BaseTrial) -> Point:
         """The point that ``trial`` stands for."""
         arm = trial.suggest_categorical(ARM, list(self.arms))
         return Point(arm, {d.key: d.suggest(trial) for d in self.arms[arm]})
@@ -138,16 +167,14 @@ def read_dimension(name: str, key: str, entry: Any) -> Dimension:
     """
     where = f"space.{key}"
     entry = {"choices": entry} if isinstance(entry, list) else entry
-    if not isinstance(entry, Mapping) or set(entry) - DIMENSION_KEYS:
-        raise ConfigError(
-            f"{where}: expected a list of choices, {{float: [low, high]}} or {{int: [low, high]}}, "
-            f"with log: true or step where wanted, got {entry!r}."
-        )
-    kinds = [kind for kind in ("choices", "float", "int") if kind in entry]
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"{where}: expected {WAYS}, got {entry!r}.")
+    given = {k: v for k, v in checked(entry, DIMENSION_KEYS, where).items() if v is not None}
+    kinds = [kind for kind in ("choices", "float", "int") if kind in given]
     if len(kinds) != 1:
         raise ConfigError(f"{where} needs exactly one of choices, float and int, got {entry!r}.")
     try:
-        return Dimension(name, key, _distribution(kinds[0], entry))
+        return Dimension(name, key, _distribution(kinds[0], given))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {error} Got {entry!r}.") from None
 
@@ -155,22 +182,26 @@ def read_dimension(name: str, key: str, entry: Any) -> Dimension:
 def _distribution(kind: str, entry: Mapping[str, Any]) -> optuna.distributions.BaseDistribution:
     if kind == "choices":
         return _categorical(entry)
-    low, high = entry[kind]
-    log, step = bool(entry.get("log", False)), entry.get("step")
+    (low, high), log, step = entry[kind], entry.get("log", False), entry.get("step")
+    if not low <= high:
+        raise ValueError("a range goes from its low to its high end.")
+    if step is not None:
+        steps = (high - low) / step
+        if kind == "int" and type(step) is not int:
+            raise ValueError("the step of an int range is a whole number.")
+        if steps < 1 or not math.isclose(steps, round(steps), rel_tol=1e-9):
+            raise ValueError("a whole number of steps must lead from low to high.")
     if kind == "float":
         step = None if step is None else float(step)
         return optuna.distributions.FloatDistribution(float(low), float(high), log=log, step=step)
-    if not all(type(end) is int for end in (low, high)):
-        raise ValueError("an int range has whole numbers as its ends.")
     return optuna.distributions.IntDistribution(low, high, log=log, step=step or 1)
 
 
 def _categorical(entry: Mapping[str, Any]) -> optuna.distributions.BaseDistribution:
-    choices: Sequence[Any] = entry["choices"]
-    if not isinstance(choices, list) or not choices or len(entry) > 1:
-        raise ValueError("choices are a list with at least one value, and nothing beside it.")
-    if not all(isinstance(c, (bool, int, float, str)) or c is None for c in choices):
-        raise ValueError("a choice is a number, a word, a switch or null.")
-    if len({repr(choice) for choice in choices}) < len(choices):
+    choices = entry["choices"]
+    if len(entry) > 1:
+        raise ValueError("choices have nothing beside them.")
+    # true is no 1, though Python has it so; 1 and 1.0 are one value.
+    if len({(isinstance(choice, bool), choice) for choice in choices}) < len(choices):
         raise ValueError("a choice is given twice.")
     return optuna.distributions.CategoricalDistribution(choices)

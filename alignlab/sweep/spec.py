@@ -5,19 +5,74 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import optuna
+
 from alignlab.errors import ConfigError
 from alignlab.pipeline import overlay, records
-from alignlab.pipeline.plan import STAGE_KEYS, Job, Plan, Stage, check_stage, expand, load_plan
-from alignlab.sweep.samplers import LISTED, PRUNERS, SAMPLERS, design, named
+from alignlab.pipeline.keys import (
+    ANY,
+    COUNT,
+    MAPPING,
+    POSITIVE,
+    SEEDS,
+    SWITCH,
+    TEXT,
+    Kind,
+    checked,
+)
+from alignlab.pipeline.plan import (
+    STAGE_KEYS,
+    Job,
+    Plan,
+    Stage,
+    check_frontier,
+    check_names,
+    check_stage,
+    expand,
+    load_plan,
+)
+from alignlab.sweep.samplers import (
+    LISTED,
+    PRUNERS,
+    SAMPLERS,
+    build_pruner,
+    build_sampler,
+    design,
+    named,
+    try_out,
+)
 from alignlab.sweep.space import Dimension, Point, Space, read_dimension
+from alignlab.sweep.storage import check_url
 
-KEYS = {
-    "experiment", "scale", "seeds", "arms", "space", "metrics", "sampler", "pruner", "trials",
-    "minutes", "storage", "stop", "frontier", "process_per_trial",
-}  # fmt: skip
-ARM_KEYS = (STAGE_KEYS - {"grid", "per_seed"}) | {"stage", "space"}
 DIRECTIONS = ("maximize", "minimize")
+METRICS = Kind(
+    "names with maximize or minimize, as in {reward: maximize, kl: minimize}",
+    lambda value: MAPPING.fits(value) and all(d in DIRECTIONS for d in value.values()),
+)
+KEYS = {
+    "experiment": TEXT,
+    "scale": TEXT,
+    "seeds": SEEDS,
+    "arms": MAPPING,
+    "space": MAPPING,
+    "metrics": METRICS,
+    "sampler": ANY,
+    "pruner": ANY,
+    "trials": COUNT,
+    "minutes": POSITIVE,
+    "storage": TEXT,
+    "stop": MAPPING,
+    "frontier": MAPPING,
+    "process_per_trial": SWITCH,
+}
+NEEDED = ("experiment", "arms", "metrics", "sampler")
+STOP_KEYS = {"kl": POSITIVE, "dominated": COUNT}
+ARM_KEYS = {"stage": TEXT, "space": MAPPING} | {
+    key: kind for key, kind in STAGE_KEYS.items() if key not in ("grid", "per_seed")
+}
 BOUND = "alignlab.callbacks.kl_bound.KLBound"
+# What a training tells of itself at each evaluation: all that a pruner can judge it by.
+PROBED = ("kl", "kl_k1", "reward", "proxy_reward", "length", "seconds")
 
 
 @dataclass(frozen=True)
@@ -86,8 +141,6 @@ class Sweep:
     def _with_bound(self, job: Job) -> Job:
         if self.stop.kl is None:
             return job
-        if "config" not in job.spec:
-            raise ConfigError(f"arm {job.stage!r}: 'stop' is for trainings, this arm is a call.")
         config = overlay.merge(job.spec["config"], {})
         trainer = overlay.merge(config.get("trainer") or {}, {})
         bound = {"class_path": BOUND, "init_args": {"limit": self.stop.kl}}
@@ -108,14 +161,32 @@ class Sweep:
 
     def probes(self) -> dict[str, Job]:
         """A run for each value that a key may take, or the ends of its range, to check them all."""
-        found = {}
+        return {name: self.jobs(point)[0] for name, point in self._probed()}
+
+    def check_names(self, where: str) -> None:
+        """Refuse points that would share a run's name, as far as they are known beforehand.
+
+        Raises:
+            ConfigError: It is so.
+        """
+        points = self.points
+        if points is None:
+            points = [point for _, point in self._probed()]
+        for arm in self.stages:
+            own = [point.values for point in points if point.arm == arm]
+            check_names(arm, own, f"{where}: arm {arm!r}")
+
+    def _probed(self) -> list[tuple[str, Point]]:
+        """Each arm's middle with one value changed, named for it; every such point once."""
+        found = []
         for arm, dimensions in self.space.arms.items():
             start = self.middle(arm)
-            found[f"arm {arm}"] = self.jobs(start)[0]
-            for d in dimensions:
-                for value in d.ends():
+            for place, d in enumerate(dimensions):
+                for value in d.ends()[place > 0 :]:  # the first is the middle's, which was there
                     point = Point(arm, {**start.values, d.key: value})
-                    found[f"arm {arm}, {d.key}: {value}"] = self.jobs(point)[0]
+                    found.append((f"arm {arm}, {d.key}: {value}", point))
+            if not dimensions:
+                found.append((f"arm {arm}", start))
         return found
 
     @property
@@ -136,61 +207,45 @@ def load_sweep(path: Path) -> Sweep:
     Raises:
         ConfigError: A file that cannot be read, an unknown key, a value that cannot be.
     """
-    entry = overlay.read_yaml(path)
-    _only(entry, KEYS, str(path))
-    for key in ("experiment", "arms", "metrics", "sampler"):
-        if not entry.get(key):
-            raise ConfigError(f"{path}: {key!r} is missing. A sweep needs it.")
-    seeds = entry.get("seeds")
-    if seeds is not None and not (isinstance(seeds, list) and all(type(s) is int for s in seeds)):
-        raise ConfigError(f"{path}: seeds must be a list of whole numbers, got {seeds!r}.")
-    plan = load_plan(Path(entry["experiment"]), scale=entry.get("scale"), seeds=seeds)
-    arms = entry["arms"]
-    if not isinstance(arms, Mapping):
-        raise ConfigError(f"{path}: arms are names and their settings, as in {{dpo: {{}}}}.")
-    stages = {str(name): _arm(str(name), arm or {}, plan, path) for name, arm in arms.items()}
-    space = Space(
-        {str(name): _dimensions(str(name), arm or {}, entry) for name, arm in arms.items()}
-    )
-    sampler = named(f"{path}: sampler", entry["sampler"], {"grid": None, **SAMPLERS})
-    trials = _positive(path, entry, "trials", int)
-    minutes = _positive(path, entry, "minutes", (int, float))
-    metrics = _metrics(path, entry["metrics"])
-    if sampler[0] != "grid" and trials is None and (minutes is None or sampler[0] in LISTED):
-        raise ConfigError(f"{path}: sampler {sampler[0]} needs 'trials', the number of them.")
-    seed = int(sampler[1].get("seed", 0))
-    return Sweep(
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    where = str(path)
+    entry = checked(overlay.read_yaml(path), KEYS, where, needed=NEEDED)
+    plan = load_plan(Path(entry["experiment"]), scale=entry.get("scale"), seeds=entry.get("seeds"))
+    arms = {
+        name: checked({} if arm is None else arm, ARM_KEYS, f"{where}: arm {name!r}")
+        for name, arm in entry["arms"].items()
+    }
+    space = Space({name: _dimensions(name, arm, entry) for name, arm in arms.items()})
+    sampler, seed = _sampler(where, entry)
+    frontier = plan.frontier | (entry.get("frontier") or {})
+    check_frontier(frontier, f"{where}: frontier")
+    storage = entry.get("storage")
+    if storage is not None:
+        check_url(storage)
+    sweep = Sweep(
         name=f"sweep-{path.stem}",
         plan=plan,
-        stages=stages,
+        stages={name: _arm(name, arm, plan, where) for name, arm in arms.items()},
         space=space,
-        metrics=metrics,
+        metrics=entry["metrics"],
         sampler=sampler,
-        pruner=_pruner(path, entry, metrics),
-        trials=trials,
-        minutes=minutes,
-        storage=entry.get("storage"),
-        stop=_stop(path, entry.get("stop") or {}),
-        points=design(*sampler, space, trials, seed),
-        frontier=plan.frontier | (entry.get("frontier") or {}),
-        process_per_trial=_switch(path, entry, "process_per_trial"),
+        pruner=_pruner(where, entry),
+        trials=entry.get("trials"),
+        minutes=entry.get("minutes"),
+        storage=storage,
+        stop=Stop(**checked(entry.get("stop") or {}, STOP_KEYS, f"{where}: stop")),
+        points=design(*sampler, space, entry.get("trials"), seed),
+        frontier=frontier,
+        process_per_trial=bool(entry.get("process_per_trial")),
     )
+    _check_stops(where, sweep)
+    sweep.check_names(where)
+    return sweep
 
 
-def _only(entry: Any, known: set[str], where: str) -> None:
-    if not isinstance(entry, Mapping):
-        raise ConfigError(f"{where}: expected keys and values, got {entry!r}.")
-    unknown = sorted(set(map(str, entry)) - known)
-    if unknown:
-        raise ConfigError(
-            f"{where}: unknown key {', '.join(unknown)}. Known: {', '.join(sorted(known))}."
-        )
-
-
-def _arm(name: str, entry: Any, plan: Plan, path: Path) -> Stage:
+def _arm(name: str, entry: Mapping[str, Any], plan: Plan, path: str) -> Stage:
     """An arm as a stage: one of the experiment's with changes, or one of its own."""
     where = f"{path}: arm {name!r}"
-    _only(entry, ARM_KEYS, where)
     own = {key: value for key, value in entry.items() if key not in ("stage", "space", "set")}
     base = Stage(name)
     source = entry.get("stage", None if {"fit", "call"} & set(own) else name)
@@ -201,61 +256,58 @@ def _arm(name: str, entry: Any, plan: Plan, path: Path) -> Stage:
                 f"{', '.join(plan.stages)}. Name one with 'stage', or give a 'fit'."
             )
         base = plan.stages[source]
-    stage = Stage(name, overlay.merge(base.entry, own), [*base.settings, entry.get("set") or {}])
+    settings = entry.get("set") or {}
+    stage = Stage(name, overlay.merge(base.entry, own), [*base.settings, settings])
     if stage.entry.get("objective") and "objective" not in own:
         stage.entry["objective"] = name  # two arms of one stage are two curves
     check_stage(stage)
+    if settings and "call" in stage.entry:
+        raise ConfigError(f"{where}: 'set' is for a training; a call takes 'args'.")
     return stage
 
 
 def _dimensions(arm: str, entry: Mapping[str, Any], sweep: Mapping[str, Any]) -> list[Dimension]:
     """The sweep's common dimensions and the arm's own, which go before them."""
     common, own = sweep.get("space") or {}, entry.get("space") or {}
-    for where, space in (("space", common), (f"arm {arm!r}: space", own)):
-        if not isinstance(space, Mapping):
-            raise ConfigError(f"{where}: expected dotted keys and their values, got {space!r}.")
     names = {key: key for key in common} | {key: f"{arm}/{key}" for key in own}
     merged = {**common, **own}
     return [read_dimension(names[key], key, merged[key]) for key in names]
 
 
-def _metrics(path: Path, entry: Any) -> dict[str, str]:
-    if not isinstance(entry, Mapping) or not all(d in DIRECTIONS for d in entry.values()):
-        raise ConfigError(
-            f"{path}: metrics are names with maximize or minimize, as in {{reward: maximize, "
-            f"kl: minimize}}, got {entry!r}."
-        )
-    return {str(name): direction for name, direction in entry.items()}
+def _sampler(where: str, entry: Mapping[str, Any]) -> tuple[tuple[str, dict[str, Any]], int]:
+    """Name and settings, and its seed."""
+    name, settings = named(f"{where}: sampler", entry["sampler"], {"grid": None, **SAMPLERS})
+    seed = settings.get("seed", 0)
+    if name != "grid":
+        try_out(f"{where}: sampler {name}", lambda: build_sampler(name, settings, seed))
+        endless = entry.get("trials") is None
+        if endless and (entry.get("minutes") is None or name in LISTED):
+            raise ConfigError(f"{where}: sampler {name} needs 'trials', the number of them.")
+    return (name, settings), seed
 
 
-def _pruner(
-    path: Path, entry: Mapping[str, Any], metrics: Mapping[str, str]
-) -> tuple[str, dict[str, Any]] | None:
+def _pruner(where: str, entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
     if entry.get("pruner") is None:
         return None
+    name, settings = named(f"{where}: pruner", entry["pruner"], PRUNERS)
+    try_out(f"{where}: pruner {name}", lambda: build_pruner(name, settings))
+    metrics = list(entry["metrics"])
     if len(metrics) > 1:
         raise ConfigError(
-            f"{path}: a pruner compares trials by one metric, this sweep has {len(metrics)}. "
+            f"{where}: a pruner compares trials by one metric, this sweep has {len(metrics)}. "
             "Use 'stop' (kl, dominated) instead."
         )
-    return named(f"{path}: pruner", entry["pruner"], PRUNERS)
+    if metrics[0] not in PROBED:
+        raise ConfigError(
+            f"{where}: a pruner judges by what each evaluation reports, which {metrics[0]!r} is "
+            f"not part of. Take one of {', '.join(PROBED)} as the metric, or leave the pruner out."
+        )
+    return name, settings
 
 
-def _stop(path: Path, entry: Any) -> Stop:
-    _only(entry, {"kl", "dominated"}, f"{path}: stop")
-    kl = _positive(path, entry, "kl", (int, float))
-    return Stop(kl, _positive(path, entry, "dominated", int))
-
-
-def _switch(path: Path, entry: Mapping[str, Any], key: str) -> bool:
-    value = entry.get(key, False)
-    if not isinstance(value, bool):
-        raise ConfigError(f"{path}: {key} is true or false, got {value!r}.")
-    return value
-
-
-def _positive(path: Path, entry: Mapping[str, Any], key: str, kind: Any) -> Any:
-    value = entry.get(key)
-    if value is not None and (not isinstance(value, kind) or value is True or value <= 0):
-        raise ConfigError(f"{path}: {key} must be a number > 0, got {value!r}.")
-    return value
+def _check_stops(where: str, sweep: Sweep) -> None:
+    """Only a training is evaluated on its way, and can end early."""
+    asked = {"stop": sweep.stop != Stop(), "pruner": sweep.pruner is not None}
+    for name, stage in sweep.stages.items():
+        for key in [key for key, is_asked in asked.items() if is_asked and "call" in stage.entry]:
+            raise ConfigError(f"{where}: arm {name!r}: {key!r} is for trainings, this is a call.")

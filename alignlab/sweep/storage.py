@@ -4,6 +4,7 @@ A database's password may stand in its URL, but never in anything that is printe
 ``PGPASSWORD`` or ``~/.pgpass`` keep it out of the shell's history too.
 """
 
+import json
 import time
 import warnings
 from collections.abc import Iterator
@@ -53,12 +54,11 @@ def open_storage(url: str) -> Iterator[Storage]:
     Raises:
         ConfigError: No such kind of storage, or it cannot be reached, now or within the block.
     """
+    check_url(url)
     kind, _, rest = url.partition("://")
     if kind == "journal":
         yield Storage(_journal(Path(rest.removeprefix("/"))), url, heartbeat=False)
         return
-    if kind.split("+")[0] not in ("sqlite", "postgresql"):
-        raise ConfigError(f"storage {shown(url)!r} is of no known kind. Known: {EXAMPLES}.")
     with _storage_errors(url):
         database = _database(url)
         try:
@@ -68,10 +68,51 @@ def open_storage(url: str) -> Iterator[Storage]:
             database.engine.dispose()  # else connections stay open until they are collected
 
 
+def check_url(url: str) -> None:
+    """Refuse what can be no storage, without opening or making anything.
+
+    Raises:
+        ConfigError: Another kind of storage, or no URL of its kind.
+    """
+    driver, _, rest = url.partition("://")
+    kind = driver if driver == "journal" else driver.partition("+")[0]
+    if kind not in ("sqlite", "postgresql", "journal"):
+        raise ConfigError(f"storage {shown(url)!r} is of no known kind. Known: {EXAMPLES}.")
+    try:
+        sqlalchemy.engine.make_url(url)
+        whole = rest.strip("/") and (kind == "postgresql" or rest.startswith("/"))
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        whole = False
+    if not whole:
+        raise ConfigError(f"storage {shown(url)!r} is no URL of a storage. Known: {EXAMPLES}.")
+
+
 def _journal(path: Path) -> optuna.storages.JournalStorage:
+    with _file_errors(path):
+        try:
+            first = _first_line(path)
+            if first:
+                json.loads(first)["op_code"]  # else it would be written into whatever it is
+            return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+        except (ValueError, KeyError, TypeError):  # lines that are no JSON, or no journal's
+            raise ConfigError(
+                f"storage {path}: not a study's journal. Name another file."
+            ) from None
+
+
+def _first_line(path: Path) -> bytes:
+    if not path.exists():
+        return b""
+    with path.open("rb") as file:
+        return file.readline()
+
+
+@contextmanager
+def _file_errors(path: Path) -> Iterator[None]:
+    """The folder of ``path`` is made; what the file system says against it is a ConfigError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+        yield
     except OSError as error:
         raise ConfigError(
             f"storage {path}: {error.strerror}. Name a file that can be written."
@@ -84,7 +125,8 @@ def _database(url: str) -> optuna.storages.RDBStorage:
         options["connect_args"] = {"timeout": PATIENCE}
         database = sqlalchemy.engine.make_url(url).database
         if database:
-            Path(database).parent.mkdir(parents=True, exist_ok=True)
+            with _file_errors(Path(database)):
+                pass
     elif "+" not in url.partition("://")[0]:
         url = url.replace("postgresql://", "postgresql+psycopg://", 1)
     with warnings.catch_warnings():

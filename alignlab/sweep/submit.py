@@ -17,6 +17,7 @@ import yaml
 from alignlab.errors import ConfigError
 from alignlab.evaluation.commands import frontier_command
 from alignlab.pipeline import state
+from alignlab.pipeline.lock import make_folder
 from alignlab.sweep import table
 from alignlab.sweep.run import STUDY, run_sweep
 from alignlab.sweep.spec import Sweep, load_sweep
@@ -94,6 +95,7 @@ def submit_sweep(
         ConfigError: A storage that jobs on other machines cannot share, an unknown setting, no
             SLURM here.
     """
+    given = _settings(settings)
     sweep = load_sweep(path)
     folder = (results or Path("results") / sweep.name).resolve()
     url = _shared(storage or sweep.storage, cluster, folder)
@@ -101,7 +103,7 @@ def submit_sweep(
         pass  # makes the tables, before the jobs all want to
     work = Work(path.resolve(), folder, url, workers)
     defaults = {"timeout_min": DAY, "name": sweep.name, "cpus_per_task": workers}
-    started = start(work, cluster, jobs, defaults | _settings(settings))
+    started = start(work, cluster, jobs, defaults | given)
     statuses = [_wait(number, job) for number, job in enumerate(started)]
     _draw(sweep, folder, url)
     return max(statuses)
@@ -132,7 +134,7 @@ def start(
 def _shared(url: str | None, cluster: str, folder: Path) -> str:
     """A storage that all jobs reach, and whose URL may stand in submitit's files."""
     if cluster == "local" and url is None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         url = f"sqlite:///{folder / STUDY}"
     if cluster != "local" and (url is None or url.startswith("sqlite")):
         raise ConfigError(
@@ -153,9 +155,12 @@ def _settings(words: Sequence[str]) -> dict[str, Any]:
     found = {}
     for word in words:
         name, equals, value = word.partition("=")
-        if not equals:
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ""
+        if not (name and equals):
             raise ConfigError(f"--job {word}: expected NAME=VALUE, such as timeout_min=600.")
-        found[name] = yaml.safe_load(value)
     return found
 
 

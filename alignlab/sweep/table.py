@@ -15,15 +15,23 @@ from alignlab.sweep.space import ARM
 from alignlab.sweep.spec import Sweep
 
 
-def write_trials(path: Path, sweep: Sweep, study: optuna.Study) -> None:
-    """Replace ``path`` by one row per slot: its complete trial, or the last that failed."""
+def write_trials(path: Path, sweep: Sweep, study: optuna.Study) -> bool:
+    """Replace ``path`` by one row per slot: its complete trial, or the last that failed.
+
+    Returns:
+        Whether it says anything new.
+    """
     rows = [_row(sweep, trial) for trial in last_of_slots(study)]
     text = io.StringIO()
     columns = ["slot", "state", "arm", "params", *sweep.metrics, "note"]
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    atomic_write(path, text.getvalue().encode())
+    content = text.getvalue().encode()
+    if path.exists() and path.read_bytes() == content:
+        return False
+    atomic_write(path, content)
+    return True
 
 
 def last_of_slots(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
@@ -56,11 +64,14 @@ def _row(sweep: Sweep, trial: optuna.trial.FrozenTrial) -> dict[str, object]:
             metric: "" if values is None else f"{values[place]:.9g}"
             for place, metric in enumerate(sweep.metrics)
         },
-        "note": attrs.get(STOPPED) or attrs.get(DIVERGED) or attrs.get(ERROR) or "",
+        "note": "; ".join(attrs[kind] for kind in (DIVERGED, STOPPED, ERROR) if kind in attrs),
     }
 
 
 def _state(trial: optuna.trial.FrozenTrial) -> str:
-    if trial.state is TrialState.FAIL and DIVERGED in trial.user_attrs:
+    """Optuna's name; of what it calls complete, ``stopped`` and ``diverged`` ended early."""
+    if trial.state in (TrialState.FAIL, TrialState.COMPLETE) and DIVERGED in trial.user_attrs:
         return "diverged"
+    if trial.state is TrialState.COMPLETE and STOPPED in trial.user_attrs:
+        return "stopped"
     return {TrialState.FAIL: "failed"}.get(trial.state, trial.state.name.lower())

@@ -2,32 +2,37 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
 from alignlab.errors import ConfigError
-from alignlab.evaluation.tables import Point as Row
 from alignlab.evaluation.tables import read_points
-from alignlab.pipeline import records, state
-from alignlab.pipeline.jobs import DONE
+from alignlab.pipeline import state
+from alignlab.pipeline.foreman import NOT_FINITE
 from alignlab.pipeline.plan import Job, Plan
 from alignlab.sweep.claims import DIVERGED, ERROR, STOPPED, Claim, Claims
+from alignlab.sweep.ends import End, Ends
 from alignlab.sweep.spec import Sweep
 
-NOT_FINITE = "FloatingPointError"  # what a training with a NaN in its loss dies of
+# How the reasons begin for which a run is told to stop.
+PRUNED, DOMINATED = "pruned", "other runs had more reward at less KL"
 
 
 @dataclass
 class Running:
-    """A claimed trial: its runs still to come, and what the finished ones measured."""
+    """A claimed trial: its runs still to come, and what became of the finished ones."""
 
     claim: Claim
     waiting: list[Job]
     at_work: set[str] = field(default_factory=set)
     measures: list[dict[str, float]] = field(default_factory=list)
-    stopped: list[str] = field(default_factory=list)
+    notes: dict[str, list[str]] = field(default_factory=dict)
     pruned: bool = False
+
+    def note(self, kind: str, job: Job, why: str) -> None:
+        """A run did not get to its last step, or got too far."""
+        self.notes.setdefault(kind, []).append(f"{job.name}: {why}")
 
 
 class Trials:
@@ -59,7 +64,8 @@ class Trials:
         self._again: list[Job] = []
         self._of_job: dict[str, Running] = {}
         self._running: list[Running] = []
-        self._recorded = records.recorded_runs(plan.results / state.POINTS)
+        self._ends = Ends(plan)
+        self._recorded = self._ends.recorded
         self._beaten: dict[str, int] = {}  # run -> evaluations in a row that were dominated
         self._said_wait = False
         self.complete = 0
@@ -99,7 +105,7 @@ class Trials:
         running = self._of_job.pop(job.name, None)
         if running is not None:
             running.at_work.discard(job.name)
-            self._add_measures(running, job)
+            self._add_end(running, job)
             self._close_if_done(running)
 
     def drop(self, name: str, why: str) -> list[str]:
@@ -126,12 +132,15 @@ class Trials:
         if self._sweep.pruner is not None and not running.measures:
             (metric,) = self._sweep.metrics
             if metric in metrics:
-                running.claim.trial.report(metrics[metric], step)
+                with warnings.catch_warnings():
+                    # A continued run tells of its last evaluation once more.
+                    warnings.filterwarnings("ignore", message="The reported value is ignored")
+                    running.claim.trial.report(metrics[metric], step)
                 if running.claim.trial.should_prune():
                     running.pruned = True
-                    return f"pruned at step {step}"
+                    return f"{PRUNED} at step {step}"
         if self._is_dominated(job, metrics):
-            return f"other runs had more reward at less KL, up to step {step}"
+            return f"{DOMINATED}, up to step {step}"
         return None
 
     def holds(self, job: Job) -> bool:
@@ -148,19 +157,29 @@ class Trials:
         self._running.append(running)
         for job in self._sweep.jobs(claim.point):
             if self._stands(job):
-                self._add_measures(running, job)
+                self._add_end(running, job)
             else:
                 running.waiting.append(job)
                 self._of_job[job.name] = running
         self._close_if_done(running)
 
     def _stands(self, job: Job) -> bool:
+        """Whether a run need not be made: it is done, or its rows are there with every metric."""
+        end = self._ends.of(job)
+        if self._is_cut_short(end):
+            return False
         recorded = state.is_recorded(self._plan, job, self._recorded)
         if state.is_done(self._plan, job):
             if not recorded:  # the parent was killed just before
                 self._record(job)
             return True
-        return recorded
+        return recorded and self._sweep.metrics.keys() <= end.measures.keys()
+
+    def _is_cut_short(self, end: End) -> bool:
+        """Whether it was stopped by a rule that the sweep had then and has no longer."""
+        return (end.stopped.startswith(PRUNED) and self._sweep.pruner is None) or (
+            end.stopped.startswith(DOMINATED) and self._sweep.stop.dominated is None
+        )
 
     def _waiting_job(self) -> Job | None:
         for running in self._running:
@@ -172,11 +191,15 @@ class Trials:
                 return job
         return None
 
-    def _add_measures(self, running: Running, job: Job) -> None:
-        done = records.read_json(self._plan.folder(job) / DONE) or {}
-        running.measures.append(measures(self._plan, job, done))
-        if done.get("stopped"):
-            running.stopped.append(f"{job.name}: {done['stopped']}")
+    def _add_end(self, running: Running, job: Job) -> None:
+        end, limit = self._ends.of(job), self._sweep.stop.kl
+        running.measures.append(end.measures)
+        # What was pruned stays so, in a study made later and behind a killed parent, too.
+        running.pruned |= end.stopped.startswith(PRUNED)
+        if limit is not None and end.measures.get("kl", 0.0) > limit:
+            running.note(DIVERGED, job, end.stopped or f"KL {end.measures['kl']:.4g} > {limit:g}")
+        elif end.stopped:
+            running.note(STOPPED, job, end.stopped)
 
     def _close_if_done(self, running: Running) -> None:
         if running.pruned:
@@ -184,16 +207,15 @@ class Trials:
         if running.waiting or running.at_work:
             return
         self._forget(running)
-        if running.stopped:
-            running.claim.trial.set_user_attr(STOPPED, "; ".join(running.stopped))
+        notes = {kind: "; ".join(whys) for kind, whys in running.notes.items()}
         if running.pruned:
-            self._claims.prune(running.claim)
+            self._claims.prune(running.claim, notes)
             return
         values = [self._mean(running, name) for name in self._sweep.metrics]
         if not all(math.isfinite(value) for value in values):
             found = dict(zip(self._sweep.metrics, values, strict=True))
             self._claims.fail(running.claim, DIVERGED, f"not finite: {found}")
-        elif self._claims.complete(running.claim, values):
+        elif self._claims.complete(running.claim, values, notes):
             self.complete += 1
 
     def _forget(self, running: Running) -> None:
@@ -224,25 +246,3 @@ class Trials:
         )
         self._beaten[job.name] = self._beaten.get(job.name, 0) + 1 if better else 0
         return self._beaten[job.name] >= limit
-
-
-def measures(plan: Plan, job: Job, done: dict[str, Any]) -> dict[str, float]:
-    """What a finished run measured last: its row in the tables, and what it logged.
-
-    Args:
-        plan: Whose run it is.
-        job: The run.
-        done: Its ``done.json``; empty where the folder is gone and only the rows stand.
-    """
-    if done.get("config_sha") == job.config_sha:
-        rows = [Row(**row) for row in done["points"]]
-        logged = dict(done.get("metrics") or {})
-    else:
-        rows = [r for r in read_points(plan.results / state.POINTS) if r.run_id == job.name]
-        logged = {}
-    if not rows:
-        return logged
-    last = max(rows, key=lambda row: row.step)
-    values = {f.name: getattr(last, f.name) for f in fields(Row)}
-    numbers = {k: float(v) for k, v in values.items() if isinstance(v, (int, float))}
-    return logged | numbers

@@ -141,6 +141,23 @@ def test_a_broken_folder_is_one_message(
     assert not (tmp_path / "frontier.csv").exists()
 
 
+def test_without_its_pool_a_folder_says_what_makes_it_and_whether_it_is_drawn(
+    tmp_path: Path,
+) -> None:
+    write_results(tmp_path, World(8, 10, seed=0), "dpo", (0,))
+    frontier_command([tmp_path])
+    break_pool(tmp_path)
+    with pytest.raises(
+        DataError, match=r"alignlab run EXPERIMENT --results .* stands in .*\.csv\."
+    ):
+        frontier_command([tmp_path])
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "commands.txt").write_text("alignlab sweep a.yaml --results here\n")
+    (tmp_path / "frontier.csv").unlink()
+    with pytest.raises(DataError, match=r"and draws: alignlab sweep a\.yaml --results here\.$"):
+        frontier_command([tmp_path])
+
+
 def test_folders_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     world = World(16, 20, seed=1)
     write_results(tmp_path / "a", world, "dpo", (0,))

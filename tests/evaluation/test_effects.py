@@ -4,7 +4,7 @@ from alignlab.evaluation.effects import effects, importances, omega_squared
 from alignlab.evaluation.tables import Point
 
 
-def point(run: str, step: int, kl: float, reward: float, **hparams: float) -> Point:
+def point(run: str, step: int, kl: float, reward: float, **hparams: float | str | None) -> Point:
     return Point(
         experiment="e", objective="dpo", run_id=run, seed=0, step=step, hparams=hparams, kl=kl,
         kl_se=0.1, kl_k1=kl, kl_k1_se=0.1, reward=reward, reward_se=0.1, proxy_reward=None,
@@ -57,6 +57,23 @@ def test_values_that_never_repeat_are_cut_into_quarters() -> None:
     spread = [point(str(i), 10, kl=float(i // 3), reward=0.0, beta=0.1 * i) for i in range(12)]
     found = {(row.metric, row.hparam): row.importance for row in importances(spread)}
     assert found == pytest.approx({("kl", "beta"): 1.0, ("reward", "beta"): 0.0})
+
+
+def test_null_is_a_value_before_the_numbers_and_words_come_last() -> None:
+    values = ("no", 0.2, None, 0.1)
+    mixed = [point(str(v), 10, kl=1.0, reward=0.0, clip=v) for v in values]
+    assert [row.value for row in effects(mixed)] == ["None", "0.1", "0.2", "no"]
+
+
+def test_null_among_many_values_keeps_them_apart() -> None:
+    values = [None, *(0.1 * i for i in range(7))]
+    spread = [
+        point(f"{i}-{v}", 10, kl=0.0 if v is None else 1.0, reward=0.0, clip=v)
+        for v in values
+        for i in range(2)
+    ]
+    found = {(row.metric, row.hparam): row.importance for row in importances(spread)}
+    assert found == pytest.approx({("kl", "clip"): 1.0, ("reward", "clip"): 0.0})
 
 
 def test_a_handful_of_runs_says_nothing() -> None:

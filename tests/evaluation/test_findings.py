@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alignlab.evaluation.findings import read_samples, sample_rows
+from alignlab.evaluation.findings import read_samples, read_trials, sample_rows
 from alignlab.evaluation.tables import Point
 from alignlab.report.findings import Sample, key_of
 from tests.report.test_page import findings, point
@@ -63,4 +63,15 @@ def test_texts_are_found_beside_a_runs_checkpoints(tmp_path: Path, folder: str, 
     assert list(found) == [key_of(last)]
     assert [(s.prompt_id, s.completion) for s in found[key_of(last)]] == [
         ("p2", "c7"), ("p3", "c6"), ("p4", "c5"), ("p5", "c4"),
+    ]  # fmt: skip
+
+
+def test_trials_of_jobs_that_share_a_study_are_listed_once(tmp_path: Path) -> None:
+    text = "slot,state,note\n0,complete,\n1,failed,a bug\n2,stopped,KL\n"
+    for name in ("job-0", "job-1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "trials.csv").write_text(text)
+    found = read_trials([tmp_path / "job-0", tmp_path / "job-1", tmp_path])
+    assert [(row["slot"], row["state"], row["note"]) for row in found] == [
+        ("1", "failed", "a bug"), ("2", "stopped", "KL"),
     ]  # fmt: skip

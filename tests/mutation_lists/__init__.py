@@ -9,12 +9,13 @@ from tests.mutation_lists import (
     models,
     policy_gradient,
     rewards,
+    sweep,
     templates,
     training,
 )
 from tests.mutation_lists.mutation import Mutation
 
-LISTS = (data, templates, models, rewards, direct, policy_gradient, training, evaluation)
+LISTS = (data, templates, models, rewards, direct, policy_gradient, training, evaluation, sweep)
 MUTATIONS: tuple[Mutation, ...] = tuple(
     replace(mutation, group=entries.__name__.rpartition(".")[2])
     for entries in LISTS

@@ -1,5 +1,6 @@
 """Stages of a fake experiment: tiny functions in the place of models, with real tables."""
 
+import errno
 import json
 import os
 import signal
@@ -37,13 +38,18 @@ def pool(out: Path) -> None:
     ).save(out / POOL_NAME)
 
 
-def train(out: Path, policy: str, seed: int, beta: float, seconds: float = 0.0) -> None:
-    """A run with two evaluations that needs the upstream folder ``policy``."""
+def train(
+    out: Path, policy: str, seed: int, beta: float, seconds: float = 0.0, wild: bool = False
+) -> None:
+    """A run with two evaluations that needs the upstream folder ``policy``.
+
+    The weights of a ``wild`` one are no numbers any more at the last.
+    """
     assert (Path(policy) / "words.txt").exists()
     (out / "pid.txt").write_text(str(os.getpid()))
     for step in (10, 20):
         time.sleep(seconds)
-        kl = np.full(len(PROMPTS), step / 20 / beta)
+        kl = np.full(len(PROMPTS), np.nan if wild and step == 20 else step / 20 / beta)
         scores = PromptScores(
             prompt_ids=PROMPTS,
             kl=kl,
@@ -61,13 +67,15 @@ def train(out: Path, policy: str, seed: int, beta: float, seconds: float = 0.0) 
 
 
 def fail(out: Path, kind: str) -> None:
-    """Fails over its input, over a bug, over a NaN, or without a word."""
+    """Fails over its input, over a bug, over a NaN, for want of room, or without a word."""
     if kind == "input":
         raise DataError("rows.jsonl: no usable row")
     if kind == "bug":
         raise RuntimeError("a bug")
     if kind == "nan":
         raise FloatingPointError("loss is not finite for 1 rows")
+    if kind == "disk":
+        raise OSError(errno.ENOSPC, "No space left on device")
     os.kill(os.getpid(), signal.SIGKILL)
 
 

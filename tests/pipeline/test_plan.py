@@ -187,6 +187,12 @@ def test_a_scale_can_make_a_stage_another_one(experiment: Path) -> None:
     assert same["world"].spec["args"] == {"rows": 8, "more": 1}
 
 
+@pytest.mark.parametrize("seeds", [[0, 0], [-1], [], [2**32]])
+def test_seeds_of_the_call_are_checked_too(experiment: Path, seeds: list[int]) -> None:
+    with pytest.raises(ConfigError, match=r"--seeds: seeds must be .* each once, got \["):
+        load_plan(experiment, seeds=seeds)
+
+
 def test_seeds_of_the_call_win(experiment: Path) -> None:
     plan = load_plan(experiment, seeds=[5])
     assert [job.seed for job in plan.runs] == [5, 5]
@@ -253,9 +259,9 @@ def test_keys_that_end_alike_are_written_out(experiment: Path) -> None:
 
 
 def test_the_frontier_names_what_it_reads(experiment: Path) -> None:
-    content = PIPELINE | {"frontier": {"needs": ["world"], "args": {"replicates": 10}}}
+    content = PIPELINE | {"frontier": {"needs": ["world"], "args": {"reward_label": "gold"}}}
     plan = load_plan(write(experiment, pipeline=content))
-    assert (plan.frontier, plan.frontier_needs) == ({"replicates": 10}, ("world",))
+    assert (plan.frontier, plan.frontier_needs) == ({"reward_label": "gold"}, ("world",))
 
 
 def stage(**entry: Any) -> dict[str, Any]:
@@ -268,6 +274,21 @@ def stage(**entry: Any) -> dict[str, Any]:
         ({"stagez": {}}, r"pipeline.yaml: unknown key stagez. Known: frontier, seeds, set, stages"),
         ({"seeds": [0.5], "stages": {}}, "seeds must be a list of whole numbers"),
         ({"seeds": [], "stages": {}}, "seeds must be a list of whole numbers"),
+        ({"seeds": [0, 0]}, r"each once, got \[0, 0\]"),
+        (
+            {"stages": ["one"]},
+            r"pipeline.yaml: stages must be names and their values, got \['one'\]",
+        ),
+        (stage(call=3), "stage 'two': call must be a function's dotted name, got 3"),
+        (stage(fit=[]), r"stage 'two': fit must be a YAML file or a list of them, got \[\]"),
+        (stage(call="m.f", args="hello"), "stage 'two': args must be names and their values"),
+        (stage(call="m.f", needs="one"), "stage 'two': needs must be a list of words, got 'one'"),
+        (stage(call="m.f", objective=3), "stage 'two': objective must be a word, got 3"),
+        (stage(call="m.f", grid="beta"), "stage 'two': grid must be keys and lists of values"),
+        (stage(call="m.f", grid={"a": ["x/y", "x_y"]}), "would both be run 'two-ax_y'"),
+        (stage(call="m.f", grid={"a": ["x" * 300]}), "more than the 200 that fit"),
+        ({"stages": {}, "frontier": {"args": {"reward_lable": "x"}}}, "unknown key reward_lable"),
+        ({"stages": {}, "frontier": {"args": {"reward_label": 3}}}, "reward_label must be a word"),
         (stage(call="m.f", betas=[1]), "stage 'two': unknown key betas"),
         (stage(call="m.f", fit="a.yaml"), "exactly one of"),
         (stage(needs=["one"]), "exactly one of"),

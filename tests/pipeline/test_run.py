@@ -78,6 +78,7 @@ def test_a_run_makes_tables_and_a_second_call_does_nothing(
     assert "6 of 6 jobs to do (sft 1, pool 1, dpo 4)" in said
     assert "reward (95 % interval)" in said
     results = Path("results/demo")
+    assert "<pre>alignlab run demo\nalignlab frontier" in (results / "report.html").read_text()
     points = read_points(results / "points.csv")
     runs = [f"dpo-beta{beta}-s{seed}" for beta in ("0.5", "2") for seed in (0, 1)]
     assert [(p.run_id, p.step) for p in points] == [(run, s) for run in runs for s in (10, 20)]
@@ -109,6 +110,8 @@ def test_other_seeds_keep_their_rows(write: Write) -> None:
         assert run_experiment(experiment, seeds=seeds) == 0
     with Path("results/demo/stages.csv").open(newline="") as file:
         timed = [row["job"] for row in csv.DictReader(file) if row["stage"] == "dpo"]
+    made = Path("results/demo/configs/commands.txt").read_text().splitlines()
+    assert made == [f"alignlab run demo --seeds {seeds}" for seeds in ("0,1", "2")]
     points = read_points(Path("results/demo/points.csv"))
     assert sorted(f"dpo-{job}" for job in timed) == sorted({point.run_id for point in points})
     assert {point.seed for point in points} == {0, 1, 2}
@@ -157,8 +160,10 @@ def test_only_force_and_seeds(write: Write, capsys: pytest.CaptureFixture[str]) 
     capsys.readouterr()
     assert run_experiment(demo, only="dpo", seeds=[1], force=True) == 0
     assert "2 of 4 jobs to do (dpo 2)" in capsys.readouterr().err
+    assert run_experiment(demo, only="pool,dpo", seeds=[1], force=True) == 0
+    assert "3 of 4 jobs to do (pool 1, dpo 2)" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"no stage 'rm'\. Stages: sft, pool, dpo, frontier"):
-        run_experiment(demo, only="rm")
+        run_experiment(demo, only="dpo,rm")
 
 
 def test_rows_of_another_configuration_are_kept_and_named(
@@ -174,7 +179,7 @@ def test_rows_of_another_configuration_are_kept_and_named(
     assert len(read_points(Path("results/demo/points.csv"))) == 10
 
 
-@pytest.mark.parametrize(("kind", "status"), [("input", 2), ("bug", 1), ("kill", 1)])
+@pytest.mark.parametrize(("kind", "status"), [("input", 2), ("bug", 1), ("disk", 1), ("kill", 1)])
 def test_a_failure_stops_what_depends_on_it_and_nothing_else(
     write: Write, capsys: pytest.CaptureFixture[str], kind: str, status: int
 ) -> None:
@@ -192,8 +197,11 @@ def test_a_failure_stops_what_depends_on_it_and_nothing_else(
     reason = {
         "input": "error: bad: rows.jsonl: no usable row\n",
         "bug": "error: bad: RuntimeError: a bug (log: results/demo/stages/logs/bad.log)",
+        "disk": "No space left on device. What is finished is kept: make room and call again. (log",
         "kill": "error: bad: its worker died 2 times (status -9)",
     }
+    advice = "mend this and call again" if kind == "input" else "Call again to continue"
+    assert advice in said
     assert reason[kind] in said
     assert "Not done, for want of these: after." in said
     assert "Traceback" not in said

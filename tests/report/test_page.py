@@ -12,6 +12,12 @@ from alignlab.evaluation.tables import FrontierRow, Point
 from alignlab.report.findings import Findings, Sample, key_of
 from alignlab.report.page import write_page
 
+BETA = "dpo/model.init_args.beta"
+TRIALS = [
+    {"slot": "3", "state": "diverged", "arm": "dpo", "params": f'{{"{BETA}": 0.1, "lr": null}}',
+     "kl": "", "note": "dpo-beta0.1-s0: loss is <b>not finite"},
+]  # fmt: skip
+
 
 def point(run: str, step: int, kl: float, reward: float) -> Point:
     return Point(
@@ -52,6 +58,7 @@ def findings(runs: int = 2, **changes: Any) -> Findings:
                            reward=2.0, reward_sd=0.0)],
         "importances": [Importance(objective="dpo", metric="kl", hparam="beta", importance=0.87,
                                    n_runs=8)],
+        "trials": TRIALS,
         "samples": {key_of(points[1]): [Sample(prompt_id="p0", prompt="A film", reward=1.5,
                                                completion="</script><script>alert(1)</script>")]},
         "references": {"p0": ("dull", -0.5)},
@@ -134,6 +141,22 @@ def test_completions_stand_beside_the_references_and_cannot_run(tmp_path: Path) 
         "text": "A film", "reference": {"text": "dull", "reward": "-0.5"},
     }  # fmt: skip
     assert "alert(1)" not in "".join(text for _, text in page.scripts[1:])
+
+
+def test_trials_that_did_not_complete_are_listed_with_the_reason(tmp_path: Path) -> None:
+    write_page(tmp_path / "report.html", findings())
+    page, _ = read(tmp_path / "report.html")
+    at = page.cells.index("diverged")
+    row = ["3", "diverged", "dpo", "beta 0.1, lr None", "dpo-beta0.1-s0: loss is <b>not finite"]
+    assert page.cells[at - 1 : at + 4] == row
+    write_page(tmp_path / "report.html", findings(trials=[]))
+    assert "did not complete" not in (tmp_path / "report.html").read_text()
+
+
+def test_parameters_whose_short_names_are_alike_keep_their_whole_ones(tmp_path: Path) -> None:
+    trial = TRIALS[0] | {"params": '{"a.lr": 1, "b.lr": 2}'}
+    write_page(tmp_path / "report.html", findings(trials=[trial]))
+    assert "a.lr 1, b.lr 2" in read(tmp_path / "report.html")[0].cells
 
 
 def test_tables_say_the_same_as_text(tmp_path: Path) -> None:

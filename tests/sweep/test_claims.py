@@ -74,7 +74,7 @@ def test_a_folder_takes_up_what_it_left_running(study: optuna.Study) -> None:
     again = process(study, "a")  # the process was killed and is called again
     (claim,) = again.begin(created=False)
     assert values(claim) == values(first)
-    assert again.complete(claim, [0.0])
+    assert again.complete(claim, [0.0], {})
     assert len(study.trials) == 2
 
 
@@ -91,7 +91,7 @@ def test_a_silent_trial_becomes_anothers(study: optuna.Study) -> None:
     taken = b.next()
     assert values(taken) == values(lost)
     assert not a.holds(lost)
-    assert not a.complete(lost, [0.0])  # too late
+    assert not a.complete(lost, [0.0], {})  # too late
     assert b.holds(own)
 
 
@@ -112,6 +112,29 @@ def test_failed_points_are_tried_by_the_next_call_and_diverged_ones_never(
     assert again.next() is None
 
 
+def test_a_pruned_point_is_done_with(study: optuna.Study) -> None:
+    a = process(study, "a")
+    begun(a, created=True)
+    first = a.next()
+    assert first is not None
+    assert a.prune(first, {"stopped": "pruned at step 2"})
+    again = process(study, "a")
+    begun(again)
+    assert values(again.next()) != values(first)
+    assert again.next() is None
+    assert study.trials[0].user_attrs["stopped"] == "pruned at step 2"
+
+
+def test_what_another_took_over_can_neither_be_ended_nor_noted(study: optuna.Study) -> None:
+    a = process(study, "a")
+    begun(a, created=True)
+    lost = a.next()
+    assert lost is not None
+    study.tell(lost.trial.number, state=TrialState.FAIL)
+    assert not a.complete(lost, [0.0], {DIVERGED: "KL 4 > 3"})
+    assert DIVERGED not in study.trials[0].user_attrs
+
+
 def test_a_sampled_study_has_so_many_slots_whoever_asks(study: optuna.Study) -> None:
     a = process(study, "a", points=None, trials=3)
     b = process(study, "b", points=None, trials=3)
@@ -119,6 +142,6 @@ def test_a_sampled_study_has_so_many_slots_whoever_asks(study: optuna.Study) -> 
     assert [claim is None for claim in got] == [False, False, False, True]
     for claims, claim in zip((a, b, a), got, strict=False):
         assert claim is not None
-        assert claims.complete(claim, [1.0])
+        assert claims.complete(claim, [1.0], {})
     assert a.next() is None
     assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 3

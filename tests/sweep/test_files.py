@@ -1,5 +1,6 @@
 """The sweeps that come with the repository, against the signatures they will meet."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ def test_a_sweep_says_what_it_is_for_and_every_key_is_accepted(path: Path) -> No
     header = path.read_text().splitlines()[:4]
     for line, word in zip(header, ("# ", "# Run:", "# Expected:", "# Source:"), strict=True):
         assert line.startswith(word)
-    assert f"alignlab sweep {path}" in header[1]
+    command, cost = header[1].split(". ", 1)
+    assert f"alignlab sweep {path}" in command
+    assert re.search(r"\b\d+(\.\d+)? (s|min|hours?|(core|GPU)-(minutes|hours?))\b", cost), cost
     sweep = load_sweep(path)
     specs = {name: sweep.plan.resolved(job) for name, job in sweep.probes().items()}
     assert check(specs) == {}

@@ -80,6 +80,8 @@ def test_a_grid_is_run_drawn_and_done(write: Write, capsys: pytest.CaptureFixtur
         "kl": "0.5", "note": "",
     }  # fmt: skip
     assert {row.objective for row in read_frontier(RESULTS / "frontier.csv")} >= {"dpo", "oracle"}
+    made = "<pre>alignlab sweep try.yaml\nalignlab frontier results/sweep-try</pre>"
+    assert made in (RESULTS / "report.html").read_text()
     before = (RESULTS / "points.csv").read_bytes()
     assert run_sweep(Path("try.yaml")) == 0
     assert (RESULTS / "points.csv").read_bytes() == before
@@ -96,7 +98,9 @@ def test_a_process_may_serve_one_run_or_all(write: Write, own: bool, processes: 
     assert [t.state for t in study().trials] == [TrialState.COMPLETE] * 2
 
 
-def test_one_more_value_runs_one_more_trial(write: Write) -> None:
+def test_one_more_value_runs_one_more_trial_and_those_taken_out_are_named(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
     run_sweep(write())
     before = without_seconds(RESULTS / "points.csv")
     stamps = {p: p.stat().st_mtime_ns for p in RESULTS.glob("stages/dpo/*/done.json")}
@@ -108,10 +112,16 @@ def test_one_more_value_runs_one_more_trial(write: Write) -> None:
     names = optuna.get_all_study_names(f"sqlite:///{RESULTS}/study.db")
     assert len(names) == 2
     assert len(rows()) == 5
+    assert "another configuration" not in capsys.readouterr().err
+    assert run_sweep(write(space={"beta": [1.0, 2.0, 4.0, 8.0]})) == 0
+    strangers = "runs of another configuration: dpo-beta0.5-s0, dpo-beta0.5-s1. Delete"
+    assert strangers in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("sampler", ["tpe", {"nsgaii": {"population_size": 2}}])
-def test_samplers_that_go_by_the_results(write: Write, sampler: Any) -> None:
+def test_samplers_that_go_by_the_results(
+    write: Write, sampler: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     keys = {"sampler": sampler, "trials": 3, "seeds": [0]}
     assert run_sweep(write(space={"beta": {"float": [0.5, 8.0], "log": True}}, **keys)) == 0
     found = study().trials
@@ -122,6 +132,7 @@ def test_samplers_that_go_by_the_results(write: Write, sampler: Any) -> None:
         == 0
     )
     assert len(study().trials) == 4  # the same study goes on
+    assert "another configuration" not in capsys.readouterr().err
 
 
 def test_a_failed_trial_says_why_and_the_rest_goes_on(
@@ -133,16 +144,45 @@ def test_a_failed_trial_says_why_and_the_rest_goes_on(
     assert run_sweep(sweep) == 1
     said = capsys.readouterr().err
     assert "error: bad-kindbug-s0: RuntimeError: a bug" in said
+    assert "Call again to continue" in said
+    assert "Done in" not in said
     assert "trials: 1 complete, 1 failed, 1 diverged" in said
     assert [(r["state"], r["arm"]) for r in rows()] == [
         ("complete", "dpo"), ("failed", "bad"), ("diverged", "bad"),
     ]  # fmt: skip
     assert "RuntimeError: a bug" in rows()[1]["note"]
     assert "FloatingPointError: loss is not finite" in rows()[2]["note"]
+    report = (RESULTS / "report.html").read_text()
+    assert '<td class="text">bad-kindbug-s0: RuntimeError: a bug' in report
     assert run_sweep(sweep) == 1
     # What failed is tried again by the next call; what diverged would diverge again.
     assert [t.params["arm"] for t in study().trials] == ["dpo", "bad", "bad", "bad"]
     assert study().trials[3].params["bad/kind"] == "bug"
+
+
+def test_a_run_whose_evaluation_is_no_number_has_diverged_and_the_rest_is_drawn(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = write(space={"wild": [False, True]}, arms={"dpo": {"args": {"beta": 1.0}}}, seeds=[0])
+    assert run_sweep(sweep) == 1
+    said = capsys.readouterr().err
+    assert "FloatingPointError: the evaluation after step 20 has KL nan, " in said
+    assert "these would diverge again" in said
+    assert [row["state"] for row in rows()] == ["complete", "diverged"]
+    assert [p.run_id for p in read_points(RESULTS / "points.csv")] == ["dpo-wildfalse-s0"] * 2
+    assert {row.objective for row in read_frontier(RESULTS / "frontier.csv")} >= {"dpo", "oracle"}
+    assert run_sweep(sweep) == 0  # nothing is tried again
+    assert len(study().trials) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("rewrad", r"Did you mean 'reward'\?"), ("seed", r"kl, kl_k1, reward")]
+)
+def test_a_metric_that_no_run_has_stops_before_anything(write: Write, name: str, said: str) -> None:
+    for dry_run in (False, True):
+        with pytest.raises(ConfigError, match=rf"try\.yaml: metric '{name}' is nothing .*{said}"):
+            run_sweep(write(metrics={name: "maximize"}), dry_run=dry_run)
+    assert not Path("results").exists()
 
 
 def test_a_metric_that_is_never_logged(write: Write) -> None:

@@ -3,6 +3,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from optuna.study import StudyDirection
 
 from alignlab.errors import ConfigError
 from alignlab.sweep import storage
@@ -54,10 +55,44 @@ def test_other_kinds_are_refused(url: str) -> None:
     assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite", "sqlite:///", "sqlite://lab:s3cret@host/x.db", "journal://", "journal:///",
+        "journal://tmp/x.log", "postgresql://", "postgresql://lab:s3cret@host:port/db",
+    ],
+)  # fmt: skip
+def test_urls_that_name_nothing(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"is no URL of a storage\. Known: sqlite:///FILE") as e:
+        open_and_close(url)
+    assert "s3cret" not in str(e.value)
+
+
+@pytest.mark.parametrize("content", [b"import x", b'{"a": 1}\n', b"[3]\n", b"\xff\xfe\n"])
+def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "setup.py"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"not a study's journal\. Name another file"):
+        open_and_close(f"journal:///{path}")
+    assert path.read_bytes() == content
+
+
+def test_a_journal_with_a_broken_line(tmp_path: Path) -> None:
+    with open_storage(f"journal:///{tmp_path}/x.log") as opened:
+        opened.optuna.create_new_study([StudyDirection.MINIMIZE], "x")
+    open_and_close(f"journal:///{tmp_path}/x.log")
+    lines = (tmp_path / "x.log").read_text()
+    (tmp_path / "x.log").write_text(f"{lines}no journal\n{lines}")
+    with pytest.raises(ConfigError, match="not a study's journal"):
+        open_and_close(f"journal:///{tmp_path}/x.log")
+
+
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="Name a file that can be written"):
         open_and_close(f"journal:///{tmp_path}/file/x.log")
+    with pytest.raises(ConfigError, match="Name a file that can be written"):
+        open_and_close(f"sqlite:///{tmp_path}/file/x.db")
     (tmp_path / "folder.db").mkdir()
     with pytest.raises(ConfigError, match="Nothing is lost"):
         open_and_close(f"sqlite:///{tmp_path}/folder.db")

@@ -87,6 +87,8 @@ def test_machines_do_not_share_a_sqlite_file(write: Write, storage: str | None) 
     ("cluster", "setting", "said"),
     [
         ("local", "timeout", "expected NAME=VALUE"),
+        ("local", "timeout=[", "expected NAME=VALUE"),
+        ("local", "=3", "expected NAME=VALUE"),
         ("local", "patience=3", "--submit local: .*patience"),
         ("slurm", "timeout_min=3", "--submit slurm: .*srun"),
     ],
@@ -96,3 +98,10 @@ def test_what_submitit_refuses(write: Write, cluster: str, setting: str, said: s
         submit_sweep(
             write(), cluster=cluster, jobs=1, settings=[setting], storage="journal:///study.log"
         )
+
+
+def test_a_file_where_the_results_should_go(write: Write) -> None:
+    path = write()
+    Path("file").touch()
+    with pytest.raises(ConfigError, match=r"file is a file\. Name a folder"):
+        submit_sweep(path, cluster="local", jobs=1, results=Path("file"))

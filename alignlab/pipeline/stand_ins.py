@@ -1,0 +1,80 @@
+"""What constructors say of their values, asked before there is any model that they could be given.
+
+A sweep's inputs take hours; that a ``beta`` is negative can be said before. So objective and data
+are built with stand-ins for models and rewards, which have no weights and read no file.
+"""
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningCLI
+from torch import nn
+
+from alignlab.errors import ConfigError
+from alignlab.models.policy import Policy
+from alignlab.models.score import ScoreModel
+from alignlab.rewards.base import Reward
+
+
+class _Model(nn.Module):
+    """As much of a Hugging Face model as objectives look at when they are built."""
+
+    def __init__(self, outputs: int, *, adapted: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.config = SimpleNamespace(hidden_size=1)
+        self.score = SimpleNamespace(out_features=outputs)
+        if adapted:
+            self.disable_adapter = None
+
+
+class _Policy(Policy):
+    def __init__(self, lora: Any = None, prompt_tuning: Any = None, **_: Any) -> None:
+        nn.Module.__init__(self)
+        self.model = _Model(1, adapted=lora is not None or prompt_tuning is not None)
+
+
+class _ScoreModel(ScoreModel):
+    def __init__(self, outputs: int = 1, **_: Any) -> None:
+        nn.Module.__init__(self)
+        self.model = _Model(outputs, adapted=False)
+
+
+class _Reward(Reward):
+    def __init__(self, **_: Any) -> None:
+        pass
+
+    def __call__(self, prompts: Any, completions: Any) -> Any:
+        raise NotImplementedError
+
+
+def try_constructors(command: LightningCLI) -> None:
+    """Build objective, data and optimizer of a parsed command, and forget them.
+
+    Whatever fails for want of a real model is left for the training to say.
+
+    Raises:
+        ConfigError: A constructor refuses a value.
+    """
+    from alignlab.fit import own_error
+
+    for kind, stand_in in ((Policy, _Policy), (ScoreModel, _ScoreModel), (Reward, _Reward)):
+        command.parser.add_instantiator(
+            lambda _, *args, _stand_in=stand_in, **settings: _stand_in(**settings),
+            kind,
+            subclasses=True,
+        )
+    parsed = {key: command.config[key] for key in ("model", "data") if key in command.config}
+    try:
+        built = command.parser.instantiate(Namespace(**parsed))
+    except Exception as error:
+        own = own_error(error)
+        if isinstance(own, ConfigError):
+            raise own from error
+        return
+    try:
+        built.model.make_optimizer([nn.Parameter(torch.zeros(1))])
+    except ValueError as error:
+        raise ConfigError(f"model.init_args.optimizer: {error}.") from error

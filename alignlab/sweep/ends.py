@@ -1,0 +1,91 @@
+"""What a finished run came to: its last evaluation, what it logged last, why it stopped early.
+
+A run is up to date when its rows stand, weights or not, so what it logged is kept beside its
+per-prompt table.
+"""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from alignlab.errors import ConfigError
+from alignlab.evaluation.tables import Point, read_points
+from alignlab.pipeline import records, state
+from alignlab.pipeline.jobs import DONE
+from alignlab.pipeline.plan import Job, Plan
+from alignlab.sweep.spec import PROBED
+
+KEPT = ("config_sha", "metrics", "stopped")
+
+
+@dataclass(frozen=True)
+class End:
+    """How a run ended.
+
+    Args:
+        measures: Name -> value: of its last evaluation (``PROBED``), and whatever it logged.
+        stopped: Why it ended before its last step; empty if it did not.
+    """
+
+    measures: dict[str, float]
+    stopped: str
+
+
+class Ends:
+    """The ends of the runs in a results folder; rows are read once, those in ``points.csv`` now."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        points = plan.results / state.POINTS
+        rows = read_points(points) if points.exists() else []
+        self._rows = {row.run_id: row for row in sorted(rows, key=lambda row: row.order)}
+
+    @property
+    def recorded(self) -> dict[str, str]:
+        """Run -> ``config_sha`` of its rows."""
+        return {run: row.config_sha for run, row in self._rows.items()}
+
+    def of(self, job: Job) -> End:
+        """From ``done.json``; where that is gone, from what stands beside the tables."""
+        done = records.read_json(self._plan.folder(job) / DONE)
+        if done is not None and done["config_sha"] == job.config_sha:
+            rows = [Point(**row) for row in done["points"]]
+        else:
+            done = records.read_json(_beside(self._plan, job))
+            rows = [self._rows[job.name]] if job.name in self._rows else []
+        if done is None or done["config_sha"] != job.config_sha:
+            done = {}
+        measures = dict(done.get("metrics") or {})
+        if rows:
+            last = max(rows, key=lambda row: row.step)
+            values = {f.name: getattr(last, f.name) for f in fields(Point) if f.name in PROBED}
+            measures |= {name: float(value) for name, value in values.items() if value is not None}
+        return End(measures, done.get("stopped") or "")
+
+
+def keep_end(plan: Plan, job: Job) -> None:
+    """Put what a finished run logged beside its per-prompt table."""
+    done = records.read_json(plan.folder(job) / DONE)
+    assert done is not None
+    records.write_json(_beside(plan, job), {key: done.get(key) for key in KEPT})
+
+
+def check_metrics(where: Path, metrics: Iterable[str]) -> None:
+    """Refuse a metric that no run can have; whether one is logged shows after the first run.
+
+    Raises:
+        ConfigError: A name without a slash that no evaluation measures.
+    """
+    for name in metrics:
+        if "/" not in name and name not in PROBED:
+            near = difflib.get_close_matches(name, PROBED, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(
+                f"{where}: metric {name!r} is nothing that a run measures. An evaluation has "
+                f"{', '.join(PROBED)}; what is logged has a slash, as val/loss does.{hint}"
+            )
+
+
+def _beside(plan: Plan, job: Job) -> Path:
+    return state.prompt_table(plan, job).with_suffix(".json")

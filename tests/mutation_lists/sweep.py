@@ -1,0 +1,181 @@
+"""Sweeps: who runs which trial, what ends one early, what its runs were worth, what is told."""
+
+from tests.mutation_lists.mutation import Mutation
+
+MUTATIONS = (
+    Mutation(
+        "two trials of one point are both run",
+        "sweep/claims.py",
+        "return any(self._slot(other) == slot for other in before)",
+        "return False",
+        "sweep/test_claims.py::test_both_filling_the_queue_still_runs_each_point_once",
+    ),
+    Mutation(
+        "a sampled study has a trial less than asked for",
+        "sweep/claims.py",
+        "return self._trials is not None and len(slots) >= self._trials",
+        "return self._trials is not None and len(slots) >= self._trials - 1",
+        "sweep/test_claims.py::test_a_sampled_study_has_so_many_slots_whoever_asks",
+    ),
+    Mutation(
+        "a diverged point is tried again",
+        "sweep/claims.py",
+        "if any(trial.state in TAKEN for trial in trials) or DIVERGED in last.user_attrs:",
+        "if any(trial.state in TAKEN for trial in trials):",
+        "sweep/test_claims.py::"
+        "test_failed_points_are_tried_by_the_next_call_and_diverged_ones_never",
+    ),
+    Mutation(
+        "a failed point is tried again at once",
+        "sweep/claims.py",
+        "if failed_too or ERROR not in last.user_attrs:",
+        "if True:",
+        "sweep/test_claims.py::"
+        "test_failed_points_are_tried_by_the_next_call_and_diverged_ones_never",
+    ),
+    Mutation(
+        "a pruned point is tried again",
+        "sweep/claims.py",
+        "TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)",
+        "TrialState.RUNNING, TrialState.COMPLETE)",
+        "sweep/test_claims.py::test_a_pruned_point_is_done_with",
+    ),
+    Mutation(
+        "what a folder left running is nobody's",
+        "sweep/claims.py",
+        "return self._private or trial.user_attrs.get(OWNER) == self._owner",
+        "return self._private",
+        "sweep/test_claims.py::test_a_folder_takes_up_what_it_left_running",
+    ),
+    Mutation(
+        "a trial is worth its best seed",
+        "sweep/trials.py",
+        "return sum(found) / len(found)",
+        "return max(found)",
+        "sweep/test_trials.py::test_a_pruner_judges_by_the_first_seed_and_the_second_waits_for_it",
+    ),
+    Mutation(
+        "a run is worth its first evaluation",
+        "sweep/ends.py",
+        "last = max(rows, key=lambda row: row.step)",
+        "last = min(rows, key=lambda row: row.step)",
+        "sweep/test_trials.py::test_a_pruner_judges_by_the_first_seed_and_the_second_waits_for_it",
+    ),
+    Mutation(
+        "the second seed of a trial that may be pruned starts beside the first",
+        "sweep/trials.py",
+        "one_by_one = self._sweep.pruner is not None and running.at_work",
+        "one_by_one = False",
+        "sweep/test_trials.py::test_a_pruner_judges_by_the_first_seed_and_the_second_waits_for_it",
+    ),
+    Mutation(
+        "the pruner judges by every seed",
+        "sweep/trials.py",
+        "if self._sweep.pruner is not None and not running.measures:",
+        "if self._sweep.pruner is not None:",
+        "sweep/test_trials.py::test_a_pruner_judges_by_the_first_seed_and_the_second_waits_for_it",
+    ),
+    Mutation(
+        "a pruned run counts as whole for the next call",
+        "sweep/trials.py",
+        "running.pruned |= end.stopped.startswith(PRUNED)",
+        "running.pruned |= False",
+        "sweep/test_trials.py::test_what_was_pruned_stays_so_for_the_next_call",
+    ),
+    Mutation(
+        "a run that nobody tells to stop any more stays cut short",
+        "sweep/trials.py",
+        "        if self._is_cut_short(end):\n            return False\n",
+        "",
+        "sweep/test_trials.py::test_what_was_pruned_stays_so_for_the_next_call",
+    ),
+    Mutation(
+        "a run with more KL dominates",
+        "sweep/trials.py",
+        'row.kl < metrics["kl"] and ',
+        "",
+        "sweep/test_trials.py::"
+        "test_domination_needs_less_kl_and_surely_more_reward_several_times_in_a_row",
+    ),
+    Mutation(
+        "a run that may be better by luck dominates",
+        "sweep/trials.py",
+        "row.reward - 2 * row.reward_se > ",
+        "row.reward > ",
+        "sweep/test_trials.py::"
+        "test_domination_needs_less_kl_and_surely_more_reward_several_times_in_a_row",
+    ),
+    Mutation(
+        "domination counts with breaks between",
+        "sweep/trials.py",
+        "+ 1 if better else 0",
+        "+ int(better)",
+        "sweep/test_trials.py::"
+        "test_domination_needs_less_kl_and_surely_more_reward_several_times_in_a_row",
+    ),
+    Mutation(
+        "the rule of domination is not asked",
+        "sweep/trials.py",
+        "if self._is_dominated(job, metrics):",
+        "if False:",
+        "sweep/test_stopping.py::test_a_run_that_others_beat_twice_in_a_row_is_stopped",
+    ),
+    Mutation(
+        "a run beyond its KL counts as complete",
+        "sweep/trials.py",
+        "            running.note(DIVERGED, job, end.stopped or",
+        "            running.note(STOPPED, job, end.stopped or",
+        "sweep/test_stopping.py::"
+        "test_a_run_beyond_its_kl_has_diverged_and_what_it_logged_outlives_it",
+    ),
+    Mutation(
+        "rows stand for a run whose metric is lost",
+        "sweep/trials.py",
+        "return recorded and self._sweep.metrics.keys() <= end.measures.keys()",
+        "return recorded",
+        "sweep/test_trials.py::test_a_logged_metric_outlives_the_weights",
+    ),
+    Mutation(
+        "what another configuration logged counts",
+        "sweep/ends.py",
+        'if done is None or done["config_sha"] != job.config_sha:',
+        "if done is None:",
+        "sweep/test_trials.py::test_what_another_configuration_logged_does_not_count",
+    ),
+    Mutation(
+        "a misspelt metric is found after the first run",
+        "sweep/ends.py",
+        'if "/" not in name and name not in PROBED:',
+        "if False:",
+        "sweep/test_run.py::test_a_metric_that_no_run_has_stops_before_anything[seed-kl, kl_k1, "
+        "reward]",
+    ),
+    Mutation(
+        "rows of values taken out of the sweep count without a word",
+        "sweep/run.py",
+        "tell_of_strangers(self.plan.results, self._runs(study))",
+        "pass",
+        "sweep/test_run.py::test_one_more_value_runs_one_more_trial_and_those_taken_out_are_named",
+    ),
+    Mutation(
+        "an evaluation that is no number gets rows",
+        "pipeline/jobs.py",
+        "            _check_finite(table)\n",
+        "",
+        "sweep/test_trials.py::test_a_run_with_an_evaluation_that_is_no_number_leaves_no_rows",
+    ),
+    Mutation(
+        "null cannot be sorted among numbers",
+        "evaluation/effects.py",
+        "return value is not None, isinstance(value, str), value",
+        "return isinstance(value, str), value",
+        "evaluation/test_effects.py::test_null_is_a_value_before_the_numbers_and_words_come_last",
+    ),
+    Mutation(
+        "the report lists the complete trials, too",
+        "evaluation/findings.py",
+        'if row["state"] != COMPLETE]',
+        "]",
+        "evaluation/test_findings.py::test_trials_of_jobs_that_share_a_study_are_listed_once",
+    ),
+)
