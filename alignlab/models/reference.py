@@ -5,9 +5,11 @@ over the data and save every later one.
 """
 
 import copy
+import fcntl
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -99,9 +101,10 @@ class CachedReference(nn.Module):
         super().__init__()
         rows = sorted(trees, key=lambda tree: tree.index)
         path = folder / f"{fingerprint(reference, rows)}.safetensors"
-        if not path.exists():
-            log.info("computing reference log-probs of %d trees", len(rows))
-            _write_cache(reference, rows, path, batch_size)
+        with _alone(path.with_suffix(".lock")):
+            if not path.exists():
+                log.info("computing reference log-probs of %d trees", len(rows))
+                _write_cache(reference, rows, path, batch_size)
         saved = load_file(path)
         self.register_buffer("table", saved["logps"], persistent=False)
         self.register_buffer("offset", saved["offset"], persistent=False)
@@ -140,6 +143,15 @@ class CachedReference(nn.Module):
             )
 
 
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Processes that want the same file take turns: the first makes it, the others read it."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # the kernel lets go of it however the process ends
+        yield
+
+
 @torch.no_grad()
 def _write_cache(reference: Policy, rows: list[PromptTree], path: Path, batch_size: int) -> None:
     reference.eval()
@@ -157,8 +169,7 @@ def _write_cache(reference: Policy, rows: list[PromptTree], path: Path, batch_si
     for tree in rows:
         offset[tree.index] = position
         position += len(found[tree.index])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(f".{id(found)}.tmp")
+    scratch = path.with_suffix(".tmp")
     save_file({"logps": torch.cat([found[tree.index] for tree in rows]), "offset": offset}, scratch)
     scratch.replace(path)
 

@@ -132,16 +132,17 @@ class Plan:
     def resolved(self, job: Job) -> dict[str, Any]:
         """The job's spec with folders, seed and names filled in."""
 
+        root = self.inputs or self.results
+
         def lookup(name: str) -> Any:
             if name in job.needs:
-                root = self.inputs or self.results
                 folders = [str(root / self.jobs[need].folder) for need in job.needs[name]]
                 return folders if name in job.listed else folders[0]
             return {
                 "seed": job.seed,
                 "out": str(self.folder(job)),
                 "experiment": str(self.experiment),
-                "results": str(self.results),
+                "results": str(root),  # caches are shared, too
             }[name]
 
         filled: dict[str, Any] = overlay.fill(job.spec, lookup)

@@ -1,5 +1,8 @@
 """The reference stays what the policy was, whichever way it is kept."""
 
+import fcntl
+import shutil
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 
 import pytest
@@ -15,6 +18,7 @@ from alignlab.models import (
     FrozenReference,
     Lora,
     Policy,
+    reference,
 )
 
 TREES = [
@@ -32,6 +36,23 @@ def move(policy: Policy) -> None:
         for p in policy.parameters():
             if p.grad is not None:
                 p.sub_(p.grad, alpha=0.1)
+
+
+def test_processes_that_want_the_same_log_probs_take_turns(build, tmp_path, monkeypatch):
+    """While one computes them the other waits, and then reads what the first has written."""
+    policy = build("llama")
+    first = CachedReference(policy, TREES, tmp_path / "first")
+    (made,) = (tmp_path / "first").glob("*.safetensors")
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    monkeypatch.setattr(reference, "_write_cache", None)  # the second must not compute
+    with ThreadPoolExecutor(1) as pool, (shared / f"{made.stem}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second = pool.submit(CachedReference, policy, TREES, shared)
+        assert wait([second], timeout=0.5).not_done
+        shutil.copy(made, shared)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert torch.equal(second.result(30).table, first.table)
 
 
 def test_a_frozen_copy_does_not_follow_the_policy(build):

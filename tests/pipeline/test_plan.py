@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,16 @@ def test_the_config_of_a_run_is_filled_in(experiment: Path) -> None:
     }
     assert plan.resolved(plan.jobs["sft"])["config"]["seed_everything"] == 0
     assert plan.resolved(plan.jobs["world"]) == {"call": "m.world", "args": {"rows": 8}}
+
+
+def test_a_sweeps_runs_share_their_experiments_inputs_and_caches(experiment: Path) -> None:
+    write(experiment, dpo=DPO | {"cache": "{results}/stages/cache", "own": "{out}"})
+    plan = load_plan(experiment, results=Path("out"))
+    sweep = replace(plan, results=Path("sweep"), inputs=plan.results)
+    config = sweep.resolved(sweep.jobs["dpo-beta0.5-s1"])["config"]
+    assert config["model"]["init_args"]["policy"] == "out/stages/sft/all"
+    assert config["cache"] == "out/stages/cache"
+    assert config["own"] == "sweep/stages/dpo/beta0.5-s1"
 
 
 def test_hashes_do_not_depend_on_where_results_lie(experiment: Path) -> None:
