@@ -2,6 +2,7 @@
 
 import re
 from functools import cache
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from alignlab import fit
+from alignlab.data.rows import Prompt
+from alignlab.objectives.base import TreeObjective
 from alignlab.pipeline.jobs import find_function
 from alignlab.pipeline.plan import Job, Plan, load_plan
 
@@ -51,6 +54,11 @@ def parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return parsed
 
 
+def find(class_path: str) -> Any:
+    module, _, name = class_path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
 @cache
 def parser_of(function: Any) -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False)
@@ -66,6 +74,16 @@ def test_stages_parse(folder: Path, scale: str | None, smoke: bool, parse: Any) 
             assert parse(spec["config"]).model.class_path == spec["config"]["model"]["class_path"]
         else:
             parser_of(find_function(spec["call"], spec["args"])).parse_object(spec["args"])
+
+
+STAGES = [p for p in sorted(Path("experiments").glob("*/*.yaml")) if "\nmodel:" in p.read_text()]
+
+
+@pytest.mark.parametrize("path", STAGES, ids=str)
+def test_objectives_are_given_rows_that_they_train_on(path: Path) -> None:
+    config = yaml.safe_load(path.read_text())
+    objective, data = (find(config[part]["class_path"]) for part in ("model", "data"))
+    assert data.kind in (objective.rows if issubclass(objective, TreeObjective) else (Prompt,))
 
 
 @pytest.mark.parametrize("path", sorted(Path("experiments").glob("*/*.yaml")), ids=str)
