@@ -16,9 +16,8 @@ from alignlab.objectives.schedule import Schedule
 class ScoreObjective(TreeObjective):
     """Scores every completion once and asks a subclass for the losses.
 
-    Validation adds
-    ``val/length_correlation``, Pearson's correlation of score and tokens of a completion: a reward
-    model that likes length for its own sake shows here first.
+    Validation adds ``val/length_correlation``, Pearson's correlation of score and tokens of a
+    completion: a reward model that likes length for its own sake shows here first.
 
     Args:
         model: The scorer to train, usually started from the SFT policy.

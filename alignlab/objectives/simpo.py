@@ -60,8 +60,8 @@ class SimPO(PairObjective):
     Args:
         policy: The language model to train.
         optimizer: Builds the optimizer.
-        beta: Scale of the mean log-prob, > 0; 2-10 is usual. In a given number of
-            steps larger drifts further.
+        beta: Scale of the mean log-prob, > 0; 2-10 is usual. In as many steps a larger one
+            drifts further.
         gamma: Margin between chosen and rejected rewards; 0.3-1.6 is usual with ``beta`` 2.
         gamma_beta_ratio: The same divided by ``beta``; exactly one of the two.
         schedule: Factor on the learning rate.
