@@ -10,16 +10,24 @@ INSTALLED := $(VENV)/.installed
 CODE := alignlab tests benchmarks
 ARGS ?=
 
-.PHONY: quickstart test test-all smoke servers mutations lint types check clean
+.PHONY: quickstart test test-all robustness smoke servers mutations lint types check clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/alignlab run experiments/quickstart $(ARGS)
 
-test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" $(ARGS)
+# Two processes with one thread each. A file's tests stay in one process and share its fixtures.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
+test: $(INSTALLED)
+	$(PYTEST) -m "not slow" $(ARGS)
+
+# Hours: every test, 10,000 fuzz cases, 250 kills, all mutations.
 test-all: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(ARGS)
+	ALIGNLAB_FUZZ=10000 ALIGNLAB_KILLS=250 $(PYTEST) $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutations.py
+
+robustness: $(INSTALLED)
+	ALIGNLAB_FUZZ=1000 ALIGNLAB_KILLS=20 $(PYTEST) tests/robustness $(ARGS)
 
 smoke: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/experiments/test_smoke.py $(ARGS)

@@ -1,7 +1,9 @@
 """Put classic bugs into the code, one at a time, and see that a test goes red.
 
 Run: make mutations (all), or .venv/bin/python tests/mutations.py -k GAE. -k takes a part of a
-bug's text, of its test or of the name of its list in tests/mutation_lists.
+bug's text, of its test or of the name of its list in tests/mutation_lists. --one-in 4 takes every
+bug whose file or test file changed in the last day of commits, and one in four of the others; which
+ones depends on the commit, so that successive commits try them all.
 A test that stays green with its bug in place tests nothing, so that is an error here.
 
 Each bug is one replaced line of one file. Nothing on disk changes: the file's module is compiled
@@ -11,11 +13,13 @@ from the changed source in a forked process, which then runs the test.
 import argparse
 import contextlib
 import gc
+import hashlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -143,6 +147,36 @@ def in_parallel(
         time.sleep(0.02)
 
 
+def recently_changed() -> tuple[str, set[str]]:
+    """The commit that is checked out, and the files that the day of commits before it changed."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    day_before = int(git("log", "-1", "--format=%ct")) - 24 * 3600
+    base = git("rev-list", "-1", f"--before={day_before}", "HEAD")
+    base = base or git("rev-list", "--max-parents=0", "HEAD").splitlines()[-1]
+    return git("rev-parse", "HEAD"), set(git("diff", "--name-only", base, "HEAD").splitlines())
+
+
+def share(
+    mutations: Sequence[Mutation], one_in: int, commit: str, changed: set[str]
+) -> list[Mutation]:
+    """The mutations whose file or test file is in ``changed``, and one in ``one_in`` of the others.
+
+    Which of the others are taken is a function of ``commit`` and the mutation.
+    """
+
+    def taken(mutation: Mutation) -> bool:
+        files = {f"alignlab/{mutation.file}", f"tests/{mutation.test.partition('::')[0]}"}
+        key = f"{commit} {mutation.file} {mutation.bug}".encode()
+        drawn = int.from_bytes(hashlib.sha256(key).digest()[:8], "big")
+        return bool(files & changed) or drawn % one_in == 0
+
+    return [mutation for mutation in mutations if taken(mutation)]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the mutations; returns 0 if every one turned its test red."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -150,6 +184,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "-k", default="", metavar="WORDS", help="only lists, bugs or tests that hold this"
     )
     parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
+    parser.add_argument(
+        "--one-in",
+        type=int,
+        default=1,
+        metavar="N",
+        help="all bugs in recently changed files, and one in N of the others (default: all)",
+    )
     args = parser.parse_args(arguments)
     chosen = [m for m in MUTATIONS if m.holds(args.k)]
     if not chosen:
@@ -159,6 +200,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.chdir(ROOT)
     for mutation in chosen:
         mutation.source()  # outdated ones stop here
+    if args.one_in > 1:
+        everything = len(chosen)
+        chosen = share(chosen, args.one_in, *recently_changed())
+        print(f"{len(chosen)} of {everything} bugs are tried at this commit", flush=True)
     preload()
     logs = Path(tempfile.mkdtemp(prefix="mutations-"))
     green = sorted({m.test for m in chosen})
