@@ -4,7 +4,6 @@ The tokenizer is the policy's and known late: ``setup`` takes it from the traine
 ``connect`` gives it by hand.
 """
 
-import logging
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
@@ -40,7 +39,6 @@ from alignlab.errors import ConfigError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-log = logging.getLogger(__name__)
 C = TypeVar("C", Prompt, Demonstration, PreferencePair, Ranking, RatedCompletion, JudgedCompletion)
 
 
@@ -155,15 +153,27 @@ class TreeData(pl.LightningDataModule, Generic[R]):
         train_prompts = set(map(prompt_key, self.train_rows))
         held_out = set(map(prompt_key, self.validation_rows))
         self.shared_prompts = len(train_prompts & held_out)
-        for name, report in self.reports.items():
-            log.info("%s: %s", name, report.summary())
         if self.shared_prompts:
-            log.warning(
-                "%s: %d of %d validation prompts also stand in the training rows",
-                self.validation_source,
-                self.shared_prompts,
-                len(held_out),
+            self.reports["validation"].refusals.notes.append(
+                f"{self.shared_prompts:,} of {len(held_out):,} validation prompts also stand in "
+                "the training rows"
             )
+
+    def report(self) -> str:
+        """What became of the rows of each part, in lines for people; after ``setup``."""
+        return "\n".join(f"{name}: {report.summary()}" for name, report in self.reports.items())
+
+    def report_table(self) -> list[dict[str, str | int]]:
+        """The same as a table: ``part``, ``source``, ``what``, ``reason``, ``rows``, ``examples``.
+
+        ``what`` is ``read``, ``kept``, ``refused`` (a row for each reason, with example rows),
+        ``truncated``, ``token across the border``, ``column not used`` or ``note``.
+        """
+        return [
+            {"part": name, "source": report.refusals.source, **row}
+            for name, report in self.reports.items()
+            for row in report.table()
+        ]
 
     @abstractmethod
     def tokenise(
@@ -240,6 +250,7 @@ class TreeData(pl.LightningDataModule, Generic[R]):
                     f"{self.source} into {len(train)} and {len(held_out)}. Use another share, "
                     "or a validation_source."
                 )
+            refusals.seen -= len(held_out)
             later = Refusals(f"{self.source} (held out)", self.refuse, len(held_out))
             return train, held_out, {"train": refusals, "validation": later}
         held_out, later = read_rows(

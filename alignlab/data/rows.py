@@ -10,13 +10,14 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from alignlab.errors import ConfigError, DataError
 
 Refuse = Literal["drop", "error"]
 REFUSE: tuple[Refuse, ...] = ("drop", "error")
+EXAMPLES = 3  # refused rows that a report names of each reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +149,18 @@ class Refusals:
     Args:
         source: The file, hub id or data set that the rows come from, for messages.
         refuse: ``drop`` counts a refused row and goes on; ``error`` stops at the first.
+        seen: Rows there were to begin with.
+        by_reason: Reason -> where each refused row stands.
+        unused: Columns that nothing reads, each with the number of rows it holds something in.
+        notes: What else somebody who knows the rows should be told, a sentence each.
     """
 
     source: str
     refuse: Refuse = "drop"
     seen: int = 0
     by_reason: dict[str, list[str]] = field(default_factory=dict)
+    unused: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.refuse not in REFUSE:
@@ -188,17 +195,22 @@ class Refusals:
         both = {reason: list(ids) for reason, ids in self.by_reason.items()}
         for reason, ids in later.by_reason.items():
             both.setdefault(reason, []).extend(ids)
-        return Refusals(self.source, self.refuse, self.seen, both)
+        return replace(self, by_reason=both)
 
-    def report(self, examples: int = 3) -> str:
-        """One line a reason: how often, and the first few rows it hit."""
-        head = f"{self.source}: {self.count:,} of {self.seen:,} rows refused"
-        lines = [
-            f"  {count:,} x {reason}: {', '.join(self.by_reason[reason][:examples])}"
-            + (", ..." if count > examples else "")
+    def examples(self, reason: str) -> str:
+        """The first few rows refused for ``reason``."""
+        rows = self.by_reason[reason]
+        return ", ".join([*rows[:EXAMPLES], *(["..."] if len(rows) > EXAMPLES else [])])
+
+    def lines(self) -> list[str]:
+        """A line for each reason, with the first few rows it hit, and for what else is left out."""
+        refused = [
+            f"  refused {count:,} x {reason}: {self.examples(reason)}"
             for reason, count in self.counts.items()
         ]
-        return "\n".join([head, *lines])
+        unused = ", ".join(self.unused)
+        columns = [f"  columns that nothing reads: {unused}"] if unused else []
+        return [*refused, *columns, *(f"  {note}" for note in self.notes)]
 
     def require_rows(self, usable: int) -> None:
         """Stop when nothing is left.

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 Truncation = Literal["drop", "keep_start", "keep_end"]
 LabelledTruncation = Literal["drop", "keep_start", "keep_end", "blocks"]
+REPORT_COLUMNS = ("what", "reason", "rows", "examples")
 _AT_ONCE = 512  # rows tokenised in one call: enough to be fast, few enough to keep memory flat
 T = TypeVar("T")
 Completable = Prompt | Demonstration | PreferencePair | Ranking | RatedCompletion | JudgedCompletion
@@ -72,16 +73,31 @@ class TokenReport:
         self.ended += ended
 
     def summary(self) -> str:
-        """One line for the log."""
-        reasons = ", ".join(f"{n:,} {reason}" for reason, n in self.refusals.counts.items())
+        """What became of the rows, for people: a line for the rows kept, one for each loss."""
+        read = self.refusals
         share = f"{self.ended / self.completions:.1%}" if self.completions else "none"
-        return (
-            f"{self.refusals.source}: {self.trees:,} trees, {self.completions:,} completions, "
-            f"{self.tokens:,} tokens; {self.refusals.count:,} of {self.refusals.seen:,} rows "
-            f"refused{f' ({reasons})' if reasons else ''}; {self.truncated:,} truncated; "
-            f"{self.merged:,} with a token across the border; "
-            f"{share} of completions end in a trained EOS"
-        )
+        lines = [
+            f"{read.source}: {read.seen - read.count:,} of {read.seen:,} rows kept: "
+            f"{self.trees:,} trees, {self.completions:,} completions, {self.tokens:,} tokens",
+            *read.lines(),
+            f"  {self.truncated:,} rows truncated; {self.merged:,} with a token across the border "
+            f"of prompt and completion; {share} of completions end in a trained EOS",
+        ]
+        return "\n".join(lines)
+
+    def table(self) -> list[dict[str, str | int]]:
+        """The same as rows of ``what``, ``reason``, ``rows`` and ``examples``."""
+        read = self.refusals
+        found: list[tuple[str, str, int, str]] = [
+            ("read", "", read.seen, ""),
+            ("kept", "", read.seen - read.count, ""),
+            ("truncated", "", self.truncated, ""),
+            ("token across the border", "", self.merged, ""),
+            *(("refused", why, n, read.examples(why)) for why, n in read.counts.items()),
+            *(("column not used", name, n, "") for name, n in read.unused.items()),
+            *(("note", note, 0, "") for note in read.notes),
+        ]
+        return [dict(zip(REPORT_COLUMNS, row, strict=True)) for row in found]
 
 
 def tokenise(

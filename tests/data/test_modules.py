@@ -1,5 +1,4 @@
 import json
-import logging
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -277,6 +276,8 @@ def test_rows_of_one_prompt_are_never_on_both_sides(tmp_path: Path) -> None:
     assert held_out
     assert not train & held_out
     assert data.shared_prompts == 0
+    kept = {row["part"]: row["rows"] for row in data.report_table() if row["what"] == "kept"}
+    assert kept == {"train": len(data.train_trees), "validation": len(data.validation_trees)}
     indices = [t.index for t in data.train_trees + data.validation_trees]
     assert sorted(indices) == list(range(200))
 
@@ -307,13 +308,45 @@ def test_impossible_sizes_stop_before_any_reading() -> None:
         PreferenceData("gone.jsonl", batch_size=4, micro_batch_size=3)
 
 
-def test_summary_is_logged_and_described(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_row_report_says_what_became_of_every_row(tmp_path: Path) -> None:
+    """Of 9 rows 3 are too long and 2 unreadable; the validation row is a training prompt."""
+    long = [{"prompt": "c", "chosen": "a" * 9, "rejected": "d"}] * 3
+    broken = [{"prompt": "c", "chosen": None, "rejected": "d"}, {"prompt": "c", "chosen": "a"}]
+    data = PreferenceData(
+        jsonl(tmp_path, [*pairs(4), *long, *broken]),
+        batch_size=1,
+        max_length=10,
+        validation_source=jsonl(tmp_path, pairs(1), "val.jsonl"),
+    )
+    said = connected(data).report()
+    lines = said.split("\n")
+    assert lines[0].startswith("train: ")
+    assert "4 of 9 rows kept" in lines[0]
+    assert "  refused 3 x longer than max_length: rows.jsonl:5, rows.jsonl:6, rows.jsonl:7" in lines
+    assert "  refused 1 x missing column 'chosen': rows.jsonl:8" in lines
+    assert "  1 of 1 validation prompts also stand in the training rows" in lines
+    table = data.report_table()
+    assert {tuple(row) for row in table} == {
+        ("part", "source", "what", "reason", "rows", "examples")
+    }
+    train = [row for row in table if row["part"] == "train"]
+    assert train[0]["source"] == str(tmp_path / "rows.jsonl")
+    assert {row["what"]: row["rows"] for row in train if not row["reason"]} == {
+        "read": 9,
+        "kept": 4,
+        "truncated": 0,
+        "token across the border": 0,
+    }
+    assert {row["reason"]: row["rows"] for row in train if row["what"] == "refused"} == {
+        "longer than max_length": 3,
+        "missing column 'chosen'": 1,
+        "missing column 'rejected'": 1,
+    }
+
+
+def test_what_was_read_is_described(tmp_path: Path) -> None:
     source = jsonl(tmp_path, [*pairs(3), {"prompt": "a", "chosen": "", "rejected": "b"}])
-    with caplog.at_level(logging.INFO, "alignlab.data.modules"):
-        data = connected(PreferenceData(source, batch_size=1))
-    (line,) = caplog.messages
-    assert line.startswith(f"train: {source}: 3 trees, 6 completions, 15 tokens; 1 of 4 rows")
-    assert "(1 empty completion)" in line
+    data = connected(PreferenceData(source, batch_size=1))
     assert data.describe() == {
         "train": {
             "source": source,

@@ -88,11 +88,10 @@ def test_report_counts_by_reason_with_ids() -> None:
         refusals.add(f"pairs.jsonl:{k}", Refused("empty completion", " in 'chosen'"))
     refusals.add("pairs.jsonl:9", Refused("missing column 'prompt'"))
     assert refusals.count == 5
-    assert refusals.report() == (
-        "pairs.jsonl: 5 of 1,200 rows refused\n"
-        "  4 x empty completion: pairs.jsonl:3, pairs.jsonl:5, pairs.jsonl:8, ...\n"
-        "  1 x missing column 'prompt': pairs.jsonl:9"
-    )
+    assert refusals.lines() == [
+        "  refused 4 x empty completion: pairs.jsonl:3, pairs.jsonl:5, pairs.jsonl:8, ...",
+        "  refused 1 x missing column 'prompt': pairs.jsonl:9",
+    ]
 
 
 def test_no_usable_row_names_the_file_and_the_commonest_reasons() -> None:

@@ -423,8 +423,9 @@ def test_labelled_text_refusals() -> None:
 def test_summary_tells_what_became_of_the_rows() -> None:
     rows = [pair("ca", " b", " d"), pair("c", "a", "d", rejected_ends=False), pair("c", "a", "a")]
     _, report = trees_of(rows)
-    assert report.summary() == (
-        "rows: 2 trees, 4 completions, 9 tokens; 1 of 3 rows refused (1 chosen and rejected are "
-        "identical as tokens); 0 truncated; 1 with a token across the border; 75.0% of "
-        "completions end in a trained EOS"
-    )
+    assert report.summary().splitlines() == [
+        "rows: 2 of 3 rows kept: 2 trees, 4 completions, 9 tokens",
+        "  refused 1 x chosen and rejected are identical as tokens: r",
+        "  0 rows truncated; 1 with a token across the border of prompt and completion; 75.0% of "
+        "completions end in a trained EOS",
+    ]
