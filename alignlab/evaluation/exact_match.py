@@ -14,6 +14,7 @@ from alignlab.evaluation.csv_tables import write_table
 from alignlab.evaluation.statistics import wilson_interval
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models import Policy
+from alignlab.rollouts.comparison import check_samples
 from alignlab.rollouts.sampler import sample
 
 GREEDY = SamplingSpec(temperature=0.0)
@@ -100,7 +101,8 @@ def answer(
     """The policy's greedy answers, each up to its first ``stop``.
 
     Raises:
-        ConfigError: ``stop`` is not one token.
+        ConfigError: ``stop`` is not one token, or the policy's samples are not what its forward
+            scores (see ``check_samples``).
     """
     ids = policy.tokenizer(stop, add_special_tokens=False)["input_ids"]
     if len(ids) != 1:
@@ -117,6 +119,7 @@ def answer(
         stop_ids=[*policy.stop_ids, *ids],
         batch_size=batch_size,
     )
+    check_samples(policy, drawn, GREEDY)
     return drawn.texts(policy.tokenizer)[1]
 
 

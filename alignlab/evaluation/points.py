@@ -17,6 +17,7 @@ from alignlab.evaluation.statistics import Floats
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.policy import Policy
 from alignlab.rewards.base import Reward, checked_rewards
+from alignlab.rollouts.comparison import check_drawn
 from alignlab.rollouts.sampler import sample
 
 EVALUATION_ROLLOUT = 0  # the oracle's pool draws from rollout 1 on, so its noise is independent
@@ -74,7 +75,8 @@ def evaluate_policy(
         spec: The distribution that is sampled and scored.
 
     Raises:
-        ConfigError: KL is not defined or infinite (see ``completion_kl``).
+        ConfigError: KL is not defined or infinite (see ``completion_kl``), or what was sampled is
+            not what the forward scores (see ``check_drawn``).
         DataError: No prompts, two of one name, or a reward that is not a finite number.
     """
     ids = tuple(tree.id for tree in prompts)
@@ -93,6 +95,7 @@ def evaluate_policy(
             batch_size=batch_size,
         )
         kl = completion_kl(policy, reference_policy, drawn.trees, spec=spec, batch_size=batch_size)
+        check_drawn(drawn, kl.token_logps, type(policy.model).__name__)
         questions, answers = drawn.texts(policy.tokenizer)
         gold = score_texts(reward, questions, answers)
         learned = None if proxy is None else score_texts(proxy, questions, answers)

@@ -16,6 +16,7 @@ from alignlab.evaluation.statistics import Floats
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.policy import Policy
 from alignlab.rewards import Reward
+from alignlab.rollouts.comparison import check_samples
 from alignlab.rollouts.sampler import sample
 from alignlab.rollouts.samples import Samples
 
@@ -56,6 +57,7 @@ def build_pool(
     Raises:
         DataError: No prompts, two of one name, a proposal named ``reference``, or a reward that
             is not a finite number.
+        ConfigError: A policy's samples are not what its forward scores (see ``check_samples``).
     """
     others = dict(proposals or {}) if proposal_samples else {}
     ids = tuple(tree.id for tree in prompts)
@@ -81,6 +83,8 @@ def build_pool(
             )
             for j, (policy, count) in enumerate(zip(policies.values(), counts, strict=True))
         ]
+        for policy, block in zip(policies.values(), drawn, strict=True):
+            check_samples(policy, block, spec)
         logps = [
             np.hstack(
                 [

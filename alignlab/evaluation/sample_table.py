@@ -13,6 +13,7 @@ from alignlab.evaluation.csv_tables import write_table
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.policy import Policy
 from alignlab.rewards.build import build_reward
+from alignlab.rollouts.comparison import check_samples
 from alignlab.rollouts.sampler import sample
 
 
@@ -38,6 +39,9 @@ def write_samples(
         temperature: Of sampling; 0 is greedy.
         reward: Scores both: ``class_path`` and ``init_args``.
         seed: Of the sampling noise.
+
+    Raises:
+        ConfigError: The samples are not what the policy's forward scores (see ``check_samples``).
     """
     rows, refusals = read_rows(source, Demonstration, limit=limit)
     model = Policy.load(policy)
@@ -52,6 +56,7 @@ def write_samples(
         seed=seed,
         stop_ids=model.stop_ids,
     )
+    check_samples(model, drawn, SamplingSpec(temperature))
     prompts, sampled = drawn.texts(model.tokenizer)
     ids = [tree.id for tree in trees]
     known = {row.id: str(row.completion) for row in rows}

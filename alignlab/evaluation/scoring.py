@@ -28,10 +28,12 @@ class CompletionKL(NamedTuple):
         exact: ``[M]`` sum over steps of the KL between the two next-token distributions
             (Rao-Blackwell; Amini, Vieira and Cotterell 2025, arXiv:2504.10637).
         k1: ``[M]`` sum over steps of the sampled tokens' log-ratio.
+        token_logps: ``[N]`` the policy's log-probs of all sampled tokens, completion by completion.
     """
 
     exact: Tensor
     k1: Tensor
+    token_logps: Tensor
 
 
 @contextmanager
@@ -87,7 +89,7 @@ def completion_kl(
     assert not reference.training
     if spec.greedy:
         raise ConfigError("temperature 0 is no distribution and has no KL. Evaluate with 1.")
-    exact, k1 = [], []
+    exact, k1, logps = [], [], []
     for part in _parts(trees, batch_size, _vocabulary(policy, reference)):
         batch = collate(part).to(policy.device)
         log_p = policy.log_softmax_at(batch, spec)
@@ -96,9 +98,10 @@ def completion_kl(
         rows = batch.loss_mask.nonzero()[:, 0]
         zeros = torch.zeros(len(batch.group), dtype=torch.float64, device=log_p.device)
         exact.append(zeros.index_add(0, rows, kl_full(log_p, log_q).double()).cpu())
+        logps.append(log_p.gather(1, token)[:, 0].double().cpu())
         ratio = (log_p - log_q).gather(1, token)[:, 0]
         k1.append(zeros.index_add(0, rows, ratio.double()).cpu())
-    kl = CompletionKL(torch.cat(exact), torch.cat(k1))
+    kl = CompletionKL(torch.cat(exact), torch.cat(k1), torch.cat(logps))
     if not bool(torch.isfinite(kl.exact).all()):
         raise ConfigError(
             "KL to the reference is infinite: with this top_k or top_p the policy says what the "

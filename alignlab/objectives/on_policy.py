@@ -25,7 +25,9 @@ from alignlab.objectives.base import Objective, finite, not_negative, positive
 from alignlab.objectives.referenced import LiveReference, make_reference
 from alignlab.objectives.schedule import Schedule
 from alignlab.rewards.base import Reward, checked_rewards
+from alignlab.rollouts.comparison import check_drawn
 from alignlab.rollouts.sampler import sample
+from alignlab.rollouts.samples import Samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,7 @@ class OnPolicyObjective(Objective):
         self.reference = make_reference(policy, reference)
         self.kl_target, self.kl_horizon = kl_target, kl_horizon
         self.seed = seed
+        self._compared = False  # whether what was sampled has been held against the forward
         self.register_buffer("kl_coef", torch.tensor(float(kl_coef), dtype=torch.float64))
         self.register_buffer("reward_mean", torch.tensor(torch.nan, dtype=torch.float64))
 
@@ -254,16 +257,36 @@ class OnPolicyObjective(Objective):
         if stops:
             finished = torch.tensor([f for row in drawn.finished for f in row])
             scores = scores - sampling.missing_eos_penalty * (~finished).to(scores)
-        if sampling.old_logps == "rescored":
-            old = self.in_chunks(
-                trees, lambda part: self.policy(part, spec=sampling.spec).token_logps
-            )
-        else:
-            old = torch.zeros(trees.loss_mask.shape, dtype=torch.float32, device=scores.device)
-            flat = torch.cat([logps for row in drawn.token_logps for logps in row]).to(old)
-            old = old.masked_scatter(trees.loss_mask, flat)
+        old = self._old_logps(drawn, trees)
         ref = self.in_chunks(trees, lambda part: self.reference.token_logps(part, sampling.spec))
         return Scored(trees, old, ref, scores)
+
+    def _old_logps(self, drawn: Samples, trees: PromptTrees) -> Tensor:
+        """``[M, T]`` log-probs under the policy that sampled: by the training forward, or as drawn.
+
+        What was drawn is compared with the forward wherever that runs, and in the first phase.
+
+        Raises:
+            ConfigError: They differ: another distribution was sampled than is trained.
+        """
+        sampling = self.sampling
+        flat = torch.cat([logps for row in drawn.token_logps for logps in row])
+        old = torch.zeros(trees.loss_mask.shape, dtype=torch.float32, device=self.policy.device)
+        old = old.masked_scatter(trees.loss_mask, flat.to(old))
+        if sampling.old_logps == "sampled" and self._compared:
+            return old
+        scored = self.in_chunks(
+            trees, lambda part: self.policy(part, spec=sampling.spec).token_logps
+        )
+        name = type(self.policy.model).__name__
+        check_drawn(drawn, scored[trees.loss_mask], name, 1e-3 if self._exact else 1.0)
+        self._compared = True
+        return scored if sampling.old_logps == "rescored" else old
+
+    @property
+    def _exact(self) -> bool:
+        """Whether two ways to compute one log-prob agree to float32's rounding."""
+        return bool(self.policy.model.dtype != torch.bfloat16)
 
     def in_chunks(self, trees: PromptTrees, compute: Callable[[PromptTrees], Tensor]) -> Tensor:
         """``compute`` (trees -> ``[m, t]``) on parts of a phase, put together to ``[M, T]``."""
@@ -283,7 +306,7 @@ class OnPolicyObjective(Objective):
         gap = float((token_logps.detach() - old_token_logps).abs().max())
         self.log("train/first_log_ratio", gap)
         rescored = self.sampling.old_logps == "rescored"
-        exact = rescored and self.policy.model.dtype != torch.bfloat16
+        exact = rescored and self._exact
         if math.isnan(gap) or gap > (1e-3 if exact else 1.0):
             raise FloatingPointError(
                 f"before any update the policy's log-probs differ from those of its rollout by "

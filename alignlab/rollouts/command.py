@@ -29,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SPEC",
         help="score completions: a class path, or YAML with class_path and init_args",
     )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="compare every drawn log-prob with the training forward's; print the difference",
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write JSONL instead of printing")
 
 
@@ -36,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
     """Sample and print; returns the exit status.
 
     Raises:
-        ConfigError: An impossible setting, policy or reward.
+        ConfigError: An impossible setting, policy or reward; with ``--check``, a policy that is
+            sampled from another distribution than it is trained on.
         DataError: Prompts that cannot be read.
     """
     records = list(_records(args))
@@ -64,6 +70,7 @@ def _records(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from alignlab.models.policy import Policy
     from alignlab.rewards.base import checked_rewards
     from alignlab.rewards.build import build_reward
+    from alignlab.rollouts.comparison import check_samples
     from alignlab.rollouts.sampler import sample
 
     spec = SamplingSpec(args.temperature, args.top_k, args.top_p)
@@ -86,6 +93,9 @@ def _records(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         stop_ids=policy.stop_ids,
         batch_size=args.batch_size,
     )
+    if args.check:
+        gap = check_samples(policy, drawn, spec, most=len(trees) * args.samples)
+        print(f"drawn log-probs are the training forward's to {gap:.1e} nats a token")
     texts = drawn.texts(policy.tokenizer)
     scores = None if reward is None else checked_rewards(reward, *texts).tolist()
     each = [(tree.id, k, p) for p, tree in enumerate(trees) for k in range(args.samples)]

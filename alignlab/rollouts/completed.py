@@ -17,6 +17,7 @@ from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.policy import Policy
 from alignlab.rewards.base import checked_rewards
 from alignlab.rewards.build import build_reward
+from alignlab.rollouts.comparison import check_samples
 from alignlab.rollouts.sampler import sample
 
 ROLLOUT = -1  # a "rollout" that no training has: those count up from 0
@@ -126,6 +127,8 @@ class Completed:
                     stop_ids=self.stops,
                     batch_size=batch_size,
                 )
+                if start == 0:
+                    check_samples(self.policy, drawn, spec)
                 questions, answers = drawn.texts(self.policy.tokenizer)
                 rewards = checked_rewards(self.reward, questions, answers).view(-1, samples)
                 for i, tree in enumerate(drawn.trees):

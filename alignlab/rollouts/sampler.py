@@ -96,7 +96,7 @@ def sample(
     order = sorted(range(len(prompts)), key=lambda p: len(prompts[p].prompt))
     rows = [(p, k) for p in order for k in range(samples)]
     drawn: dict[tuple[int, int], Completion] = {}
-    with _evaluating(policy.model), torch.no_grad():
+    with eval_mode(policy.model), torch.no_grad():
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
             drawn.update(zip(batch, _complete(policy, prompts, batch, settings), strict=True))
@@ -142,7 +142,7 @@ def _check(
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Eval mode inside, each module's own mode restored after.
 
     In train mode dropout is active, and gradient checkpointing silently drops the cache.

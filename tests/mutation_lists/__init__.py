@@ -6,6 +6,7 @@ from tests.mutation_lists import (
     data,
     direct,
     evaluation,
+    families,
     models,
     policy_gradient,
     rewards,
@@ -15,7 +16,18 @@ from tests.mutation_lists import (
 )
 from tests.mutation_lists.mutation import Mutation
 
-LISTS = (data, templates, models, rewards, direct, policy_gradient, training, evaluation, sweep)
+LISTS = (
+    data,
+    templates,
+    models,
+    rewards,
+    direct,
+    policy_gradient,
+    training,
+    evaluation,
+    sweep,
+    families,
+)
 MUTATIONS: tuple[Mutation, ...] = tuple(
     replace(mutation, group=entries.__name__.rpartition(".")[2])
     for entries in LISTS

@@ -212,19 +212,36 @@ def first_step(objective: OnPolicyObjective) -> None:
     objective.training_step(batch, 0).backward()
 
 
+@pytest.mark.parametrize("old_logps", ["rescored", "sampled"])
 def test_a_temperature_in_one_place_only_is_refused(
-    make: Make, monkeypatch: pytest.MonkeyPatch
+    make: Make, monkeypatch: pytest.MonkeyPatch, old_logps: Any
 ) -> None:
-    """The sampler at 0.7 and the scoring at 1: what reports negative divergences elsewhere."""
-    first_step(make(RLOO, spec=SamplingSpec(temperature=0.7)))
-    sampling = Sampling(6, SamplingSpec(temperature=0.7), old_logps="sampled")
+    """The sampler at 1 and the scoring at 0.7: what reports negative divergences elsewhere."""
+    objective = make(RLOO)
+    objective.sampling = Sampling(6, SamplingSpec(temperature=0.7), old_logps=old_logps)
+    first_step(objective)
 
     def plain(*args: Any, **settings: Any) -> Any:
         return sample(*args, **(settings | {"spec": SamplingSpec()}))
 
     monkeypatch.setattr("alignlab.objectives.on_policy.sample", plain)
     objective = make(RLOO)
-    objective.sampling = sampling
+    objective.sampling = Sampling(6, SamplingSpec(temperature=0.7), old_logps=old_logps)
+    with pytest.raises(ConfigError, match="sampled from another distribution than is trained"):
+        objective.collect(PROMPTS, 2, 0)
+
+
+def test_a_policy_that_moves_between_rollout_and_update_is_refused(make: Make) -> None:
+    objective = make(RLOO)
+    collect = objective.collect
+
+    def moved(*args: Any) -> Any:
+        batch = collect(*args)
+        with torch.no_grad():
+            objective.policy.model.get_output_embeddings().weight.mul_(1.1)
+        return batch
+
+    objective.collect = moved
     with pytest.raises(FloatingPointError, match="see different models"):
         first_step(objective)
 

@@ -4,12 +4,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from alignlab.errors import ConfigError
+from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.policy import Policy
 from alignlab.rollouts import command
+from alignlab.rollouts.sampler import sample
+from alignlab.rollouts.samples import Samples
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +57,21 @@ def test_writes_records_with_rewards(folder: Path, tmp_path: Path) -> None:
         assert record["reward"] == own
         assert record["logp"] < 0
         assert 1 <= record["tokens"] <= 5
+
+
+def test_check_compares_every_log_prob_with_the_training_forward(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--policy", str(folder), "--prompt", " w4", "--max-new-tokens", "4", "--check"]
+    assert call(*words) == 0
+    assert "the training forward's to " in capsys.readouterr().out.splitlines()[0]
+
+    def warm(*args: Any, **given: Any) -> Samples:
+        return sample(*args, **(given | {"spec": SamplingSpec(temperature=0.5)}))
+
+    monkeypatch.setattr("alignlab.rollouts.sampler.sample", warm)
+    with pytest.raises(ConfigError, match="LlamaForCausalLM is sampled from another distribution"):
+        call(*words)
 
 
 def test_an_unknown_reward_is_told_before_the_model_loads(tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from alignlab.rewards.base import Reward
 
-class WordSum:
+
+class WordSum(Reward):
     """The sum of the words' numbers, so " w5 w7" scores 12.
 
     Args:
@@ -14,6 +16,7 @@ class WordSum:
     """
 
     def __init__(self, modulus: int = 10**6) -> None:
+        super().__init__()
         self.modulus = modulus
 
     def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:

@@ -1,0 +1,101 @@
+"""The check that the model which is sampled is the model which is trained and evaluated.
+
+The sampler reads token by token with a cache, training and evaluation read whole rows. Where an
+architecture makes another model of the two, every log-ratio, KL and reward after it is wrong and
+none of them looks so. Both give a log-prob for every sampled token; here these are compared.
+"""
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from alignlab.data.trees import collate
+from alignlab.errors import ConfigError
+from alignlab.functional.sampling import SamplingSpec
+from alignlab.models.policy import Policy
+from alignlab.rollouts.sampler import eval_mode
+from alignlab.rollouts.samples import Samples
+
+TOLERANCE = 1e-3  # nats a token in float32, where reading with a cache costs 4e-6
+COMPARED = 32  # completions that are read again where nothing else reads them
+
+
+def check_drawn(
+    drawn: Samples, token_logps: Tensor, model: str, tolerance: float = TOLERANCE
+) -> float:
+    """Compare the log-probs that tokens were drawn with, with those of the training forward.
+
+    Args:
+        drawn: Completions as they were sampled.
+        token_logps: ``[N]`` nats of all their tokens in the forward, completion by completion,
+            under the spec that was sampled.
+        model: The architecture's name, for the message.
+        tolerance: Nats a token that two ways to compute the same may differ by.
+
+    Returns:
+        The largest difference of a token, in nats.
+
+    Raises:
+        FloatingPointError: A log-prob is NaN.
+        ConfigError: A token differs by more than ``tolerance``.
+    """
+    own = [logps for row in drawn.token_logps for logps in row]
+    if not own:
+        return 0.0
+    sampled, scored = torch.cat(own).double(), token_logps.detach().double().cpu()
+    gaps = (sampled - scored).abs()
+    if bool(torch.isnan(gaps).any()):
+        raise FloatingPointError("sampled tokens have log-probs that are NaN: the weights diverged")
+    at = int(gaps.argmax())
+    worst = float(gaps[at])
+    if worst <= tolerance:
+        return worst
+    prompts = [t.id for t, rows in zip(drawn.trees, drawn.token_logps, strict=True) for _ in rows]
+    ends = torch.tensor([len(row) for row in own]).cumsum(0)
+    completion = int((ends <= at).sum())
+    token = at - int(ends[completion]) + len(own[completion]) + 1
+    raise ConfigError(
+        f"{model} is sampled from another distribution than is trained and evaluated: token "
+        f"{token} of a completion of prompt {prompts[completion]!r} was drawn with log-prob "
+        f"{float(sampled[at]):.4f} and has {float(scored[at]):.4f} in the training forward; "
+        f"{float((gaps > tolerance).double().mean()):.1%} of {len(gaps)} tokens are off by more "
+        f"than {tolerance:g} nats. Choose another model, and report this one."
+    )
+
+
+@torch.no_grad()
+def check_samples(
+    policy: Policy, drawn: Samples, spec: SamplingSpec, *, most: int = COMPARED
+) -> float:
+    """``check_drawn`` where no forward is at hand: one is run on up to ``most`` completions.
+
+    They are taken evenly over the lengths, the shortest and the longest among them: padding shows
+    in the one, a window of attention in the other.
+
+    Args:
+        policy: The model that was sampled, in float32 or finer.
+        drawn: Its samples.
+        spec: The distribution that was sampled.
+        most: Completions to compare.
+
+    Raises:
+        FloatingPointError: As ``check_drawn``.
+        ConfigError: As ``check_drawn``.
+    """
+    every = [(p, k) for p, row in enumerate(drawn.token_logps) for k in range(len(row))]
+    every.sort(key=lambda at: len(drawn.trees[at[0]].prompt) + len(drawn.token_logps[at[0]][at[1]]))
+    chosen = every[:: -max(1, math.ceil(len(every) / most))]
+    part = Samples(
+        [replace(drawn.trees[p], completions=(drawn.trees[p].completions[k],)) for p, k in chosen],
+        [[drawn.token_logps[p][k]] for p, k in chosen],
+        [[drawn.finished[p][k]] for p, k in chosen],
+    )
+    found = [torch.empty(0)]
+    with eval_mode(policy):
+        for start in range(0, len(chosen), COMPARED):
+            trees = collate(part.trees[start : start + COMPARED]).to(policy.device)
+            scores = policy(trees, spec=spec)
+            found.append(scores.token_logps[scores.mask].double().cpu())
+    return check_drawn(part, torch.cat(found), type(policy.model).__name__)
