@@ -4,7 +4,7 @@ from alignlab.functional.kl import kl_full, kl_k1, kl_k2, kl_k3
 from alignlab.functional.logps import token_logps, token_logps_and_entropies
 from alignlab.functional.noise import permutation, uniform
 from alignlab.functional.normalise import group_normalise, leave_one_out, whiten
-from alignlab.functional.numeric import log1mexp
+from alignlab.functional.numeric import beyond_rounding, log1mexp
 from alignlab.functional.ranking import bradley_terry, kwise_ranking, plackett_luce
 from alignlab.functional.returns import gae, n_step_advantages, rewards_to_go
 from alignlab.functional.sampling import SamplingSpec, inverse_cdf
@@ -12,6 +12,7 @@ from alignlab.functional.surrogate import clip_fraction, clipped_surrogate, clip
 
 __all__ = [
     "SamplingSpec",
+    "beyond_rounding",
     "bradley_terry",
     "clip_fraction",
     "clipped_surrogate",

@@ -154,6 +154,14 @@ class Policy(TreeBackbone):
         ids = {self.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])}
         return sorted(ids - {None})
 
+    @property
+    def precision(self) -> torch.dtype:
+        """The coarsest type that a forward computes in now: inside autocast it is autocast's."""
+        kind = self.device.type
+        autocast = torch.is_autocast_enabled(kind)
+        trunk = torch.get_autocast_dtype(kind) if autocast else self.model.dtype
+        return max(trunk, self.head_dtype, key=lambda dtype: torch.finfo(dtype).eps)
+
     def forward(
         self, trees: PromptTrees, want: Collection[str] = (), spec: SamplingSpec = PLAIN
     ) -> Scores:

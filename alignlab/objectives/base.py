@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -60,6 +61,12 @@ class Objective(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def own_precision(self) -> AbstractContextManager[None]:
+        """The training step's precision, for what a step is compared with and does not compute."""
+        if self._trainer is None:
+            return nullcontext()
+        return self.trainer.precision_plugin.train_step_context()
 
     def normalised(self, loss_sum: Tensor, total: int) -> Tensor:
         """This micro-batch's share of the step's loss, ``loss_sum / total``.

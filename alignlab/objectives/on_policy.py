@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 from alignlab.data.rollouts import RolloutBatch, select_prompts
 from alignlab.data.trees import PromptTree, PromptTrees, collate
 from alignlab.errors import ConfigError
-from alignlab.functional import kl_k3, leave_one_out
+from alignlab.functional import beyond_rounding, kl_k3, leave_one_out
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models import Policy, Scores
 from alignlab.objectives.base import Objective, finite, not_negative, positive
@@ -36,14 +36,16 @@ class Sampling:
 
     Args:
         max_new_tokens: Longest completion.
-        spec: Temperature, top-k, top-p; also applied when the samples are scored.
+        spec: Temperature; also applied when the samples are scored. Objectives refuse top-k and
+            top-p.
         stop_at_eos: End a completion at the end-of-text token; otherwise all have full length.
         batch_size: Completions sampled side by side.
         missing_eos_penalty: Subtracted from the reward of a completion that did not end by itself.
         centre_rewards: Subtract the mean reward of the first phase, sampled from the reference, so
             that a value function starts near 0.
         old_logps: ``rescored`` runs the sampled tokens through the training forward, so that the
-            first ratio is 1; ``sampled`` keeps the sampler's log-probs and saves that pass.
+            first ratio is 1 up to rounding; ``sampled`` keeps the sampler's log-probs and saves
+            that pass.
         score_batch_size: Prompts per forward when rollouts are scored.
         ratio_cap: Largest importance weight, of a token in REINFORCE and of a completion in RLOO;
             PPO and GRPO clip instead. With ``sampled`` log-probs in low precision, set it to 2 or
@@ -112,7 +114,8 @@ class OnPolicyObjective(Objective):
         schedule: Factor on the learning rate.
 
     Raises:
-        ConfigError: A negative coefficient, or a target or horizon that is not positive.
+        ConfigError: A negative coefficient, a target or horizon that is not positive, or samples
+            by top-k or top-p.
     """
 
     least_samples: ClassVar[int] = 1  # completions of a prompt
@@ -139,6 +142,14 @@ class OnPolicyObjective(Objective):
         if kl_target is not None:
             positive(self, "kl_target", kl_target)
             positive(self, "kl_horizon", kl_horizon)
+        if sampling.spec.top_k or sampling.spec.top_p < 1:
+            raise ConfigError(
+                f"{type(self).__name__} cannot learn from samples of top_k {sampling.spec.top_k} "
+                f"and top_p {sampling.spec.top_p}: the tokens that are kept change with every "
+                "update and differ in the reference, and a token that is not kept has no log-prob. "
+                "Set top_k to 0 and top_p to 1 in model.init_args.sampling.spec; a temperature "
+                "below 1 works."
+            )
         self.policy, self.reward, self.sampling = policy, reward, sampling
         self.reference = make_reference(policy, reference)
         self.kl_target, self.kl_horizon = kl_target, kl_horizon
@@ -164,7 +175,7 @@ class OnPolicyObjective(Objective):
         """One minibatch of the phase in progress."""
         scores = self.policy(batch.trees, self.want, spec=self.sampling.spec)
         if batch.first:
-            self._check_ratio(scores.token_logps, batch.old_token_logps)
+            self._check_ratio(scores, batch.old_token_logps)
         losses, means = self.losses(batch, scores)
         # The samples are the old policy's: this estimates KL(old || policy) per token.
         moved = kl_k3(batch.old_token_logps, scores.token_logps.detach())[scores.mask].mean()
@@ -236,17 +247,18 @@ class OnPolicyObjective(Objective):
     def _score(self, prompts: Sequence[PromptTree], samples: int, rollout: int) -> Scored:
         sampling = self.sampling
         stops = self.policy.stop_ids if sampling.stop_at_eos else []
-        drawn = sample(
-            self.policy,
-            prompts,
-            samples=samples,
-            max_new_tokens=sampling.max_new_tokens,
-            spec=sampling.spec,
-            seed=self.seed,
-            rollout=rollout,
-            stop_ids=stops,
-            batch_size=sampling.batch_size,
-        )
+        with self.own_precision():
+            drawn = sample(
+                self.policy,
+                prompts,
+                samples=samples,
+                max_new_tokens=sampling.max_new_tokens,
+                spec=sampling.spec,
+                seed=self.seed,
+                rollout=rollout,
+                stop_ids=stops,
+                batch_size=sampling.batch_size,
+            )
         trees = collate(drawn.trees).to(self.policy.device)
         scores = checked_rewards(self.reward, *drawn.texts(self.tokenizer))
         scores = scores.to(trees.prompt_ids.device)
@@ -286,28 +298,32 @@ class OnPolicyObjective(Objective):
     @property
     def _exact(self) -> bool:
         """Whether two ways to compute one log-prob agree to float32's rounding."""
-        return bool(self.policy.model.dtype != torch.bfloat16)
+        with self.own_precision():
+            return torch.finfo(self.policy.precision).eps <= torch.finfo(torch.float32).eps
 
     def in_chunks(self, trees: PromptTrees, compute: Callable[[PromptTrees], Tensor]) -> Tensor:
-        """``compute`` (trees -> ``[m, t]``) on parts of a phase, put together to ``[M, T]``."""
+        """``compute`` (trees -> ``[m, t]``) on parts of a phase, put together to ``[M, T]``.
+
+        In the training step's own precision: what comes out is compared with a step.
+        """
         width, out = trees.loss_mask.shape[1], []
         prompts = torch.arange(len(trees.prompt_lengths), device=trees.prompt_ids.device)
-        for some in prompts.split(self.sampling.score_batch_size):
-            part = compute(select_prompts(trees, some)[0])
-            out.append(pad(part, (0, width - part.shape[1])))
+        with self.own_precision():
+            for some in prompts.split(self.sampling.score_batch_size):
+                part = compute(select_prompts(trees, some)[0])
+                out.append(pad(part, (0, width - part.shape[1])))
         return torch.cat(out)
 
-    def _check_ratio(self, token_logps: Tensor, old_token_logps: Tensor) -> None:
+    def _check_ratio(self, scores: Scores, old_token_logps: Tensor) -> None:
         """No update has happened yet, so sampler and training forward must agree.
 
         Raises:
             FloatingPointError: They do not: dropout, padding or sampling settings differ.
         """
-        gap = float((token_logps.detach() - old_token_logps).abs().max())
-        self.log("train/first_log_ratio", gap)
-        rescored = self.sampling.old_logps == "rescored"
-        exact = rescored and self._exact
-        if math.isnan(gap) or gap > (1e-3 if exact else 1.0):
+        now, before = scores.token_logps[scores.mask].detach(), old_token_logps[scores.mask]
+        self.log("train/first_log_ratio", (now - before).abs().max())
+        gap = beyond_rounding(now, before, self.policy.precision)
+        if gap is not None:
             raise FloatingPointError(
                 f"before any update the policy's log-probs differ from those of its rollout by "
                 f"{gap:.1e} nats a token: sampling and training see different models."

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from alignlab.functional import log1mexp
+from alignlab.functional import beyond_rounding, log1mexp
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,23 @@ def test_float32_is_finite_with_finite_gradients_down_to_minus_50() -> None:
 def test_edge_and_beyond() -> None:
     assert log1mexp(torch.tensor(0.0)) == -torch.inf
     assert log1mexp(torch.tensor(0.1)).isnan()
+
+
+def test_the_largest_gap_counts_in_float32_and_the_mean_square_in_bfloat16() -> None:
+    """One token of a hundred off by 0.9 nat is a root mean square of 0.09, by 1.1 of 0.11."""
+    zeros = torch.zeros(100)
+    one = torch.zeros(100)
+    for off, exact, coarse in [(9e-4, None, None), (2e-3, 2e-3, None), (0.9, 0.9, None),
+                               (1.1, 1.1, 0.11)]:  # fmt: skip
+        one[3] = off
+        for dtype in (torch.float32, torch.float64):
+            assert beyond_rounding(zeros, one, dtype) == (exact and pytest.approx(exact))
+        for dtype in (torch.bfloat16, torch.float16):
+            assert beyond_rounding(one, zeros, dtype) == (coarse and pytest.approx(coarse))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gap_that_is_no_number_is_beyond_rounding(dtype: torch.dtype) -> None:
+    gap = beyond_rounding(torch.tensor([math.nan, 0.0]), torch.zeros(2), dtype)
+    assert gap is not None
+    assert math.isnan(gap)

@@ -147,3 +147,13 @@ def test_bad_configs_say_what_to_do(words, tmp_path):
         Policy(config={"model_type": "no-such-thing"}, tokenizer=str(words))
     with pytest.raises(ConfigError, match="is empty"):
         Policy(source=str(tmp_path))
+
+
+def test_the_precision_of_a_forward_is_that_of_its_coarsest_part(build):
+    fine, half = build("llama", dtype="float32"), build("llama", dtype="bfloat16")
+    assert (fine.precision, half.precision) == (torch.float32, torch.bfloat16)
+    assert build("llama").precision == torch.float64
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert fine.precision == torch.bfloat16
+    fine.head_dtype = torch.bfloat16
+    assert fine.precision == torch.bfloat16

@@ -9,6 +9,7 @@ from tests.mutation_lists import (
     families,
     models,
     policy_gradient,
+    precision,
     rewards,
     sweep,
     templates,
@@ -27,6 +28,7 @@ LISTS = (
     evaluation,
     sweep,
     families,
+    precision,
 )
 MUTATIONS: tuple[Mutation, ...] = tuple(
     replace(mutation, group=entries.__name__.rpartition(".")[2])

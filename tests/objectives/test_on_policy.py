@@ -20,6 +20,7 @@ from alignlab.objectives import on_policy
 from alignlab.objectives.awr import AWR
 from alignlab.objectives.grpo import GRPO
 from alignlab.objectives.on_policy import OnPolicyObjective, Sampling, Scored
+from alignlab.objectives.online_dpo import OnlineDPO
 from alignlab.objectives.reinforce import REINFORCE
 from alignlab.objectives.rloo import RLOO
 from alignlab.rewards.base import Reward
@@ -244,6 +245,18 @@ def test_a_policy_that_moves_between_rollout_and_update_is_refused(make: Make) -
     objective.collect = moved
     with pytest.raises(FloatingPointError, match="see different models"):
         first_step(objective)
+
+
+@pytest.mark.parametrize("spec", [SamplingSpec(top_k=8), SamplingSpec(0.7, top_p=0.9)], ids=str)
+@pytest.mark.parametrize(
+    "kind", [RLOO, partial(GRPO, clip_epsilon=0.2), partial(OnlineDPO, labels="soft")], ids=str
+)
+def test_samples_of_some_tokens_only_are_refused_at_the_start(
+    make: Make, kind: Any, spec: SamplingSpec
+) -> None:
+    """A token that is dropped after an update, or by the reference, would have log-prob -inf."""
+    with pytest.raises(ConfigError, match=r"cannot learn .* Set top_k to 0 and top_p to 1 in mod"):
+        make(kind, spec=spec)
 
 
 @pytest.mark.parametrize("kind", [REINFORCE, RLOO])

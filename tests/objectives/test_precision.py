@@ -1,0 +1,158 @@
+"""What a training compares itself with is computed in the training's own precision."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor
+
+from alignlab.data.rollout_data import RolloutData
+from alignlab.data.rollouts import RolloutBatch
+from alignlab.models import Policy, ScoreModel
+from alignlab.objectives.awr import AWR
+from alignlab.objectives.grpo import GRPO
+from alignlab.objectives.on_policy import OnPolicyObjective, Sampling
+from alignlab.objectives.online_dpo import OnlineDPO
+from alignlab.objectives.ppo import PPO
+from alignlab.objectives.reinforce import REINFORCE
+from alignlab.objectives.rloo import RLOO
+from alignlab.rewards.base import Reward
+
+ADAM = partial(torch.optim.AdamW, lr=1e-2)
+ON_POLICY: dict[str, Callable[..., OnPolicyObjective]] = {
+    "ppo": PPO,
+    "reinforce": REINFORCE,
+    "rloo": RLOO,
+    "grpo": partial(GRPO, clip_epsilon=0.2),
+    "awr": partial(AWR, beta=1.0),
+    "online_dpo": partial(OnlineDPO, labels="soft"),
+}
+
+
+class Count(Reward):
+    """Counts words, and remembers whether it was asked inside autocast."""
+
+    def __init__(self) -> None:
+        self.autocast: set[bool] = set()
+
+    def __call__(self, prompts: Any, completions: Any) -> Tensor:
+        self.autocast.add(torch.is_autocast_enabled("cpu"))
+        return torch.tensor([float(len(text.split())) for text in completions])
+
+
+class FirstBatch(L.Callback):
+    """Keeps the first batch, and what the policy says of it in bfloat16 and in float32."""
+
+    batch: RolloutBatch
+    mixed: Tensor
+    exact: Tensor
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == 0:
+            self.batch = batch
+            with torch.no_grad():
+                self.exact = module.policy(batch.trees).token_logps
+                with torch.autocast("cpu", dtype=torch.bfloat16):
+                    self.mixed = module.policy(batch.trees).token_logps
+                    if isinstance(module, PPO):
+                        self.value = module.value(batch.trees)
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> str:
+    path = tmp_path / "prompts.jsonl"
+    rows = [{"prompt": " ".join(f"w{3 + (5 * i + j) % 27}" for j in range(3))} for i in range(8)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def fit(objective: Any, data: Any, folder: Path, *callbacks: L.Callback) -> None:
+    trainer = L.Trainer(
+        max_steps=3,
+        precision="bf16-mixed",
+        accelerator="cpu",
+        callbacks=list(callbacks),
+        default_root_dir=folder,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(objective, data)
+
+
+@pytest.fixture
+def start(build: Any, tmp_path: Path) -> str:
+    build("llama", dtype="float32").save(tmp_path / "lm")
+    return str(tmp_path / "lm")
+
+
+def away(first: Tensor, second: Tensor) -> float:
+    return float((first - second).square().mean().sqrt())
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # Lightning's advice on loggers and loaders
+@pytest.mark.parametrize("name", ON_POLICY)
+def test_a_rollout_is_scored_in_the_precision_of_the_step(
+    start: str, prompts: str, tmp_path: Path, name: str
+) -> None:
+    """The policy's and the reference's log-probs and the values are the step's own in bf16-mixed.
+
+    Old and reference log-probs are of one batch and one model, so they agree to the last bit.
+    """
+    reward, seen = Count(), FirstBatch()
+    value = {"value": ScoreModel(start)} if name == "ppo" else {}
+    objective = ON_POLICY[name](
+        Policy(source=start), reward, Sampling(6, stop_at_eos=False), optimizer=ADAM, **value
+    )
+    data = RolloutData(prompts, 8, 4, 2, inner_epochs=1)
+    fit(objective, data, tmp_path, seen)
+    old, ref = seen.batch.old_token_logps, seen.batch.ref_token_logps
+    assert ref is not None
+    assert away(seen.exact, seen.mixed) > 5e-3
+    assert away(old, seen.mixed) < 0.2 * away(seen.exact, seen.mixed)
+    assert torch.equal(old, ref)
+    assert reward.autocast == {False}  # same texts, same scores, whatever the trainer does
+    if name == "ppo":
+        assert seen.batch.old_values is not None
+        with torch.no_grad():
+            assert away(seen.batch.old_values, seen.value) < 1e-2 * float(seen.value.std())
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_drawn_log_probs_are_of_the_precision_of_the_step_too(
+    start: str, prompts: str, tmp_path: Path
+) -> None:
+    seen = FirstBatch()
+    sampling = Sampling(6, stop_at_eos=False, old_logps="sampled")
+    objective = RLOO(Policy(source=start), Count(), sampling, optimizer=ADAM)
+    fit(objective, RolloutData(prompts, 8, 4, 2, inner_epochs=1), tmp_path, seen)
+    old = seen.batch.old_token_logps
+    assert away(old, seen.mixed) < away(old, seen.exact)
+    assert old.sum() != seen.exact.sum()
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_temperature_of_the_step_alone_is_noticed_in_bfloat16(
+    start: str, prompts: str, tmp_path: Path, dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounding is allowed for as much as it makes, and no more."""
+    objective = RLOO(Policy(source=start, dtype=dtype), Count(), Sampling(6), optimizer=ADAM)
+    forward = objective.policy.forward
+
+    def warmer(trees: Any, want: Any = (), **settings: Any) -> Any:
+        scores = forward(trees, want, **settings)
+        if torch.is_grad_enabled():
+            scores.token_logps = scores.token_logps * 0.9
+        return scores
+
+    monkeypatch.setattr(objective.policy, "forward", warmer)
+    with pytest.raises(FloatingPointError, match="sampling and training see different models"):
+        fit(objective, RolloutData(prompts, 8, 4, 2, inner_epochs=1), tmp_path)
