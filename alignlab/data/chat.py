@@ -13,15 +13,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from alignlab.data.rows import Chat, Refused, Text
+from alignlab.data.rows import Chat, Refused, Text, Turn
 from alignlab.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Spans = tuple[tuple[int, int], ...]
+_PROBE = "\u2042"  # a word that no template knows
 _MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -57,7 +58,39 @@ def render(
         return Rendered(prompt + completion, len(prompt), ends=ends)
     if isinstance(prompt, str) or isinstance(completion, str):
         raise Refused("prompt and completion are not both plain or both conversations")
+    template = _Template(tokenizer)
+    template.check(prompt + completion)
+    return _rendered_chat(template, prompt, completion, ends)
+
+
+def render_reply(
+    tokenizer: "PreTrainedTokenizerBase", prompt: Chat, completion: Chat, ends: bool
+) -> Rendered:
+    """As ``render``, of a reply that a policy wrote: no text of it is refused.
+
+    Raises:
+        Refused: The template refuses the conversation, or rewrites its earlier turns.
+    """
     return _rendered_chat(_Template(tokenizer), prompt, completion, ends)
+
+
+def reply_frame(tokenizer: "PreTrainedTokenizerBase", prompt: Chat) -> tuple[str, str]:
+    """What the template itself puts before and after the words of the assistant's next turn.
+
+    Without special tokens, as decoded completions are. Most templates add nothing; Llama 2's adds a
+    space, Qwen 3's an empty thought.
+
+    Raises:
+        Refused: The template refuses the conversation.
+    """
+    template = _Template(tokenizer)
+    start = template(prompt, opens=True)
+    whole = template((*prompt, Turn("assistant", _PROBE)), opens=False)
+    if not whole.startswith(start) or _PROBE not in whole[len(start) :]:
+        return "", ""
+    before, _, after = whole[len(start) :].partition(_PROBE)
+    closing = template.special.search(after)
+    return template.special.sub("", before), after[: closing.start()] if closing else ""
 
 
 def render_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: Text) -> str:
@@ -134,13 +167,17 @@ def _any_of(texts: frozenset[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
 
-def _messages(turns: Chat) -> list[dict[str, str]]:
-    return [{"role": turn.role, "content": turn.content} for turn in turns]
+def message(turn: Turn) -> dict[str, Any]:
+    """A turn as templates and files hold it."""
+    return {"role": turn.role, "content": turn.content}
+
+
+def _messages(turns: Chat) -> list[dict[str, Any]]:
+    return [message(turn) for turn in turns]
 
 
 def _rendered_chat(template: _Template, prompt: Chat, completion: Chat, ends: bool) -> Rendered:
     turns = prompt + completion
-    template.check(turns)
     whole = template(turns, opens=False)
     written: list[tuple[int, int]] = []  # what a policy would have generated, turn by turn
     for k in range(len(prompt), len(turns)):
@@ -163,6 +200,8 @@ def _rendered_chat(template: _Template, prompt: Chat, completion: Chat, ends: bo
 
 def _end_of_words(whole: str, start: int, content: str) -> int:
     """Where the words of a cut-off turn end, before what the template closes it with."""
+    if not content.strip():
+        return start
     at = whole.rfind(content.strip(), start)
     if at < 0:
         raise Refused("chat template changes the text of a turn")

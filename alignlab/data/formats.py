@@ -160,20 +160,23 @@ def to_rows(
     chat = layout is not None and _mostly_chat(layout.lead, readable)
     whole = layout is not None and _completions_repeat_prompt(layout, readable)
     rows: list[R] = []
+    names = Names()
     for record in records:
         if limit is not None and len(rows) >= limit:
             break
         refusals.seen += 1
+        name = names.give(record)
         try:
             if record.fields is None or layout is None:
                 raise Refused("not readable as a row", f" ({record.problem})")
-            row = layout.parse(Reader(_name(record), record.fields, chat, whole))
+            row = layout.parse(Reader(name, record.fields, chat, whole))
             validate(row)
         except Refused as problem:
             refusals.add(record.where, problem)
         else:
             assert isinstance(row, kind)
             rows.append(row)
+    refusals.notes += names.notes
     refusals.require_rows(len(rows))
     return rows
 
@@ -343,10 +346,37 @@ LAYOUTS: dict[type[Row], tuple[Layout, ...]] = {
 }
 
 
-def _name(record: Record) -> str:
-    """The row's own id where it has one, else where it stands."""
-    own = (record.fields or {}).get("id")
-    return str(own) if isinstance(own, int | str) and own != "" else record.where
+class Names:
+    """Names of rows: no two alike, whatever ids their author gave.
+
+    A row is called by its own id where it has one, else by where it stands. An id that an earlier
+    row has gets a number, in the order of the rows: ids are labels, and results are joined by name.
+    """
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._repeated: list[str] = []
+
+    def give(self, record: Record) -> str:
+        """The name of one row."""
+        own = (record.fields or {}).get("id")
+        wanted = str(own) if isinstance(own, int | str) and own != "" else record.where
+        name, number = wanted, 1
+        while name in self._taken:
+            number += 1
+            name = f"{wanted}#{number}"
+        self._taken.add(name)
+        if name != wanted:
+            self._repeated.append(f"{record.where} is called {name}")
+        return name
+
+    @property
+    def notes(self) -> list[str]:
+        """What to tell of ids that repeat."""
+        if not self._repeated:
+            return []
+        count, first = len(self._repeated), self._repeated[0]
+        return [f"ids repeat in {count:,} rows, which are told apart by a number: {first}"]
 
 
 def _as_plain(name: str, value: Any) -> str:

@@ -7,12 +7,13 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from alignlab.data.chat import message
 from alignlab.data.formats import Fields, Record, to_rows
-from alignlab.data.rows import R, Refusals, Refuse, Row
+from alignlab.data.rows import R, Refusals, Refuse, Row, Turn
 from alignlab.errors import ConfigError, DataError
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
@@ -79,8 +80,9 @@ def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             for row in rows:
-                fields = {name: value for name, value in asdict(row).items() if value is not None}
-                file.write(json.dumps(fields, ensure_ascii=False) + "\n")
+                values = {f.name: as_json(getattr(row, f.name)) for f in fields(row)}
+                values = {name: value for name, value in values.items() if value is not None}
+                file.write(json.dumps(values, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)
@@ -88,6 +90,13 @@ def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def as_json(value: Any) -> Any:
+    """A row's value as JSON holds it: turns become messages, tuples lists."""
+    if isinstance(value, Turn):
+        return message(value)
+    return list(map(as_json, value)) if isinstance(value, tuple) else value
 
 
 def as_path(source: str | Path) -> Path | None:
@@ -211,9 +220,9 @@ def _read_parquet(path: Path) -> Iterator[Record]:
         raise DataError(f"{path}: not a Parquet file: {problem}. Check the file.") from problem
     number = 0
     for batch in table.to_batches(max_chunksize=4096):
-        for fields in batch.to_pylist():
+        for row in batch.to_pylist():
             number += 1
-            yield Record(f"{path.name}:{number}", fields)
+            yield Record(f"{path.name}:{number}", row)
 
 
 def read_hub(
@@ -251,7 +260,7 @@ def read_hub(
     finally:
         retries.setLevel(level)
     part = "/".join(filter(None, (config, folder, split)))
-    return [Record(f"{name}[{part}]:{k}", fields) for k, fields in enumerate(table, start=1)]
+    return [Record(f"{name}[{part}]:{k}", row) for k, row in enumerate(table, start=1)]
 
 
 def _of_split(records: list[Record], path: Path, split: str) -> list[Record]:
@@ -274,6 +283,6 @@ def _renamed(records: list[Record], columns: Mapping[str, str], source: str) -> 
     return [replace(r, fields=_rename(r.fields, columns)) if r.fields else r for r in records]
 
 
-def _rename(fields: Fields, columns: Mapping[str, str]) -> Fields:
-    renamed = {name: value for name, value in fields.items() if name not in columns}
-    return renamed | {ours: fields[name] for ours, name in columns.items() if name in fields}
+def _rename(found: Fields, columns: Mapping[str, str]) -> Fields:
+    renamed = {name: value for name, value in found.items() if name not in columns}
+    return renamed | {ours: found[name] for ours, name in columns.items() if name in found}

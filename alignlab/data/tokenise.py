@@ -10,7 +10,7 @@ token follows a completion that ends, and is trained on; one that was cut never 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -136,15 +136,15 @@ def tokenise(
     report = TokenReport(refusals)
     trees: list[PromptTree] = []
     labelled = any(_labels(row) for row in rows)
-    for chunk in _chunks(rows, _AT_ONCE):
+    for chunk in _chunks(list(enumerate(rows)), _AT_ONCE):
         ready = []
-        for row in chunk:
+        for place, row in chunk:
             try:
-                ready.append((row, _render_row(tokenizer, row)))
+                ready.append((place, row, _render_row(tokenizer, row)))
             except Refused as problem:
                 refusals.add(row.id, problem)
-        encodings = iter(encode([branch.text for _, branches in ready for branch in branches]))
-        for row, branches in ready:
+        encodings = iter(encode([branch.text for *_, branches in ready for branch in branches]))
+        for place, row, branches in ready:
             codes = [next(encodings) for _ in branches]
             try:
                 draft = _draft(encode, row, branches, codes)
@@ -153,6 +153,8 @@ def tokenise(
                     draft.count_all()
                 labels = (_labels(row) or (0.0,) * len(branches)) if labelled else None
                 tree = draft.tree(first_index + len(trees), row.id, labels)
+                changed = train_on_prompt or (isinstance(row.prompt, str) and (cut or draft.merged))
+                tree = replace(tree, row=place, source=None if changed else row.prompt)
             except Refused as problem:
                 refusals.add(row.id, problem)
                 continue
@@ -177,11 +179,12 @@ def tokenise_texts(
     """
     report = TokenReport(refusals)
     trees: list[PromptTree] = []
-    for row, start, body in _bodies(rows, tokenizer, refusals, max_length):
+    for place, row, start, body in _bodies(rows, tokenizer, refusals, max_length):
         blocks = _blocks(body, max_length - 1)
         for k, block in enumerate(blocks):
             name = row.id if len(blocks) == 1 else f"{row.id}#{k}"
-            tree = PromptTree(first_index + len(trees), name, (start,), (block,))
+            index = first_index + len(trees)
+            tree = PromptTree(index, name, (start,), (block,), row=place, source="")
             trees.append(tree)
             report.count(tree, truncated=False, merged=False, ended=k == len(blocks) - 1)
     refusals.require_rows(len(trees))
@@ -215,7 +218,7 @@ def tokenise_labelled(
         )
     report = TokenReport(refusals)
     trees: list[PromptTree] = []
-    for row, start, body in _bodies(rows, tokenizer, refusals, max_length):
+    for place, row, start, body in _bodies(rows, tokenizer, refusals, max_length):
         try:
             if row.label is None:
                 raise Refused("missing column 'label'")
@@ -224,7 +227,8 @@ def tokenise_labelled(
             refusals.add(row.id, problem)
             continue
         labels = (row.label,) * len(pieces)
-        tree = PromptTree(first_index + len(trees), row.id, (start,), pieces, labels=labels)
+        index = first_index + len(trees)
+        tree = PromptTree(index, row.id, (start,), pieces, labels=labels, row=place, source="")
         trees.append(tree)
         cut = sum(map(len, pieces)) < len(body)
         ended = int(not cut or truncation == "keep_end")
@@ -490,13 +494,14 @@ def _bodies(
     tokenizer: "PreTrainedTokenizerBase",
     refusals: Refusals,
     max_length: int,
-) -> Iterator[tuple[LabelledText, int, tuple[int, ...]]]:
-    """Each text with its start token and its ids, end-of-text token included."""
+) -> Iterator[tuple[int, LabelledText, int, tuple[int, ...]]]:
+    """Each text with its place, its start token and its ids, end-of-text token included."""
     if max_length < 3:
         raise ConfigError(f"max_length must be at least 3 for texts, got {max_length}.")
     encode = _Encoder(tokenizer)
-    for chunk in _chunks(rows, _AT_ONCE):
-        for row, code in zip(chunk, encode([row.text for row in chunk]), strict=True):
+    for chunk in _chunks(list(enumerate(rows)), _AT_ONCE):
+        coded = encode([row.text for _, row in chunk])
+        for (place, row), code in zip(chunk, coded, strict=True):
             front = int(encode.bos is not None)
             try:
                 ids = _without_specials(encode, code.ids, front, ends=True)
@@ -505,7 +510,7 @@ def _bodies(
             except Refused as problem:
                 refusals.add(row.id, problem)
                 continue
-            yield row, encode.start, (*ids[front:], encode.eos)
+            yield place, row, encode.start, (*ids[front:], encode.eos)
 
 
 def _pieces(

@@ -13,6 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from alignlab.data.rows import Text
+
 Padding = Literal["longest", "bucket", "max_length"]
 BUCKET = 16  # "bucket" padding rounds a length up to a multiple of this
 
@@ -28,6 +30,9 @@ class PromptTree:
         completions: Token ids of each completion, at least one token each.
         loss_masks: For each completion, which of its tokens count; all of them when ``None``.
         labels: One number per completion (class, rating or rank), or none.
+        row: Place of its row among the rows it was made from: what joins the two. Ids are labels
+            that users give, and may repeat.
+        source: The row's own prompt, for rewards; ``None`` where the tree holds another text.
     """
 
     index: int
@@ -36,6 +41,8 @@ class PromptTree:
     completions: tuple[tuple[int, ...], ...]
     loss_masks: tuple[tuple[bool, ...], ...] | None = None
     labels: tuple[float, ...] | None = None
+    row: int = field(default=-1, compare=False)
+    source: Text | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.prompt or not all(self.completions):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignlab.data.rows import PreferencePair
+from alignlab.data.rows import PreferencePair, prompt_key
 from alignlab.data.sources import read_rows
 from alignlab.data.tokenise import Truncation, tokenise
 from alignlab.data.trees import PromptTree, collate
@@ -58,7 +58,7 @@ def check_implicit_rewards(
     trees, _ = tokenise(
         rows, start.tokenizer, refusals, max_length=max_length, truncation=truncation
     )
-    prompts = [str(row.prompt) for row in kept_rows(rows, trees)]
+    prompts = [prompt_key(row) for row in kept_rows(rows, trees)]
     before, lengths = _logps(start, trees, batch_size)
     table: list[dict[str, Any]] = []
 

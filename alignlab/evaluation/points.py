@@ -4,6 +4,7 @@ The noise of evaluation samples is a function of (seed, prompt, sample, position
 every run: two policies differ by their distributions, not by their luck.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -79,9 +80,7 @@ def evaluate_policy(
             not what the forward scores (see ``check_drawn``).
         DataError: No prompts, two of one name, or a reward that is not a finite number.
     """
-    ids = tuple(tree.id for tree in prompts)
-    if not ids or len(set(ids)) < len(ids):
-        raise DataError(f"evaluation needs prompts of distinct ids, got {len(ids)} prompts.")
+    ids = distinct_ids(prompts)
     with evaluating(policy, reference_policy):
         drawn = sample(
             policy,
@@ -122,6 +121,24 @@ def evaluate_policy(
         for i in range(len(answers))
     ]
     return PointEstimate(scores, texts)
+
+
+def distinct_ids(prompts: Sequence[PromptTree]) -> tuple[str, ...]:
+    """The prompts' names, by which tables are joined.
+
+    Raises:
+        DataError: No prompts, or two of one name.
+    """
+    ids = tuple(tree.id for tree in prompts)
+    if not ids:
+        raise DataError("evaluation needs prompts, got none.")
+    if repeated := [name for name, count in Counter(ids).items() if count > 1]:
+        raise DataError(
+            f"evaluation joins tables by the prompts' ids, and {len(repeated)} of them repeat, "
+            f"e.g. {repeated[0]!r}. Give each prompt an id of its own, or read them with "
+            "load_prompts, which numbers them."
+        )
+    return ids
 
 
 def score_texts(reward: Reward, prompts: Sequence[str], completions: Sequence[str]) -> Floats:

@@ -9,7 +9,7 @@ import torch
 
 from alignlab.data.trees import PromptTree
 from alignlab.errors import DataError
-from alignlab.evaluation.points import PLAIN, score_texts
+from alignlab.evaluation.points import PLAIN, distinct_ids, score_texts
 from alignlab.evaluation.pool import REFERENCE, Pool
 from alignlab.evaluation.scoring import completion_logps, evaluating
 from alignlab.evaluation.statistics import Floats
@@ -60,11 +60,10 @@ def build_pool(
         ConfigError: A policy's samples are not what its forward scores (see ``check_samples``).
     """
     others = dict(proposals or {}) if proposal_samples else {}
-    ids = tuple(tree.id for tree in prompts)
-    if not ids or len(set(ids)) < len(ids) or REFERENCE in others:
+    ids = distinct_ids(prompts)
+    if REFERENCE in others:
         raise DataError(
-            f"a pool needs prompts of distinct ids and proposals not named {REFERENCE!r}; got "
-            f"{len(ids)} prompts and the proposals {', '.join(others) or 'none'}."
+            f"a pool's proposals must not be named {REFERENCE!r}; got {', '.join(others)}."
         )
     policies = {REFERENCE: reference_policy, **others}
     counts = [samples] + [proposal_samples] * len(others)

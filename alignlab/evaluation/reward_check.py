@@ -9,8 +9,9 @@ import numpy as np
 import torch
 import yaml
 
-from alignlab.data.rows import PreferencePair, Text, prompt_key
+from alignlab.data.rows import PreferencePair, prompt_key
 from alignlab.data.sources import read_rows
+from alignlab.data.texts import completion_text, prompt_text
 from alignlab.data.tokenise import tokenise
 from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError, DataError
@@ -18,6 +19,7 @@ from alignlab.evaluation.agreement import Agreement, Bin, agreement
 from alignlab.evaluation.csv_tables import write_table
 from alignlab.evaluation.statistics import Floats
 from alignlab.models import ScoreModel
+from alignlab.rewards.base import checked_rewards
 from alignlab.rewards.build import build_reward
 from alignlab.rewards.model import check_trained_scorer
 
@@ -119,10 +121,11 @@ class _Gold:
         """``[N]``, its score of the preferred completion less the other one's."""
         new = [row for row in rows if row not in self._known]
         if new:
-            prompts = [_plain(row.prompt) for row in new]
-            chosen = self._reward(prompts, [_plain(row.chosen) for row in new]).double()
-            rejected = self._reward(prompts, [_plain(row.rejected) for row in new]).double()
-            gaps = self._scale * (chosen - rejected)
+            prompts = [prompt_text(row.prompt) for row in new]
+            chosen = [completion_text(row.chosen, row.chosen_ends) for row in new]
+            rejected = [completion_text(row.rejected, row.rejected_ends) for row in new]
+            won, lost = (checked_rewards(self._reward, prompts, c) for c in (chosen, rejected))
+            gaps = self._scale * (won - lost)
             self._known.update(zip(new, gaps.tolist(), strict=True))
         return np.array([self._known[row] for row in rows])
 
@@ -144,14 +147,7 @@ def _against(
 
 def kept_rows(rows: Sequence[PreferencePair], trees: Sequence[PromptTree]) -> list[PreferencePair]:
     """The row of each tree."""
-    left = iter(rows)
-    return [next(row for row in left if row.id == tree.id) for tree in trees]
-
-
-def _plain(text: Text) -> str:
-    if not isinstance(text, str):
-        raise DataError("gold reads plain texts, and these pairs are conversations.")
-    return text
+    return [rows[tree.row] for tree in trees]
 
 
 def _name(folder: str) -> str:

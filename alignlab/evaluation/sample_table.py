@@ -8,10 +8,12 @@ import torch
 
 from alignlab.data.rows import Demonstration
 from alignlab.data.sources import read_rows
+from alignlab.data.texts import completion_text
 from alignlab.data.tokenise import tokenise
 from alignlab.evaluation.csv_tables import write_table
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.policy import Policy
+from alignlab.rewards.base import checked_rewards
 from alignlab.rewards.build import build_reward
 from alignlab.rollouts.comparison import check_samples
 from alignlab.rollouts.sampler import sample
@@ -58,19 +60,19 @@ def write_samples(
     )
     check_samples(model, drawn, SamplingSpec(temperature))
     prompts, sampled = drawn.texts(model.tokenizer)
-    ids = [tree.id for tree in trees]
-    known = {row.id: str(row.completion) for row in rows}
+    own = [rows[tree.row] for tree in trees]
+    shown = [completion_text(row.completion, row.ends) for row in own]
     columns: dict[str, list[Any]] = {
-        "id": ids,
+        "id": [row.id for row in own],
         "prompt": prompts,
-        "demonstrated": [known[id] for id in ids],
+        "demonstrated": shown,
         "sampled": sampled,
         "ends": [finished[0] for finished in drawn.finished],
     }
     if reward is not None:
         score = build_reward(reward)
-        columns["reward_demonstrated"] = score(prompts, columns["demonstrated"]).tolist()
-        columns["reward_sampled"] = score(prompts, sampled).tolist()
+        columns["reward_demonstrated"] = checked_rewards(score, prompts, shown).tolist()
+        columns["reward_sampled"] = checked_rewards(score, prompts, sampled).tolist()
     write_table(
         Path(out) / "samples.csv",
         [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)],

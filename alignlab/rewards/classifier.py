@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
+from alignlab.data.texts import rendered
 from alignlab.errors import ConfigError
 from alignlab.models.loading import build_model, load_model, load_tokenizer
 from alignlab.rewards.base import Reward
@@ -16,6 +16,8 @@ from alignlab.rewards.base import Reward
 
 class ClassifierReward(Reward):
     """``log p(positive) - log p(negative)`` of prompt + completion, read as one text.
+
+    A conversation is rendered with the classifier's own chat template, if it has one.
 
     With two classes this is the log-odds; the paper plots its sigmoid (Rafailov et al. 2023,
     arXiv:2305.18290, section 6.1). Classes are found by name, never by position: libraries differ
@@ -43,7 +45,7 @@ class ClassifierReward(Reward):
         max_length: int = 512,
         device: str | None = None,
     ) -> None:
-        self.tokenizer: Any = load_tokenizer(path)
+        self.path, self.tokenizer = path, load_tokenizer(path)
         model = load_model(AutoModelForSequenceClassification, path, dtype="float32", dropout=None)
         named = {name.upper(): i for i, name in model.config.id2label.items()}
         if positive.upper() not in named or negative.upper() not in named:
@@ -58,8 +60,17 @@ class ClassifierReward(Reward):
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
-        """``[N]`` float32 log-odds; texts are joined as they are."""
-        texts = [p + c for p, c in zip(prompts, completions, strict=True)]
+        """``[N]`` float32 log-odds of prompt + completion as one text (``rendered``)."""
+        read = rendered(self.tokenizer, prompts, completions, self.path)
+        scores = torch.zeros(len(read))
+        for by_template in (False, True):  # a template has set the special tokens already
+            some = [i for i, one in enumerate(read) if (one.spans is not None) == by_template]
+            closing = self.tokenizer.eos_token or "" if by_template else ""
+            texts = [read[i].text + closing * read[i].ends for i in some]
+            scores[some] = self._log_odds(texts, add_special_tokens=not by_template)
+        return scores
+
+    def _log_odds(self, texts: list[str], *, add_special_tokens: bool) -> Tensor:
         scores = torch.zeros(len(texts))
         # Texts of like length share a batch: less padding, same scores.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
@@ -67,6 +78,7 @@ class ClassifierReward(Reward):
             rows = order[start : start + self.batch_size]
             batch = self.tokenizer(
                 [texts[i] for i in rows],
+                add_special_tokens=add_special_tokens,
                 padding=True,
                 truncation=True,
                 max_length=self.max_length,

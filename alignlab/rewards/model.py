@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig
 
+from alignlab.data.texts import rendered
 from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError
 from alignlab.models import ScoreModel
@@ -17,15 +18,15 @@ from alignlab.rewards.base import Reward
 class ModelReward(Reward):
     """Scores of a sequence-classification folder with one output, such as a trained reward model.
 
-    It reads prompt + completion as one text, with its own tokenizer, and is scored at the last
-    token: where the prompt ends makes no difference. What texts in a row with one prompt begin with
-    is computed once. A shift and a scale that stand in the folder (``alignlab.rewards.normalise``)
-    are applied.
+    It reads prompt + completion as one text, with its own tokenizer and chat template, and is
+    scored at the last token: where the prompt ends makes no difference. What texts in a row with
+    one prompt begin with is computed once. A shift and a scale that stand in the folder
+    (``alignlab.rewards.normalise``) are applied.
 
     Args:
         path: Folder or hub id of the scorer and its tokenizer.
-        append_eos: Close each text with the end-of-text token. A text does not say whether it was
-            cut off, so set this as most completions of the training pairs end.
+        append_eos: Close each text with the end-of-text token: set this as most completions of
+            the training pairs end. A reply in a conversation that was cut off is left open.
         batch_size: Texts per forward.
         device: Where it runs; ``None`` takes a GPU where there is one.
 
@@ -42,12 +43,13 @@ class ModelReward(Reward):
     ) -> None:
         check_trained_scorer(path)
         model = ScoreModel.load(path).eval()
-        self.append_eos, self.batch_size = append_eos, batch_size
+        self.path, self.append_eos, self.batch_size = path, append_eos, batch_size
         self.model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
-        """``[N]`` float32 scores; texts are joined as they are."""
-        rows = self._ids([p + c for p, c in zip(prompts, completions, strict=True)])
+        """``[N]`` float32 scores of the texts that training on such rows reads (``rendered``)."""
+        read = rendered(self.model.tokenizer, prompts, completions, self.path)
+        rows = self._ids([one.text for one in read], [one.ends for one in read])
         trees: list[PromptTree] = []
         for _, group in groupby(range(len(rows)), key=prompts.__getitem__):
             own = list(group)
@@ -60,15 +62,16 @@ class ModelReward(Reward):
                 trees.append(PromptTree(len(trees), str(own[start]), tuple(some[0][:n]), branches))
         return score_trees(self.model, trees, self.batch_size).float()
 
-    def _ids(self, texts: list[str]) -> list[list[int]]:
+    def _ids(self, texts: list[str], ends: list[bool] | None = None) -> list[list[int]]:
         tokenizer = self.model.tokenizer
         if not texts:
             return []
         rows = []
-        for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
+        coded = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        for ids, end in zip(coded, ends or [True] * len(texts), strict=True):
             if tokenizer.bos_token_id is not None and ids[:1] != [tokenizer.bos_token_id]:
                 ids = [tokenizer.bos_token_id, *ids]
-            rows.append([*ids, tokenizer.eos_token_id] if self.append_eos else ids)
+            rows.append([*ids, tokenizer.eos_token_id] if end and self.append_eos else ids)
         return rows
 
 

@@ -64,13 +64,14 @@ def _records(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     import yaml
 
     from alignlab.data.rows import Prompt, Refusals
-    from alignlab.data.sources import read_rows
+    from alignlab.data.sources import as_json, read_rows
     from alignlab.data.tokenise import tokenise
     from alignlab.functional.sampling import SamplingSpec
     from alignlab.models.policy import Policy
     from alignlab.rewards.base import checked_rewards
     from alignlab.rewards.build import build_reward
     from alignlab.rollouts.comparison import check_samples
+    from alignlab.rollouts.completed import as_completion
     from alignlab.rollouts.sampler import sample
 
     spec = SamplingSpec(args.temperature, args.top_k, args.top_p)
@@ -98,12 +99,15 @@ def _records(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         print(f"drawn log-probs are the training forward's to {gap:.1e} nats a token")
     texts = drawn.texts(policy.tokenizer)
     scores = None if reward is None else checked_rewards(reward, *texts).tolist()
-    each = [(tree.id, k, p) for p, tree in enumerate(trees) for k in range(args.samples)]
-    for n, (id, k, p) in enumerate(each):
+    each = [(tree, k, p) for p, tree in enumerate(trees) for k in range(args.samples)]
+    for n, (tree, k, p) in enumerate(each):
+        prompt = rows[tree.row].prompt
+        if not isinstance(prompt, str) and args.out is None:
+            prompt = policy.tokenizer.decode(list(tree.prompt))  # as the policy reads it
         yield {
-            "id": id,
-            "prompt": texts[0][n],
-            "completion": texts[1][n],
+            "id": tree.id,
+            "prompt": as_json(prompt),
+            "completion": as_json(as_completion(prompt, texts[1][n])),
             "ends": drawn.finished[p][k],
             "tokens": len(drawn.token_logps[p][k]),
             "logp": round(float(drawn.token_logps[p][k].sum()), 4),

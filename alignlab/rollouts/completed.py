@@ -100,8 +100,7 @@ class Completed:
         context = getattr(self.policy.model.config, "max_position_embeddings", None)
         room = None if context is None else max(context - max_new_tokens, 2)
         self.trees, report = tokenise(rows, self.policy.tokenizer, refusals, max_length=room)
-        left = iter(rows)
-        self.rows = [next(row for row in left if row.id == tree.id) for tree in self.trees]
+        self.rows = [rows[tree.row] for tree in self.trees]
         self.refused = report.refusals.counts
         self.stops = self.policy.stop_ids if stop_at_eos else []
         if stop_at_eos and not self.stops:
@@ -141,4 +140,4 @@ class Completed:
 
 def as_completion(prompt: Text, text: str) -> Text:
     """``text`` as what follows ``prompt``: a string, or an assistant's turn."""
-    return text if isinstance(prompt, str) else (Turn("assistant", text),)
+    return str(text) if isinstance(prompt, str) else (Turn("assistant", str(text)),)

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from alignlab.data.chat import reply_frame
+from alignlab.data.texts import CompletionText, PromptText, words
 from alignlab.data.trees import PromptTree
 
 
@@ -26,21 +28,31 @@ class Samples:
     finished: list[list[bool]]
 
     def texts(self, tokenizer: Any) -> tuple[list[str], list[str]]:
-        """Prompt and completion texts, one pair per completion, without special tokens.
+        """Prompt and completion texts, one pair per completion, in words (see ``data.texts``).
 
         A completion keeps its leading space: it is what the text of prompt and completion together
-        adds to the prompt's.
+        adds to the prompt's. A reply to a conversation is without what the template adds to it.
         """
-        prompts = decode(tokenizer, [tree.prompt for tree in self.trees])
-        joint = decode(tokenizer, [t.prompt + c for t in self.trees for c in t.completions])
-        repeated = [p for p, t in zip(prompts, self.trees, strict=True) for _ in t.completions]
-        alone = decode(tokenizer, [c for tree in self.trees for c in tree.completions])
-        # A prompt cut inside a character decodes differently once the character is complete.
-        completions = [
-            whole[len(prompt) :] if whole.startswith(prompt) else own
-            for prompt, whole, own in zip(repeated, joint, alone, strict=True)
-        ]
-        return repeated, completions
+        decoded = decode(tokenizer, [tree.prompt for tree in self.trees])
+        joint = iter(decode(tokenizer, [t.prompt + c for t in self.trees for c in t.completions]))
+        prompts: list[str] = []
+        completions: list[str] = []
+        for p, (prompt, tree) in enumerate(zip(decoded, self.trees, strict=True)):
+            said = [_added(prompt, next(joint), own) for own in decode(tokenizer, tree.completions)]
+            if tree.source is not None and not isinstance(tree.source, str):
+                before, after = reply_frame(tokenizer, tree.source)
+                said = [text.removeprefix(before).removesuffix(after) for text in said]
+                prompt = words(tree.source)
+            source = prompt if tree.source is None else tree.source
+            prompts += [PromptText(prompt, source)] * len(said)
+            ends = self.finished[p] if self.finished else [True] * len(said)
+            completions += map(CompletionText, said, said, ends)
+        return prompts, completions
+
+
+def _added(prompt: str, joint: str, alone: str) -> str:
+    """What ``joint`` adds to ``prompt``; a prompt cut inside a character is no beginning of it."""
+    return joint[len(prompt) :] if joint.startswith(prompt) else alone
 
 
 def decode(tokenizer: Any, rows: Sequence[Sequence[int]]) -> list[str]:

@@ -192,6 +192,20 @@ def test_own_ids_are_kept_and_refusals_say_where(tmp_path: Path) -> None:
     assert refusals.by_reason == {"wrong type in 'prompt'": ["rows.jsonl:3"]}
 
 
+def test_ids_that_repeat_are_told_apart(tmp_path: Path) -> None:
+    """Refused rows count too: a row's name does not depend on what becomes of the others."""
+    ids = ["c7", "c7", "c8", "c7", "c7#2", 7, "7"]
+    records = [{"id": own, "prompt": f"{k}"} for k, own in enumerate(ids)]
+    records[0]["prompt"] = 5
+    rows, refusals = read(tmp_path, records, Prompt)
+    named = {row.prompt: row.id for row in rows}
+    assert named == {"1": "c7#2", "2": "c8", "3": "c7#3", "4": "c7#2#2", "5": "7", "6": "7#2"}
+    assert refusals.notes == [
+        "ids repeat in 4 rows, which are told apart by a number: rows.jsonl:2 is called c7#2"
+    ]
+    assert read(tmp_path, [{"id": "x", "prompt": "a"}], Prompt)[1].notes == []
+
+
 def test_rankings_plain_and_conversational(tmp_path: Path) -> None:
     """Whatever numbers say the order, the best gets rank 0 and equal ones the same."""
     plain = {"prompt": "hi", "completions": ["a", "b", "c"], "ranks": [20, 7.5, 20]}

@@ -266,9 +266,10 @@ def test_prompts_need_names_of_their_own(
     policies: tuple[Policy, Policy], ragged: list[PromptTree]
 ) -> None:
     twice = [ragged[0], replace(ragged[1], id=ragged[0].id)]
-    for prompts in ([], twice):
-        with pytest.raises(DataError, match=f"distinct ids, got {len(prompts)}"):
-            evaluate(*policies, prompts)
+    with pytest.raises(DataError, match="needs prompts, got none"):
+        evaluate(*policies, [])
+    with pytest.raises(DataError, match=r"1 of them repeat, e\.g\. 'p0'"):
+        evaluate(*policies, twice)
 
 
 class Broken(Reward):

@@ -177,7 +177,7 @@ def test_bad_pools_are_refused(build: Build) -> None:
             proposal_samples=2,
         )
 
-    with pytest.raises(DataError, match="got 0 prompts"):
+    with pytest.raises(DataError, match="needs prompts, got none"):
         draw([])
-    with pytest.raises(DataError, match="proposals not named 'reference'"):
+    with pytest.raises(DataError, match="must not be named 'reference'"):
         draw(prompts, reference=policy)

@@ -7,11 +7,12 @@ import torch
 import yaml
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
-from alignlab.data.rows import PreferencePair, Refusals
+from alignlab.data.rows import PreferencePair, Refusals, Turn
 from alignlab.data.tokenise import tokenise
+from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError, DataError
 from alignlab.evaluation.csv_tables import read_table
-from alignlab.evaluation.reward_check import check_reward_model, score_gaps
+from alignlab.evaluation.reward_check import _Gold, check_reward_model, kept_rows, score_gaps
 from alignlab.models import ScoreModel
 from tests.data.files import jsonl
 
@@ -154,3 +155,28 @@ def test_wrong_columns_and_a_gold_without_opinion(folder: Path, tmp_path: Path) 
             pairs=str(jsonl(tmp_path, rows, "tied.jsonl")),
             gold=f"{__name__}.Rising",
         )
+
+
+def test_rows_and_trees_are_joined_by_place() -> None:
+    """Ids repeat, and of two equal ones the first row is refused."""
+    rows = [PreferencePair("c", f"p{k}", " w4", " w5") for k in range(3)]
+    trees = [
+        PromptTree(0, "c", (1,), ((4,), (5,)), row=1),
+        PromptTree(1, "c", (1,), ((4,), (5,)), row=2),
+    ]
+    assert [row.prompt for row in kept_rows(rows, trees)] == ["p1", "p2"]
+
+
+class Asked:
+    """Counts the words of what was said, and of the whole conversation where it is given one."""
+
+    def __call__(self, prompts: list[str], completions: list[str]):
+        turns = [len(getattr(prompt, "messages", None) or []) for prompt in prompts]
+        said = [len(text.split()) for text in completions]
+        return torch.tensor([10.0 * a * b for a, b in zip(turns, said, strict=True)])
+
+
+def test_gold_may_judge_conversations() -> None:
+    prompt = (Turn("system", "be kind"), Turn("user", "hi"))
+    pair = PreferencePair("r", prompt, (Turn("assistant", "a b c"),), (Turn("assistant", "a"),))
+    assert _Gold(f"{__name__}.Asked", 1.0).gaps([pair]).tolist() == [10 * 2 * 3 - 10 * 2 * 1]

@@ -39,3 +39,23 @@ def test_samples_beside_demonstrations(build: Callable[..., Policy], tmp_path: P
         assert float(row["reward_sampled"]) == len(row["sampled"].split())
         assert len(row["sampled"].split()) <= 6
         assert row["ends"] in ("True", "False")
+
+
+def test_rows_with_one_id_keep_their_own_demonstrations(
+    build: Callable[..., Policy], tmp_path: Path
+) -> None:
+    build("llama", dtype="float32").save(tmp_path / "policy")
+    rows = [{"id": "c", "prompt": f"w{k}", "completion": f" w{k + 1}"} for k in range(5, 8)]
+    write_samples(
+        out=tmp_path,
+        policy=str(tmp_path / "policy"),
+        source=str(jsonl(tmp_path, rows)),
+        max_new_tokens=2,
+    )
+    table = read_table(tmp_path / "samples.csv")
+    assert [(row["prompt"].strip(), row["demonstrated"]) for row in table] == [
+        ("w5", " w6"),
+        ("w6", " w7"),
+        ("w7", " w8"),
+    ]
+    assert len({row["id"] for row in table}) == 3

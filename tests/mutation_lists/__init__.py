@@ -11,6 +11,7 @@ from tests.mutation_lists import (
     policy_gradient,
     precision,
     rewards,
+    rows,
     sweep,
     templates,
     training,
@@ -29,6 +30,7 @@ LISTS = (
     sweep,
     families,
     precision,
+    rows,
 )
 MUTATIONS: tuple[Mutation, ...] = tuple(
     replace(mutation, group=entries.__name__.rpartition(".")[2])

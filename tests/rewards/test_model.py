@@ -6,16 +6,20 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from torch.testing import assert_close
 from transformers import (
+    AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
     PreTrainedTokenizerFast,
 )
 
-from alignlab.data.trees import PromptTrees
+from alignlab.data.rows import Demonstration, Refusals, Turn
+from alignlab.data.tokenise import tokenise
+from alignlab.data.trees import PromptTrees, collate
 from alignlab.errors import ConfigError
 from alignlab.rewards.base import Reward
 from alignlab.rewards.model import ModelReward
+from alignlab.rollouts.samples import Samples
 
 WORDS = ["<pad>", "<bos>", "<eos>", "<unk>", "a", "good", "bad", "film", "not"]
 
@@ -40,6 +44,31 @@ def save_tiny(folder: Path, model_class: type, **config: int) -> str:
         )
     ).save_pretrained(folder)
     return str(folder)
+
+
+def test_conversations_are_scored_as_in_training(tmp_path: Path) -> None:
+    """The same rows through the training's own tokens and, as a policy's samples, as texts."""
+    folder = save_tiny(tmp_path, LlamaForSequenceClassification, num_labels=1)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }} {{ m.content }} "
+        "{% if m.role == 'assistant' %}<eos>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}assistant {% endif %}"
+    )
+    tokenizer.save_pretrained(folder)
+    said = [("film", "good"), ("good film", "not bad"), ("film", "bad")]
+    rows = [
+        Demonstration(f"{k}", (Turn("user", a),), (Turn("assistant", b),), ends=k != 1)
+        for k, (a, b) in enumerate(said)
+    ]
+    trees, _ = tokenise(rows, tokenizer, Refusals("rows", seen=3))
+    reward = ModelReward(folder, device="cpu")
+    with torch.no_grad():
+        trained = reward.model.scores(collate(trees))
+    drawn = Samples(trees, [], [[row.ends] for row in rows])
+    assert_close(reward(*drawn.texts(tokenizer)), trained.float(), atol=1e-6, rtol=0)
+    plain = reward([a for a, _ in said], [" " + b for _, b in said])
+    assert float((plain - trained).abs().min()) > 1e-3
 
 
 PROMPTS = ["a film", "not", "a", "bad", "a"]

@@ -14,6 +14,7 @@ from alignlab.errors import ConfigError
 from alignlab.models.policy import Policy
 from alignlab.rollouts.completed import Completions
 from alignlab.rollouts.pairs import Labelling, PairTally, make_pairs
+from tests.data.files import jsonl
 
 SUM = {"class_path": "tests.rollouts.word_sum.WordSum"}
 FEW = {"class_path": "tests.rollouts.word_sum.WordSum", "init_args": {"modulus": 3}}
@@ -72,6 +73,18 @@ def test_sampled_labels_keep_ties_and_make_mistakes(make: Any) -> None:
     assert 0.6 < sum(decided) / len(decided) < 0.95
     assert summary["reward_mean"] > 0
     assert summary["reward_sd"] > 0
+
+
+def test_a_refused_prompt_with_the_same_id_lends_its_text_to_nobody(
+    make: Any, tmp_path: Path
+) -> None:
+    """Three rows of one conversation id; the first two are longer than the model's context."""
+    prompts = [" w5" * 70, " w6" * 70, " w7 w8", " w9 w10"]
+    rows = [{"id": "conv", "prompt": prompt} for prompt in prompts]
+    pairs, summary = make(prompts=str(jsonl(tmp_path, rows)), samples=2, validation_share=0)
+    assert {pair.prompt for pair in pairs} == {" w7 w8", " w9 w10"}
+    assert len({pair.id for pair in pairs}) == len(pairs) == 2
+    assert summary["refused_prompts"] == {"longer than max_length": 2}
 
 
 def test_prompts_are_split_whole(make: Any, tmp_path: Path) -> None:

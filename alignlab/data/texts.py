@@ -1,0 +1,106 @@
+"""Prompts and completions as rewards get them: words, which know what they were rendered from.
+
+A rule or a classifier of somebody else's reads plain words: no special tokens, no names of roles
+run together with what was said. A scorer that was trained on rendered conversations must see the
+rendering of its own template, so the words carry what the row holds; ``rendered`` makes of them
+the text that training on such a row would read.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from alignlab.data.chat import Rendered, message, render_reply
+from alignlab.data.rows import Chat, Refused, Text, Turn
+from alignlab.errors import DataError
+
+
+class PromptText(str):
+    """A prompt in words; ``source`` is the row's own: a string, or the turns of a conversation."""
+
+    source: Text
+
+    def __new__(cls, words: str, source: Text) -> "PromptText":
+        """Words, and what they stand for."""
+        made = super().__new__(cls, words)
+        made.source = source
+        return made
+
+    def __getnewargs__(self) -> tuple[str, Text]:  # type: ignore[override]
+        return str(self), self.source
+
+    @property
+    def messages(self) -> list[dict[str, Any]] | None:
+        """The conversation as ``{role, content, ...}``; ``None`` of a plain prompt."""
+        return None if isinstance(self.source, str) else [message(turn) for turn in self.source]
+
+
+class CompletionText(str):
+    """A completion in words; ``source`` as of a prompt; ``ends`` is False where it was cut off."""
+
+    source: Text
+    ends: bool
+
+    def __new__(cls, words: str, source: Text, ends: bool = True) -> "CompletionText":
+        """Words, what they stand for, and whether they are complete."""
+        made = super().__new__(cls, words)
+        made.source, made.ends = source, ends
+        return made
+
+    def __getnewargs__(self) -> tuple[str, Text, bool]:  # type: ignore[override]
+        return str(self), self.source, self.ends
+
+
+def words(text: Text) -> str:
+    """A string as it is; of a conversation what was said, turn after turn, an empty line between.
+
+    Who said it is left out.
+    """
+    return text if isinstance(text, str) else "\n\n".join(turn.content for turn in text)
+
+
+def prompt_text(source: Text) -> PromptText:
+    """A row's prompt as rewards get it."""
+    return PromptText(words(source), source)
+
+
+def completion_text(source: Text, ends: bool = True) -> CompletionText:
+    """A row's completion as rewards get it."""
+    return CompletionText(words(source), source, ends)
+
+
+def rendered(
+    tokenizer: Any, prompts: Sequence[str], completions: Sequence[str], scorer: str
+) -> list[Rendered]:
+    """Each prompt + completion as the text that a scorer with this tokenizer is trained on.
+
+    A conversation goes through the tokenizer's chat template; where it has none, the scorer was
+    trained on plain text and gets the words. Plain strings are joined as they are.
+
+    Raises:
+        DataError: The template refuses a conversation; ``scorer`` names it.
+    """
+    pairs = zip(prompts, completions, strict=True)
+    try:
+        return [_rendered(tokenizer, prompt, completion) for prompt, completion in pairs]
+    except Refused as problem:
+        raise DataError(
+            f"{scorer}: a conversation cannot be scored: {problem}. Use a scorer whose chat "
+            "template takes such conversations, or leave these prompts out."
+        ) from problem
+
+
+def _rendered(tokenizer: Any, prompt: str, completion: str) -> Rendered:
+    source = prompt.source if isinstance(prompt, PromptText) else str(prompt)
+    if isinstance(source, str):
+        return Rendered(source + completion, len(source))
+    ends = completion.ends if isinstance(completion, CompletionText) else True
+    if tokenizer.chat_template is None:
+        said = f"{prompt}\n\n{completion}"
+        return Rendered(said, len(said) - len(completion), ends=ends)
+    return render_reply(tokenizer, source, _reply(completion), ends)
+
+
+def _reply(completion: str) -> Chat:
+    """The turns of a reply."""
+    own = completion.source if isinstance(completion, CompletionText) else str(completion)
+    return (Turn("assistant", own),) if isinstance(own, str) else own
