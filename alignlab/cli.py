@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -81,11 +82,11 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "carry out an experiment's stages; what is up to date is skipped",
         "alignlab run experiments/imdb --scale small --seeds 0,1,2",
     )
-    run.add_argument("experiment", type=Path, metavar="EXPERIMENT_DIR")
+    run.add_argument("experiment", type=_path, metavar="EXPERIMENT_DIR")
     run.add_argument("--scale", help="overlay EXPERIMENT_DIR/scales/NAME.yaml", metavar="NAME")
     run.add_argument(
         "--results",
-        type=Path,
+        type=_path,
         metavar="DIR",
         help="where tables, figures and weights go (default: results/<experiment>[-<scale>])",
     )
@@ -112,7 +113,7 @@ def _add_sweep(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "try settings of an experiment's stages; the same command continues",
         "alignlab sweep sweeps/quickstart.yaml --workers 2",
     )
-    sweep.add_argument("sweep", type=Path, metavar="SWEEP.yaml")
+    sweep.add_argument("sweep", type=_path, metavar="SWEEP.yaml")
     sweep.add_argument("--workers", type=_positive, default=2, help="processes (default: 2)")
     sweep.add_argument(
         "--storage",
@@ -122,7 +123,7 @@ def _add_sweep(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     sweep.add_argument(
         "--results",
-        type=Path,
+        type=_path,
         metavar="DIR",
         help="where tables, figures and weights go (default: results/sweep-<name>)",
     )
@@ -160,16 +161,21 @@ def _add(
     return parser
 
 
+def _path(text: str) -> Path:
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError(f"expected a path, got {text!r}")
+    return Path(text)
+
+
 def _whole_numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected numbers such as 0,1,2, got {text!r}") from None
+    if not re.fullmatch("[0-9]{1,10}(,[0-9]{1,10})*", text):
+        raise argparse.ArgumentTypeError(f"expected numbers such as 0,1,2, got {text!r:.60}")
+    return [int(part) for part in text.split(",")]
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a whole number > 0, got {text!r}")
+    if not re.fullmatch("[0-9]{1,4}", text) or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 9999, got {text!r}")
     return int(text)
 
 

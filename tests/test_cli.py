@@ -224,7 +224,18 @@ def test_status_follows_from_the_kind_of_error(
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["nothing"], ["run"], ["run", "x", "--workers", "0"], ["run", "x", "--seeds", "a"]],
+    [
+        [],
+        ["nothing"],
+        ["run"],
+        ["run", ""],
+        ["run", "x", "--workers", "0"],
+        ["run", "x", "--workers", "10000"],
+        ["run", "x", "--seeds", "a"],
+        ["run", "x", "--seeds", "1_0"],
+        ["run", "x", "--results", ""],
+        ["sweep", "x.yaml", "--results", " "],
+    ],
 )
 def test_a_bad_call_is_status_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert call(*words) == 2

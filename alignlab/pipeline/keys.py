@@ -8,6 +8,9 @@ from typing import Any
 from alignlab.errors import ConfigError
 
 LARGEST_SEED = 2**32 - 1  # of numpy's generator
+MOST_RUNS = 2_000  # of one stage: grid points times seeds
+MOST_TRIALS = 10_000  # of a sweep whose points are listed before the first of them
+MOST_CHOICES = 1_000  # of one key of a sweep
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,8 @@ def is_number(value: Any) -> bool:
 
 
 def is_text(value: Any) -> bool:
-    """Whether it is text, and some."""
-    return isinstance(value, str) and value != ""
+    """Whether it is text in one line, and some."""
+    return isinstance(value, str) and value.strip() != "" and value.isprintable()
 
 
 def _is_mapping(value: Any) -> bool:
@@ -68,6 +71,19 @@ POSITIVE = Kind("a number > 0", lambda value: is_number(value) and value > 0)
 COUNT = Kind("a whole number > 0", lambda value: type(value) is int and value > 0)
 SEED = Kind("a whole number >= 0", lambda value: type(value) is int and 0 <= value <= LARGEST_SEED)
 SEEDS = Kind("a list of whole numbers >= 0, each once", _are_seeds)
+
+
+def check_count(count: int, most: int, where: str) -> None:
+    """Refuse more runs than anybody can have meant, before they are listed.
+
+    Raises:
+        ConfigError: ``count`` is above ``most``.
+    """
+    if count > most:
+        raise ConfigError(
+            f"{where}: {count:,} of them, more than the {most:,} that can be listed. Take fewer "
+            "values or seeds."
+        )
 
 
 def checked(

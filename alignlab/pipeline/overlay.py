@@ -4,8 +4,10 @@ Nothing here imports torch: the pipeline's parent process plans a whole experime
 """
 
 import copy
+import itertools
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +18,76 @@ from alignlab.errors import ConfigError
 PLACEHOLDER = re.compile(r"(?<!\{)\{([a-z][A-Za-z0-9_.-]*)\}(?!\})")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: ``5e-7`` is a number, and a key given twice is an error."""
+LARGEST_FILE = 2**18  # bytes; a config is a few pages, and reading this much takes seconds
+LARGEST_TREE = 100_000  # values in all, aliases written out
+DEEPEST = 40  # levels
+LARGEST_NUMBER = 2**63  # of whole numbers, as in every table that they are written to
+NO_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL and halves of characters
+NAN = re.compile(r"\.(?:nan|NaN|NAN)")
+MISREAD = {  # plain words that YAML 1.1 takes for something else than most who write them
+    "timestamp": ("a date", re.compile(r"\d{4}-\d\d?-\d\d?(?:[Tt \t].*)?")),
+    "int": (
+        "a number to base 8 or 60",
+        re.compile(r"[-+]?(?:0[0-7_]+|\d[\d_]*(?::[0-5]?\d)+)"),
+    ),
+    "float": ("a number to base 60", re.compile(r"[-+]?\d[\d_]*(?::[0-5]?\d)+\.[\d_]*")),
+    "bool": ("a switch", re.compile("yes|no|on|off", re.IGNORECASE)),
+}
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = {str(key) for key in keys if keys.count(key) > 1 and key != "<<"}
-        if twice:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {', '.join(sorted(twice))} given twice", node.start_mark
-            )
-        return super().construct_mapping(node, deep)
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: ``5e-7`` is a number, and what is easily misread is an error.
+
+    So are a key that is given twice or is no text, a date, and numbers to base 8 or 60.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._checked: set[int] = set()
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Plain words as they stand in the file."""
+        node = super().compose_node(parent, index)
+        if isinstance(node, yaml.ScalarNode) and node.style is None:
+            kind = node.tag.removeprefix("tag:yaml.org,2002:")
+            what, pattern = MISREAD.get(kind, ("", NAN))
+            if kind in MISREAD and pattern.fullmatch(node.value):
+                raise _at(
+                    node,
+                    f"{node.value} would be read as {what}; put it in quotes if it is text, else "
+                    "write a plain number, true or false",
+                )
+            if kind == "float" and _is_beyond(node.value):
+                raise _at(node, f"{node.value} is no number that can be kept")
+        return node
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """A mapping's own keys, before those of ``<<`` are put to them."""
+        if id(node) not in self._checked:
+            self._checked.add(id(node))
+            self._check_keys(node)
+        super().flatten_mapping(node)
+
+    def _check_keys(self, node: yaml.MappingNode) -> None:
+        found: set[str] = set()
+        for key, _ in node.value:
+            of_text = key.tag in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+            if not of_text or not isinstance(key, yaml.ScalarNode):
+                shown = key.value if isinstance(key, yaml.ScalarNode) else "of several values"
+                raise _at(key, f"key {shown} is no text; put it in quotes")
+            if key.value in found:
+                raise _at(key, f"key {key.value} given twice")
+            found.add(key.value)
+
+
+def _at(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+def _is_beyond(word: str) -> bool:
+    """Whether a plain word is not-a-number, or too large for a float."""
+    digits = "inf" not in word.lower() and ":" not in word
+    return NAN.fullmatch(word) is not None or (digits and math.isinf(float(word.replace("_", ""))))
 
 
 _Loader.add_implicit_resolver(
@@ -39,26 +100,89 @@ _Loader.add_implicit_resolver(
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in ``path``; an empty file is an empty mapping.
 
+    Aliases and ``<<`` are written out: nothing in the result stands in two places.
+
     Raises:
-        ConfigError: No such file, not text, not YAML, or not a mapping.
+        ConfigError: No such file, not text, not YAML, not a mapping, or a value that is easily
+            misread.
     """
+    text = _text(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        content = yaml.load(text, _Loader)  # a SafeLoader
+        if content is None:
+            return {}
+        if not isinstance(content, dict):
+            raise ConfigError(f"expected keys and values, got {type(content).__name__}.")
+        written_out: dict[str, Any] = _written_out(content, 0, itertools.count(1))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {_problem(error)}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: {TOO_DEEP}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except ValueError:  # Python reads no whole number of thousands of digits
+        raise ConfigError(f"{path}: {TOO_LARGE}") from None
+    return written_out
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    """What is wrong, and in which line."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        mark = error.problem_mark
+        problem = " ".join(filter(None, (error.context, error.problem)))
+        return f"line {mark.line + 1}, column {mark.column + 1}: {problem}."
+    return " ".join(str(error).split())
+
+
+TOO_LARGE = "a whole number of more than 64 bits. Write a smaller one."
+TOO_DEEP = f"nested more than {DEEPEST} levels deep, or an alias inside itself. Make it flatter."
+
+
+def _text(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8-sig") if path.stat().st_size <= LARGEST_FILE else None
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file. Check the path.") from None
     except (UnicodeDecodeError, IsADirectoryError):
-        raise ConfigError(f"{path}: not a text file. Expected YAML.") from None
+        raise ConfigError(f"{path}: not a text file. Expected YAML in UTF-8.") from None
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}. Check the path.") from None
-    try:
-        content = yaml.load(text, _Loader)  # a SafeLoader
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected keys and values, got {type(content).__name__}.")
-    return content
+        raise ConfigError(f"{str(path)[:200]}: {error.strerror}. Check the path.") from None
+    except ValueError as error:  # a NUL in the path
+        raise ConfigError(f"{path}: {error}. Check the path.") from None
+    if text is None:
+        raise ConfigError(
+            f"{path}: more than the {LARGEST_FILE:,} bytes that a config may have. Check the path, "
+            "or keep data in files of their own."
+        )
+    return text
+
+
+def _written_out(value: Any, depth: int, count: Iterator[int]) -> Any:
+    if depth > DEEPEST:
+        raise ConfigError(TOO_DEEP)
+    if next(count) > LARGEST_TREE:
+        raise ConfigError(
+            f"more than {LARGEST_TREE:,} values, aliases written out. Keep data in files of their "
+            "own."
+        )
+    if isinstance(value, dict):
+        return {
+            _as_it_is(key): _written_out(item, depth + 1, count) for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_written_out(item, depth + 1, count) for item in value]
+    return _as_it_is(value)
+
+
+def _as_it_is(value: Any) -> Any:
+    """A number, word, switch or null that every file of a run can hold."""
+    if value is not None and type(value) not in (bool, int, float, str):
+        raise ConfigError(f"a value of type {type(value).__name__}; write numbers, words or lists.")
+    if type(value) is int and abs(value) >= LARGEST_NUMBER:
+        raise ConfigError(TOO_LARGE)
+    if isinstance(value, str) and NO_TEXT.search(value):
+        raise ConfigError(f"{value[:40]!r} holds a character that no text has. Take it out.")
+    return value
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,10 +6,13 @@ it is there, ``scales/<name>.smoke.yaml`` are overlays of the same shape. A stag
 one job per seed and grid point.
 """
 
+import errno
 import inspect
 import itertools
+import math
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,10 +26,12 @@ from alignlab.pipeline.keys import (
     FUNCTION,
     GRID,
     MAPPING,
+    MOST_RUNS,
     SEEDS,
     SWITCH,
     TEXT,
     TEXTS,
+    check_count,
     checked,
 )
 
@@ -42,9 +47,13 @@ STAGE_KEYS = {
 }
 PLAN_KEYS = {"seeds": SEEDS, "set": MAPPING, "stages": MAPPING, "frontier": MAPPING}
 FRONTIER_KEYS = {"needs": TEXTS, "args": MAPPING}
+SCALE, SMOKE = "[A-Za-z0-9][A-Za-z0-9_-]*", "smoke"
 LONGEST_NAME = 200  # characters of a run's name; file systems take 255 for a file's
 FIXED_NAMES = ("seed", "out", "experiment", "results")
 TAKEN = (*FIXED_NAMES, "frontier", "check", "workers", "logs")
+ROWS = ("best_of_n", "best_of_n_gt", "oracle", "reference")  # of the frontier, of no run
+WRITTEN = ("reference_cache", "default_root_dir", "save_dir", "dirpath")  # a run's, not its input
+MOST_FILES = 10_000  # of a folder that a run depends on
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,8 @@ class Plan:
     for; ``jobs`` may hold more, where a stage needs a run of another seed by its name.
     ``frontier`` holds the arguments of the closing evaluation, ``frontier_needs`` the jobs that it
     reads besides the runs. ``inputs`` is the results folder in which needs lie, where that is not
-    ``results`` itself: a sweep's runs read an experiment's stages.
+    ``results`` itself: a sweep's runs read an experiment's stages. ``notes`` say what was given
+    and is not used.
     """
 
     name: str
@@ -114,6 +124,7 @@ class Plan:
     frontier_needs: tuple[str, ...]
     stages: dict[str, Stage] = field(default_factory=dict)
     inputs: Path | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def asked(self) -> list[Job]:
@@ -181,17 +192,66 @@ def load_plan(
             jobs[job.name] = job
     read = _needed("frontier", frontier.get("needs") or [], jobs)
     # A smoke run has its own name and folder: it must never replace the rows of a real one.
-    name = "-".join([experiment.resolve().name, *([scale] if scale else []), *["smoke"] * smoke])
+    name = "-".join([experiment.resolve().name, *([scale] if scale else []), *[SMOKE] * smoke])
+    folder = results or Path("results") / name
+    for job in jobs.values():
+        _check_literals(job.stage, job.spec, folder)
+    given = [*(key for layer in layers for key in layer), *["seeds"] * (seeds is not None)]
     return Plan(
         name=name,
         experiment=experiment,
-        results=results or Path("results") / name,
+        results=folder,
         seeds=tuple(asked),
         jobs=jobs,
         frontier=frontier.get("args") or {},
         frontier_needs=tuple(job.name for found in read.values() for job in found),
         stages={stage.name: stage for stage in stages},
+        notes=tuple(_unused(stages, jobs, given)),
     )
+
+
+def _unused(
+    stages: Sequence[Stage], jobs: Mapping[str, Job], given: Iterable[str]
+) -> Iterator[str]:
+    """What no stage makes use of, in words."""
+    entries = [stage.entry for stage in stages]
+    uses = {
+        "seeds": (any(e.get("per_seed") for e in entries), "no stage has 'per_seed: true'"),
+        "set": (any("fit" in e for e in entries), "no stage is a training"),
+        "frontier": (any(e.get("objective") for e in entries), "no stage has an 'objective'"),
+    }
+    for key, (used, why) in uses.items():
+        if key in given and not used:
+            yield f"{key!r} changes nothing: {why}"
+    for stage in stages:
+        own = [job for job in jobs.values() if job.stage == stage.name]
+        if "call" in stage.entry and len({job.seed for job in own}) > 1:
+            alike = {(str(job.hparams), str(job.spec), str(job.needs)) for job in own}
+            seeded = "{seed}" in str(own[0].spec) or len(alike) == len(own)
+            if not seeded:
+                yield f"stage {stage.name!r} runs once for each seed, and uses none"
+
+
+def _check_literals(stage: str, value: Any, results: Path) -> None:
+    """Refuse the path of a run's own results where a placeholder tells what is needed.
+
+    Raises:
+        ConfigError: There is one, so the run would change by having been made.
+    """
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if key not in WRITTEN:
+                _check_literals(stage, item, results)
+    elif isinstance(value, list):
+        for item in value:
+            _check_literals(stage, item, results)
+    elif isinstance(value, str) and "/" in value and "{" not in value:
+        if Path(os.path.abspath(value)).is_relative_to(os.path.abspath(results)):
+            raise ConfigError(
+                f"stage {stage!r}: {value} lies in this experiment's own results. Name the stage "
+                "that makes it in 'needs' and write {stage} for its folder, so that it is made "
+                "before."
+            )
 
 
 def _layers(experiment: Path, scale: str | None, smoke: bool) -> list[dict[str, Any]]:
@@ -200,9 +260,13 @@ def _layers(experiment: Path, scale: str | None, smoke: bool) -> list[dict[str, 
             f"{experiment}: no pipeline.yaml there. Name an experiment folder, such as "
             "experiments/quickstart."
         )
+    if scale is not None and not re.fullmatch(SCALE, scale):
+        raise ConfigError(f"a scale is named by letters, digits, _ and -, got {scale!r}.")
+    if scale == SMOKE:  # by its folder it would be taken for a smoke run of the experiment
+        raise ConfigError("smoke is no scale of its own: give --smoke, with a scale or without.")
     paths = [experiment / "pipeline.yaml"]
     scales = experiment / "scales"
-    names = [*([scale] if scale else []), *["smoke"] * smoke]
+    names = [*([scale] if scale else []), *[SMOKE] * smoke]
     if smoke and (scales / f"{scale}.smoke.yaml").is_file():
         names.append(f"{scale}.smoke")  # what this scale alone needs to be small
     for name in names:
@@ -213,11 +277,19 @@ def _layers(experiment: Path, scale: str | None, smoke: bool) -> list[dict[str, 
                 f"{experiment} has no scale {name!r}. Known: {', '.join(known) or 'none'}."
             )
         paths.append(path)
-    layers = []
+    layers: list[dict[str, Any]] = []
+    known: set[str] = set()
     for path in paths:
         layer = checked(overlay.read_yaml(path), PLAN_KEYS, str(path))
         for name, entry in (layer.get("stages") or {}).items():
             checked({} if entry is None else entry, STAGE_KEYS, f"{path}: stage {name!r}")
+            new = entry and (layers == [] or {"fit", "call"} & set(entry))
+            if name not in known and not new:
+                raise ConfigError(
+                    f"{path}: stage {name!r}: there is none to change. Stages before it: "
+                    f"{', '.join(known) or 'none'}. A new one needs 'fit' or 'call'."
+                )
+        known.update(layer.get("stages") or {})
         layers.append(layer)
     return layers
 
@@ -291,6 +363,11 @@ def check_stage(stage: Stage) -> None:
         )
     if ("fit" in stage.entry) == ("call" in stage.entry):
         raise ConfigError(f"{where} needs exactly one of 'fit: stage.yaml' and 'call: a.function'.")
+    if stage.entry.get("objective") in ROWS:
+        raise ConfigError(
+            f"{where}: objective {stage.entry['objective']!r} is a row of its own in the frontier. "
+            f"Name it otherwise than {', '.join(ROWS)}."
+        )
     if "fit" in stage.entry and "args" in stage.entry:
         raise ConfigError(f"{where}: 'args' belong to a call; a training takes 'set'.")
 
@@ -335,9 +412,11 @@ def expand(
     upstream = _needed(stage.name, entry.get("needs") or [], jobs)
     expanded = []
     points = _grid(stage.name, entry.get("grid") or {})
+    seeds = [*asked, *others] if per_seed else [None]
+    check_count(len(points) * len(seeds), MOST_RUNS, f"stage {stage.name!r}: runs")
     check_names(stage.name, points, f"stage {stage.name!r}")
     for point in points:
-        for seed in [*asked, *others] if per_seed else [None]:
+        for seed in seeds:
             here = _with_point(spec, point, seed)
             own = (None, *asked) if seed is None else (None, seed)
             needs = {
@@ -385,6 +464,7 @@ def _grid(stage: str, grid: Any) -> list[dict[str, Any]]:
     for key, values in axes.items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"stage {stage!r}: grid.{key} must be a list, got {values!r}.")
+    check_count(math.prod(map(len, axes.values())), MOST_RUNS, f"stage {stage!r}: grid points")
     return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
 
 
@@ -483,13 +563,40 @@ def _with_fingerprints(value: Any, experiment: Path) -> Any:
     """The spec with each path of an existing file or folder replaced by its content's hash.
 
     So a run does not change when the same data lie elsewhere, and does when they change in place.
+    What a run writes is none of its inputs, nor is a folder that the results may lie in.
+
+    Raises:
+        ConfigError: A file that cannot be read, or a folder of very many.
     """
     if isinstance(value, Mapping):
-        return {key: _with_fingerprints(item, experiment) for key, item in value.items()}
+        return {
+            key: item if key in WRITTEN else _with_fingerprints(item, experiment)
+            for key, item in value.items()
+        }
     if isinstance(value, list):
         return [_with_fingerprints(item, experiment) for item in value]
     if isinstance(value, str) and ("/" in value or "." in value):
         path = Path(value.replace("{experiment}", str(experiment)))
-        if path.is_file() or ("/" in value and path.is_dir()):
-            return {"sha256": records.fingerprint(path)}
+        try:
+            if path.is_file() or ("/" in value and path.is_dir() and not _holds_all(path)):
+                _check_size(path)
+                return {"sha256": records.fingerprint(path)}
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:  # then it is text that no file is named by
+                raise ConfigError(f"{value}: {error.strerror}. Check the path.") from None
     return value
+
+
+def _holds_all(folder: Path) -> bool:
+    return Path.cwd().is_relative_to(folder.resolve())
+
+
+def _check_size(path: Path) -> None:
+    files = 0
+    for _, _, names in os.walk(path):  # of a file: none
+        files += len(names)
+        if files > MOST_FILES:
+            raise ConfigError(
+                f"{path}: a folder of more than {MOST_FILES:,} files, too many to tell whether "
+                "they have changed. Name the file or folder that is read."
+            )

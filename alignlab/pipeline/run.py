@@ -43,6 +43,8 @@ def run_experiment(
     """
     began = time.monotonic()
     plan = load_plan(experiment, scale=scale, smoke=smoke, results=results, seeds=seeds)
+    for note in plan.notes:
+        _say(f"note: {experiment}: {note}.")
     with results_lock(plan.results) as lock_fd:
         records.remove_leftovers(plan.results)
         todo = state.what_to_do(plan, only=only, force=force)

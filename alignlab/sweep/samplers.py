@@ -9,7 +9,16 @@ from typing import Any
 import optuna
 
 from alignlab.errors import ConfigError
-from alignlab.pipeline.keys import SEED, SWITCH, Kind, checked, is_number, is_text
+from alignlab.pipeline.keys import (
+    MOST_TRIALS,
+    SEED,
+    SWITCH,
+    Kind,
+    check_count,
+    checked,
+    is_number,
+    is_text,
+)
 from alignlab.sweep.space import Point, Space
 
 
@@ -34,9 +43,14 @@ PRUNERS: dict[str, Callable[..., optuna.pruners.BasePruner]] = {
     "threshold": optuna.pruners.ThresholdPruner,
     "patient": _patient,
 }
+LARGEST_SETTING = 10**6  # of a sampler's or pruner's whole numbers; some are sizes of lists
 OF_TYPE = {  # what a setting may be, by the annotations of Optuna's signatures
     "bool": SWITCH,
-    "int": Kind("a whole number", lambda value: type(value) is int, null=False),
+    "int": Kind(
+        "a whole number of at most a million",
+        lambda value: type(value) is int and abs(value) <= LARGEST_SETTING,
+        null=False,
+    ),
     "float": Kind("a number", is_number, null=False),
     "str": Kind("a word", is_text, null=False),
     "None": Kind("null", lambda value: value is None),
@@ -123,5 +137,6 @@ def design(
     if name not in LISTED:
         return None
     assert trials is not None
+    check_count(trials, MOST_TRIALS, f"sampler {name}: trials")
     samplers = {arm: build_sampler(name, settings, seed + i) for i, arm in enumerate(space.arms)}
     return space.drawn(samplers, trials)

@@ -13,7 +13,16 @@ from typing import Any
 import optuna
 
 from alignlab.errors import ConfigError
-from alignlab.pipeline.keys import POSITIVE, SWITCH, Kind, checked, is_number
+from alignlab.pipeline.keys import (
+    MOST_CHOICES,
+    MOST_TRIALS,
+    POSITIVE,
+    SWITCH,
+    Kind,
+    check_count,
+    checked,
+    is_number,
+)
 
 
 def _is_choice(value: Any) -> bool:
@@ -71,8 +80,20 @@ class Dimension:
     key: str
     distribution: optuna.distributions.BaseDistribution
 
+    def count(self) -> int | None:
+        """How many values there are; ``None`` for a continuous range."""
+        d = self.distribution
+        if isinstance(d, optuna.distributions.CategoricalDistribution):
+            return len(d.choices)
+        if isinstance(d, optuna.distributions.IntDistribution):
+            return (d.high - d.low) // d.step + 1
+        assert isinstance(d, optuna.distributions.FloatDistribution)
+        if d.step is not None:
+            return round((d.high - d.low) / d.step) + 1
+        return 1 if d.low == d.high else None
+
     def values(self) -> list[Value] | None:
-        """All values, where there are finitely many; ``None`` otherwise."""
+        """All values, where a grid can have them; ``None`` otherwise."""
         d = self.distribution
         if isinstance(d, optuna.distributions.CategoricalDistribution):
             return list(d.choices)
@@ -124,8 +145,9 @@ class Space:
         """Every combination of every arm.
 
         Raises:
-            ConfigError: A dimension has no finite list of values.
+            ConfigError: A dimension has no finite list of values, or they are too many.
         """
+        check_count(self.count() or 0, MOST_TRIALS, "sampler grid: points")
         points = []
         for arm, dimensions in self.arms.items():
             axes = [dimension.values() for dimension in dimensions]
@@ -140,23 +162,30 @@ class Space:
                 points.append(Point(arm, dict(zip(keys, values, strict=True))))
         return points
 
+    def count(self) -> int | None:
+        """How many points there are; ``None`` where a range is continuous."""
+        counts = [[d.count() for d in dimensions] for dimensions in self.arms.values()]
+        if any(None in own for own in counts):
+            return None
+        return sum(math.prod(count or 0 for count in own) for own in counts)
+
     def drawn(self, samplers: Mapping[str, optuna.samplers.BaseSampler], n: int) -> list[Point]:
         """``n`` different points, the arms in turn, each arm's from its own sampler.
 
         Fewer where the space has fewer.
         """
-        points: list[Point] = []
+        n = min(n, self.count() or n)
+        points: dict[str, Point] = {}
         studies = {arm: optuna.create_study(sampler=samplers[arm]) for arm in self.arms}
         for turn in range(20 * n):  # a small space repeats itself
+            if len(points) == n:
+                break
             arm = list(self.arms)[turn % len(self.arms)]
             trial = studies[arm].ask()
             point = Point(arm, {d.key: d.suggest(trial) for d in self.arms[arm]})
             studies[arm].tell(trial, 0.0)
-            if point not in points:
-                points.append(point)
-            if len(points) == n:
-                break
-        return points
+            points.setdefault(repr(point), point)
+        return list(points.values())
 
 
 def read_dimension(name: str, key: str, entry: Any) -> Dimension:
@@ -199,6 +228,7 @@ def _distribution(kind: str, entry: Mapping[str, Any]) -> optuna.distributions.B
 
 def _categorical(entry: Mapping[str, Any]) -> optuna.distributions.BaseDistribution:
     choices = entry["choices"]
+    check_count(len(choices), MOST_CHOICES, "choices")
     if len(entry) > 1:
         raise ValueError("choices have nothing beside them.")
     # true is no 1, though Python has it so; 1 and 1.0 are one value.

@@ -6,6 +6,10 @@ from alignlab.errors import ConfigError
 from alignlab.pipeline import overlay
 
 
+# Twelve lines that YAML's aliases make ten to the eleventh values of.
+BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{'*a%d, ' % (i - 1) * 10}]\n" for i in range(1, 12))
+
+
 def test_numbers_as_people_write_them(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("a: 5e-7\nb: 1E3\nc: 2\nd: .5e1\ne: e1\nf: 1e\n")
@@ -19,6 +23,27 @@ def test_numbers_as_people_write_them(tmp_path: Path) -> None:
         (b"a: [1\n", "not valid YAML"),
         (b"- a\n- b\n", "expected keys and values, got list"),
         (b"\xff\xfe\x00\x81", "not a text file"),
+        (b"a: 2024-01-01\n", "line 1, column 4: 2024-01-01 would be read as a date"),
+        (b"a: {b: 0123}\n", "0123 would be read as a number to base 8 or 60"),
+        (b"a: [1:30:00]\n", "1:30:00 would be read as a number to base 8 or 60"),
+        (b"a: 1:30.5\n", "1:30.5 would be read as a number to base 60"),
+        (b"a: No\n", "No would be read as a switch"),
+        (b"a: .NaN\n", r"\.NaN is no number that can be kept"),
+        (b"a: -1e999\n", "-1e999 is no number that can be kept"),
+        (b"a: 9223372036854775808\n", "more than 64 bits"),
+        (b"a: " + b"9" * 5000, "more than 64 bits"),
+        (b"a:\n  7: b\n", "line 2, column 3: key 7 is no text"),
+        (b"? [a]\n: b\n", "key of several values is no text"),
+        (b"a: !!binary aGk=\n", "a value of type bytes"),
+        (b"a: !!set {b}\n", "a value of type set"),
+        (b'a: "\\0"\n', "a character that no text has"),
+        (b'a: "\\ud800"\n', "a character that no text has"),
+        (b"a: &a [*a]\n", "an alias inside itself"),
+        (b"a: " + b"[" * 41 + b"]" * 41, "more than 40 levels"),
+        (b"a: " + b"[" * 20_000, "more than 40 levels"),
+        (b"a: {<<: {b: 1}, <<: {c: 2}}\n", "key << given twice"),
+        (b"#" * 2**18 + b"#", "more than the 262,144 bytes"),
+        (BOMB.encode(), "more than 100,000 values"),
     ],
 )
 def test_a_bad_file_is_named_with_what_is_wrong(tmp_path: Path, content: bytes, said: str) -> None:
@@ -27,6 +52,36 @@ def test_a_bad_file_is_named_with_what_is_wrong(tmp_path: Path, content: bytes, 
     with pytest.raises(ConfigError, match=said) as caught:
         overlay.read_yaml(file)
     assert str(caught.value).startswith(str(file))
+
+
+def test_merge_keys_put_in_what_is_not_there(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "deep: {b: &b {<<: &a {x: 1, y: 1}, x: 2}}\n"
+        "one: {<<: *b, x: 3}\n"
+        "list: {<<: [{y: 5}, *b], z: 4}\n"
+    )
+    assert overlay.read_yaml(file) == {
+        "deep": {"b": {"x": 2, "y": 1}},
+        "one": {"x": 3, "y": 1},
+        "list": {"x": 2, "y": 5, "z": 4},
+    }
+
+
+def test_a_change_of_one_place_leaves_its_alias_alone(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("model: {policy: &p {source: a}, reference: *p}\n")
+    config = overlay.merge({}, overlay.read_yaml(file))
+    overlay.set_dotted(config, "model.policy.source", "b")
+    assert config == {"model": {"policy": {"source": "b"}, "reference": {"source": "a"}}}
+
+
+def test_text_stays_text_and_a_byte_order_mark_is_none_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text('\ufeffa: "2024-01-01"\nb: "on"\nc: 08\nd: y\ne: .inf\n', encoding="utf-8")
+    assert overlay.read_yaml(file) == {
+        "a": "2024-01-01", "b": "on", "c": "08", "d": "y", "e": float("inf")
+    }  # fmt: skip
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from alignlab.errors import ConfigError
+from alignlab.pipeline import plan as plan_module
 from alignlab.pipeline.plan import Job, Plan, load_plan
 
 PIPELINE: dict[str, Any] = {
@@ -336,3 +337,96 @@ def test_an_unknown_scale_and_a_wrong_folder_are_told(experiment: Path, tmp_path
 def test_a_job_without_grid_and_seed_is_named_for_its_stage() -> None:
     job = Job("sft", "all", None, {}, None, {}, {}, frozenset(), "")
     assert (job.name, job.folder) == ("sft", "stages/sft/all")
+
+
+@pytest.mark.parametrize("scale", ["", "../other", "a/b", "a.smoke", "smoke", "\0", "x y"])
+def test_a_scale_is_a_name_and_no_path(experiment: Path, scale: str) -> None:
+    write(experiment, other={"seeds": [3]}, scales__smoke={})
+    with pytest.raises(ConfigError, match=r"scale"):
+        load_plan(experiment, scale=scale)
+
+
+def test_runs_are_counted_before_they_are_listed(experiment: Path) -> None:
+    axes = {f"a{i}": list(range(10)) for i in range(30)}
+    write(experiment, pipeline={"stages": {"sft": {"call": "m.f", "grid": axes}}})
+    with pytest.raises(ConfigError, match=rf"stage 'sft': grid points: 1(,000){{10}} of them"):
+        load_plan(experiment)
+    stage = {"call": "m.f", "per_seed": True, "grid": {"a": list(range(40))}}
+    write(experiment, pipeline={"stages": {"sft": stage}})
+    assert len(load_plan(experiment, seeds=range(50)).jobs) == 2000
+    with pytest.raises(ConfigError, match="stage 'sft': runs: 2,040 of them"):
+        load_plan(experiment, seeds=range(51))
+
+
+@pytest.mark.parametrize("entry", [None, {"set": {"a": 1}}, {}])
+def test_an_overlay_of_a_stage_that_is_not_there(experiment: Path, entry: Any) -> None:
+    write(experiment, scales__small={"stages": {"dqo": entry}})
+    with pytest.raises(ConfigError, match=r"small.yaml: stage 'dqo': there is none to change"):
+        load_plan(experiment, scale="small")
+
+
+def test_what_no_stage_uses_is_noted(experiment: Path) -> None:
+    assert load_plan(experiment).notes == ()
+    one: dict[str, Any] = {"call": "m.f"}
+    write(experiment, pipeline={"stages": {"one": one}})
+    assert load_plan(experiment).notes == ()
+    assert load_plan(experiment, seeds=[1]).notes == (
+        "'seeds' changes nothing: no stage has 'per_seed: true'",
+    )
+    given = {"seeds": [0], "set": {"a": 1}, "frontier": {"needs": ["one"]}, "stages": {"one": one}}
+    write(experiment, pipeline=given)
+    assert [note.split(" ")[0] for note in load_plan(experiment).notes] == [
+        "'seeds'", "'set'", "'frontier'"
+    ]  # fmt: skip
+    stages = {"one": {**one, "per_seed": True}, "two": {**one, "per_seed": True, "needs": ["one"]}}
+    write(experiment, pipeline={"seeds": [0, 1], "stages": stages})
+    assert load_plan(experiment).notes == ("stage 'one' runs once for each seed, and uses none",)
+
+
+def test_what_a_run_writes_is_none_of_its_inputs(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(experiment, dpo=DPO | {"reference_cache": "cache/logps", "logs": {"save_dir": "logs/x"}})
+    before = shas(load_plan(experiment))
+    for made in ("cache/logps", "logs/x"):
+        Path(made).mkdir(parents=True)
+        (Path(made) / "file").write_text("made by the run")
+    assert shas(load_plan(experiment)) == before
+
+
+def test_the_results_are_named_by_their_stage_and_not_by_their_path(experiment: Path) -> None:
+    stages = {"two": {"call": "m.f", "args": {"files": ["results/demo/stages/one/all/x.csv"]}}}
+    write(experiment, pipeline={"stages": stages})
+    with pytest.raises(ConfigError, match="stage 'two': results/demo/stages.* own results"):
+        load_plan(experiment)
+    assert load_plan(experiment, results=Path("elsewhere")).jobs
+
+
+@pytest.mark.parametrize("text", ["/", "./", "../", "a/" * 3000])
+def test_text_that_is_a_path_by_chance_is_text(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(experiment, pipeline={"stages": {"one": {"call": "m.f", "args": {"stop": text}}}})
+    before = shas(load_plan(experiment))
+    (tmp_path / "new").write_text("")
+    assert shas(load_plan(experiment)) == before
+
+
+def test_a_folder_of_very_many_files_is_no_input(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_module, "MOST_FILES", 3)
+    for i in range(plan_module.MOST_FILES + 1):
+        (tmp_path / "demo" / f"f{i}").touch()
+    stages = {"one": {"call": "m.f", "args": {"source": str(tmp_path / "demo")}}}
+    write(experiment, pipeline={"stages": stages})
+    with pytest.raises(ConfigError, match="a folder of more than 3 files"):
+        load_plan(experiment)
+
+
+def test_the_frontiers_own_rows_are_no_objectives(experiment: Path) -> None:
+    write(experiment, pipeline={"stages": {"one": {"call": "m.f", "objective": "oracle"}}})
+    with pytest.raises(ConfigError, match="objective 'oracle' is a row of its own"):
+        load_plan(experiment)

@@ -43,14 +43,14 @@ def refused(load: Any, changes: dict[str, Any]) -> str:
         ({"seeds": [-1]}, "each once, got [-1]"),
         ({"seeds": [True]}, "each once, got [True]"),
         ({"seeds": [LARGEST_SEED + 1]}, "each once, got [4294967296]"),
-        ({"arms": {3: {"stage": "dpo"}}}, "arms must be names and their values, got {3:"),
+        ({"arms": {3: {"stage": "dpo"}}}, "key 3 is no text; put it in quotes"),
         ({"arms": {"dpo": "yes"}}, "arm 'dpo': expected keys and values, got 'yes'"),
         ({"space": ["beta"]}, "space must be names and their values, got ['beta']"),
-        ({"space": {3: [0.5]}}, "space must be names and their values, got {3: [0.5]}"),
+        ({"space": {3: [0.5]}}, "key 3 is no text; put it in quotes"),
         ({"metrics": {"kl": ["minimize"]}}, "metrics must be names with maximize or minimize"),
         ({"trials": 2.5}, "trials must be a whole number > 0, got 2.5"),
         ({"trials": True}, "trials must be a whole number > 0, got True"),
-        ({"minutes": math.nan}, "minutes must be a number > 0, got nan"),
+        ({"minutes": math.nan}, ".nan is no number that can be kept"),
         ({"minutes": math.inf}, "minutes must be a number > 0, got inf"),
         ({"minutes": "2h"}, "minutes must be a number > 0, got '2h'"),
         ({"storage": 3}, "storage must be a word, got 3"),
@@ -103,7 +103,7 @@ def test_keys_of_an_arm_hold_what_they_may(load: Any, arm: Any, said: str) -> No
         ({"float": [1]}, "float must be [low, high], two numbers, got [1]"),
         ({"float": 3}, "float must be [low, high], two numbers, got 3"),
         ({"float": [1.0, 0.1]}, "a range goes from its low to its high end"),
-        ([math.nan], "choices must be a list of at least one number, word, switch or null"),
+        ([math.inf], "choices must be a list of at least one number, word, switch or null"),
         ([], "choices must be a list of at least one number, word, switch or null"),
         ([1, 1.0], "a choice is given twice"),
         ({"choices": [1], "log": True}, "choices have nothing beside them"),
@@ -116,6 +116,27 @@ def test_a_dimension_is_taken_as_it_is_written_or_not_at_all(
     line = refused(load, {"space": {BETA: entry}})
     assert line.startswith(f"space.{BETA}: ")
     assert said in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"space": {f"a{i}": list(range(10)) for i in range(39)}}, "points: 1" + ",000" * 13),
+        ({"space": {BETA: {"int": [0, 10**12]}}}, "points: 1,000,000,000,001 of them"),
+        ({"space": {BETA: {"float": [0.0, 1.0], "step": 1e-9}}}, "points: 1,000,000,001 of them"),
+        ({"space": RANGE, "sampler": "random", "trials": 10**9}, "trials: 1,000,000,000 of them"),
+        ({"space": {BETA: list(range(1001))}}, "choices: 1,001 of them, more than the 1,000"),
+        ({"sampler": {"tpe": {"n_ei_candidates": 10**9}}, "trials": 1}, "of at most a million"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_what_is_too_much_is_counted_and_not_listed(load: Any, changes: Any, said: str) -> None:
+    assert said in refused(load, changes)
+
+
+def test_a_small_space_is_drawn_and_no_longer_asked(load: Any) -> None:
+    drawn = load(space={BETA: {"int": [1, 3]}}, sampler="random", trials=10_000).points
+    assert sorted(point.values[BETA] for point in drawn) == [1, 2, 3]
 
 
 def test_a_switch_is_no_number(load: Any) -> None:
@@ -150,7 +171,7 @@ def test_points_that_would_share_a_folder(load: Any, changes: Any, said: str) ->
         ({"tpe": {"seed": "abc"}}, "sampler tpe: seed must be a whole number >= 0, got 'abc'"),
         ({"tpe": {"seed": None}}, "sampler tpe: seed must be a whole number >= 0, got None"),
         ({"random": {"seed": -5}}, "sampler random: seed must be a whole number >= 0, got -5"),
-        ({"tpe": {"n_startup_trials": "abc"}}, "n_startup_trials must be a whole number, got"),
+        ({"tpe": {"n_startup_trials": "abc"}}, "n_startup_trials must be a whole number of at most"),
         ({"tpe": {"gamma": "abc"}}, "sampler tpe: unknown key gamma"),
         ({"qmc": {"qmc_type": "foo"}}, "sampler qmc: The `qmc_type='foo'` is invalid"),
         ({"nsgaii": {"population_size": 0}}, "sampler nsgaii: `population_size` must be"),
@@ -167,7 +188,7 @@ def test_samplers_are_built_when_the_file_is_read(load: Any, sampler: Any, said:
     [
         ("medain", "pruner: expected one of median"),
         ({"median": {"warm": 3}}, "pruner median: unknown key warm"),
-        ({"median": {"n_startup_trials": "a"}}, "n_startup_trials must be a whole number, got 'a'"),
+        ({"median": {"n_startup_trials": "a"}}, "n_startup_trials must be a whole number of at most"),
         ({"median": {"n_startup_trials": -1}}, "pruner median: Number of startup trials cannot be"),
         ("percentile", "pruner percentile: 'percentile' is missing. Add it"),
         ({"percentile": {"percentile": 200}}, "pruner percentile: Percentile must be between 0"),

@@ -1,0 +1,102 @@
+"""What cannot be meant, found before anything is made."""
+
+from tests.mutation_lists.mutation import Mutation
+
+OVERLAY = "pipeline/test_overlay.py::"
+BAD_FILE = f"{OVERLAY}test_a_bad_file_is_named_with_what_is_wrong"
+PLAN = "pipeline/test_plan.py::"
+MUTATIONS = (
+    Mutation(
+        "dates and numbers to base 8 are taken for what they are not",
+        "pipeline/overlay.py",
+        "if kind in MISREAD and pattern.fullmatch(node.value):",
+        "if False:",
+        BAD_FILE,
+    ),
+    Mutation(
+        "an alias of the YAML is one object in two places",
+        "pipeline/overlay.py",
+        "return [_written_out(item, depth + 1, count) for item in value]\n    return _as_it_is(value)",
+        "return [_written_out(item, depth + 1, count) for item in value]\n"
+        "    return _as_it_is(value)\n\n\ndef _written_out(value: Any, *_: Any) -> Any:\n"
+        "    return value",
+        f"{OVERLAY}test_a_change_of_one_place_leaves_its_alias_alone",
+    ),
+    Mutation(
+        "a key that a merge overrides is given twice",
+        "pipeline/overlay.py",
+        "if id(node) not in self._checked:",
+        "if True:",
+        f"{OVERLAY}test_merge_keys_put_in_what_is_not_there",
+    ),
+    Mutation(
+        "a not-a-number is taken",
+        "pipeline/overlay.py",
+        "return NAN.fullmatch(word) is not None or",
+        "return",
+        BAD_FILE,
+    ),
+    Mutation(
+        "aliases are written out without end",
+        "pipeline/overlay.py",
+        "if next(count) > LARGEST_TREE:",
+        "if next(count) > 10 * LARGEST_TREE:",
+        BAD_FILE,
+    ),
+    Mutation(
+        "a scale may be a path",
+        "pipeline/plan.py",
+        "if scale is not None and not re.fullmatch(SCALE, scale):",
+        "if not scale and scale is not None:",
+        f"{PLAN}test_a_scale_is_a_name_and_no_path",
+    ),
+    Mutation(
+        "a cache that the run writes changes its hash",
+        "pipeline/plan.py",
+        "key: item if key in WRITTEN else _with_fingerprints(item, experiment)",
+        "key: _with_fingerprints(item, experiment)",
+        f"{PLAN}test_what_a_run_writes_is_none_of_its_inputs",
+    ),
+    Mutation(
+        "the working directory is an input where a text is a slash",
+        "pipeline/plan.py",
+        'or ("/" in value and path.is_dir() and not _holds_all(path)):',
+        'or ("/" in value and path.is_dir()):',
+        f"{PLAN}test_text_that_is_a_path_by_chance_is_text",
+    ),
+    Mutation(
+        "an overlay drops a stage that is not there",
+        "pipeline/plan.py",
+        "if name not in known and not new:",
+        "if name not in known and not new and entry is not None:",
+        f"{PLAN}test_an_overlay_of_a_stage_that_is_not_there",
+    ),
+    Mutation(
+        "seeds that no stage uses are passed over",
+        "pipeline/plan.py",
+        "if key in given and not used:",
+        'if key in given and not used and key != "seeds":',
+        f"{PLAN}test_what_no_stage_uses_is_noted",
+    ),
+    Mutation(
+        "seeds do not count among a stage's runs",
+        "pipeline/plan.py",
+        "check_count(len(points) * len(seeds), MOST_RUNS,",
+        "check_count(len(points), MOST_RUNS,",
+        f"{PLAN}test_runs_are_counted_before_they_are_listed",
+    ),
+    Mutation(
+        "a sweep's int range of any length is listed",
+        "sweep/space.py",
+        "return (d.high - d.low) // d.step + 1",
+        "return min((d.high - d.low) // d.step + 1, 10_000)",
+        "sweep/test_bad_input.py::test_what_is_too_much_is_counted_and_not_listed",
+    ),
+    Mutation(
+        "an empty --results is the working directory",
+        "cli.py",
+        'if not text.strip() or "\\0" in text:',
+        'if "\\0" in text:',
+        "test_cli.py::test_a_bad_call_is_status_2",
+    ),
+)
