@@ -242,6 +242,15 @@ def test_a_bad_call_is_status_2(words: list[str], capsys: pytest.CaptureFixture[
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["run", ""], ["run", ".", "--results", ""], ["sweep", " "]])
+def test_an_empty_path_is_not_the_working_directory(
+    here: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "pipeline.yaml").write_text("stages: {}\n")
+    assert call(*words) == 2
+    assert "expected a path" in capsys.readouterr().err
+
+
 def test_run_in_a_folder_without_a_pipeline(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("run", ".") == 2
     assert "no pipeline.yaml there" in capsys.readouterr().err

@@ -166,9 +166,7 @@ def _written_out(value: Any, depth: int, count: Iterator[int]) -> Any:
             "own."
         )
     if isinstance(value, dict):
-        return {
-            _as_it_is(key): _written_out(item, depth + 1, count) for key, item in value.items()
-        }
+        return {_as_it_is(key): _written_out(item, depth + 1, count) for key, item in value.items()}
     if isinstance(value, list):
         return [_written_out(item, depth + 1, count) for item in value]
     return _as_it_is(value)

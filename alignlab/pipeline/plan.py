@@ -245,13 +245,15 @@ def _check_literals(stage: str, value: Any, results: Path) -> None:
     elif isinstance(value, list):
         for item in value:
             _check_literals(stage, item, results)
-    elif isinstance(value, str) and "/" in value and "{" not in value:
-        if Path(os.path.abspath(value)).is_relative_to(os.path.abspath(results)):
-            raise ConfigError(
-                f"stage {stage!r}: {value} lies in this experiment's own results. Name the stage "
-                "that makes it in 'needs' and write {stage} for its folder, so that it is made "
-                "before."
-            )
+    elif isinstance(value, str) and "/" in value and "{" not in value and _lies_in(value, results):
+        raise ConfigError(
+            f"stage {stage!r}: {value} lies in this experiment's own results. Name the stage that "
+            "makes it in 'needs' and write {stage} for its folder, so that it is made before."
+        )
+
+
+def _lies_in(path: str, folder: Path) -> bool:
+    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
 
 
 def _layers(experiment: Path, scale: str | None, smoke: bool) -> list[dict[str, Any]]:

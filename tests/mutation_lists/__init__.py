@@ -10,6 +10,7 @@ from tests.mutation_lists import (
     models,
     policy_gradient,
     precision,
+    refusals,
     rewards,
     rows,
     sweep,
@@ -31,6 +32,7 @@ LISTS = (
     families,
     precision,
     rows,
+    refusals,
 )
 MUTATIONS: tuple[Mutation, ...] = tuple(
     replace(mutation, group=entries.__name__.rpartition(".")[2])

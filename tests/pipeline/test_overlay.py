@@ -5,9 +5,8 @@ import pytest
 from alignlab.errors import ConfigError
 from alignlab.pipeline import overlay
 
-
 # Twelve lines that YAML's aliases make ten to the eleventh values of.
-BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{'*a%d, ' % (i - 1) * 10}]\n" for i in range(1, 12))
+BOMB = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{f'*a{i - 1}, ' * 10}]\n" for i in range(1, 12))
 
 
 def test_numbers_as_people_write_them(tmp_path: Path) -> None:

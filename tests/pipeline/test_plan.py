@@ -349,7 +349,7 @@ def test_a_scale_is_a_name_and_no_path(experiment: Path, scale: str) -> None:
 def test_runs_are_counted_before_they_are_listed(experiment: Path) -> None:
     axes = {f"a{i}": list(range(10)) for i in range(30)}
     write(experiment, pipeline={"stages": {"sft": {"call": "m.f", "grid": axes}}})
-    with pytest.raises(ConfigError, match=rf"stage 'sft': grid points: 1(,000){{10}} of them"):
+    with pytest.raises(ConfigError, match=r"stage 'sft': grid points: 1(,000){10} of them"):
         load_plan(experiment)
     stage = {"call": "m.f", "per_seed": True, "grid": {"a": list(range(40))}}
     write(experiment, pipeline={"stages": {"sft": stage}})
@@ -398,7 +398,7 @@ def test_what_a_run_writes_is_none_of_its_inputs(
 def test_the_results_are_named_by_their_stage_and_not_by_their_path(experiment: Path) -> None:
     stages = {"two": {"call": "m.f", "args": {"files": ["results/demo/stages/one/all/x.csv"]}}}
     write(experiment, pipeline={"stages": stages})
-    with pytest.raises(ConfigError, match="stage 'two': results/demo/stages.* own results"):
+    with pytest.raises(ConfigError, match=r"stage 'two': results/demo/stages.* own results"):
         load_plan(experiment)
     assert load_plan(experiment, results=Path("elsewhere")).jobs
 

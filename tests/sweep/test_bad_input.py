@@ -171,7 +171,10 @@ def test_points_that_would_share_a_folder(load: Any, changes: Any, said: str) ->
         ({"tpe": {"seed": "abc"}}, "sampler tpe: seed must be a whole number >= 0, got 'abc'"),
         ({"tpe": {"seed": None}}, "sampler tpe: seed must be a whole number >= 0, got None"),
         ({"random": {"seed": -5}}, "sampler random: seed must be a whole number >= 0, got -5"),
-        ({"tpe": {"n_startup_trials": "abc"}}, "n_startup_trials must be a whole number of at most"),
+        (
+            {"tpe": {"n_startup_trials": "abc"}},
+            "n_startup_trials must be a whole number of at most",
+        ),
         ({"tpe": {"gamma": "abc"}}, "sampler tpe: unknown key gamma"),
         ({"qmc": {"qmc_type": "foo"}}, "sampler qmc: The `qmc_type='foo'` is invalid"),
         ({"nsgaii": {"population_size": 0}}, "sampler nsgaii: `population_size` must be"),
@@ -188,7 +191,10 @@ def test_samplers_are_built_when_the_file_is_read(load: Any, sampler: Any, said:
     [
         ("medain", "pruner: expected one of median"),
         ({"median": {"warm": 3}}, "pruner median: unknown key warm"),
-        ({"median": {"n_startup_trials": "a"}}, "n_startup_trials must be a whole number of at most"),
+        (
+            {"median": {"n_startup_trials": "a"}},
+            "n_startup_trials must be a whole number of at most",
+        ),
         ({"median": {"n_startup_trials": -1}}, "pruner median: Number of startup trials cannot be"),
         ("percentile", "pruner percentile: 'percentile' is missing. Add it"),
         ({"percentile": {"percentile": 200}}, "pruner percentile: Percentile must be between 0"),
