@@ -280,18 +280,18 @@ def _layers(experiment: Path, scale: str | None, smoke: bool) -> list[dict[str, 
             )
         paths.append(path)
     layers: list[dict[str, Any]] = []
-    known: set[str] = set()
+    stages: set[str] = set()
     for path in paths:
         layer = checked(overlay.read_yaml(path), PLAN_KEYS, str(path))
         for name, entry in (layer.get("stages") or {}).items():
             checked({} if entry is None else entry, STAGE_KEYS, f"{path}: stage {name!r}")
             new = entry and (layers == [] or {"fit", "call"} & set(entry))
-            if name not in known and not new:
+            if name not in stages and not new:
                 raise ConfigError(
                     f"{path}: stage {name!r}: there is none to change. Stages before it: "
-                    f"{', '.join(known) or 'none'}. A new one needs 'fit' or 'call'."
+                    f"{', '.join(sorted(stages)) or 'none'}. A new one needs 'fit' or 'call'."
                 )
-        known.update(layer.get("stages") or {})
+        stages.update(layer.get("stages") or {})
         layers.append(layer)
     return layers
 

@@ -65,8 +65,8 @@ MUTATIONS = (
     Mutation(
         "an overlay drops a stage that is not there",
         "pipeline/plan.py",
-        "if name not in known and not new:",
-        "if name not in known and not new and entry is not None:",
+        "if name not in stages and not new:",
+        "if name not in stages and not new and entry is not None:",
         f"{PLAN}test_an_overlay_of_a_stage_that_is_not_there",
     ),
     Mutation(
