@@ -9,23 +9,25 @@ import logging
 import sys
 import time
 import warnings
-import zipfile
 from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from alignlab.callbacks.resume import Resume
+from alignlab.callbacks import checkpoints, logs
+from alignlab.callbacks.resume import Resume, run_folder, state_in
 from alignlab.data.modules import TreeData
 from alignlab.errors import ConfigError, DataError
 from alignlab.objectives.base import Objective
 from alignlab.parser_errors import in_one_line
+from alignlab.pipeline.identity import check_same, identity_of
 
 SIGTERM_STATUS = 143  # 128 + SIGTERM: what a shell reports for a terminated command
 
@@ -201,10 +203,10 @@ def run_fit(command: Command) -> None:
     """Train; continue from ``--ckpt_path`` when it is given.
 
     Raises:
-        ConfigError: The checkpoint is none.
+        ConfigError: The checkpoint is none, is damaged, or is of another config.
         SystemExit: 143 after SIGTERM, with a checkpoint of the last finished step on disk.
     """
-    _check_checkpoint(command.config.ckpt_path)
+    checkpoint = _continued(command)
     torch.set_num_threads(command.config.threads)
     _read_data(command)
     try:
@@ -212,11 +214,39 @@ def run_fit(command: Command) -> None:
             command.trainer.fit(
                 command.model,
                 command.datamodule,
-                ckpt_path=command.config.ckpt_path,
+                ckpt_path=checkpoint,
                 weights_only=True,
             )
     except SIGTERMException:
         raise SystemExit(SIGTERM_STATUS) from None
+
+
+def _continued(command: Command) -> Path | None:
+    """The checkpoint to continue from, found whole and of this config; the logs cut back to it."""
+    resume = command.resume
+    plain = command.parser.dump(command.config, skip_validation=True)
+    resume.identity = identity_of(yaml.safe_load(plain))
+    if command.config.ckpt_path is None:
+        return None
+    asked = Path(command.config.ckpt_path)
+    _check_checkpoint(str(asked))
+    path = checkpoints.whole_or_previous(asked)
+    content = checkpoints.read(path)
+    state = state_in(content)
+    if path != asked:
+        print(
+            f"{asked} is damaged; continuing from {path}, step {content['global_step']}",
+            file=sys.stderr,
+        )
+    if "identity" in state:
+        check_same(state["identity"], resume.identity, path)
+    else:
+        print(f"note: {path} does not say which config it is of", file=sys.stderr)
+    folder = run_folder(command.trainer)
+    own = path.name in (checkpoints.LAST, checkpoints.PREVIOUS)
+    if own and path.parent.resolve() == folder.resolve() and command.trainer.is_global_zero:
+        logs.cut(command.trainer, folder, state.get("logs", {}))
+    return path
 
 
 def _read_data(command: Command) -> None:
@@ -245,7 +275,7 @@ def run_validate(command: Command) -> None:
 
 def _check_checkpoint(path: str | None) -> None:
     """Refuse what is no checkpoint before anything is written."""
-    if path is not None and not zipfile.is_zipfile(path):
+    if path is not None and not Path(path).is_file():
         what = "not a checkpoint of a training" if Path(path).exists() else "no such file"
         raise ConfigError(f"--ckpt_path {path}: {what}. Check the path.")
 

@@ -15,10 +15,11 @@ from alignlab.errors import ConfigError
 from alignlab.evaluation.points import PointEstimate, SampleText, evaluate_policy
 from alignlab.evaluation.prompt_tables import PromptTable, write_prompt_tables
 from alignlab.evaluation.prompts import load_prompts
-from alignlab.evaluation.tables import atomic_write
+from alignlab.files import atomic_write, is_as_stamped, read_record, stamp, write_record
 from alignlab.models.policy import Policy
 from alignlab.rewards import Reward
 
+FILES = "files"  # key of an evaluation's record: the files that belong to it
 TEXTS = 64  # completions kept to read, each of another prompt as far as there are so many
 
 
@@ -122,7 +123,7 @@ class FrontierProbe(Callback):
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule) -> None:
         path = _path(trainer, trainer.global_step)
-        if trainer.is_global_zero and not path.exists():
+        if trainer.is_global_zero and not is_whole(path.with_suffix(".json")):
             with torch.random.fork_rng():
                 estimate = self._estimate(pl_module)
             table = PromptTable(
@@ -159,11 +160,17 @@ class FrontierProbe(Callback):
 
 def evaluation_at(trainer: Trainer, step: int) -> dict[str, float] | None:
     """Means and training time of the evaluation after ``step``, if there was one."""
-    path = _path(trainer, step)
-    if not path.exists():
-        return None
-    means: dict[str, float] = json.loads(path.with_suffix(".json").read_text())
-    return means
+    record = read_record(_path(trainer, step).with_suffix(".json"))
+    return None if record is None else {k: v for k, v in record.items() if k != FILES}
+
+
+def is_whole(record: Path) -> bool:
+    """Whether an evaluation's ``.json`` and the files beside it are what was written."""
+    content = read_record(record)
+    return content is not None and all(
+        is_as_stamped(record.with_name(name), stamp, thorough=True)
+        for name, stamp in content[FILES].items()
+    )
 
 
 def _path(trainer: Trainer, step: int) -> Path:
@@ -191,9 +198,11 @@ def _seconds(trainer: Trainer) -> float:
 def _write(
     path: Path, table: PromptTable, record: dict[str, float], samples: list[SampleText]
 ) -> None:
-    """The per-prompt table last: where it stands, the evaluation is complete."""
+    """The record last: where it is whole, the evaluation is complete."""
     stride = max(1, len(samples) // TEXTS)
     texts = [json.dumps(asdict(text), ensure_ascii=False) for text in samples[::stride][:TEXTS]]
-    atomic_write(path.with_suffix(".texts.jsonl"), "".join(f"{t}\n" for t in texts).encode())
-    atomic_write(path.with_suffix(".json"), f"{json.dumps(record, sort_keys=True)}\n".encode())
+    written = path.with_suffix(".texts.jsonl")
+    atomic_write(written, "".join(f"{t}\n" for t in texts).encode())
     write_prompt_tables(path, [table])
+    stamps = {file.name: stamp(file) for file in (path, written)}
+    write_record(path.with_suffix(".json"), {**record, FILES: stamps})

@@ -1,8 +1,8 @@
-"""Stop anywhere, continue exactly: ``last.ckpt``, random states and the training clock."""
+"""Stop anywhere, continue exactly: checkpoints, random states, logs and the training clock."""
 
-import os
 import random
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,7 +12,11 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-LAST = "last.ckpt"
+from alignlab.callbacks import checkpoints, logs
+from alignlab.callbacks.checkpoints import LAST
+
+__all__ = ["LAST", "Resume", "run_folder"]
+
 SHARE = 0.05  # of the training time that saving may take
 
 
@@ -29,9 +33,11 @@ def run_folder(trainer: Trainer) -> Path:
 class Resume(Checkpoint):
     """Keeps ``last.ckpt`` in the run's folder: the last finished optimizer step that was saved.
 
-    Lightning's own checkpoint holds weights, optimizer and loops; this adds what it leaves out:
-    the states of the global random generators and the seconds trained so far. It is saved between
-    optimizer steps only, after all other callbacks: now and then, on SIGTERM and at the end.
+    The one before is kept as ``previous.ckpt``, for when the last is damaged. Lightning's own
+    checkpoint holds weights, optimizer and loops; this adds what it leaves out: the states of the
+    global random generators, the seconds trained so far, the metrics so far, how long the logs
+    were, and the config that it is of. It is saved between optimizer steps only, after all other
+    callbacks and after a validation that is due: now and then, on SIGTERM and at the end.
 
     Args:
         every_seconds: Wall time between two checkpoints: what a killed run loses at most. It is
@@ -46,10 +52,17 @@ class Resume(Checkpoint):
     ) -> None:
         self.every_seconds = every_seconds
         self.every_steps = every_steps
+        self.identity: dict[str, Any] = {}  # what the training is of; see ``fit``
+        self._trainer: Trainer | None = None
         self._step_before = 0
         self._save_from = 0.0
         self._clock_started = 0.0
         self._seconds_before = 0.0
+        self._metrics_before: dict[str, float] = {}
+        self._row: dict[str, float] = {}
+        self._row_step = 0
+        self._lengths: dict[str, int] = {}
+        self._waits_for_validation = False
         self._random: dict[str, Any] | None = None
 
     @property
@@ -58,11 +71,28 @@ class Resume(Checkpoint):
         running = time.monotonic() - self._clock_started if self._clock_started else 0.0
         return self._seconds_before + running
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What was logged last under each name, before a continuation or since."""
+        now = {} if self._trainer is None else self._trainer.callback_metrics
+        return self._metrics_before | {name: float(value) for name, value in now.items()}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Know the trainer."""
+        self._trainer = trainer
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and agree on the run's folder while all ranks are here."""
         run_folder(trainer)
         self._clock_started = time.monotonic()
         self._save_from = self._clock_started + self.every_seconds
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what the checkpoint's step had yet to log: Lightning does so after saving."""
+        if self._row:
+            for logger in trainer.loggers:
+                logger.log_metrics(self._row, step=self._row_step)
+            self._row = {}
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -90,6 +120,17 @@ class Resume(Checkpoint):
         wanted = late or due or trainer.received_sigterm
         # Clocks and signals differ between ranks, and saving is done by all of them together.
         if trainer.strategy.reduce_boolean_decision(wanted, all=False):
+            # Continued from here, Lightning would take a validation that is due for done.
+            self._waits_for_validation = _validation_is_due(trainer)
+            if not self._waits_for_validation:
+                self._row, self._row_step = _row_to_come(trainer)
+                self._save(trainer)
+                self._row = {}
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save now what waited for the validation."""
+        if self._waits_for_validation:
+            self._waits_for_validation = False
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -98,21 +139,28 @@ class Resume(Checkpoint):
 
     def _save(self, trainer: Trainer) -> None:
         began = time.monotonic()
-        last = run_folder(trainer) / LAST
-        beside = last.with_name(f"{LAST}.tmp")
+        folder = run_folder(trainer)
         # Lightning writes through a temporary folder that may be another file system, where a
         # move is a copy; a rename beside the target is atomic.
+        beside = checkpoints.temporary(folder)
+        if trainer.is_global_zero:
+            self._lengths = logs.lengths(trainer, folder)
         trainer.save_checkpoint(beside, weights_only=False)
         if trainer.is_global_zero:
-            os.replace(beside, last)
+            checkpoints.put_in_place(beside, folder)
         ended = time.monotonic()
         self._save_from = ended + max(self.every_seconds, (ended - began) / SHARE)
 
     def state_dict(self) -> dict[str, Any]:
-        """Random states and clock, in types that a weights-only load accepts."""
+        """Random states, clock, logs and config, in types that a weights-only load accepts."""
         _, words, position, has_gauss, gauss = np.random.get_state()
         return {
+            "identity": self.identity,
             "seconds": self.seconds,
+            "metrics": self.metrics,
+            "row": self._row,
+            "row_step": self._row_step,
+            "logs": self._lengths,
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "python": list(random.getstate()[1]),
@@ -122,9 +170,39 @@ class Resume(Checkpoint):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the clock now and the random states before the next batch."""
+        """Take over clock and metrics now and the random states before the next batch."""
         self._seconds_before = state_dict["seconds"]
+        self._metrics_before = state_dict["metrics"]
+        self._row, self._row_step = state_dict["row"], state_dict["row_step"]
         self._random = state_dict
+
+
+def state_in(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``Resume`` put into a checkpoint; empty where it had no part in it."""
+    for key, state in checkpoint.get("callbacks", {}).items():
+        if key.startswith(Resume.__name__):
+            return dict(state)
+    return {}
+
+
+def _validation_is_due(trainer: Trainer) -> bool:
+    """Whether a validation follows this batch; asks Lightning's loop, which will decide so."""
+    loop = trainer.fit_loop.epoch_loop
+    assert trainer.fit_loop._data_fetcher is not None
+    return loop._should_check_val_fx(trainer.fit_loop._data_fetcher) and not loop.val_loop.skip
+
+
+def _row_to_come(trainer: Trainer) -> tuple[dict[str, float], int]:
+    """What Lightning is going to log of this step, once its hooks are done, and at which step."""
+    connector = trainer._logger_connector
+    step = trainer.fit_loop.epoch_loop._batches_that_stepped
+    if not trainer.loggers or not connector.should_update_logs:
+        return {}, step
+    row = {name: float(value) for name, value in connector.metrics["log"].items()}
+    if not row:
+        return {}, step
+    step = int(row.pop("step", step))
+    return {"epoch": trainer.current_epoch, **row}, step
 
 
 def _restore_random(state: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from alignlab.evaluation.tables import atomic_write
+from alignlab.files import atomic_write
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from alignlab.errors import DataError
 from alignlab.evaluation.prompt_tables import read_parquet
 from alignlab.evaluation.statistics import Floats
-from alignlab.evaluation.tables import atomic_write
+from alignlab.files import atomic_write
 
 POOL_NAME = "pool.parquet"
 REFERENCE = "reference"

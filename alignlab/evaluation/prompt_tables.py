@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from alignlab.errors import DataError
 from alignlab.evaluation.statistics import Floats, clustered_se
-from alignlab.evaluation.tables import Point, atomic_write
+from alignlab.evaluation.tables import Point
+from alignlab.files import atomic_write
 
 PROMPT_COLUMNS = (
     "objective",

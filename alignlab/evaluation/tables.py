@@ -9,13 +9,13 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from alignlab.errors import DataError
+from alignlab.files import atomic_write
 
 COMMANDS = Path("configs") / "commands.txt"  # what a results folder was made by
 BUDGETS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)  # nats per completion, the rows of frontier.csv
@@ -164,20 +164,6 @@ def write_frontier(path: Path, rows: Iterable[FrontierRow]) -> None:
     another machine still gives the same file.
     """
     _write(path, FrontierRow, list(rows), digits=6)
-
-
-def atomic_write(path: Path, content: bytes) -> None:
-    """Write ``content`` so that a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _write(path: Path, row_type: type[Row], rows: Sequence[Row], digits: int) -> None:

@@ -205,6 +205,8 @@ class Foreman:
             status = self._crew.replace(worker)
             if job is not None:
                 self._worker_died(job, status)
+        elif message["event"] == "said":
+            self._display.say(message["line"])
         elif message["event"] == "progress":
             worker.progress = (message["step"], message["total"])
         elif job is not None and message["event"] == "measured":

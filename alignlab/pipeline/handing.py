@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from alignlab.evaluation.tables import COMMANDS, Point, merge_points
-from alignlab.pipeline import records, state
+from alignlab.files import atomic_write, read_record, stamp, write_record
+from alignlab.pipeline import state
 from alignlab.pipeline.foreman import CHECK, FRONTIER, log_file
 from alignlab.pipeline.jobs import DONE
 from alignlab.pipeline.plan import Job, Plan
@@ -51,8 +52,10 @@ def message(plan: Plan, job: Job, commit: str, *, fresh: bool) -> dict[str, Any]
 def record(plan: Plan, job: Job) -> None:
     """Put what a finished job left into the tables."""
     if job.stage == FRONTIER:
-        drawn_from = {"inputs_sha": state.frontier_sha(plan)}
-        records.write_json(state.frontier_record(plan), drawn_from)
+        drawn = [plan.results / name for name in state.DRAWN]
+        stamps = {path.name: stamp(path) for path in drawn if path.exists()}
+        record = {"inputs_sha": state.frontier_sha(plan), "files": stamps}
+        write_record(state.frontier_record(plan), record)
     elif job.stage != CHECK:
         if job.objective is not None:
             merge(plan, job)
@@ -61,7 +64,7 @@ def record(plan: Plan, job: Job) -> None:
 
 def merge(plan: Plan, job: Job) -> None:
     """Put a finished run's rows into ``points.csv``."""
-    done = records.read_json(plan.folder(job) / DONE)
+    done = read_record(plan.folder(job) / DONE)
     assert done is not None
     merge_points(plan.results / state.POINTS, [Point(**row) for row in done["points"]])
 
@@ -72,7 +75,7 @@ def keep_command(results: Path, words: Sequence[str]) -> None:
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     command = shlex.join(["alignlab", *words])
     if command not in lines:
-        records.write_text(path, "\n".join([*lines, command]) + "\n")
+        atomic_write(path, ("\n".join([*lines, command]) + "\n").encode())
 
 
 def write_times(plan: Plan) -> None:
@@ -84,17 +87,17 @@ def write_times(plan: Plan) -> None:
     lines = path.read_text().splitlines()[1:] if path.exists() else []
     taken = {tuple(line.split(",")[:2]): line for line in lines}
     for job in plan.asked:
-        done = records.read_json(plan.folder(job) / DONE)
+        done = read_record(plan.folder(job) / DONE)
         if done:
             taken[job.stage, job.key] = f"{job.stage},{job.key},{done['seconds']:.1f}"
-    records.write_text(path, "\n".join(["stage,job,seconds", *taken.values()]) + "\n")
+    atomic_write(path, ("\n".join(["stage,job,seconds", *taken.values()]) + "\n").encode())
 
 
 def _write_config(plan: Plan, job: Job) -> None:
     header = f"# {job.name}, config_sha {job.config_sha}\n"
     spec = plan.resolved(job)
     text = yaml.safe_dump(spec.get("config", spec), sort_keys=False)
-    records.write_text(plan.results / "configs" / f"{job.name}.yaml", header + text)
+    atomic_write(plan.results / "configs" / f"{job.name}.yaml", (header + text).encode())
 
 
 def git_sha() -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from alignlab.errors import ConfigError, DataError
 from alignlab.evaluation.tables import Point
-from alignlab.pipeline import records
+from alignlab.files import Stamp, read_record, stamp, write_record
 
 if TYPE_CHECKING:
     from alignlab.evaluation.prompt_tables import PromptTable
@@ -32,6 +32,9 @@ class Parent(Protocol):
     def why_stop(self, name: str) -> str | None:
         """Why job ``name`` should stop, if it should."""
 
+    def say(self, line: str) -> None:
+        """Something that the user should know."""
+
 
 class Trained(NamedTuple):
     """What a finished training says of itself.
@@ -47,8 +50,8 @@ class Trained(NamedTuple):
     stopped: str | None
 
 
-STARTED = "job.json"
-DONE = "done.json"
+STARTED, DONE = "job.json", "done.json"
+TRAIN = "train"  # checkpoints, logs and evaluations of a run, inside its folder
 
 
 def carry_out(job: dict[str, Any], parent: Parent) -> dict[str, str]:
@@ -90,12 +93,15 @@ def _carry_out_stage(job: dict[str, Any], parent: Parent) -> None:
     starts in an empty folder.
     """
     folder = Path(job["folder"])
-    started = records.read_json(folder / STARTED)
+    started = read_record(folder / STARTED)
+    if started is None and (folder / STARTED).exists():
+        parent.say(f"{job['name']}: {folder / STARTED} is damaged; starting over")
     same = started is not None and started["config_sha"] == job["config_sha"]
     if "call" in job["spec"] or job["fresh"] or not same:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    records.write_json(folder / STARTED, {"config_sha": job["config_sha"]})
+    (folder / DONE).unlink(missing_ok=True)
+    write_record(folder / STARTED, {"config_sha": job["config_sha"]})
     began = time.monotonic()
     if "call" in job["spec"]:
         _call(job, folder)
@@ -105,23 +111,32 @@ def _carry_out_stage(job: dict[str, Any], parent: Parent) -> None:
 
         trained = train(job, folder, parent)
     points = [] if job["run"] is None else collect_points(job, folder)
-    logs = folder / "train"  # who deletes logs does not undo the training
-    files = [
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != STARTED and logs not in path.parents
-    ]
-    records.write_json(
+    write_record(
         folder / DONE,
         {
             "config_sha": job["config_sha"],
             "seconds": round(trained.seconds, 2),
             "metrics": trained.metrics,
             "stopped": trained.stopped,
-            "files": sorted(path.relative_to(folder).as_posix() for path in files),
             "points": [asdict(point) for point in points],
+            **_stamps(folder),
         },
     )
+    if "call" not in job["spec"]:
+        from alignlab.callbacks import checkpoints
+
+        checkpoints.remove(folder / TRAIN)
+
+
+def _stamps(folder: Path) -> dict[str, dict[str, Stamp]]:
+    """What a job wrote: its output, and the logs that may be deleted without undoing it."""
+    found: dict[str, dict[str, Stamp]] = {"files": {}, "logs": {}}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and path.suffix != ".ckpt" and name != STARTED:
+            kind = "logs" if name.startswith(f"{TRAIN}/") else "files"
+            found[kind][name] = stamp(path)
+    return found
 
 
 def collect_points(job: dict[str, Any], folder: Path) -> list[Point]:
@@ -137,7 +152,7 @@ def collect_points(job: dict[str, Any], folder: Path) -> list[Point]:
     run = job["run"]
     tables, points = [], []
     for path in sorted(folder.rglob("points/*.parquet")):
-        seconds = records.read_json(path.with_suffix(".json"))
+        seconds = read_record(path.with_suffix(".json"))
         for table in read_prompt_tables(path):
             table = replace(
                 table, objective=run["objective"], run_id=run["run_id"], seed=run["seed"]

@@ -6,7 +6,6 @@ it is there, ``scales/<name>.smoke.yaml`` are overlays of the same shape. A stag
 one job per seed and grid point.
 """
 
-import errno
 import inspect
 import itertools
 import math
@@ -19,7 +18,9 @@ from typing import Any
 
 from alignlab.errors import ConfigError
 from alignlab.evaluation.commands import frontier_command
-from alignlab.pipeline import overlay, records
+from alignlab.files import sha_of
+from alignlab.pipeline import overlay
+from alignlab.pipeline.content import WRITTEN, by_content
 from alignlab.pipeline.keys import (
     ANY,
     FILES,
@@ -52,8 +53,6 @@ LONGEST_NAME = 200  # characters of a run's name; file systems take 255 for a fi
 FIXED_NAMES = ("seed", "out", "experiment", "results")
 TAKEN = (*FIXED_NAMES, "frontier", "check", "workers", "logs")
 ROWS = ("best_of_n", "best_of_n_gt", "oracle", "reference")  # of the frontier, of no run
-WRITTEN = ("reference_cache", "default_root_dir", "save_dir", "dirpath")  # a run's, not its input
-MOST_FILES = 10_000  # of a folder that a run depends on
 
 
 @dataclass(frozen=True)
@@ -552,53 +551,10 @@ def _config_sha(
     needs: Mapping[str, Sequence[Job]],
     experiment: Path,
 ) -> str:
-    return records.sha_of(
+    return sha_of(
         {
-            "spec": _with_fingerprints(spec, experiment),
+            "spec": by_content(spec, experiment),
             "seed": seed,
             "upstream": {name: [job.config_sha for job in found] for name, found in needs.items()},
         }
     )
-
-
-def _with_fingerprints(value: Any, experiment: Path) -> Any:
-    """The spec with each path of an existing file or folder replaced by its content's hash.
-
-    So a run does not change when the same data lie elsewhere, and does when they change in place.
-    What a run writes is none of its inputs, nor is a folder that the results may lie in.
-
-    Raises:
-        ConfigError: A file that cannot be read, or a folder of very many.
-    """
-    if isinstance(value, Mapping):
-        return {
-            key: item if key in WRITTEN else _with_fingerprints(item, experiment)
-            for key, item in value.items()
-        }
-    if isinstance(value, list):
-        return [_with_fingerprints(item, experiment) for item in value]
-    if isinstance(value, str) and ("/" in value or "." in value):
-        path = Path(value.replace("{experiment}", str(experiment)))
-        try:
-            if path.is_file() or ("/" in value and path.is_dir() and not _holds_all(path)):
-                _check_size(path)
-                return {"sha256": records.fingerprint(path)}
-        except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:  # then it is text that no file is named by
-                raise ConfigError(f"{value}: {error.strerror}. Check the path.") from None
-    return value
-
-
-def _holds_all(folder: Path) -> bool:
-    return Path.cwd().is_relative_to(folder.resolve())
-
-
-def _check_size(path: Path) -> None:
-    files = 0
-    for _, _, names in os.walk(path):  # of a file: none
-        files += len(names)
-        if files > MOST_FILES:
-            raise ConfigError(
-                f"{path}: a folder of more than {MOST_FILES:,} files, too many to tell whether "
-                "they have changed. Name the file or folder that is read."
-            )

@@ -48,6 +48,8 @@ def run_experiment(
     with results_lock(plan.results) as lock_fd:
         records.remove_leftovers(plan.results)
         todo = state.what_to_do(plan, only=only, force=force)
+        for line in todo.damaged:
+            _say(line)
         for job in todo.unmerged:
             handing.merge(plan, job)
         _say(f"{plan.results}: {_summary(plan, todo)}")
@@ -74,13 +76,15 @@ def make_stages(plan: Plan, names: Iterable[str], *, workers: int) -> Failures:
 
     Two who want the same at the same time take turns, and the second finds it done.
     """
-    if not state.missing(plan, names):
+    if not state.missing(plan, names)[0]:
         return Failures()
     with results_lock(plan.results, in_turn=True) as lock_fd:
-        jobs = state.missing(plan, names)
+        jobs, damaged = state.missing(plan, names)
         if not jobs:
             return Failures()
-        todo = state.Todo(jobs, [], frontier=False)
+        todo = state.Todo(jobs, [], frontier=False, damaged=damaged)
+        for line in damaged:
+            _say(line)
         _say(f"{plan.results}: inputs, {_summary(plan, todo)}")
         return _carry_out(plan, todo, workers, lock_fd, force=False)
 

@@ -1,11 +1,13 @@
 """What is done, and therefore what is left to do: decided from hashes, before anything heavy."""
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from alignlab.errors import ConfigError
 from alignlab.evaluation.tables import read_points
+from alignlab.files import Stamp, is_as_stamped, read_record, sha_of
 from alignlab.pipeline import records
 from alignlab.pipeline.jobs import DONE
 from alignlab.pipeline.plan import Job, Plan
@@ -13,6 +15,11 @@ from alignlab.pipeline.plan import Job, Plan
 FRONTIER = "frontier"
 POINTS = "points.csv"
 FIGURES = ("frontier.csv", "curves.csv", "frontier.png", "frontier.svg")
+DRAWN = (  # with the figures, by the command that draws them
+    *FIGURES,
+    *("comparisons.csv", "hypervolumes.csv", "effects.csv", "importances.csv", "samples.csv"),
+    "report.html",
+)
 
 
 @dataclass(frozen=True)
@@ -23,22 +30,68 @@ class Todo:
         jobs: To carry out, in order.
         unmerged: Finished runs whose rows are not in ``points.csv`` yet.
         frontier: Whether the frontier has to be drawn afterwards.
+        damaged: What was found damaged and is made again, a line each.
     """
 
     jobs: list[Job]
     unmerged: list[Job]
     frontier: bool
+    damaged: list[str]
+
+
+class Standing:
+    """Which jobs of a plan are done, each looked at once.
+
+    Args:
+        plan: The plan.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._done: dict[tuple[str, bool], bool] = {}
+        self._damage: dict[str, str] = {}
+
+    def done(self, name: str, *, thorough: bool = False) -> bool:
+        """Whether job ``name`` is done; ``thorough`` where another job is going to read it."""
+        key = name, thorough
+        if key not in self._done:
+            job = self._plan.jobs[name]
+            damage = _damage(self._plan, job, thorough=thorough)
+            self._done[key] = damage is None
+            if damage:
+                self._damage[name] = damage
+        return self._done[key]
+
+    def damage_of(self, jobs: Iterable[Job]) -> list[str]:
+        """What is wrong with those of ``jobs`` that had been done, a line each."""
+        found = ((job.name, self._damage.get(job.name)) for job in jobs)
+        return [f"{name}: {damage}; it is made again" for name, damage in found if damage]
 
 
 def is_done(plan: Plan, job: Job) -> bool:
     """Whether the job's folder holds what this very job wrote, whole."""
+    return _damage(plan, job, thorough=False) is None
+
+
+def _damage(plan: Plan, job: Job, *, thorough: bool) -> str | None:
+    """Why a job is not done; ``None`` if it is, no text if it was never done."""
     folder = plan.folder(job)
-    done = records.read_json(folder / DONE)
-    return (
-        done is not None
-        and done["config_sha"] == job.config_sha
-        and all((folder / name).exists() for name in done["files"])
-    )
+    done = read_record(folder / DONE)
+    if done is None:
+        return f"{DONE} is damaged" if (folder / DONE).exists() else ""
+    if done["config_sha"] != job.config_sha:
+        return ""
+    stamps: dict[str, Stamp] = done["files"]
+    if not all((folder / name).exists() for name in stamps):
+        return ""
+    if thorough:  # what is read must be right; logs may be gone, but then nobody reads them
+        stamps |= {name: was for name, was in done["logs"].items() if (folder / name).exists()}
+    changed = [
+        name
+        for name, was in stamps.items()
+        if not is_as_stamped(folder / name, was, thorough=thorough)
+    ]
+    return f"{', '.join(changed)} is not what was written" if changed else None
 
 
 def is_recorded(plan: Plan, job: Job, recorded: dict[str, str]) -> bool:
@@ -58,39 +111,45 @@ def what_to_do(plan: Plan, *, only: str | None = None, force: bool = False) -> T
         ConfigError: ``only``, stages with commas between them, names one that is not there.
     """
     recorded = records.recorded_runs(plan.results / POINTS)
-    done = {name: is_done(plan, job) for name, job in plan.jobs.items()}
+    standing = Standing(plan)
 
-    def standing(job: Job) -> bool:
-        if job.objective is not None:
-            return done[job.name] or is_recorded(plan, job, recorded)
-        return done[job.name]
+    def stands(job: Job) -> bool:
+        if standing.done(job.name):
+            return True
+        return job.objective is not None and is_recorded(plan, job, recorded)
 
     wanted = _wanted(plan, only)
     forced = {job.name for job in wanted} if force else set()
-    to_do = [job for job in wanted if job.name in forced or not standing(job)]
-    needed = _with_needs(plan, to_do, done)
+    to_do = [job for job in wanted if job.name in forced or not stands(job)]
+    needed = _with_needs(plan, to_do, standing)
     unmerged = [
         job
         for job in plan.runs
-        if done[job.name] and job.name not in needed and not is_recorded(plan, job, recorded)
+        if standing.done(job.name)
+        and job.name not in needed
+        and not is_recorded(plan, job, recorded)
     ]
     changes = any(plan.jobs[name].objective is not None for name in needed) or bool(unmerged)
     frontier = (only is None or FRONTIER in only.split(",")) and bool(plan.runs)
     frontier = frontier and (changes or force or not frontier_is_drawn(plan))
     if frontier:
-        missing = [plan.jobs[name] for name in plan.frontier_needs if not done[name]]
-        needed |= _with_needs(plan, missing, done)
-    return Todo([job for job in plan.jobs.values() if job.name in needed], unmerged, frontier)
+        read = [plan.jobs[name] for name in plan.frontier_needs]
+        missing = [job for job in read if not standing.done(job.name, thorough=True)]
+        needed |= _with_needs(plan, missing, standing)
+    jobs = [job for job in plan.jobs.values() if job.name in needed]
+    return Todo(jobs, unmerged, frontier, standing.damage_of(jobs))
 
 
-def missing(plan: Plan, names: Iterable[str]) -> list[Job]:
-    """The jobs to carry out, in order, before the folders of ``names`` are all there."""
-    done = {name: is_done(plan, job) for name, job in plan.jobs.items()}
-    needed = _with_needs(plan, [plan.jobs[name] for name in names if not done[name]], done)
-    return [job for job in plan.jobs.values() if job.name in needed]
+def missing(plan: Plan, names: Iterable[str]) -> tuple[list[Job], list[str]]:
+    """The jobs to carry out, in order, before ``names`` can be read, and what was damaged."""
+    standing = Standing(plan)
+    absent = [plan.jobs[name] for name in names if not standing.done(name, thorough=True)]
+    needed = _with_needs(plan, absent, standing)
+    jobs = [job for job in plan.jobs.values() if job.name in needed]
+    return jobs, standing.damage_of(jobs)
 
 
-def _with_needs(plan: Plan, jobs: Iterable[Job], done: Mapping[str, bool]) -> set[str]:
+def _with_needs(plan: Plan, jobs: Iterable[Job], standing: Standing) -> set[str]:
     """Names of ``jobs`` and of whatever they need that is not there, however far back."""
     needed: set[str] = set()
     waiting = list(jobs)
@@ -98,8 +157,10 @@ def _with_needs(plan: Plan, jobs: Iterable[Job], done: Mapping[str, bool]) -> se
         job = waiting.pop()
         if job.name not in needed:
             needed.add(job.name)
-            upstream = [plan.jobs[name] for names in job.needs.values() for name in names]
-            waiting += [need for need in upstream if not done[need.name]]
+            upstream = [name for names in job.needs.values() for name in names]
+            waiting += [
+                plan.jobs[name] for name in upstream if not standing.done(name, thorough=True)
+            ]
     return needed
 
 
@@ -121,7 +182,7 @@ def frontier_sha(plan: Plan) -> str:
     """Hash of what the frontier is drawn from: the points but for ``seconds``, and the pools."""
     points = plan.results / POINTS
     rows = [replace(point, seconds=0.0) for point in read_points(points)] if points.exists() else []
-    return records.sha_of(
+    return sha_of(
         {
             "points": [asdict(row) for row in rows],
             "needs": [plan.jobs[name].config_sha for name in plan.frontier_needs],
@@ -132,12 +193,23 @@ def frontier_sha(plan: Plan) -> str:
 
 def frontier_is_drawn(plan: Plan) -> bool:
     """Whether table and figures stand and were made from the rows that stand now."""
-    record = records.read_json(frontier_record(plan))
+    record = read_record(frontier_record(plan))
+    if record is None:  # one without a seal says by its content whether it is right
+        record = {"inputs_sha": _plain_text(frontier_record(plan)), "files": {}}
+    stamps: dict[str, Stamp] = record["files"]
+    beside = {name: was for name, was in stamps.items() if (plan.results / name).exists()}
     return (
-        record is not None
-        and record["inputs_sha"] == frontier_sha(plan)
+        record["inputs_sha"] == frontier_sha(plan)
         and all((plan.results / name).exists() for name in FIGURES)
+        and all(is_as_stamped(plan.results / name, was) for name, was in beside.items())
     )
+
+
+def _plain_text(path: Path) -> str | None:
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["inputs_sha"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def frontier_record(plan: Plan) -> Path:

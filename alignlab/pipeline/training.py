@@ -1,5 +1,6 @@
 """A training job inside a worker: the stage's config through the same path as ``alignlab fit``."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,14 +8,14 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from alignlab import fit
+from alignlab.callbacks import checkpoints
 from alignlab.callbacks.kl_bound import KLBound
-from alignlab.callbacks.probe import evaluation_at
-from alignlab.callbacks.resume import LAST
-from alignlab.pipeline import records
-from alignlab.pipeline.jobs import Parent, Trained
+from alignlab.callbacks.probe import evaluation_at, is_whole
+from alignlab.files import atomic_write
+from alignlab.pipeline.identity import OtherConfig
+from alignlab.pipeline.jobs import TRAIN, Parent, Trained
 
 CONFIG = "config.yaml"
-TRAIN = "train"  # checkpoint, logs and evaluations of a run, inside its folder
 
 
 class Progress(Callback):
@@ -52,30 +53,54 @@ class Progress(Callback):
 
 
 def train(job: dict[str, Any], folder: Path, parent: Parent) -> Trained:
-    """Train from the job's config, continuing from ``train/last.ckpt`` if it is there.
+    """Train from the job's config, continuing from the newest whole checkpoint in ``train/``.
 
     The trained model is written to ``folder`` itself, as a Hugging Face folder.
     """
     run = folder / TRAIN
     config = _with_folders(job["spec"]["config"], run)
-    records.write_text(folder / CONFIG, yaml.safe_dump(config, sort_keys=False))
-    command = take_part(job, folder, parent)
+    atomic_write(folder / CONFIG, yaml.safe_dump(config, sort_keys=False).encode())
+    for line in _drop_damaged(run):
+        parent.say(f"{job['name']}: {line}")
+    try:
+        command = take_part(job, folder, parent)
+    except OtherConfig as error:  # an input was made again, and its content is another one
+        parent.say(f"{job['name']}: {error} Starting over.")
+        shutil.rmtree(run)
+        command = take_part(job, folder, parent)
     command.model.save(folder)
-    (run / LAST).unlink()
     callbacks: list[Callback] = command.trainer.callbacks  # type: ignore[attr-defined]
     bounds = [c.reached for c in callbacks if isinstance(c, KLBound)]
     return Trained(
         seconds=command.resume.seconds,
-        metrics={name: float(value) for name, value in command.trainer.callback_metrics.items()},
+        metrics=command.resume.metrics,
         stopped=next(filter(None, bounds), parent.why_stop(job["name"])),
     )
 
 
+def _drop_damaged(run: Path) -> list[str]:
+    """Delete what a training cannot go on from, and say so.
+
+    A damaged evaluation cannot be made again: the policy has moved on. Then all starts over.
+    """
+    found, said = checkpoints.newest(run)
+    damaged = [path.name for path in sorted(run.rglob("points/*.json")) if not is_whole(path)]
+    if damaged:
+        said.append(f"{', '.join(damaged)} in {run} is damaged")
+    if said and (found is None or damaged):
+        shutil.rmtree(run)
+        return [f"{'; '.join(said)}; starting over"]
+    if said:
+        (run / checkpoints.LAST).unlink()
+        return [f"{'; '.join(said)}; continuing from {checkpoints.PREVIOUS}"]
+    return []
+
+
 def take_part(job: dict[str, Any], folder: Path, parent: Parent) -> fit.Command:
     """The training itself, in each of its processes, from the config that ``train`` wrote."""
-    last = folder / TRAIN / LAST
+    found, _ = checkpoints.newest(folder / TRAIN)
     args = ["--config", str(folder / CONFIG)]
-    args += ["--ckpt_path", str(last)] if last.exists() else []
+    args += [] if found is None else ["--ckpt_path", str(found)]
     command = fit.build(args, [Progress(job["name"], parent)])
     fit.run_fit(command)
     return command

@@ -48,6 +48,10 @@ class Reporter:
         """Say what an evaluation found; the parent may answer that the job should stop."""
         self.send(event="measured", step=step, metrics=metrics)
 
+    def say(self, line: str) -> None:
+        """Have the parent show a line."""
+        self.send(event="said", line=line)
+
     def stop(self, name: str, why: str) -> None:
         """The parent wants job ``name`` to stop."""
         self._stops[name] = why
@@ -64,6 +68,9 @@ class Silent:
         """Nothing: the worker tells the parent."""
 
     def measured(self, step: int, metrics: dict[str, float]) -> None:
+        """Nothing: likewise."""
+
+    def say(self, line: str) -> None:
         """Nothing: likewise."""
 
     def why_stop(self, name: str) -> str | None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from alignlab.evaluation.tables import FrontierRow, Point, atomic_write
+from alignlab.evaluation.tables import FrontierRow, Point
+from alignlab.files import atomic_write
 from alignlab.report.table import CURVES_WITHOUT_TRAINING
 
 # Okabe and Ito's colour-blind safe palette; yellow is left out, it cannot be read on white.

@@ -7,7 +7,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from alignlab.evaluation.tables import BUDGETS, atomic_write
+from alignlab.evaluation.tables import BUDGETS
+from alignlab.files import atomic_write
 from alignlab.report.findings import Findings, key_of
 from alignlab.report.sections import all_sections
 from alignlab.report.table import frontier_sentences

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from alignlab.errors import ConfigError
 from alignlab.evaluation.tables import Point, read_points
-from alignlab.pipeline import records, state
+from alignlab.files import read_record, write_record
+from alignlab.pipeline import state
 from alignlab.pipeline.jobs import DONE
 from alignlab.pipeline.plan import Job, Plan
 from alignlab.sweep.spec import PROBED
@@ -48,11 +49,11 @@ class Ends:
 
     def of(self, job: Job) -> End:
         """From ``done.json``; where that is gone, from what stands beside the tables."""
-        done = records.read_json(self._plan.folder(job) / DONE)
+        done = read_record(self._plan.folder(job) / DONE)
         if done is not None and done["config_sha"] == job.config_sha:
             rows = [Point(**row) for row in done["points"]]
         else:
-            done = records.read_json(_beside(self._plan, job))
+            done = read_record(_beside(self._plan, job))
             rows = [self._rows[job.name]] if job.name in self._rows else []
         if done is None or done["config_sha"] != job.config_sha:
             done = {}
@@ -66,9 +67,9 @@ class Ends:
 
 def keep_end(plan: Plan, job: Job) -> None:
     """Put what a finished run logged beside its per-prompt table."""
-    done = records.read_json(plan.folder(job) / DONE)
+    done = read_record(plan.folder(job) / DONE)
     assert done is not None
-    records.write_json(_beside(plan, job), {key: done.get(key) for key in KEPT})
+    write_record(_beside(plan, job), {key: done.get(key) for key in KEPT})
 
 
 def check_metrics(where: Path, metrics: Iterable[str]) -> None:

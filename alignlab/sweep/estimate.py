@@ -8,7 +8,8 @@ from pathlib import Path
 
 from alignlab.errors import ConfigError
 from alignlab.evaluation.tables import read_points
-from alignlab.pipeline import records, state
+from alignlab.files import read_record
+from alignlab.pipeline import state
 from alignlab.pipeline.foreman import grouped
 from alignlab.pipeline.jobs import DONE, check
 from alignlab.pipeline.plan import Plan
@@ -62,7 +63,7 @@ def _line(sweep: Sweep, point: Point) -> str:
 def _inputs(sweep: Sweep, workers: int) -> str:
     """The stages still to make, and their time where they have been made before."""
     folder = sweep.plan.results
-    jobs = state.missing(sweep.plan, sweep.needs)
+    jobs = state.missing(sweep.plan, sweep.needs)[0]
     if not jobs:
         return f"inputs in {folder}: all there"
     taken = _stage_seconds(folder / TIMES)
@@ -116,7 +117,7 @@ def _of_arm(sweep: Sweep, plan: Plan, arm: str) -> tuple[float | None, float | N
     """Median seconds and bytes of a finished run of ``arm``, or of its namesake stage."""
     for results in (plan.results, sweep.plan.results):
         folders = [path.parent for path in (results / "stages" / arm).glob(f"*/{DONE}")]
-        done = [records.read_json(folder / DONE) or {} for folder in folders]
+        done = [read_record(folder / DONE) or {} for folder in folders]
         seconds = [own["seconds"] for own in done if "seconds" in own]
         if seconds:
             return statistics.median(seconds), statistics.median(map(_size, folders))

@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 
 from alignlab.evaluation.pool import POOL_NAME
+from alignlab.files import written_whole
 from alignlab.pipeline import handing, records, state
 from alignlab.pipeline.foreman import (
     CHECK,
@@ -173,9 +174,8 @@ class _Call:
         for name in self.plan.frontier_needs:
             made = self.sweep.plan.folder(self.plan.jobs[name]) / POOL_NAME
             if made.exists():
-                beside = self.plan.results / f"{POOL_NAME}{records.TEMP_SUFFIX}"
-                shutil.copy(made, beside)
-                beside.replace(self.plan.results / POOL_NAME)
+                with written_whole(self.plan.results / POOL_NAME) as beside:
+                    shutil.copy(made, beside)
 
     def _draw(self, foreman: Foreman, display: Display, news: bool) -> None:
         """Draw what is not drawn yet; the report has ``news`` of the trials in it, too."""

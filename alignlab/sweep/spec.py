@@ -8,7 +8,8 @@ from typing import Any
 import optuna
 
 from alignlab.errors import ConfigError
-from alignlab.pipeline import overlay, records
+from alignlab.files import sha_of
+from alignlab.pipeline import overlay
 from alignlab.pipeline.keys import (
     ANY,
     COUNT,
@@ -145,7 +146,7 @@ class Sweep:
         trainer = overlay.merge(config.get("trainer") or {}, {})
         bound = {"class_path": BOUND, "init_args": {"limit": self.stop.kl}}
         config["trainer"] = {**trainer, "callbacks": [*(trainer.get("callbacks") or []), bound]}
-        sha = records.sha_of([job.config_sha, bound])
+        sha = sha_of([job.config_sha, bound])
         return replace(job, spec={"config": config}, config_sha=sha)
 
     @property
@@ -198,7 +199,7 @@ class Sweep:
         else:
             what = [self.sampler, {a: [repr(d) for d in ds] for a, ds in self.space.arms.items()}]
         stop = [self.stop.kl, self.stop.dominated, self.pruner]
-        return records.sha_of([arms, what, self.metrics, stop])
+        return sha_of([arms, what, self.metrics, stop])
 
 
 def load_sweep(path: Path) -> Sweep:

@@ -9,7 +9,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
-from alignlab.evaluation.tables import atomic_write
+from alignlab.files import atomic_write
 from alignlab.sweep.claims import DIVERGED, ERROR, SLOT, STOPPED
 from alignlab.sweep.space import ARM
 from alignlab.sweep.spec import Sweep

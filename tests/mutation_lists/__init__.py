@@ -5,6 +5,7 @@ from dataclasses import replace
 from tests.mutation_lists import (
     data,
     direct,
+    durability,
     evaluation,
     families,
     models,
@@ -20,6 +21,7 @@ from tests.mutation_lists import (
 from tests.mutation_lists.mutation import Mutation
 
 LISTS = (
+    durability,
     data,
     templates,
     models,

@@ -50,14 +50,14 @@ MUTATIONS = (
     ),
     Mutation(
         "a cache that the run writes changes its hash",
-        "pipeline/plan.py",
-        "key: item if key in WRITTEN else _with_fingerprints(item, experiment)",
-        "key: _with_fingerprints(item, experiment)",
+        "pipeline/content.py",
+        "key: item if key in WRITTEN else by_content(item, experiment)",
+        "key: by_content(item, experiment)",
         f"{PLAN}test_what_a_run_writes_is_none_of_its_inputs",
     ),
     Mutation(
         "the working directory is an input where a text is a slash",
-        "pipeline/plan.py",
+        "pipeline/content.py",
         'or ("/" in value and path.is_dir() and not _holds_all(path)):',
         'or ("/" in value and path.is_dir()):',
         f"{PLAN}test_text_that_is_a_path_by_chance_is_text",

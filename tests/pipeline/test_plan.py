@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from alignlab.errors import ConfigError
-from alignlab.pipeline import plan as plan_module
+from alignlab.pipeline import content as content_module
 from alignlab.pipeline.plan import Job, Plan, load_plan
 
 PIPELINE: dict[str, Any] = {
@@ -417,8 +417,8 @@ def test_text_that_is_a_path_by_chance_is_text(
 def test_a_folder_of_very_many_files_is_no_input(
     experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan_module, "MOST_FILES", 3)
-    for i in range(plan_module.MOST_FILES + 1):
+    monkeypatch.setattr(content_module, "MOST_FILES", 3)
+    for i in range(content_module.MOST_FILES + 1):
         (tmp_path / "demo" / f"f{i}").touch()
     stages = {"one": {"call": "m.f", "args": {"source": str(tmp_path / "demo")}}}
     write(experiment, pipeline={"stages": stages})

@@ -10,7 +10,8 @@ import pytest
 from optuna.trial import TrialState
 
 from alignlab.evaluation.tables import merge_points
-from alignlab.pipeline import records, state
+from alignlab.files import write_record
+from alignlab.pipeline import state
 from alignlab.pipeline.jobs import DONE, collect_points
 from alignlab.pipeline.plan import Job, Plan
 from alignlab.sweep.claims import DIVERGED, STOPPED, Claims
@@ -46,8 +47,9 @@ class Hand:
         rows = [replace(row, config_sha=job.config_sha) for row in rows]
         folder = self.plan.folder(job)
         folder.mkdir(parents=True, exist_ok=True)
-        left = {"config_sha": job.config_sha, "files": [], "points": [asdict(row) for row in rows]}
-        records.write_json(folder / DONE, left | done)
+        left = {"config_sha": job.config_sha, "files": {}, "logs": {}}
+        points = {"points": [asdict(row) for row in rows]}
+        write_record(folder / DONE, left | points | done)
         keep_end(self.plan, job)
         state.prompt_table(self.plan, job).touch()
         merge_points(self.plan.results / state.POINTS, rows)
@@ -181,7 +183,7 @@ def test_what_another_configuration_logged_does_not_count(begin: Begin) -> None:
     hand.end(job, metrics={"val/loss": 1.0})
     (hand.plan.folder(job) / DONE).unlink()
     kept = state.prompt_table(hand.plan, job).with_suffix(".json")
-    records.write_json(kept, {"config_sha": "other", "metrics": {"val/loss": 1.0}})
+    write_record(kept, {"config_sha": "other", "metrics": {"val/loss": 1.0}})
     assert begin(logged).take().name == job.name
 
 

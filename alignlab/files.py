@@ -1,0 +1,133 @@
+"""Files that are whole or absent when written, and known by their content when read again.
+
+The one place for both, in the standard library alone: whoever asks "is this done?" needs the
+answer in milliseconds. A disk that loses a byte, or a process that is killed while it writes, must
+never pass for a result.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypedDict
+
+TEMP_SUFFIX = ".tmp"
+SEAL = "sha256"  # key of a record's own hash
+
+
+class Stamp(TypedDict):
+    """What a file was when it was written: its content, and how to see quickly that it is as new.
+
+    ``size`` is in bytes, ``mtime_ns`` the time of its last change in nanoseconds.
+    """
+
+    sha256: str
+    size: int
+    mtime_ns: int
+
+
+_hashes: dict[str, tuple[tuple[int, ...], str]] = {}
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yields a path to write to; after that ``path`` is the new file, on disk, or still the old.
+
+    The content reaches the disk before the name does, so that a machine that loses power does not
+    keep the name of a file without its content.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}{TEMP_SUFFIX}")
+    try:
+        yield beside
+        sync(beside)
+        os.replace(beside, path)
+        sync(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Write ``content`` so that a reader sees the old file or the new one, never a part."""
+    with written_whole(path) as beside:
+        beside.write_bytes(content)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's bytes; read once per process while size and times stay the same."""
+    now = path.stat()
+    seen = now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino
+    known = _hashes.get(str(path))
+    if known is None or known[0] != seen:
+        with path.open("rb") as file:
+            known = seen, hashlib.file_digest(file, "sha256").hexdigest()
+        _hashes[str(path)] = known
+    return known[1]
+
+
+def stamp(path: Path) -> Stamp:
+    """What ``path`` is now."""
+    now = path.stat()
+    return {"sha256": sha256(path), "size": now.st_size, "mtime_ns": now.st_mtime_ns}
+
+
+def is_as_stamped(path: Path, was: Stamp, *, thorough: bool = False) -> bool:
+    """Whether ``path`` is still what it was.
+
+    Args:
+        path: The file.
+        was: Its stamp from when it was written.
+        thorough: Read it in any case; otherwise only if its size or time is another one, as after
+            a copy.
+    """
+    try:
+        now = path.stat()
+        if now.st_size != was["size"]:
+            return False
+        if now.st_mtime_ns == was["mtime_ns"] and not thorough:
+            return True
+        return sha256(path) == was["sha256"]
+    except OSError:
+        return False
+
+
+def canonical(value: Any) -> str:
+    """``value`` as JSON with sorted keys: equal content, equal text."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def sha_of(value: Any) -> str:
+    """sha256 of the canonical JSON of ``value``."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def write_record(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object with its own hash in it, readable and in a fixed order."""
+    # What JSON makes of the content is hashed: keys that are no texts, tuples.
+    plain = json.loads(json.dumps(dict(content)))
+    sealed = {**plain, SEAL: sha_of(plain)}
+    text = json.dumps(sealed, sort_keys=True, indent=1, ensure_ascii=False)
+    atomic_write(path, (text + "\n").encode())
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The object that ``write_record`` wrote; ``None`` where it is missing or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(content, dict):
+        return None
+    seal = content.pop(SEAL, None)
+    return content if seal == sha_of(content) else None

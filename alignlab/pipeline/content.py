@@ -1,0 +1,138 @@
+"""What a config names, by content: files and folders by their bytes, a user's code by its source.
+
+So a run does not change when the same data lie elsewhere, and does when they change in place.
+What a run writes is none of its inputs, nor is a folder that the results may lie in.
+"""
+
+import ast
+import errno
+import os
+import re
+import site
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from alignlab.errors import ConfigError
+from alignlab.files import sha256, sha_of
+
+WRITTEN = ("reference_cache", "default_root_dir", "save_dir", "dirpath")  # a run's, not its input
+MOST_FILES = 10_000  # of a folder that a run depends on
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+
+
+def by_content(value: Any, experiment: Path = Path()) -> Any:
+    """``value`` with the names of files, folders and a user's own code replaced by their hashes.
+
+    Code of this package and of installed libraries counts by its name alone.
+
+    Args:
+        value: A config, or a part of one.
+        experiment: What ``{experiment}`` stands for in a path.
+
+    Raises:
+        ConfigError: A file that cannot be read, or a folder of very many.
+    """
+    if isinstance(value, Mapping):
+        return {
+            key: item if key in WRITTEN else by_content(item, experiment)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [by_content(item, experiment) for item in value]
+    if isinstance(value, str) and ("/" in value or "." in value):
+        path = Path(value.replace("{experiment}", str(experiment)))
+        try:
+            if path.is_file() or ("/" in value and path.is_dir() and not _holds_all(path)):
+                _check_size(path)
+                return {"sha256": fingerprint(path)}
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:  # then it is text that no file is named by
+                raise ConfigError(f"{value}: {error.strerror}. Check the path.") from None
+        if _DOTTED.fullmatch(value) and (source := source_of(value)) is not None:
+            return {"code": value, "sha256": source}
+    return value
+
+
+def fingerprint(path: Path) -> str:
+    """sha256 of a file's bytes, or of a folder's file names and their sha256."""
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file())
+        return sha_of({p.relative_to(path).as_posix(): sha256(p) for p in files})
+    return sha256(path)
+
+
+def _holds_all(folder: Path) -> bool:
+    return Path.cwd().is_relative_to(folder.resolve())
+
+
+def _check_size(path: Path) -> None:
+    files = 0
+    for _, _, names in os.walk(path):  # of a file: none
+        files += len(names)
+        if files > MOST_FILES:
+            raise ConfigError(
+                f"{path}: a folder of more than {MOST_FILES:,} files, too many to tell whether "
+                "they have changed. Name the file or folder that is read."
+            )
+
+
+def source_of(name: str) -> str | None:
+    """Hash of the file that defines ``package.module.Name``, and of its own code that it imports.
+
+    ``None`` where no code of the user's is of that name.
+    """
+    seen: dict[str, str] = {}
+    waiting = [name.rpartition(".")[0]]
+    while waiting:
+        module = waiting.pop()
+        path = _own_file(module)
+        if path is not None and module not in seen:
+            seen[module] = sha256(path)
+            package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+            waiting += _imports(path, package)
+    return sha_of(seen) if seen else None
+
+
+def _imports(path: Path, package: str) -> Iterator[str]:
+    """Modules that a file may import; of ``from a import b`` both ``a`` and ``a.b``."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):  # its hash counts; that it cannot run shows when it should
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+            parts = [*(parents if node.level else []), *([node.module] if node.module else [])]
+            base = ".".join(parts)
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _own_file(module: str) -> Path | None:
+    """The file of a module that is neither this package's nor an installed library's."""
+    parts = module.split(".")
+    if parts[0] in _NOT_OWN:
+        return None
+    roots = [str(Path.cwd()), *sys.path]
+    for root in roots:  # not with importlib, which would run the code of parent packages
+        base = Path(root).joinpath(*parts)
+        for path in (base / "__init__.py", base.with_name(f"{base.name}.py")):
+            if path.is_file() and not any(r in path.resolve().parents for r in _LIBRARIES):
+                return path
+    return None
+
+
+_NOT_OWN = {"", "alignlab", *sys.stdlib_module_names, *sys.builtin_module_names}
+_LIBRARIES = {
+    Path(path).resolve()
+    for path in (
+        *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+        *site.getsitepackages(),
+        site.getusersitepackages(),
+    )
+}

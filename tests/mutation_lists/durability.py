@@ -1,0 +1,168 @@
+"""Kills, damaged files, continued runs: what must end the same, and what must be seen."""
+
+from tests.mutation_lists.mutation import Mutation
+
+FILES = "test_files.py::"
+CHECKPOINTS = "callbacks/test_checkpoints.py::"
+LOGS = "callbacks/test_logs.py::"
+IDENTITY = "pipeline/test_identity.py::"
+DAMAGE = "pipeline/test_damage.py::"
+
+MUTATIONS = (
+    Mutation(
+        "a file's name is on the disk before its content",
+        "files.py",
+        "        sync(beside)\n        os.replace(beside, path)\n",
+        "        os.replace(beside, path)\n",
+        FILES + "test_content_is_on_the_disk_before_the_name_is",
+    ),
+    Mutation(
+        "a renamed file may be gone after a loss of power",
+        "files.py",
+        "        os.replace(beside, path)\n        sync(path.parent)\n",
+        "        os.replace(beside, path)\n",
+        FILES + "test_content_is_on_the_disk_before_the_name_is",
+    ),
+    Mutation(
+        "a file is hashed anew only when its size changes",
+        "files.py",
+        "seen = now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino",
+        "seen = now.st_size, now.st_ino",
+        FILES + "test_a_changed_byte_shows",
+    ),
+    Mutation(
+        "size and time are enough for who reads a file",
+        "files.py",
+        '== was["mtime_ns"] and not thorough:',
+        '== was["mtime_ns"]:',
+        FILES + "test_a_byte_that_changed_by_itself_shows_to_a_thorough_look",
+    ),
+    Mutation(
+        "a record's own hash is not looked at",
+        "files.py",
+        "return content if seal == sha_of(content) else None",
+        "return content",
+        FILES + "test_every_changed_bit_of_a_record_is_seen",
+    ),
+    Mutation(
+        "a checkpoint's seal is not compared",
+        "callbacks/checkpoints.py",
+        "return _SEAL + _digest(file, size - _TAIL - _LENGTH) == comment",
+        "return True",
+        CHECKPOINTS + "test_no_changed_bit_and_no_missing_byte_passes",
+    ),
+    Mutation(
+        "the checkpoint before the last is not kept",
+        "callbacks/checkpoints.py",
+        "    if last.exists():\n        os.replace(last, folder / PREVIOUS)\n",
+        "",
+        CHECKPOINTS + "test_the_last_two_are_kept_and_nothing_else",
+    ),
+    Mutation(
+        "only last.ckpt can be continued from",
+        "callbacks/checkpoints.py",
+        "for path in (folder / LAST, folder / PREVIOUS):",
+        "for path in (folder / LAST,):",
+        CHECKPOINTS + "test_the_newest_whole_one_is_found",
+    ),
+    Mutation(
+        "a checkpoint is written before a validation that is due",
+        "callbacks/resume.py",
+        "self._waits_for_validation = _validation_is_due(trainer)",
+        "self._waits_for_validation = False",
+        LOGS + "test_saved_after_every_step_it_is_the_same_log",
+    ),
+    Mutation(
+        "the checkpoint's own step is never logged",
+        "callbacks/resume.py",
+        "self._row, self._row_step = _row_to_come(trainer)",
+        "self._row, self._row_step = {}, 0",
+        LOGS + "test_saved_after_every_step_it_is_the_same_log",
+    ),
+    Mutation(
+        "a log keeps what was logged after the checkpoint",
+        "callbacks/logs.py",
+        "            os.truncate(path, length)\n",
+        "            pass\n",
+        LOGS + "test_stopped_anywhere_and_continued_it_is_the_same_log",
+    ),
+    Mutation(
+        "the log is not flushed with the checkpoint",
+        "callbacks/logs.py",
+        "        logger.save()\n    found = {}",
+        "        pass\n    found = {}",
+        LOGS + "test_stopped_anywhere_and_continued_it_is_the_same_log",
+    ),
+    Mutation(
+        "the CSV log of before a continuation is deleted",
+        "callbacks/logs.py",
+        "    writer.metrics[:0] = rows\n",
+        "",
+        LOGS + "test_stopped_anywhere_and_continued_it_is_the_same_log",
+    ),
+    Mutation(
+        "a finished training that is asked again has logged nothing",
+        "callbacks/resume.py",
+        'self._metrics_before = state_dict["metrics"]',
+        "self._metrics_before = {}",
+        LOGS + "test_a_finished_training_that_is_asked_again_knows_what_it_logged",
+    ),
+    Mutation(
+        "a checkpoint of another config is taken",
+        "pipeline/identity.py",
+        "    if changed:\n",
+        "    if False:\n",
+        IDENTITY + "test_another_setting_is_refused_by_name",
+    ),
+    Mutation(
+        "an input that was changed in place is not noticed by a checkpoint",
+        "pipeline/identity.py",
+        "key: [canonical(by_content(value)), canonical(value)]",
+        "key: [canonical(value), canonical(value)]",
+        IDENTITY + "test_an_input_counts_by_its_content",
+    ),
+    Mutation(
+        "callbacks that train may change",
+        "pipeline/identity.py",
+        "if not _looks_on(",
+        "if False and not _looks_on(",
+        IDENTITY + "test_another_setting_is_refused_by_name",
+    ),
+    Mutation(
+        "an edited reward class is up to date",
+        "pipeline/content.py",
+        'return {"code": value, "sha256": source}',
+        "return value",
+        "pipeline/test_content.py::"
+        "test_an_edited_reward_counts_and_so_does_what_it_imports_of_the_users",
+    ),
+    Mutation(
+        "code that a reward class imports does not count",
+        "pipeline/content.py",
+        "waiting += _imports(path, package)",
+        "pass",
+        "pipeline/test_content.py::"
+        "test_an_edited_reward_counts_and_so_does_what_it_imports_of_the_users",
+    ),
+    Mutation(
+        "an input is not looked at before it is read",
+        "pipeline/state.py",
+        "plan.jobs[name] for name in upstream if not standing.done(name, thorough=True)",
+        "plan.jobs[name] for name in upstream if not plan.folder(plan.jobs[name]).exists()",
+        DAMAGE + "test_a_flipped_bit_in_an_input_is_found_before_it_is_read",
+    ),
+    Mutation(
+        "an input is looked at only where its time changed",
+        "pipeline/state.py",
+        "absent = [plan.jobs[name] for name in names if not standing.done(name, thorough=True)]",
+        "absent = [plan.jobs[name] for name in names if not standing.done(name)]",
+        DAMAGE + "test_a_bit_that_a_disk_flipped_is_found_by_whoever_reads_it",
+    ),
+    Mutation(
+        "a drawn table is not looked at again",
+        "pipeline/state.py",
+        "all(is_as_stamped(plan.results / name, was) for name, was in beside.items())",
+        "True",
+        DAMAGE + "test_a_frontier_that_was_changed_is_drawn_again",
+    ),
+)
