@@ -1,11 +1,15 @@
 """The one way prompt trees go through a transformer, and the check that it is the right one."""
 
+import re
+from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from alignlab.data.trees import PromptTree, PromptTrees, collate
+from alignlab.errors import ConfigError
 from alignlab.models.layouts import (
     DENSE_COST,
     Layout,
@@ -108,72 +112,197 @@ class TreeBackbone(nn.Module):
 
     @torch.no_grad()
     def settle_layout(self) -> str:
-        """Keep a layout only if it gives what the flat one gives; return what was found.
+        """Hold flat rows against the model's own forward, and shared rows against flat ones.
 
-        Compares hidden states on random ragged trees. Models that look at a window of tokens, or
-        at where a token stands in its row, see something else in a shared row: they stay flat.
+        On random ragged trees, the longest of them longer than the attention windows that the
+        config names. A model whose shared rows differ, or may differ in longer ones, stays flat:
+        it looks at a window of tokens, or at where a token stands in its row.
+
+        Returns:
+            The layout that is kept, and why.
+
+        Raises:
+            ConfigError: Flat rows are not the model's own forward either, so no layout is right.
         """
-        if self.layout == "flat":
-            return "flat: asked for"
-        if reason := _needs_flat(self.model):
-            self.layout = "flat"
-            return f"flat: {reason}"
         wanted, was_training = self.layout, self.training
-        shared: Layout = "packed" if wanted == "packed" else "tree"
-        both: tuple[Layout, ...] = ("flat", shared)
+        trees = probe_trees(self.model.config, self.virtual_tokens).to(self.device)
         self.eval()
-        trees = probe_trees(self.model.config.vocab_size).to(self.device)
-        found: list[Tensor] = []
-        error = float("inf")
         try:
-            for layout in both:
-                self.layout = layout
-                found.append(self.hidden_states(trees, trees.token_mask, after=False).double())
-            error = float((found[0] - found[1]).abs().max() / found[0].abs().max())
-            reason = f"{shared} rows differ by {error:.1e} of the largest state"
-        except (RuntimeError, ValueError, TypeError) as problem:
-            reason = f"{shared} rows raise {type(problem).__name__}: {problem}"
+            flat = self._probed("flat", trees)
+            self._check_causal(trees, flat)
+            error = self._own_error(trees, flat)
+            if error > (1e-4 if _exact(_dtype(self)) else 5e-2):
+                raise ConfigError(
+                    f"{type(self.model).__name__}: what its transformer and head give differs by "
+                    f"{error:.1e} (relative) from its own forward. {UNSUPPORTED}"
+                )
+            self.layout, report = self._shared_if_equal(wanted, trees, flat)
+        except ConfigError:
+            raise
+        except UNREADABLE as problem:
+            first = (str(problem).strip() or "no message").splitlines()[0]
+            raise ConfigError(
+                f"{type(self.model).__name__} cannot read rows of tokens as a decoder: "
+                f"{type(problem).__name__}: {first} {UNSUPPORTED}"
+            ) from problem
         finally:
             self.train(was_training)
-        tolerance = 1e-9 if found and _dtype(self) == torch.float64 else _tolerance(_dtype(self))
-        if error > tolerance:
-            self.layout = "flat"
-            return f"flat: {reason}"
-        self.layout = wanted
-        return f"{wanted}: {shared} rows agree with flat ones to {error:.1e}"
+        return report
+
+    def _probed(self, layout: Layout, trees: PromptTrees) -> Tensor:
+        """States before every completion token and after the last one, row by row."""
+        self.layout = layout
+        return self.hidden_states(trees, probe_cells(trees), after=False)
+
+    def _check_causal(self, trees: PromptTrees, states: Tensor) -> None:
+        """A prompt's last state must be the same whatever completion stands behind it.
+
+        Raises:
+            ConfigError: It is not: the model sees the tokens that it is to predict.
+        """
+        cells = trees.completion_lengths + 1
+        at_prompt = states[cells.cumsum(0) - cells]
+        first = torch.searchsorted(trees.group, trees.group)  # of the same prompt
+        gap = float((at_prompt - at_prompt[first]).abs().max() / states.abs().max())
+        if gap > (1e-4 if _exact(_dtype(self)) else 5e-2):
+            raise ConfigError(
+                f"{type(self.model).__name__} sees tokens before it is to predict them: states "
+                f"differ by {gap:.1e} (relative) with what follows. Only a decoder has log-probs; "
+                "where the config has is_decoder, set it."
+            )
+
+    def _shared_if_equal(
+        self, wanted: Layout, trees: PromptTrees, flat: Tensor
+    ) -> tuple[Layout, str]:
+        """The layout to keep and why: ``wanted`` if its rows give the states that flat ones do."""
+        if wanted == "flat":
+            return "flat", "flat: asked for"
+        if reason := _needs_flat(self.model):
+            return "flat", f"flat: {reason}"
+        shared: Layout = "packed" if wanted == "packed" else "tree"
+        try:
+            gap = (self._probed(shared, trees) - flat).double()
+        except UNREADABLE as problem:
+            return "flat", f"flat: {shared} rows raise {type(problem).__name__}: {problem}"
+        error = float(gap.abs().max() / flat.abs().max())
+        tolerance = 1e-9 if flat.dtype == torch.float64 else 1e-5 if _exact(flat.dtype) else 3e-2
+        if error <= tolerance:
+            return wanted, f"{wanted}: {shared} rows agree with flat ones to {error:.1e}"
+        return "flat", f"flat: {shared} rows differ by {error:.1e} of the largest state"
+
+    @abstractmethod
+    def _own_error(self, trees: PromptTrees, states: Tensor) -> float:
+        """Relative difference between what the head makes of ``states`` and the own forward.
+
+        Args:
+            trees: The probe.
+            states: ``[N, H]`` at its ``probe_cells``.
+        """
+
+    def _own_logits(self, trees: PromptTrees) -> Iterator[Tensor]:
+        """What the model's own forward gives for each completion, read alone: ``[1, L, V]``."""
+        for m, p in enumerate(trees.group.tolist()):
+            n, k = int(trees.prompt_lengths[p]), int(trees.completion_lengths[m])
+            ids = torch.cat([trees.prompt_ids[p, :n], trees.completion_ids[m, :k]])
+            yield self.model(ids[None], use_cache=False).logits
 
 
-def probe_trees(vocabulary: int) -> PromptTrees:
-    """Ragged random trees, a one-token prompt and one-token completions among them."""
+UNSUPPORTED = "This architecture is not supported."
+# What an architecture that is no decoder of rows of tokens has been seen to raise.
+UNREADABLE = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    AssertionError,
+)
+LONGEST_WINDOW = 512  # windows up to here are probed beyond: longer rows take seconds on a CPU
+
+
+def probe_trees(config: Any, virtual: int = 0) -> PromptTrees:
+    """Ragged random trees for a model of this config, one-token prompts and completions among them.
+
+    The longest branch has 64 tokens, or 8 more than the longest attention window that the config
+    names (up to ``LONGEST_WINDOW``), as far as the model's context reaches.
+
+    Args:
+        config: Of the model.
+        virtual: Places of the context that virtual tokens take.
+    """
+    text = config.get_text_config(decoder=True)
+    room = (context_of(text) or LONGEST_WINDOW + 8) - virtual
     generator = torch.Generator().manual_seed(0)
 
     def ids(n: int) -> tuple[int, ...]:
-        return tuple(torch.randint(vocabulary, (n,), generator=generator).tolist())
+        return tuple(torch.randint(text.vocab_size, (n,), generator=generator).tolist())
 
-    shapes = [(1, (1, 3, 2)), (7, (9, 1)), (4, (5,)), (3, (2, 6, 11))]
-    return collate(
-        [
-            PromptTree(i, f"probe {i}", ids(p), tuple(ids(n) for n in completions))
-            for i, (p, completions) in enumerate(shapes)
-        ]
-    )
+    shapes = [(1, (1, 3, 2)), (24, (40, 1))]
+    windows = [w for w in attention_windows(config).values() if 56 < w <= LONGEST_WINDOW]
+    if windows:
+        shapes.append((max(windows) // 2, (max(windows) - max(windows) // 2 + 8,)))
+    trees = []
+    for i, (p, completions) in enumerate(shapes):
+        prompt = min(p, max(1, room // 2))
+        rows = tuple(ids(min(n, max(1, room - prompt))) for n in completions)
+        trees.append(PromptTree(i, f"probe {i}", ids(prompt), rows))
+    return collate(trees)
+
+
+def context_of(config: Any) -> int | None:
+    """The most tokens that a row of a model of this config may have, if its config says so."""
+    for name in ("max_position_embeddings", "max_seq_len"):
+        if isinstance(most := getattr(config, name, None), int):
+            return most
+    return None
+
+
+def probe_cells(trees: PromptTrees) -> Tensor:
+    """``[M, T + 1]`` bool: the states before every completion token and after the last one."""
+    steps = torch.arange(trees.completion_ids.shape[1] + 1, device=trees.completion_ids.device)
+    return steps <= trees.completion_lengths[:, None]
 
 
 def _dtype(module: TreeBackbone) -> torch.dtype:
     return next(module.model.parameters()).dtype
 
 
-def _tolerance(dtype: torch.dtype) -> float:
-    return 1e-5 if dtype == torch.float32 else 3e-2
+def _exact(dtype: torch.dtype) -> bool:
+    return dtype in (torch.float32, torch.float64)
+
+
+def attention_windows(config: Any) -> dict[str, int]:
+    """Settings of a config that bound how far a token sees, in tokens, by name."""
+    values = config.get_text_config(decoder=True).to_dict()
+    if values.get("use_sliding_window") is False:
+        values = {name: value for name, value in values.items() if "sliding" not in name}
+    return {
+        name: value
+        for name, value in values.items()
+        if type(value) is int and value > 0 and _WINDOW.search(name) and not _OTHER.search(name)
+    }
+
+
+_WINDOW = re.compile("window|chunk|local|stride|block_size|index_topk")
+_OTHER = re.compile("expert|layer|pattern|feed_forward|lm_head")  # what the words stand for besides
+_LAYERS = re.compile("^(layer_types|layers_block_type|block_types|att.*_(layers|types))$")
+_FULL = {"full_attention", "full", "global", "attention", "mlp", "moe"}
 
 
 def _needs_flat(model: Any) -> str | None:
-    """Why a model cannot take shared rows however they are probed, or ``None``."""
+    """Why a model may see something else in shared rows than a probe shows, or ``None``."""
     if virtual_tokens(model):
         return "virtual tokens stand before every row"
-    config = model.config
-    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
-        return "attention looks at a sliding window"
-    if getattr(config, "attention_chunk_size", None):
-        return "attention is chunked"
+    for name, value in model.config.get_text_config(decoder=True).to_dict().items():
+        if _LAYERS.search(name) and (others := _words(value) - _FULL):
+            return f"{name} has {', '.join(sorted(others))}, which may not see a whole row"
+    for name, width in attention_windows(model.config).items():
+        return f"{name} {width} bounds what a token sees"
     return None
+
+
+def _words(value: Any) -> set[str]:
+    """All strings in a nested list."""
+    if isinstance(value, str):
+        return {value}
+    return set().union(*map(_words, value)) if isinstance(value, list | tuple) else set()

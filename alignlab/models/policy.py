@@ -14,7 +14,7 @@ from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
 from alignlab.functional import token_logps, token_logps_and_entropies
 from alignlab.functional.sampling import SamplingSpec
-from alignlab.models.backbone import TreeBackbone, probe_trees
+from alignlab.models.backbone import TreeBackbone
 from alignlab.models.chat_format import ChatFormat, add_token_rows, set_chat_format, set_stops
 from alignlab.models.heads import language_logits
 from alignlab.models.layouts import Layout
@@ -74,7 +74,8 @@ class Policy(TreeBackbone):
 
     Raises:
         ConfigError: Neither or both of ``source`` and ``config``; nothing usable there; a
-            ``chat_format`` where there is a template, or tokens that adapters cannot learn.
+            ``chat_format`` where there is a template, or tokens that adapters cannot learn; an
+            architecture whose log-probs would not be those of its own forward.
     """
 
     def __init__(
@@ -119,7 +120,6 @@ class Policy(TreeBackbone):
         self.chunk = chunk
         self.layout = layout
         self.layout_report = self.settle_layout()
-        self._check_head()
         log.debug("policy layout: %s", self.layout_report)
 
     def _make_model(
@@ -204,30 +204,13 @@ class Policy(TreeBackbone):
         output = self.model.get_output_embeddings()
         return language_logits(output, self.model.config, hidden, self.head_dtype)
 
-    @torch.no_grad()
-    def _check_head(self) -> None:
-        """Compare backbone and head with the logits of the model's own forward.
-
-        Raises:
-            ConfigError: They do not: this architecture does something else on the way.
-        """
-        trees = probe_trees(self.model.config.vocab_size).to(self.device)
-        was_training = self.training
-        self.eval()
-        ours = self.head(self.hidden_states(trees, trees.token_mask, after=False))
-        theirs, skip = [], self.virtual_tokens
-        for m, p in enumerate(trees.group.tolist()):
-            n, k = int(trees.prompt_lengths[p]), int(trees.completion_lengths[m])
-            ids = torch.cat([trees.prompt_ids[p, :n], trees.completion_ids[m, :k]])
-            theirs.append(self.model(ids[None], use_cache=False).logits[0, skip + n - 1 : -1])
-        self.train(was_training)
-        wanted = torch.cat(theirs).to(ours.dtype)
-        error = float((ours - wanted).abs().max() / wanted.abs().max().clamp(min=1e-6))
-        if error > (1e-4 if self.model.dtype in (torch.float32, torch.float64) else 5e-2):
-            raise ConfigError(
-                f"{type(self.model).__name__}: logits from its backbone and head differ by "
-                f"{error:.1e} (relative) from its own forward. This architecture is not supported."
-            )
+    def _own_error(self, trees: PromptTrees, states: Tensor) -> float:
+        """See ``TreeBackbone``: the logits before every completion token and after the last."""
+        before = (trees.prompt_lengths[trees.group] + self.virtual_tokens - 1).tolist()
+        own = [x[0, n:] for x, n in zip(self._own_logits(trees), before, strict=True)]
+        ours = self.head(states)
+        wanted = torch.cat(own).to(ours.dtype)
+        return float((ours - wanted).abs().max() / wanted.abs().max().clamp(min=1e-6))
 
     @staticmethod
     def _spread(hidden: Tensor, mask: Tensor) -> Tensor:

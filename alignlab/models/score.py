@@ -5,12 +5,12 @@ from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
-from alignlab.models.backbone import TreeBackbone
+from alignlab.models.backbone import UNSUPPORTED, TreeBackbone, probe_cells
 from alignlab.models.layouts import Layout
 from alignlab.models.loading import DTypeName, load_model, quiet
 from alignlab.models.loading import load_tokenizer as load_tokenizer_from
@@ -36,7 +36,8 @@ class ScoreModel(TreeBackbone):
         layout: As in ``Policy``.
 
     Raises:
-        ConfigError: Nothing usable at ``source``.
+        ConfigError: Nothing usable at ``source``, or an architecture whose scores would not be
+            those of its own forward.
     """
 
     def __init__(
@@ -65,6 +66,11 @@ class ScoreModel(TreeBackbone):
             )
         if self.model.config.pad_token_id is None:
             self.model.config.pad_token_id = self.tokenizer.pad_token_id
+        if not isinstance(getattr(self.model, "score", None), nn.Linear):
+            raise ConfigError(
+                f"{type(self.model).__name__} has no linear layer 'score' on the last token's "
+                f"state. {UNSUPPORTED}"
+            )
         if fresh_head is None:
             fresh_head = not is_scorer(source)
         if fresh_head:
@@ -139,6 +145,19 @@ class ScoreModel(TreeBackbone):
     def values(self, trees: PromptTrees) -> Tensor:
         """``[M, T]`` values of the state before each completion token."""
         return self(trees, "before")
+
+    def _own_error(self, trees: PromptTrees, states: Tensor) -> float:
+        """See ``TreeBackbone``: the scores after each completion's last token."""
+        cells = probe_cells(trees)
+        at_end = trees.completion_lengths.cumsum(0) + torch.arange(len(cells), device=cells.device)
+        ours = self._read(states[at_end]) * self.scale + self.shift
+        wanted = torch.cat(list(self._own_logits(trees))).to(ours.dtype)
+        # The library reads at the last token that is not padding; a text may end in one that is.
+        last = trees.completion_ids.gather(1, trees.completion_lengths[:, None] - 1)[:, 0]
+        pad = self.model.config.pad_token_id
+        kept = last != (-1 if pad is None else pad)
+        gap = (ours - wanted)[kept].abs().max()
+        return float(gap / wanted[kept].abs().max().clamp(min=1e-6))
 
     def _read(self, hidden: Tensor) -> Tensor:
         weight = self.head.weight

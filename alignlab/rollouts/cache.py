@@ -66,3 +66,12 @@ def make_cache(config: Any, capacity: int) -> DynamicCache:
         ReservedLayer(capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers
     ]
     return cache
+
+
+def select_rows(cache: DynamicCache, rows: Tensor) -> None:
+    """Keep, or repeat, these rows of a cache."""
+    for layer in cache.layers:
+        if isinstance(layer, ReservedLayer):
+            layer.batch_select_indices(rows)
+        else:  # recurrent layers have no other method, or one that leaves out their states
+            layer.reorder_cache(rows)

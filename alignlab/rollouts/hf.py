@@ -16,7 +16,7 @@ from transformers import GenerationConfig
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
 from alignlab.functional.sampling import SamplingSpec
-from alignlab.rollouts.sampler import LanguageModel
+from alignlab.rollouts.decoding import LanguageModel
 from alignlab.rollouts.samples import Samples
 
 

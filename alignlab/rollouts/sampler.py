@@ -1,5 +1,7 @@
 """The fast sampler: shared prompts, a cache written in place, finished rows dropped.
 
+How a model is read on, with a cache or without, is in ``alignlab.rollouts.decoding``.
+
 Every token is a pure function of the model and of (seed, rollout, prompt, sample, position): batch
 size, row order, dropped rows and whatever ran before do not enter. Greedy and sampled completions
 agree with Hugging Face ``generate`` (``alignlab.rollouts.hf`` is that check).
@@ -8,7 +10,6 @@ agree with Hugging Face ``generate`` (``alignlab.rollouts.hf`` is that check).
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,32 +19,10 @@ from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
 from alignlab.functional.noise import uniform
 from alignlab.functional.sampling import SamplingSpec, inverse_cdf
-from alignlab.rollouts.cache import make_cache
+from alignlab.rollouts.decoding import Decoding, LanguageModel, decoding_of, prefill
 from alignlab.rollouts.samples import Samples
 
 COMPACT_SHARE = 0.2  # finished rows are dropped once this share of a batch is finished
-
-
-class LanguageModel(Protocol):
-    """What the sampler asks of a policy."""
-
-    model: Any
-    tokenizer: Any
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-
-    @property
-    def virtual_tokens(self) -> int:
-        """Places in front of every prompt that are no tokens of it."""
-
-    @property
-    def backbone(self) -> nn.Module:
-        """The transformer without its head."""
-
-    def head(self, hidden: Tensor) -> Tensor:
-        """Logits ``[N, V]`` of hidden states ``[N, H]``, float32 or finer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +76,10 @@ def sample(
     rows = [(p, k) for p in order for k in range(samples)]
     drawn: dict[tuple[int, int], Completion] = {}
     with eval_mode(policy.model), torch.no_grad():
-        for start in range(0, len(rows), batch_size):
-            batch = rows[start : start + batch_size]
-            drawn.update(zip(batch, _complete(policy, prompts, batch, settings), strict=True))
+        decoding = decoding_of(policy)
+        for batch in _batches(prompts, rows, batch_size, decoding):
+            completions = _complete(policy, prompts, batch, settings, decoding)
+            drawn.update(zip(batch, completions, strict=True))
     return _collect(prompts, samples, drawn)
 
 
@@ -141,6 +121,23 @@ def _check(
         )
 
 
+def _batches(
+    prompts: Sequence[PromptTree],
+    rows: Sequence[tuple[int, int]],
+    size: int,
+    decoding: Decoding,
+) -> Iterator[Sequence[tuple[int, int]]]:
+    """Up to ``size`` (prompt, completion number) rows at a time, in order."""
+    start = 0
+    while start < len(rows):
+        batch = rows[start : start + size]
+        if decoding == "by length":
+            first = len(prompts[batch[0][0]].prompt)
+            batch = [row for row in batch if len(prompts[row[0]].prompt) == first]
+        yield batch
+        start += len(batch)
+
+
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """Eval mode inside, each module's own mode restored after.
@@ -161,12 +158,14 @@ def _complete(
     prompts: Sequence[PromptTree],
     batch: Sequence[tuple[int, int]],
     settings: Settings,
+    decoding: Decoding,
 ) -> list[Completion]:
     """Sample the batch's (prompt, completion number) rows together."""
     device = policy.device
     shared = list(dict.fromkeys(p for p, _ in batch))
     place = {p: i for i, p in enumerate(shared)}
-    state = _prefill(policy, [prompts[p].prompt for p in shared], settings.max_new_tokens)
+    texts = [prompts[p].prompt for p in shared]
+    state = prefill(policy, texts, settings.max_new_tokens, decoding)
     state.select(torch.tensor([place[p] for p, _ in batch], device=device))
     index = torch.tensor([prompts[p].index for p, _ in batch], device=device)
     number = torch.tensor([k for _, k in batch], device=device)
@@ -199,59 +198,6 @@ def _complete(
         if t + 1 < settings.max_new_tokens:
             state.step(policy, token)
     return _completions(ids.cpu(), logps.cpu(), lengths.tolist(), finished.tolist())
-
-
-@dataclass(slots=True)
-class State:
-    """Where the rows of a batch stand: cache, what may be seen of it, and next-token logits."""
-
-    cache: Any
-    seen: Tensor | None  # [R, columns] long, 0 on padding; None when no prompt is padded
-    column: int  # columns written so far
-    position: Tensor  # [R] long, position of the next token
-    logits: Tensor  # [R, V]
-
-    def select(self, rows: Tensor) -> None:
-        """Keep, or repeat, these rows."""
-        self.cache.batch_select_indices(rows)
-        self.seen = None if self.seen is None else self.seen[rows]
-        self.position, self.logits = self.position[rows], self.logits[rows]
-
-    def step(self, policy: LanguageModel, token: Tensor) -> None:
-        """Read one token per row."""
-        self.column += 1
-        hidden = policy.backbone(
-            input_ids=token[:, None],
-            position_ids=self.position[:, None],
-            attention_mask=None if self.seen is None else self.seen[:, : self.column],
-            past_key_values=self.cache,
-            use_cache=True,
-        )[0]
-        self.position = self.position + 1
-        self.logits = policy.head(hidden[:, -1])
-
-
-def _prefill(policy: LanguageModel, prompts: Sequence[tuple[int, ...]], new: int) -> State:
-    """Read the prompts, padded on the left so that all end in one column."""
-    lengths = torch.tensor([len(prompt) for prompt in prompts])
-    width = int(lengths.max())
-    ids = torch.tensor([(0,) * (width - len(prompt)) + tuple(prompt) for prompt in prompts])
-    column = torch.arange(width + new)
-    seen = (column >= (width - lengths)[:, None]).long()
-    # Learned positions count from the first real token, whatever padding stands before it.
-    position = (column[:width] - (width - lengths)[:, None]).clamp(min=0)
-    device = policy.device
-    ragged = bool((lengths < width).any())
-    cache = make_cache(policy.model.config, policy.virtual_tokens + width + new)
-    hidden = policy.backbone(
-        input_ids=ids.to(device),
-        position_ids=position.to(device),
-        attention_mask=seen[:, :width].to(device) if ragged else None,
-        past_key_values=cache,
-        use_cache=True,
-    )[0]
-    logits = policy.head(hidden[:, -1])
-    return State(cache, seen.to(device) if ragged else None, width, lengths.to(device), logits)
 
 
 def draw(logits: Tensor, spec: SamplingSpec, noise: Tensor) -> tuple[Tensor, Tensor]:

@@ -138,7 +138,7 @@ def test_models_that_look_at_a_window_stay_flat(words):
     config = {"model_type": "mistral", "sliding_window": 4} | SMALL["llama"]
     policy = Policy(config=config, tokenizer=str(words), layout="packed")
     assert policy.layout == "flat"
-    assert "sliding window" in policy.layout_report
+    assert policy.layout_report == "flat: sliding_window 4 bounds what a token sees"
     kept = Policy(config=config | {"sliding_window": None}, tokenizer=str(words), layout="packed")
     assert kept.layout == "packed"
     assert "packed rows agree with flat ones" in kept.layout_report

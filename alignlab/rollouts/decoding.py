@@ -1,0 +1,239 @@
+"""How the rows of a batch are read on, token by token: with a cache where that is right.
+
+Three ways, and the first one that gives the logits of the training forward is taken, once a model:
+
+*cached:* prompts of any lengths side by side, padded on the left; each token is read once. Most
+decoders.
+*by length:* the same, but only prompts of one length side by side. For decoders that count
+positions from the row's first column, and recurrent ones whose state padding would enter.
+*uncached:* the whole row is read anew for each token, as the training forward reads it. Always
+right, and slow: for models whose cache is of a kind of its own.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any, Literal, Protocol
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from alignlab.models.backbone import UNREADABLE, probe_trees
+from alignlab.rollouts.cache import make_cache, select_rows
+
+log = logging.getLogger(__name__)
+Decoding = Literal["cached", "by length", "uncached"]
+PROBED = 3  # tokens that are read on when a model is tried out
+
+
+class LanguageModel(Protocol):
+    """What the sampler asks of a policy."""
+
+    model: Any
+    tokenizer: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Places in front of every prompt that are no tokens of it."""
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The transformer without its head."""
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits ``[N, V]`` of hidden states ``[N, H]``, float32 or finer."""
+
+
+class State(Protocol):
+    """Where the rows of a batch stand."""
+
+    logits: Tensor  # [R, V] of each row's next token
+
+    def select(self, rows: Tensor) -> None:
+        """Keep, or repeat, these rows."""
+
+    def step(self, policy: LanguageModel, token: Tensor) -> None:
+        """Read one token per row."""
+
+
+@dataclass(slots=True)
+class Cached:
+    """Rows whose keys and values, or recurrent states, are kept."""
+
+    cache: Any
+    seen: Tensor | None  # [R, columns] long, 0 on padding; None when no prompt is padded
+    column: int  # columns written so far
+    position: Tensor  # [R] long, position of the next token
+    logits: Tensor
+    argument: str  # what the architecture calls its cache
+
+    def select(self, rows: Tensor) -> None:
+        """See ``State``."""
+        select_rows(self.cache, rows)
+        self.seen = None if self.seen is None else self.seen[rows]
+        self.position, self.logits = self.position[rows], self.logits[rows]
+
+    def step(self, policy: LanguageModel, token: Tensor) -> None:
+        """See ``State``."""
+        self.column += 1
+        hidden = policy.backbone(
+            input_ids=token[:, None],
+            position_ids=self.position[:, None],
+            attention_mask=None if self.seen is None else self.seen[:, : self.column],
+            use_cache=True,
+            **{self.argument: self.cache},
+        )[0]
+        self.position = self.position + 1
+        self.logits = policy.head(hidden[:, -1])
+
+
+@dataclass(slots=True)
+class Uncached:
+    """Rows that are read as a whole each time, by the call that training makes of flat rows."""
+
+    ids: Tensor  # [R, columns] long, with room for the tokens to come
+    length: Tensor  # [R] long, columns that are filled
+    logits: Tensor
+
+    def select(self, rows: Tensor) -> None:
+        """See ``State``."""
+        self.ids, self.length, self.logits = self.ids[rows], self.length[rows], self.logits[rows]
+
+    def step(self, policy: LanguageModel, token: Tensor) -> None:
+        """See ``State``."""
+        self.ids[torch.arange(len(token), device=token.device), self.length] = token
+        self.length = self.length + 1
+        self.logits = next_logits(policy, self.ids, self.length)
+
+
+def next_logits(policy: LanguageModel, ids: Tensor, length: Tensor) -> Tensor:
+    """``[..., R, V]`` logits after ``length`` ``[..., R]`` columns of each row of ``ids``."""
+    hidden = policy.backbone(
+        input_ids=ids[:, : int(length.max())],
+        position_ids=None,
+        attention_mask=None,
+        use_cache=False,
+    )[0]
+    return policy.head(hidden[torch.arange(len(ids), device=ids.device), length - 1])
+
+
+def prefill(
+    policy: LanguageModel, prompts: Sequence[tuple[int, ...]], new: int, decoding: Decoding
+) -> State:
+    """Read the prompts, with room for ``new`` tokens more."""
+    if decoding == "uncached":
+        ids, length = _side_by_side([prompt + (0,) * new for prompt in prompts], policy.device)
+        length = length - new
+        return Uncached(ids, length, next_logits(policy, ids, length))
+    return _prefill_cache(policy, prompts, new)
+
+
+def _side_by_side(rows: Sequence[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows ``[R, columns]`` padded on the right, and their lengths ``[R]``."""
+    width = max(map(len, rows))
+    ids = torch.tensor([row + (0,) * (width - len(row)) for row in rows], device=device)
+    return ids, torch.tensor([len(row) for row in rows], device=device)
+
+
+def _prefill_cache(policy: LanguageModel, prompts: Sequence[tuple[int, ...]], new: int) -> Cached:
+    """Read the prompts, padded on the left so that all end in one column."""
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    width = int(lengths.max())
+    ids = torch.tensor([(0,) * (width - len(prompt)) + tuple(prompt) for prompt in prompts])
+    column = torch.arange(width + new)
+    seen = (column >= (width - lengths)[:, None]).long()
+    # Learned positions count from the first real token, whatever padding stands before it.
+    position = (column[:width] - (width - lengths)[:, None]).clamp(min=0)
+    device = policy.device
+    ragged = bool((lengths < width).any())
+    cache = make_cache(policy.model.config, policy.virtual_tokens + width + new)
+    backbone: Any = policy.backbone
+    takes = signature(getattr(backbone, "forward", backbone)).parameters
+    argument = "cache_params" if "cache_params" in takes else "past_key_values"
+    hidden = backbone(
+        input_ids=ids.to(device),
+        position_ids=position.to(device),
+        attention_mask=seen[:, :width].to(device) if ragged else None,
+        use_cache=True,
+        **{argument: cache},
+    )[0]
+    logits = policy.head(hidden[:, -1])
+    mask = seen.to(device) if ragged else None
+    return Cached(cache, mask, width, lengths.to(device), logits, argument)
+
+
+_FOUND: WeakKeyDictionary[nn.Module, Decoding] = WeakKeyDictionary()
+
+
+@torch.no_grad()
+def decoding_of(policy: LanguageModel) -> Decoding:
+    """The fastest way to read on that gives this model's training forward; tried out once.
+
+    Call it in eval mode. One line is logged where it is not ``cached``.
+    """
+    if policy.model not in _FOUND:
+        _FOUND[policy.model] = found = _try_out(policy)
+        if found != "cached":
+            how = {
+                "by length": "prompts of one length at a time: its cache is wrong for padded rows",
+                "uncached": "without a cache, which is slow: with one it is another model",
+            }
+            log.warning("%s is sampled %s", type(policy.model).__name__, how[found])
+    return _FOUND[policy.model]
+
+
+def _try_out(policy: LanguageModel) -> Decoding:
+    trees = probe_trees(policy.model.config, policy.virtual_tokens)
+    rows = []
+    for m, p in enumerate(trees.group.tolist()):
+        prompt = trees.prompt_ids[p, : trees.prompt_lengths[p]].tolist()
+        completion = trees.completion_ids[m, : trees.completion_lengths[m]].tolist()
+        if len(prompt) + len(completion) > PROBED:
+            rows.append((*prompt, *completion))
+    ids, length = _side_by_side(rows, policy.device)
+    steps = torch.arange(PROBED, device=policy.device)
+    wanted = next_logits(policy, ids, length - PROBED + steps[:, None])
+    dtype = next(policy.model.parameters()).dtype
+    exact = dtype.itemsize >= 4 and not torch.is_autocast_enabled(policy.device.type)
+    spread = float((wanted - wanted.mean(-1, keepdim=True)).abs().max())
+    fast: tuple[Decoding, ...] = ("cached", "by length")
+    for decoding in fast:
+        try:
+            found = _read_on(policy, rows, decoding)
+        except UNREADABLE as problem:
+            log.debug("%s: %s %s", decoding, type(problem).__name__, problem)
+            continue
+        if float((found - wanted).abs().max()) <= (1e-3 if exact else 5e-2) * spread:
+            return decoding
+    return "uncached"
+
+
+def _read_on(policy: LanguageModel, rows: Sequence[tuple[int, ...]], decoding: Decoding) -> Tensor:
+    """``[PROBED, R, V]`` logits of rows as each of their last ``PROBED`` tokens comes up.
+
+    Each row stands there twice over, and the copies are dropped on the way, as in a sampler.
+    """
+    parts = [list(range(len(rows)))]
+    if decoding == "by length":
+        lengths = {len(row) for row in rows}
+        parts = [[i for i, row in enumerate(rows) if len(row) == n] for n in lengths]
+    found: dict[int, list[Tensor]] = {i: [] for i in range(len(rows))}
+    for part in parts:
+        state = prefill(policy, [rows[i][:-PROBED] for i in part], PROBED, decoding)
+        places = torch.arange(len(part), device=policy.device)
+        state.select(places.repeat_interleave(2))
+        for t in range(PROBED):
+            if t == 1:
+                state.select(2 * places)
+            copies = 2 if t == 0 else 1
+            for place, i in enumerate(part):
+                found[i].append(state.logits[copies * place])
+            token = torch.tensor([rows[i][t - PROBED] for i in part], device=policy.device)
+            state.step(policy, token.repeat_interleave(copies))
+    return torch.stack([torch.stack(found[i]) for i in range(len(rows))], 1)
