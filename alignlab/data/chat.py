@@ -9,8 +9,9 @@ Every turn that is trained on is trained to the token that closes it: a policy t
 token counted never learns to stop.
 """
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Spans = tuple[tuple[int, int], ...]
+_Inputs = tuple[list[dict[str, Any]], list[Any] | None]  # messages and tools
+_CALLS = ("tool_calls", "function_call", "tools")  # what a row must not lose
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # nor a reply that is trained on
 _PROBE = "\u2042"  # a word that no template knows
 _MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -102,6 +106,31 @@ def render_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: Text) -> str:
     return template(prompt, opens=True)
 
 
+def unread_fields(
+    tokenizer: "PreTrainedTokenizerBase", prompt: Chat, completion: Chat = ()
+) -> list[str]:
+    """Fields of messages beside role and content that the tokenizer's template leaves out.
+
+    Raises:
+        Refused: One of them is a call, the tools that may be called, or what a reply that is
+            trained on thinks: without it the row would say something else.
+    """
+    turns = prompt + completion
+    if not any(turn.extra for turn in turns):
+        return []
+    template, unread = _Template(tokenizer), []
+    whole = template(turns, opens=not completion)
+    for name in dict.fromkeys(name for turn in turns for name in turn.fields if name != "content"):
+        first = len(prompt) if name in _THOUGHTS and completion else 0
+        fewer = tuple(t.without(name) if k >= first else t for k, t in enumerate(turns))
+        if fewer == turns or not template.renders_alike(fewer, whole, opens=not completion):
+            continue
+        if name in _CALLS or (name in _THOUGHTS and completion):
+            raise Refused(f"chat template does not render {name!r}")
+        unread.append(name)
+    return unread
+
+
 class _Template:
     """A tokenizer's chat template: what it renders, what it marks, what it closes turns with."""
 
@@ -123,19 +152,45 @@ class _Template:
             Refused: It would end the turn, or the text, in its middle.
         """
         for turn in turns:
-            if found := self.special.search(turn.content):
+            if found := self.special.search(turn.content) or self.special.search(turn.extra):
                 raise Refused("special token inside a turn", f": {found[0]!r}")
 
     def __call__(self, turns: Chat, *, opens: bool) -> str:
         """The turns as text; ``opens`` adds the beginning of the assistant's next one."""
         if not turns and not opens:
             return ""
+        return self._render(turns, opens=opens)[0]
+
+    def _render(self, turns: Chat, *, opens: bool) -> tuple[str, _Inputs]:
+        """The turns as text, and what the template was given.
+
+        Most templates want a tool call's arguments as an object; some join them to a text or print
+        them, and get them as JSON.
+        """
+        calls = any("tool_calls" in turn.extra for turn in turns)
+        for as_text in (False, True) if calls else (False,):
+            messages, tools = _inputs(turns, as_text=as_text)
+            try:
+                text: str = self.tokenizer.apply_chat_template(
+                    messages, tools=tools, tokenize=False, add_generation_prompt=opens
+                )
+            except (
+                Exception
+            ) as error:  # templates raise what they like, jinja's errors or their own
+                problem = error
+                continue
+            if any(str(a) in text for a in _arguments(messages) if str(a) != json.dumps(a)):
+                problem = ValueError("it prints a call's arguments as Python")
+                continue
+            return text, (messages, tools)
+        raise Refused("chat template refuses the conversation", f": {problem}") from problem
+
+    def renders_alike(self, turns: Chat, whole: str, *, opens: bool) -> bool:
+        """Whether the turns are the text ``whole``, too."""
         try:
-            return self.tokenizer.apply_chat_template(
-                _messages(turns), tokenize=False, add_generation_prompt=opens
-            )
-        except Exception as problem:  # templates raise what they like, jinja's errors or their own
-            raise Refused("chat template refuses the conversation", f": {problem}") from problem
+            return self(turns, opens=opens) == whole
+        except Refused:
+            return False
 
     def marks(self, turns: Chat) -> Spans | None:
         """The characters inside ``{% generation %}``; ``None`` where the template has none."""
@@ -144,8 +199,10 @@ class _Template:
             return None
         from transformers.utils.chat_template_utils import render_jinja_template
 
+        _, (messages, tools) = self._render(turns, opens=False)
         _, (spans,) = render_jinja_template(
-            [_messages(turns)],
+            [messages],
+            tools=tools,
             chat_template=source,
             return_assistant_tokens_mask=True,
             **self.tokenizer.special_tokens_map,
@@ -169,11 +226,46 @@ def _any_of(texts: frozenset[str]) -> re.Pattern[str]:
 
 def message(turn: Turn) -> dict[str, Any]:
     """A turn as templates and files hold it."""
-    return {"role": turn.role, "content": turn.content}
+    return {"role": turn.role, "content": turn.content, **turn.fields}
 
 
-def _messages(turns: Chat) -> list[dict[str, Any]]:
-    return [message(turn) for turn in turns]
+def _inputs(turns: Chat, *, as_text: bool) -> _Inputs:
+    """The turns as templates get them, and the tools that may be called.
+
+    Nulls are left out, as ``apply_chat_template`` does.
+    """
+    given = [message(turn) for turn in turns]
+    messages = [{k: v for k, v in one.items() if v is not None} for one in given]
+    for call in _calls(messages):
+        if "arguments" in call:
+            call["arguments"] = _as_text_or_object(call["arguments"], as_text)
+    return messages, messages[0].pop("tools", None) if messages else None
+
+
+def _calls(messages: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The functions that messages call."""
+    for one in messages:
+        for call in one.get("tool_calls") or []:
+            function = call.get("function", call) if isinstance(call, dict) else None
+            if isinstance(function, dict):
+                yield function
+
+
+def _arguments(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The arguments that are objects, empty ones aside."""
+    given = [call.get("arguments") for call in _calls(messages)]
+    return [arguments for arguments in given if isinstance(arguments, dict) and arguments]
+
+
+def _as_text_or_object(given: Any, as_text: bool) -> Any:
+    """Arguments in one of the two ways; OpenAI's are JSON in a text."""
+    if as_text:
+        return json.dumps(given, ensure_ascii=False) if isinstance(given, dict) else given
+    try:
+        found = json.loads(given) if isinstance(given, str) else given
+    except ValueError:
+        return given
+    return found if isinstance(found, dict) else given
 
 
 def _rendered_chat(template: _Template, prompt: Chat, completion: Chat, ends: bool) -> Rendered:

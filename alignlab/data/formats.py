@@ -5,16 +5,14 @@ conversation is what most of its rows are. Every row is then held to that, one b
 whose first row is odd is not read wrongly, and an odd row is counted instead of guessed at.
 """
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from alignlab.data.reader import Fields, Reader, Record, is_chat, tools_of
 from alignlab.data.rows import (
-    Chat,
     Demonstration,
     JudgedCompletion,
-    Judgement,
     LabelledText,
     PreferencePair,
     Prompt,
@@ -28,19 +26,22 @@ from alignlab.data.rows import (
     Turn,
     validate,
 )
-from alignlab.errors import DataError
+from alignlab.errors import ConfigError, DataError
 
 ASSISTANT = "\n\nAssistant:"  # opens a reply in dialogues written as in Anthropic's HH
-Fields = Mapping[str, Any]
+# The columns that are plain or conversations.
+TEXTS = ("prompt", "completion", "chosen", "rejected", "completions", "messages")
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One unread row: where it stands (file:line or row number) and its fields, if it has any."""
-
-    where: str
-    fields: Fields | None
-    problem: str = ""  # why there are no fields
+ALPACA = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes "
+    "the request.\n\n### Instruction:\n{task}\n\n### Response:"
+)
+ALPACA_WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further "
+    "context. Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{task}\n\n### Input:\n{given}\n\n### Response:"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,112 +56,40 @@ class Layout:
 
     needs: tuple[str, ...]
     lead: str
-    parse: Callable[["Reader"], Row]
-
-
-class Reader:
-    """The fields of one record, read with their types checked.
-
-    Args:
-        id: The row's name.
-        fields: Its columns.
-        chat: Whether the set's texts are conversations.
-        whole: Whether the set's completions repeat the prompt.
-    """
-
-    def __init__(self, id: str, fields: Fields, chat: bool, whole: bool) -> None:
-        self.id, self.fields, self.chat, self.whole = id, fields, chat, whole
-
-    def plain(self, name: str) -> str:
-        """A string."""
-        return _as_plain(name, self._get(name))
-
-    def turns(self, name: str) -> Chat:
-        """A conversation: a list of ``{role, content}``."""
-        return _as_turns(name, self._get(name))
-
-    def text(self, name: str) -> Text:
-        """A string or a conversation, whichever the set holds."""
-        return self.turns(name) if self.chat else self.plain(name)
-
-    def texts(self, name: str) -> tuple[Text, ...]:
-        """A list of strings or of conversations, whichever the set holds."""
-        values = _as_list(name, self._get(name), "a list of texts")
-        return tuple((_as_turns if self.chat else _as_plain)(name, value) for value in values)
-
-    def number(self, name: str) -> float | None:
-        """A number, or ``None`` where the column is absent or empty."""
-        value = self.fields.get(name)
-        if value is None:
-            return None
-        if not isinstance(value, int | float):
-            raise Refused(f"wrong type in {name!r}", f": wants a number, got {_kind(value)}")
-        return float(value)
-
-    def numbers(self, name: str) -> tuple[float, ...]:
-        """A list of finite numbers."""
-        values = _as_list(name, self._get(name), "a list of numbers")
-        for value in values:
-            if not isinstance(value, int | float) or not math.isfinite(value):
-                raise Refused(f"wrong type in {name!r}", f": wants numbers, got {_kind(value)}")
-        return tuple(map(float, values))
-
-    def flags(self, name: str) -> tuple[bool, ...] | None:
-        """A list of truth values, or ``None`` where the column is absent or empty."""
-        if self.fields.get(name) is None:
-            return None
-        values = _as_list(name, self.fields[name], "a list of true or false")
-        if not all(isinstance(value, bool) for value in values):
-            raise Refused(f"wrong type in {name!r}", ": wants a list of true or false")
-        return tuple(values)
-
-    def flag(self, name: str) -> bool:
-        """A truth value; True where the column is absent or empty."""
-        value = self.fields.get(name)
-        if value is None:
-            return True
-        if not isinstance(value, bool):
-            raise Refused(f"wrong type in {name!r}", f": wants true or false, got {_kind(value)}")
-        return value
-
-    def judgement(self, name: str) -> Judgement:
-        """``desirable`` or ``undesirable``, or a truth value that says the first."""
-        value = self._get(name)
-        if value is True or value == "desirable":
-            return "desirable"
-        if value is False or value == "undesirable":
-            return "undesirable"
-        raise Refused(
-            f"wrong value in {name!r}", f": wants desirable or undesirable, got {_kind(value)}"
-        )
-
-    def _get(self, name: str) -> Any:
-        if self.fields.get(name) is None:
-            raise Refused(f"missing column {name!r}")
-        return self.fields[name]
+    parse: Callable[[Reader], Row]
 
 
 def to_rows(
-    records: Sequence[Record], kind: type[R], refusals: Refusals, limit: int | None = None
+    records: Sequence[Record],
+    kind: type[R],
+    refusals: Refusals,
+    limit: int | None = None,
+    columns: Collection[str] = (),
+    picked: Collection[str] = (),
 ) -> list[R]:
     """Make typed rows of records.
 
     Args:
         records: All records of one set.
         kind: Which rows to make.
-        refusals: Where refused rows are counted, by reason.
+        refusals: Where refused rows are counted, by reason, and columns that nothing reads.
         limit: Stop after this many usable rows.
+        columns: Names that the user gave to columns: each must be read.
+        picked: Columns that the records were chosen by.
 
     Raises:
         DataError: A column is missing in the whole set, or no row can be used.
+        ConfigError: One of ``columns`` is no column of this kind of row.
     """
     found = sorted({name for record in records for name in record.fields or ()})
+    records, written = _translated(records, found)
     readable = [record for record in records if record.fields is not None]
-    layout = find_layout(kind, found, refusals.source) if readable else None
-    chat = layout is not None and _mostly_chat(layout.lead, readable)
+    named = sorted({name for record in readable for name in record.fields or ()})
+    layout = find_layout(kind, named, refusals.source) if readable else None
+    chats = _mostly_chats(readable)
     whole = layout is not None and _completions_repeat_prompt(layout, readable)
     rows: list[R] = []
-    names = Names()
+    names, used = Names(), {"id", *picked}
     for record in records:
         if limit is not None and len(rows) >= limit:
             break
@@ -169,16 +98,93 @@ def to_rows(
         try:
             if record.fields is None or layout is None:
                 raise Refused("not readable as a row", f" ({record.problem})")
-            row = layout.parse(Reader(name, record.fields, chat, whole))
+            read = Reader(
+                name, record.fields, chats=chats, lead=layout.lead, whole=whole, used=used
+            )
+            row = _with_context(read, layout.parse(read))
             validate(row)
         except Refused as problem:
-            refusals.add(record.where, problem)
+            refusals.add(record.where, _in_their_words(problem, written))
         else:
             assert isinstance(row, kind)
             rows.append(row)
     refusals.notes += names.notes
+    if unread := sorted(set(columns) - used) if layout is not None else []:
+        raise ConfigError(
+            f"columns gives a column the name {unread[0]}, which no {kind.__name__} of "
+            f"{refusals.source} reads. It reads {', '.join(sorted(used))}."
+        )
+    read_of = {old for new in used for old in written.get(new, (new,))}
+    _count_unused(readable, found, read_of, refusals)
     refusals.require_rows(len(rows))
     return rows
+
+
+def _translated(
+    records: Sequence[Record], found: Sequence[str]
+) -> tuple[Sequence[Record], dict[str, tuple[str, ...]]]:
+    """Alpaca's and ShareGPT's columns under our names, and what each of ours is made of."""
+    known, ours = set(found), {"prompt", "messages"}
+    if "conversations" in known and not ours & known:
+        pair = {"chosen", "rejected"} <= known
+        written: dict[str, tuple[str, ...]] = {"prompt" if pair else "messages": ("conversations",)}
+    elif "instruction" in known and not ours & known:
+        written = {"prompt": ("instruction", "input")}
+        if "completion" not in known:
+            written["completion"] = ("output",)
+    else:
+        return records, {}
+
+    def translate(fields: Fields) -> Fields:
+        made = {
+            ours: alpaca_prompt(fields) if len(names) > 1 else fields.get(names[0])
+            for ours, names in written.items()
+        }
+        return {**fields, **made}
+
+    return [replace(r, fields=r.fields and translate(r.fields)) for r in records], written
+
+
+def _in_their_words(problem: Refused, written: Mapping[str, Sequence[str]]) -> Refused:
+    """The refusal with the names that the set's own columns have."""
+    reason = problem.reason
+    for ours, theirs in written.items():
+        reason = reason.replace(f"'{ours}'", f"'{theirs[0]}'")
+    return Refused(reason, problem.detail)
+
+
+def alpaca_prompt(fields: Fields) -> Any:
+    """The prompt that Alpaca was trained on (Taori et al. 2023, ``train.py`` of its repository)."""
+    task, given = fields.get("instruction"), fields.get("input")
+    if not isinstance(task, str) or not isinstance(given, str | None):
+        return given if isinstance(task, str) else task  # refused for its type
+    if not given:
+        return ALPACA.format(task=task)
+    return ALPACA_WITH_INPUT.format(task=task, given=given)
+
+
+def _count_unused(
+    records: Sequence[Record], found: Sequence[str], used: set[str], refusals: Refusals
+) -> None:
+    for name in found:
+        holds = sum((r.fields or {}).get(name) not in (None, "", [], {}) for r in records)
+        if name not in used and holds:
+            refusals.unused[name or "(without a name)"] = holds
+
+
+def _with_context(read: Reader, row: Row) -> Row:
+    """A conversation with what columns of their own say of it: its system turn and its tools."""
+    prompt = None if isinstance(row, LabelledText) else row.prompt
+    if not isinstance(prompt, tuple) or isinstance(row, LabelledText):
+        return row
+    if read.value("system"):
+        first = Turn("system", read.plain("system"))
+        if prompt and prompt[0].role == "system" and prompt[0] != first:
+            raise Refused("'system' and the conversation's own system turn differ")
+        prompt = prompt if prompt[:1] == (first,) else (first, *prompt)
+    if prompt and (tools := tools_of(read.value("tools"))):
+        prompt = (prompt[0].with_extra("tools", tools), *prompt[1:])
+    return replace(row, prompt=prompt) if prompt != row.prompt else row
 
 
 def find_layout(kind: type[Row], found: Sequence[str], source: str) -> Layout:
@@ -193,6 +199,7 @@ def find_layout(kind: type[Row], found: Sequence[str], source: str) -> Layout:
     wanted = " or ".join(" + ".join(layout.needs) for layout in LAYOUTS[kind])
     closest = min(LAYOUTS[kind], key=lambda layout: len(set(layout.needs) - set(found)))
     missing = ", ".join(name for name in closest.needs if name not in found)
+    found = [name for name in found if name]
     raise DataError(
         f"{source}: missing column {missing}; a {kind.__name__} needs {wanted}. "
         f"Columns found: {', '.join(found) or 'none'}. Rename them, or map them with columns, e.g. "
@@ -201,6 +208,14 @@ def find_layout(kind: type[Row], found: Sequence[str], source: str) -> Layout:
 
 
 def _prompt(read: Reader) -> Prompt:
+    """The prompt; beside whole conversations a plain one is a copy of their question."""
+    if not read.chat and {"chosen", "rejected"} <= read.chats:
+        return Prompt(read.id, _pair(read.as_chat()).prompt)
+    if not read.chat and "messages" in read.chats:
+        copied, turns = Turn("user", read.plain("prompt")), read.turns("messages")
+        if copied not in turns:
+            raise Refused("'prompt' is no turn of 'messages'")
+        return Prompt(read.id, turns[: turns.index(copied) + 1])
     return Prompt(read.id, read.text("prompt"))
 
 
@@ -237,7 +252,7 @@ def _demonstration_of_messages(read: Reader) -> Demonstration:
 
 
 def _pair(read: Reader) -> PreferencePair:
-    if read.chat and isinstance(read.fields.get("prompt"), str):
+    if read.chat and "prompt" not in read.chats and isinstance(read.value("prompt"), str):
         # A plain copy of the question beside whole conversations, as in UltraFeedback.
         pair = _implicit_pair(read)
         if not pair.prompt or pair.prompt[-1] != Turn("user", read.plain("prompt")):
@@ -379,31 +394,6 @@ class Names:
         return [f"ids repeat in {count:,} rows, which are told apart by a number: {first}"]
 
 
-def _as_plain(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise Refused(f"wrong type in {name!r}", f": wants a string, got {_kind(value)}")
-    return value
-
-
-def _as_turns(name: str, value: Any) -> Chat:
-    turns = _as_list(name, value, "a list of role and content")
-    return tuple(_turn(name, turn) for turn in turns)
-
-
-def _as_list(name: str, value: Any, wants: str) -> Sequence[Any]:
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        raise Refused(f"wrong type in {name!r}", f": wants {wants}, got {_kind(value)}")
-    return value
-
-
-def _turn(name: str, value: Any) -> Turn:
-    if isinstance(value, Mapping):
-        role, content = value.get("role"), value.get("content")
-        if isinstance(role, str) and isinstance(content, str):
-            return Turn(role, content)
-    raise Refused(f"wrong type in {name!r}", ": a turn needs 'role' and 'content', both strings")
-
-
 def _check_reply(name: str, text: Text) -> None:
     if not isinstance(text, str) and (not text or text[0].role != "assistant"):
         raise Refused("completion does not start with an assistant turn", f" in {name!r}")
@@ -415,10 +405,17 @@ def _without(prompt: Text, whole: Text) -> Text:
     return whole[len(prompt) :]
 
 
-def _mostly_chat(lead: str, records: Iterable[Record]) -> bool:
-    values = [(record.fields or {}).get(lead) for record in records]
-    chats = sum(isinstance(value, Sequence) and not isinstance(value, str) for value in values)
-    return chats > sum(isinstance(value, str) for value in values)
+def _mostly_chats(records: Sequence[Record]) -> frozenset[str]:
+    """The columns that may be plain and hold more conversations than plain texts."""
+    columns = {name for name in TEXTS for record in records if name in (record.fields or {})}
+    return frozenset(name for name in columns if _mostly_chat(name, records))
+
+
+def _mostly_chat(name: str, records: Iterable[Record]) -> bool:
+    values = [(record.fields or {}).get(name) for record in records]
+    chats = [is_chat(value) for value in values]
+    plain = [isinstance(v, str) and not c for v, c in zip(values, chats, strict=True)]
+    return sum(chats) > sum(plain)
 
 
 def _completions_repeat_prompt(layout: Layout, records: Sequence[Record]) -> bool:
@@ -433,7 +430,3 @@ def _starts_with(pair: tuple[Any, Any]) -> bool:
     prompt, whole = pair
     alike = type(prompt) is type(whole) and isinstance(prompt, str | list | tuple)
     return alike and bool(prompt) and whole[: len(prompt)] == prompt
-
-
-def _kind(value: Any) -> str:
-    return f"{type(value).__name__} {str(value)[:40]!r}"

@@ -13,11 +13,12 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alignlab.data.formats import ASSISTANT, Record, to_rows
+from alignlab.data.files import as_path
+from alignlab.data.formats import ASSISTANT, to_rows
 from alignlab.data.imdb_stages import load_tokenizer
+from alignlab.data.reader import Record
 from alignlab.data.rows import PreferencePair, Prompt, Refusals, Refused, unit_hash
 from alignlab.data.sources import (
-    as_path,
     first_available,
     read_hub,
     read_records,

@@ -11,7 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from alignlab.data.formats import Record, to_rows
+from alignlab.data.files import as_path
+from alignlab.data.formats import to_rows
+from alignlab.data.reader import Record
 from alignlab.data.rows import (
     LabelledText,
     Prompt,
@@ -21,7 +23,7 @@ from alignlab.data.rows import (
     split_by_prompt,
     unit_hash,
 )
-from alignlab.data.sources import as_path, read_records
+from alignlab.data.sources import read_records
 from alignlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:

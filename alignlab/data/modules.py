@@ -34,7 +34,7 @@ from alignlab.data.tokenise import (
     tokenise_texts,
 )
 from alignlab.data.trees import Padding, PromptTree
-from alignlab.errors import ConfigError
+from alignlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -373,10 +373,26 @@ class JudgedData(CompletionData[JudgedCompletion]):
     """Completions judged one by one: one completion a tree, its label 1 if desirable, else 0.
 
     Columns: ``prompt`` and ``completion``, plain or conversational, and ``label``: ``desirable`` or
-    ``undesirable``, or true or false.
+    ``undesirable``, or true or false. Training rows need both: of one class alone there is nothing
+    to tell apart.
     """
 
     kind = JudgedCompletion
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and tokenise, once.
+
+        Raises:
+            DataError: All usable training rows have one label.
+        """
+        super().setup(stage)
+        labels = {label for tree in self.train_trees for label in tree.labels or ()}
+        if len(labels) < 2:
+            only, other = ("", "un") if 1.0 in labels else ("un", "")
+            raise DataError(
+                f"{self.source}: all {len(self.train_trees):,} usable rows are {only}desirable. "
+                f"Add {other}desirable ones, or train on these as demonstrations."
+            )
 
 
 class PromptData(CompletionData[Prompt]):

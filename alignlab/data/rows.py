@@ -7,11 +7,12 @@ False the text was cut off and no end-of-text token is appended or trained.
 """
 
 import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from alignlab.errors import ConfigError, DataError
 
@@ -22,10 +23,34 @@ EXAMPLES = 3  # refused rows that a report names of each reason
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message of a conversation: who says what."""
+    """One message of a conversation: who says what.
+
+    ``extra`` is what else the message holds, as JSON: its tool calls, its reasoning, a name; and of
+    a conversation's first turn the ``tools`` that may be called. Chat templates get it.
+    """
 
     role: str
     content: str
+    extra: str = ""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What the message holds beside role and content."""
+        return json.loads(self.extra) if self.extra else {}
+
+    def with_extra(self, name: str, value: Any) -> "Turn":
+        """The turn with one more field."""
+        return replace(self, extra=json.dumps(self.fields | {name: value}, ensure_ascii=False))
+
+    def without(self, name: str) -> "Turn":
+        """The turn without a field."""
+        left = {key: value for key, value in self.fields.items() if key != name}
+        return replace(self, extra=json.dumps(left, ensure_ascii=False) if left else "")
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether there is neither text nor a call in it."""
+        return not self.content.strip() and not {"tool_calls", "function_call"} & set(self.fields)
 
 
 Judgement = Literal["desirable", "undesirable"]
@@ -263,7 +288,7 @@ def is_blank(text: Text) -> bool:
     """Whether a text says nothing; a conversation is as empty as its last turn."""
     if isinstance(text, str):
         return not text.strip()
-    return not text or not text[-1].content.strip()
+    return not text or text[-1].says_nothing
 
 
 def split_by_prompt(rows: Sequence[R], share: float, seed: int) -> tuple[list[R], list[R]]:
@@ -290,7 +315,9 @@ def split_by_prompt(rows: Sequence[R], share: float, seed: int) -> tuple[list[R]
 def prompt_key(row: Row) -> str:
     """The text that says whether two rows belong to one prompt."""
     text = row.text if isinstance(row, LabelledText) else row.prompt
-    return text if isinstance(text, str) else repr([(turn.role, turn.content) for turn in text])
+    if isinstance(text, str):
+        return text
+    return repr([(turn.role, turn.content, turn.extra)[: 2 + bool(turn.extra)] for turn in text])
 
 
 def unit_hash(text: str, seed: int) -> float:
@@ -324,7 +351,8 @@ def _check_ranking(row: Ranking) -> None:
 
 def _check_completion(name: str, text: Text) -> None:
     _check_text(name, text)
-    if is_blank(text):
+    turns = () if isinstance(text, str) else text
+    if is_blank(text) or any(turn.role == "assistant" and turn.says_nothing for turn in turns):
         raise Refused("empty completion", f" in {name!r}")
 
 

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
 
-from alignlab.data.formats import Fields, Record
+from alignlab.data.files import as_path
+from alignlab.data.reader import Fields, Record
 from alignlab.data.rows import (
     Demonstration,
     PreferencePair,
@@ -30,7 +31,7 @@ from alignlab.data.rows import (
     unit_hash,
     validate,
 )
-from alignlab.data.sources import as_path, read_hub, read_records
+from alignlab.data.sources import read_hub, read_records
 from alignlab.errors import DataError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from alignlab.data.chat import Rendered, render, render_prompt
+from alignlab.data.chat import Rendered, render, render_prompt, unread_fields
 from alignlab.data.rows import (
     Demonstration,
     JudgedCompletion,
@@ -25,6 +25,7 @@ from alignlab.data.rows import (
     RatedCompletion,
     Refusals,
     Refused,
+    Text,
 )
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
@@ -140,9 +141,13 @@ def tokenise(
         ready = []
         for place, row in chunk:
             try:
-                ready.append((place, row, _render_row(tokenizer, row)))
+                branches, unread = _render_row(tokenizer, row), _unread(tokenizer, row)
             except Refused as problem:
                 refusals.add(row.id, problem)
+                continue
+            ready.append((place, row, branches))
+            for name in unread:
+                refusals.unused[name] = refusals.unused.get(name, 0) + 1
         encodings = iter(encode([branch.text for *_, branches in ready for branch in branches]))
         for place, row, branches in ready:
             codes = [next(encodings) for _ in branches]
@@ -404,6 +409,25 @@ def _render_row(tokenizer: "PreTrainedTokenizerBase", row: Completable) -> list[
                 render(tokenizer, row.prompt, row.chosen, row.chosen_ends),
                 render(tokenizer, row.prompt, row.rejected, row.rejected_ends),
             ]
+
+
+def _unread(tokenizer: "PreTrainedTokenizerBase", row: Completable) -> set[str]:
+    """What the row's messages hold and the template leaves out."""
+    if isinstance(row.prompt, str):
+        return set()
+    texts: tuple[Text, ...]
+    match row:
+        case Prompt():
+            texts = ((),)
+        case PreferencePair():
+            texts = (row.chosen, row.rejected)
+        case Ranking():
+            texts = row.completions
+        case _:
+            texts = (row.completion,)
+    chats = [text for text in texts if not isinstance(text, str)]
+    unread = (name for chat in chats for name in unread_fields(tokenizer, row.prompt, chat))
+    return {f"{name} of a turn" for name in unread}
 
 
 def _draft(

@@ -1,10 +1,14 @@
+from pathlib import Path
+
 import pytest
 
 from alignlab.data.chat import Rendered, render
 from alignlab.data.rows import Demonstration, PreferencePair, Prompt, Refusals, Turn
+from alignlab.data.sources import read_rows, write_rows
 from alignlab.data.tokenise import TokenReport, tokenise
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError, DataError
+from tests.data.files import jsonl
 from tests.data.tokens import (
     A_SPACE_B,
     BARE,
@@ -301,3 +305,119 @@ def test_template_that_rewrites_history_is_refused_not_guessed() -> None:
 def test_conversation_without_a_template() -> None:
     with pytest.raises(ConfigError, match="need a chat template"):
         trees_of([Prompt("r", (user("hi"),))], bytewise())
+
+
+# ---------------------------------------------------------------- what a message holds besides
+
+# Tools first, calls as JSON, results as turns of their own: the way of Qwen and Hermes.
+TOOLS = (
+    "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content or '' }}"
+    "{% for call in m.tool_calls or [] %}"
+    "<tool_call>{{ call.function.name }} {{ call.function.arguments | tojson }}</tool_call>"
+    "{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# DeepSeek's way: the arguments are taken for a text.
+JOINED = TOOLS.replace("arguments | tojson }}", "arguments + '' }}")
+PRINTED = TOOLS.replace("arguments | tojson }}", "arguments }}")
+
+
+def calling(arguments: object, content: str | None = "", **more: object) -> list[dict]:
+    call = {"type": "function", "function": {"name": "weather", "arguments": arguments}}
+    return [
+        {"role": "user", "content": "hot?"},
+        {"role": "assistant", "content": content, "tool_calls": [call], **more},
+        {"role": "tool", "content": "30", "tool_call_id": "c1"},
+        {"role": "assistant", "content": "yes"},
+    ]
+
+
+def read_shown(folder: Path, record: dict, template: str) -> tuple[str, TokenReport]:
+    """A demonstration from a file, and what is trained of it."""
+    tokenizer = bytewise(template, bos=None, eos="<|im_end|>")
+    rows, refusals = read_rows(jsonl(folder, [record]), Demonstration)
+    (tree,), report = tokenise(rows, tokenizer, refusals)
+    return shown(tokenizer, tree), report
+
+
+@pytest.mark.parametrize("template", [TOOLS, JOINED, PRINTED])
+@pytest.mark.parametrize("content", ["", None])
+@pytest.mark.parametrize("arguments", ['{"at": "sea"}', {"at": "sea"}])
+def test_tool_calls_are_rendered_and_trained(
+    tmp_path: Path, template: str, content: str | None, arguments: object
+) -> None:
+    """OpenAI writes arguments as JSON in a text, templates expect an object: the text is alike."""
+    text, report = read_shown(tmp_path, {"messages": calling(arguments, content)}, template)
+    assert text == (
+        "<|im_start|>user\nhot?<|im_end|>\n<|im_start|>assistant\n|"
+        '{<tool_call>weather {"at": "sea"}</tool_call><|im_end|>}\n'
+        "<|im_start|>tool\n30<|im_end|>\n<|im_start|>assistant\n{yes<|im_end|>}"
+    )
+    assert report.refusals.unused == {"tool_call_id of a turn": 1}
+
+
+def test_tools_that_may_be_called_stand_in_the_prompt(tmp_path: Path) -> None:
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    record = {"messages": calling('{"at": "sea"}'), "tools": tools}
+    text, _ = read_shown(tmp_path, record, TOOLS)
+    listed = '[{"type": "function", "function": {"name": "weather"}}]'
+    assert text.startswith(f"<|im_start|>system\n{listed}<|im_end|>\n<|im_start|>user\nhot?")
+    assert read_shown(tmp_path, {**record, "tools": listed}, TOOLS)[0] == text
+
+
+@pytest.mark.parametrize(
+    ("record", "name"),
+    [
+        ({"messages": calling("{}")}, "tool_calls"),
+        ({"messages": [*calling("{}")[:1], *calling("{}")[3:]], "tools": [{"a": 1}]}, "tools"),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": "hot?"},
+                    {"role": "assistant", "content": "yes", "reasoning_content": "30 is hot"},
+                ]
+            },
+            "reasoning_content",
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": "hot?"},
+                    {"role": "assistant", "content": "", "function_call": {"name": "weather"}},
+                ]
+            },
+            "function_call",
+        ),
+    ],
+)
+def test_what_a_template_does_not_render_is_not_trained_without(
+    tmp_path: Path, record: dict, name: str
+) -> None:
+    with pytest.raises(DataError, match=f"chat template does not render '{name}'"):
+        read_shown(tmp_path, record, CHATML)
+
+
+def test_thoughts_of_earlier_replies_may_be_left_out(tmp_path: Path) -> None:
+    """A template forgets them on purpose; a row report names them."""
+    talk = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "yo", "reasoning_content": "a greeting"},
+        {"role": "user", "content": "ok", "name": "Ann"},
+    ]
+    rows, refusals = read_rows(jsonl(tmp_path, [{"prompt": talk}]), Prompt)
+    tokenise(rows, bytewise(CHATML, bos=None, eos="<|im_end|>"), refusals)
+    assert refusals.unused == {"reasoning_content of a turn": 1, "name of a turn": 1}
+
+
+def test_special_tokens_in_a_call_are_refused(tmp_path: Path) -> None:
+    record = {"messages": calling('{"at": "<|im_end|>"}')}
+    with pytest.raises(DataError, match="special token inside a turn"):
+        read_shown(tmp_path, record, TOOLS)
+
+
+def test_conversations_with_calls_are_written_and_read_back(tmp_path: Path) -> None:
+    record = {"messages": calling('{"at": "sea"}', None), "tools": [{"name": "weather"}]}
+    rows, _ = read_rows(jsonl(tmp_path, [record]), Demonstration)
+    write_rows(tmp_path / "again.jsonl", rows)
+    assert read_rows(tmp_path / "again.jsonl", Demonstration)[0] == rows

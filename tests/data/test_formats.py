@@ -46,6 +46,116 @@ def test_layouts_of_conversations(tmp_path: Path) -> None:
     assert read(tmp_path, both, Prompt)[0] == [Prompt("rows.jsonl:1", (USER, YES, USER))]
 
 
+def test_a_plain_copy_of_the_question_is_no_prompt_of_its_own(tmp_path: Path) -> None:
+    """UltraFeedback's columns: demonstrations, pairs and prompts ask after the same turns."""
+    pair = {"chosen": messages(USER, YES), "rejected": messages(USER, NO)}
+    whole = {"prompt": "hi", **pair, "messages": messages(USER, YES)}
+    other = {**whole, "prompt": "ho"}
+    for record in (whole, {"prompt": "hi", **pair}, {"prompt": "hi", **pair, "completion": "x"}):
+        records = [record, {**record, "prompt": "ho"}]
+        prompts, refusals = read(tmp_path, records, Prompt)
+        assert refusals.counts == {"prompt of the pair is not shared": 1}
+        assert [row.prompt for row in prompts] == [(USER,)]
+        assert [row.prompt for row in read(tmp_path, records, PreferencePair)[0]] == [(USER,)]
+    assert [row.prompt for row in read(tmp_path, [whole], Demonstration)[0]] == [(USER,)]
+    assert read(tmp_path, [other, whole], Prompt)[1].unused == {"messages": 2}
+
+
+def test_a_plain_copy_beside_messages(tmp_path: Path) -> None:
+    """UltraChat's columns: ``prompt`` is the first question of several."""
+    again = Turn("user", "and?")
+    record = {"prompt": "hi", "messages": messages(USER, YES, again, NO)}
+    rows, refusals = read(tmp_path, [record, {**record, "prompt": "ho"}], Prompt)
+    assert [row.prompt for row in rows] == [(USER,)]
+    assert refusals.counts == {"'prompt' is no turn of 'messages'": 1}
+    assert [row.prompt for row in read(tmp_path, [record], Demonstration)[0]] == [(USER,)]
+
+
+def test_prompts_that_are_conversations_beside_plain_answers(tmp_path: Path) -> None:
+    record = {"prompt": messages(USER), "completion": "42", "chosen": "a", "rejected": "b"}
+    assert [row.prompt for row in read(tmp_path, [record], Prompt)[0]] == [(USER,)]
+
+
+def test_alpaca(tmp_path: Path) -> None:
+    """The prompts as their authors trained on them, with and without an input."""
+    task = {"instruction": "Name a colour.", "input": "", "output": "Blue."}
+    given = {"instruction": "Add.", "input": "1 2", "output": "3", "text": "whole"}
+    start = "Below is an instruction that describes a task"
+    ends = "Write a response that appropriately completes the request.\n\n### Instruction:\n"
+    wanted = [
+        f"{start}. {ends}Name a colour.\n\n### Response:",
+        f"{start}, paired with an input that provides further context. {ends}Add.\n\n"
+        "### Input:\n1 2\n\n### Response:",
+    ]
+    rows, refusals = read(tmp_path, [task, given], Demonstration)
+    assert [(row.prompt, row.completion) for row in rows] == list(
+        zip(wanted, ["Blue.", "3"], strict=True)
+    )
+    assert refusals.unused == {"text": 1}
+    prompts, refusals = read(tmp_path, [task, given, {**task, "instruction": None}], Prompt)
+    assert [row.prompt for row in prompts] == wanted
+    assert refusals.counts == {"missing column 'instruction'": 1}
+    pair = {"instruction": "Name a colour.", "chosen": "Blue.", "rejected": "Two."}
+    assert [row.prompt for row in read(tmp_path, [pair], PreferencePair)[0]] == wanted[:1]
+
+
+def said(speaker: str, text: str) -> dict[str, str]:
+    return {"from": speaker, "value": text}
+
+
+def test_sharegpt(tmp_path: Path) -> None:
+    call = said("function_call", '{"name": "w", "arguments": {"at": "sea"}}')
+    talk = [said("human", "hi"), call, said("observation", "hot"), said("gpt", "yes")]
+    record = {"conversations": talk, "system": "be kind", "tools": '[{"name": "w"}]'}
+    (row,), refusals = read(tmp_path, [record], Demonstration)
+    turns = [t for part in (row.prompt, row.completion) for t in part if isinstance(t, Turn)]
+    system, user, called, result, reply = turns
+    assert (system.role, system.content, system.fields) == (
+        "system",
+        "be kind",
+        {"tools": [{"name": "w"}]},
+    )
+    assert (user, result, reply) == (USER, Turn("tool", "hot"), YES)
+    function = {"name": "w", "arguments": {"at": "sea"}}
+    assert called.fields == {"tool_calls": [{"type": "function", "function": function}]}
+    assert refusals.unused == {}
+    pair = {"conversations": [said("human", "hi")], "chosen": said("gpt", "yes")}
+    pair["rejected"] = said("gpt", "no")
+    assert read(tmp_path, [pair], PreferencePair)[0] == [
+        PreferencePair("rows.jsonl:1", (USER,), (YES,), (NO,))
+    ]
+    odd = {"conversations": [said("human", "hi"), said("stranger", "yes")]}
+    broken = {"conversations": [said("human", "hi"), said("function_call", "w(sea)")]}
+    _, refusals = read(tmp_path, [record, odd, broken], Demonstration)
+    assert refusals.counts == {
+        "unknown speaker in 'conversations'": 1,
+        "wrong type in 'conversations'": 1,
+    }
+
+
+def test_a_system_column_is_the_first_turn_of_a_conversation(tmp_path: Path) -> None:
+    system = Turn("system", "be kind")
+    record = {"prompt": messages(USER), "completion": messages(YES), "system": "be kind"}
+    same = {**record, "prompt": messages(system, USER)}
+    other = {**record, "prompt": messages(Turn("system", "be brief"), USER)}
+    rows, refusals = read(tmp_path, [record, same, other], Demonstration)
+    assert [row.prompt for row in rows] == [(system, USER)] * 2
+    assert refusals.counts == {"'system' and the conversation's own system turn differ": 1}
+
+
+def test_a_turn_without_words_is_no_reply(tmp_path: Path) -> None:
+    """In the middle of a conversation, too: it would be trained on."""
+    empty = Turn("assistant", " ")
+    records = [
+        {"messages": messages(USER, empty, USER, YES)},
+        {"messages": messages(USER, YES, USER, empty)},
+        {"messages": messages(USER, YES, USER, YES)},
+    ]
+    rows, refusals = read(tmp_path, records, Demonstration)
+    assert [row.id for row in rows] == ["rows.jsonl:3"]
+    assert refusals.counts == {"empty completion": 2}
+
+
 def test_dialogues_share_their_beginning(tmp_path: Path) -> None:
     start = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: so?\n\nAssistant:"
     record = {"chosen": start + " yes", "rejected": start + " no"}
@@ -258,7 +368,7 @@ def test_ratings(tmp_path: Path) -> None:
 
 
 def test_judgements(tmp_path: Path) -> None:
-    labels = ["desirable", "undesirable", True, False, None, "good", 1]
+    labels = ["desirable", "undesirable", True, False, None, "good", 2]
     records = [{"prompt": "hi", "completion": "a", "label": label} for label in labels]
     rows, refusals = read(tmp_path, records, JudgedCompletion)
     assert [row.label for row in rows] == 2 * ["desirable", "undesirable"]

@@ -219,6 +219,13 @@ def test_judged_completions(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(("label", "other"), [(True, "undesirable"), (False, "desirable")])
+def test_judgements_of_one_kind_are_refused(tmp_path: Path, label: bool, other: str) -> None:
+    rows = [{"prompt": "c", "completion": text, "label": label} for text in ("a", "d")]
+    with pytest.raises(DataError, match=rf"all 2 usable rows are .*\. Add {other} ones"):
+        connected(JudgedData(jsonl(tmp_path, rows), batch_size=1))
+
+
 def test_prompts(tmp_path: Path) -> None:
     batch = first(connected(PromptData(jsonl(tmp_path, [{"prompt": "a"}]), batch_size=1)))
     assert batch.prompt_ids.tolist() == [[BOS, A]]

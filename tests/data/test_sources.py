@@ -107,11 +107,6 @@ def test_unreadable_files_say_what_and_what_to_do(
         read_rows(name, PreferencePair)
 
 
-def test_folder_instead_of_a_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is a folder"):
-        read_rows(tmp_path, Prompt)
-
-
 def test_missing_column_lists_what_was_found_and_what_would_do(tmp_path: Path) -> None:
     path = jsonl(tmp_path, [{"question": "a", "chosen": "b"}])
     with pytest.raises(DataError) as caught:
@@ -128,6 +123,29 @@ def test_columns_maps_names(tmp_path: Path) -> None:
     assert (rows[0].prompt, rows[0].completion) == ("a", "b")
     with pytest.raises(DataError, match=r"missing column sumary \(columns: \{completion: sumary\}"):
         read_rows(path, Demonstration, columns={"completion": "sumary"})
+
+
+def test_a_mistyped_name_in_columns_is_an_error(tmp_path: Path) -> None:
+    """``prmpt`` would have been ignored, and the prompts of another column been used."""
+    path = jsonl(tmp_path, [{"question": "a", "prompt": "b", "completion": "c"}])
+    with pytest.raises(ConfigError, match="the name prmpt, which no Demonstration") as caught:
+        read_rows(path, Demonstration, columns={"prmpt": "question"})
+    assert "It reads completion, ends, id, prompt." in str(caught.value)
+    rows, refusals = read_rows(path, Demonstration, columns={"prompt": "question"})
+    assert rows[0].prompt == "a"
+    assert refusals.notes == ["columns gives other columns the names of prompt"]
+
+
+def test_columns_that_nothing_reads_are_counted(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "a", "completion": "b", "system": "be kind", "score": 3, "tags": [], "id": 1},
+        {"prompt": "a", "completion": "c", "system": None, "score": 4, "split": "train"},
+    ]
+    _, refusals = read_rows(jsonl(tmp_path, rows), Demonstration)
+    assert refusals.unused == {"score": 2, "split": 1, "system": 1}
+    assert "  columns that nothing reads: score, split, system" in refusals.lines()
+    _, refusals = read_rows(jsonl(tmp_path, rows), Demonstration, split="train")
+    assert refusals.unused == {"score": 1}
 
 
 def test_split_picks_by_column(tmp_path: Path) -> None:

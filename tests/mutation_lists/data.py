@@ -69,8 +69,8 @@ MUTATIONS = (
     Mutation(
         "the first row decides the format",
         "data/formats.py",
-        "_mostly_chat(layout.lead, readable)",
-        "_mostly_chat(layout.lead, readable[:1])",
+        "_mostly_chats(readable)",
+        "_mostly_chats(readable[:1])",
         "data/test_formats.py::test_the_first_row_does_not_decide_the_format",
     ),
     Mutation(

@@ -91,8 +91,8 @@ MUTATIONS = (
     Mutation(
         "a special token that an author wrote is let through",
         "data/chat.py",
-        "if found := self.special.search(turn.content):",
-        "if found := None:",
+        "if found := self.special.search(turn.content) or",
+        "if found := None and self.special.search(turn.content) or",
         "data/test_chat.py::test_special_token_that_an_author_wrote_is_refused",
     ),
 )
