@@ -104,13 +104,13 @@ def test_advantages_are_whitened_over_the_phase(make):
 
 
 def test_first_ratio_is_one_under_the_spec_that_was_sampled(make):
-    ppo = make(spec=SamplingSpec(temperature=0.7, top_k=20))
+    ppo = make(spec=SamplingSpec(temperature=0.7))
     prompts = [PromptTree(i, str(i), (1, 3 + i), ()) for i in range(4)]
     batch = ppo.collect(prompts, samples=2, rollout=0)
     with torch.no_grad():
         logps = ppo.policy(batch.trees, spec=ppo.sampling.spec).token_logps
     assert_close(logps, batch.old_token_logps, atol=1e-10, rtol=0)
-    sampled = make(spec=SamplingSpec(temperature=0.7, top_k=20), old_logps="sampled")
+    sampled = make(spec=SamplingSpec(temperature=0.7), old_logps="sampled")
     again = sampled.collect(prompts, samples=2, rollout=0)
     assert_close(again.old_token_logps.double(), batch.old_token_logps, atol=1e-5, rtol=0)
 
