@@ -72,6 +72,24 @@ def test_nothing_imports_upwards(room: str) -> None:
     assert wrong == []
 
 
+def test_no_text_is_split_where_unicode_ends_lines() -> None:
+    """``str.splitlines`` also cuts at U+0085, U+2028 and others, which stand inside of texts.
+
+    Bytes have no such line ends: what is allowed reads bytes.
+    """
+    allowed = {"callbacks/logs.py"}
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr == "splitlines"
+    }
+    assert found == allowed
+    for name in allowed:
+        source = (PACKAGE / name).read_text()
+        assert source.count(".splitlines(") == source.count(".read_bytes().splitlines(")
+
+
 def test_no_objective_imports_a_sibling() -> None:
     for name in OBJECTIVES:
         used = {n.split(".")[1] for n in imports(PACKAGE / "objectives" / f"{name}.py")

@@ -93,6 +93,11 @@ def format_of(path: Path) -> str | None:
     return suffix if suffix in SUFFIXES and not (suffix == ".parquet" and bare != name) else None
 
 
+def read_lines(path: Path) -> list[Any]:
+    """The JSON values of a file that this program wrote, one a line."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
 def _check_file(path: Path) -> None:
     if not path.is_file():
         raise DataError(f"{path}: no such file (looked in {Path.cwd()}). Check the path.")

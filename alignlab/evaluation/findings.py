@@ -2,12 +2,12 @@
 
 import csv
 import importlib.metadata
-import json
 import platform
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from alignlab.data.files import read_lines
 from alignlab.evaluation.effects import effects, importances, last_points
 from alignlab.evaluation.frontier import Frontier
 from alignlab.evaluation.pool import REFERENCE, Pool
@@ -82,7 +82,7 @@ def read_samples(folders: Sequence[Path], points: Sequence[Point]) -> dict[str, 
 
 def _samples(path: Path) -> list[Sample]:
     """The completions of the first prompts in the order of their names."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = read_lines(path)
     rows.sort(key=lambda row: row["prompt_id"])
     return [
         Sample(

@@ -91,8 +91,8 @@ def _tables_of(folder: Path, points: Sequence[Point]) -> list[PromptTable]:
 def read_commands(folders: Iterable[Path]) -> list[str]:
     """What the folders were made by, as far as they say."""
     files = [folder / COMMANDS for folder in folders]
-    lines = [path.read_text(encoding="utf-8").splitlines() for path in files if path.exists()]
-    return list(dict.fromkeys(line for own in lines for line in own))
+    lines = [path.read_text(encoding="utf-8").split("\n") for path in files if path.exists()]
+    return list(dict.fromkeys(line for own in lines for line in own if line))
 
 
 def _without_pool(folders: Sequence[Path], points: Sequence[Point]) -> str:

@@ -140,7 +140,7 @@ class TreeBackbone(nn.Module):
         except ConfigError:
             raise
         except UNREADABLE as problem:
-            first = (str(problem).strip() or "no message").splitlines()[0]
+            first = (str(problem).strip() or "no message").split("\n")[0]
             raise ConfigError(
                 f"{type(self.model).__name__} cannot read rows of tokens as a decoder: "
                 f"{type(problem).__name__}: {first} {UNSUPPORTED}"

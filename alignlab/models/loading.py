@@ -167,7 +167,7 @@ def freeze(module: nn.Module) -> nn.Module:
 
 
 def _unreachable(source: str, what: str, problem: Exception) -> str:
-    first = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
+    first = str(problem).strip().split("\n")[0] or type(problem).__name__
     if Path(source).exists():
         return f"{source} does not hold {what}: {first}"
     return (

@@ -72,7 +72,7 @@ def merge(plan: Plan, job: Job) -> None:
 def keep_command(results: Path, words: Sequence[str]) -> None:
     """Note what a results folder is made by, each command once: its report tells."""
     path = results / COMMANDS
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n") if path.exists() else []
     command = shlex.join(["alignlab", *words])
     if command not in lines:
         atomic_write(path, ("\n".join([*lines, command]) + "\n").encode())
@@ -84,8 +84,8 @@ def write_times(plan: Plan) -> None:
     Rows of jobs that this call was not asked for (other seeds, say) stay.
     """
     path = plan.results / "stages.csv"
-    lines = path.read_text().splitlines()[1:] if path.exists() else []
-    taken = {tuple(line.split(",")[:2]): line for line in lines}
+    lines = path.read_text(encoding="utf-8").split("\n")[1:] if path.exists() else []
+    taken = {tuple(line.split(",")[:2]): line for line in lines if line}
     for job in plan.asked:
         done = read_record(plan.folder(job) / DONE)
         if done:

@@ -72,4 +72,4 @@ def _embedded(data: Any) -> str:
 
 
 def _paragraphs(text: str) -> str:
-    return "".join(f"<p>{html.escape(line)}</p>" for line in text.splitlines())
+    return "".join(f"<p>{html.escape(line)}</p>" for line in text.split("\n"))

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from scipy.stats import rankdata
 from torch import Tensor
 
+from alignlab.data.files import read_lines
 from alignlab.data.imdb import read_imdb
 from alignlab.data.rows import LabelledText, split_by_prompt
 from alignlab.errors import ConfigError, DataError
@@ -174,7 +175,7 @@ def compare_scorers(
     rows = []
     for folder in folders:
         for path in sorted(folder.rglob("points/step-*.texts.jsonl")):
-            kept = [json.loads(line) for line in path.read_text().splitlines()]
+            kept = read_lines(path)
             row: dict[str, Any] = {
                 "run": f"{folder.parent.name}-{folder.name}",
                 "step": int(path.name.split("-")[1].split(".")[0]),

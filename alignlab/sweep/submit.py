@@ -171,8 +171,8 @@ def _wait(number: int, job: "submitit.Job[int]") -> int:
     try:
         status: int = job.result()
     except (submitit.core.utils.FailedJobError, submitit.core.utils.UncompletedJobError) as error:
-        lines = str(error).strip().splitlines()
-        _say(f"error: job-{number}: {lines[-1] if lines else 'died'} (log: {job.paths.stderr})")
+        last = str(error).strip().split("\n")[-1] or "died"
+        _say(f"error: job-{number}: {last} (log: {job.paths.stderr})")
         return 1
     _say(f"job-{number}: done" if status == 0 else f"job-{number}: see {job.paths.stderr}")
     return status

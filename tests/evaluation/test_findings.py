@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from alignlab.evaluation.findings import read_samples, read_trials, sample_rows
+from alignlab.evaluation.results import read_commands
 from alignlab.evaluation.tables import Point
+from alignlab.pipeline.handing import keep_command
 from alignlab.report.findings import Sample, key_of
 from tests.report.test_page import findings, point
 
@@ -57,12 +59,14 @@ def test_texts_are_found_beside_a_runs_checkpoints(tmp_path: Path, folder: str, 
     file.parent.mkdir(parents=True)
     rows = [{"prompt_id": f"p{9 - i}", "prompt": "A", "completion": f"c{i}", "reward": i, "kl": 0}
             for i in range(8)]  # fmt: skip
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    # Line ends of Unicode inside a text, as json.dumps leaves them without ensure_ascii.
+    rows[7]["completion"] = ends = "a\x85b\u2028c\u2029d\x0ce"
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     last = point(run, 20, kl=1.0, reward=0.0)
     found = read_samples([tmp_path], [last, point("gone", 20, kl=1.0, reward=0.0)])
     assert list(found) == [key_of(last)]
     assert [(s.prompt_id, s.completion) for s in found[key_of(last)]] == [
-        ("p2", "c7"), ("p3", "c6"), ("p4", "c5"), ("p5", "c4"),
+        ("p2", ends), ("p3", "c6"), ("p4", "c5"), ("p5", "c4"),
     ]  # fmt: skip
 
 
@@ -75,3 +79,15 @@ def test_trials_of_jobs_that_share_a_study_are_listed_once(tmp_path: Path) -> No
     assert [(row["slot"], row["state"], row["note"]) for row in found] == [
         ("1", "failed", "a bug"), ("2", "stopped", "KL"),
     ]  # fmt: skip
+
+
+def test_commands_are_told_as_they_were_called(tmp_path: Path) -> None:
+    """An argument may hold what Unicode calls the end of a line."""
+    words = ["run", "experiments/quickstart", "--only", "a\x85b\u2028c"]
+    keep_command(tmp_path, words)
+    keep_command(tmp_path, words)
+    keep_command(tmp_path, ["frontier"])
+    assert read_commands([tmp_path, tmp_path]) == [
+        "alignlab run experiments/quickstart --only 'a\x85b\u2028c'",
+        "alignlab frontier",
+    ]

@@ -243,4 +243,18 @@ MUTATIONS = (
         "        return [*columns,",
         "data/test_modules.py::test_the_row_report_says_what_became_of_every_row",
     ),
+    Mutation(
+        "a kept text ends its line at U+0085",
+        "data/files.py",
+        'path.read_text(encoding="utf-8").split("\\n") if line]',
+        'path.read_text(encoding="utf-8").splitlines() if line]',
+        "evaluation/test_findings.py::test_texts_are_found_beside_a_runs_checkpoints",
+    ),
+    Mutation(
+        "a command is cut at U+0085",
+        "evaluation/results.py",
+        '.split("\\n") for path in files if path.exists()]',
+        ".splitlines() for path in files if path.exists()]",
+        "evaluation/test_findings.py::test_commands_are_told_as_they_were_called",
+    ),
 )

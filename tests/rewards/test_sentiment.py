@@ -144,7 +144,8 @@ def test_scorers_are_compared_on_the_texts_that_runs_kept(tmp_path: Path) -> Non
     ):
         points = tmp_path / run / "train" / "points"
         points.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps({"prompt": "A", "completion": text}) for text in completions]
+        kept = [{"prompt": "A", "completion": f"{text}\x85\u2028"} for text in completions]
+        lines = [json.dumps(row, ensure_ascii=False) for row in kept]  # as the probe writes them
         (points / f"step-{step:06d}.texts.jsonl").write_text("\n".join(lines) + "\n")
     gold = save_scorer(tmp_path / "gold", "good")
     watchdog = save_scorer(tmp_path / "watchdog", "great")
