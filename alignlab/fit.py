@@ -229,7 +229,6 @@ def _continued(command: Command) -> Path | None:
     if command.config.ckpt_path is None:
         return None
     asked = Path(command.config.ckpt_path)
-    _check_checkpoint(str(asked))
     path = checkpoints.whole_or_previous(asked)
     content = checkpoints.read(path)
     state = state_in(content)

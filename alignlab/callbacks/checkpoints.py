@@ -69,11 +69,15 @@ def whole_or_previous(path: Path) -> Path:
     """
     if is_whole(path):
         return path
+    if path.is_dir():
+        raise ConfigError(f"--ckpt_path {path}: not a checkpoint of a training. Check the path.")
     before = path.with_name(PREVIOUS)
     if path.name == LAST and is_whole(before):
         return before
+    if not path.exists():
+        raise ConfigError(f"--ckpt_path {path}: no such file. Check the path.")
     raise ConfigError(
-        f"--ckpt_path {path}: the checkpoint is damaged or none. Name another one, or start anew."
+        f"--ckpt_path {path}: not a checkpoint, or a damaged one. Name another, or start anew."
     )
 
 

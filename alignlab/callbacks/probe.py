@@ -72,6 +72,7 @@ class FrontierProbe(Callback):
         self.every_n_steps, self.limit = every_n_steps, limit
         self.seed, self.batch_size = seed, batch_size
         self._step_before = 0
+        self._logged = -1  # step of the evaluation that was logged last
         self._reference: Policy | None = None
         self._prompts: tuple[PromptTree, ...] = ()
 
@@ -117,27 +118,40 @@ class FrontierProbe(Callback):
         """Evaluate the trained policy."""
         self._measure(trainer, pl_module)
 
+    def state_dict(self) -> dict[str, int]:
+        """Which evaluation the log holds: one may be on the disk that was logged too late."""
+        return {"logged": self._logged}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on from there."""
+        self._logged = state_dict["logged"]
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The same for a run that was continued after its last step, where no training starts."""
         self._measure(trainer, pl_module)
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule) -> None:
         path = _path(trainer, trainer.global_step)
-        if trainer.is_global_zero and not is_whole(path.with_suffix(".json")):
+        step = trainer.global_step
+        new = not is_whole(path.with_suffix(".json"))
+        if trainer.is_global_zero and new:
             with torch.random.fork_rng():
                 estimate = self._estimate(pl_module)
             table = PromptTable(
                 objective=type(pl_module).__name__.lower(),
                 run_id=run_folder(trainer).name,
                 seed=int(os.environ.get("PL_GLOBAL_SEED", 0)),
-                step=trainer.global_step,
+                step=step,
                 scores=estimate.scores,
             )
-            means = _means(estimate)
-            _write(path, table, means | {"seconds": _seconds(trainer)}, estimate.samples)
+            means = _means(estimate) | {"seconds": _seconds(trainer)}
+            _write(path, table, means, estimate.samples)
+        if trainer.is_global_zero and (new or self._logged != step):
+            found = evaluation_at(trainer, step) or {}
+            scalars = {f"probe/{k}": value for k, value in found.items() if k != "seconds"}
             for logger in trainer.loggers:
-                scalars = {f"probe/{name}": value for name, value in means.items()}
-                logger.log_metrics(scalars, step=trainer.global_step)
+                logger.log_metrics(scalars, step=step)
+        self._logged = step
         trainer.strategy.barrier("probe")
 
     def _estimate(self, pl_module: LightningModule) -> PointEstimate:

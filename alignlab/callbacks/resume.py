@@ -62,6 +62,7 @@ class Resume(Checkpoint):
         self._row: dict[str, float] = {}
         self._row_step = 0
         self._lengths: dict[str, int] = {}
+        self._standing: dict[str, float] = {}
         self._waits_for_validation = False
         self._random: dict[str, Any] | None = None
 
@@ -99,6 +100,9 @@ class Resume(Checkpoint):
     ) -> None:
         """Put the random states of the checkpoint back, just before its next batch."""
         self._step_before = trainer.global_step
+        if self._standing:
+            pl_module.log_dict(self._standing, batch_size=1)
+            self._standing = {}
         if self._random is not None:
             _restore_random(self._random)
             self._random = None
@@ -160,6 +164,7 @@ class Resume(Checkpoint):
             "metrics": self.metrics,
             "row": self._row,
             "row_step": self._row_step,
+            "standing": {} if self._trainer is None else _standing(self._trainer),
             "logs": self._lengths,
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -174,6 +179,7 @@ class Resume(Checkpoint):
         self._seconds_before = state_dict["seconds"]
         self._metrics_before = state_dict["metrics"]
         self._row, self._row_step = state_dict["row"], state_dict["row_step"]
+        self._standing = state_dict["standing"]
         self._random = state_dict
 
 
@@ -203,6 +209,14 @@ def _row_to_come(trainer: Trainer) -> tuple[dict[str, float], int]:
         return {}, step
     step = int(row.pop("step", step))
     return {"epoch": trainer.current_epoch, **row}, step
+
+
+def _standing(trainer: Trainer) -> dict[str, float]:
+    """What Lightning logs with every row until the epoch ends, whenever it was measured."""
+    loop = trainer.fit_loop.epoch_loop
+    if loop._num_ready_batches_reached():
+        return {}
+    return {k: float(value) for k, value in loop._results.metrics(on_step=True)["log"].items()}
 
 
 def _restore_random(state: dict[str, Any]) -> None:

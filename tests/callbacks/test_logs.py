@@ -26,6 +26,8 @@ class Talking(Noisy):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         loss = super().training_step(batch, batch_idx)
         self.log("train/loss", loss)
+        if batch_idx == 0:  # logged again with every row of the epoch
+            self.log("train/first", loss)
         return loss
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
@@ -95,9 +97,10 @@ def test_everything_is_logged_once(tmp_path: Path) -> None:
     found = events(tmp_path)
     steps = {tag: [s for t, s, _ in found if t == tag] for tag in {t for t, _, _ in found}}
     assert steps["train/loss"] == steps["val/loss"] == [1, 3, 5, 7]
+    assert steps["train/first"] == [1, 3, 5, 7]
     assert steps["probe/x"] == [2, 4, 6, 8]
     assert {name for name, _, _ in table(tmp_path)} == {*steps, "step"}
-    assert resume.metrics.keys() == {"train/loss", "val/loss"}
+    assert resume.metrics.keys() == {"train/loss", "train/first", "val/loss"}
 
 
 @pytest.mark.parametrize("stop", [2, 4, 5, 8])

@@ -80,6 +80,13 @@ MUTATIONS = (
         LOGS + "test_saved_after_every_step_it_is_the_same_log",
     ),
     Mutation(
+        "figures of an epoch's first step are missing from the rows after a continuation",
+        "callbacks/resume.py",
+        "            pl_module.log_dict(self._standing, batch_size=1)\n",
+        "",
+        LOGS + "test_saved_after_every_step_it_is_the_same_log",
+    ),
+    Mutation(
         "a log keeps what was logged after the checkpoint",
         "callbacks/logs.py",
         "            os.truncate(path, length)\n",
