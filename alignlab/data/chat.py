@@ -245,7 +245,8 @@ def _inputs(turns: Chat, *, as_text: bool) -> _Inputs:
 def _calls(messages: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The functions that messages call."""
     for one in messages:
-        for call in one.get("tool_calls") or []:
+        calls = one.get("tool_calls")
+        for call in calls if isinstance(calls, list) else []:
             function = call.get("function", call) if isinstance(call, dict) else None
             if isinstance(function, dict):
                 yield function

@@ -144,7 +144,7 @@ def _read_json(path: Path, name: str) -> Iterator[Record]:
     if text.lstrip()[:1] == "[" or format_of(path) == ".json":
         try:
             whole = json.loads(text)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             whole = None  # lines
     if isinstance(whole, list):
         numbered = enumerate(whole, start=1)
@@ -157,7 +157,7 @@ def _read_json(path: Path, name: str) -> Iterator[Record]:
         if line.strip():
             try:
                 yield _as_record(f"{name}:{number}", json.loads(line))
-            except (json.JSONDecodeError, RecursionError) as problem:
+            except (ValueError, RecursionError) as problem:
                 yield Record(f"{name}:{number}", None, f"not JSON: {problem}")
 
 

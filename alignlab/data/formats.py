@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from alignlab.data.reader import Fields, Reader, Record, is_chat, tools_of
+from alignlab.data.reader import Fields, Reader, Record, is_chat, printable, tools_of
 from alignlab.data.rows import (
     Demonstration,
     JudgedCompletion,
@@ -103,6 +103,8 @@ def to_rows(
             )
             row = _with_context(read, layout.parse(read))
             validate(row)
+        except RecursionError:
+            refusals.add(record.where, Refused("nested too deeply"))
         except Refused as problem:
             refusals.add(record.where, _in_their_words(problem, written))
         else:
@@ -169,7 +171,7 @@ def _count_unused(
     for name in found:
         holds = sum((r.fields or {}).get(name) not in (None, "", [], {}) for r in records)
         if name not in used and holds:
-            refusals.unused[name or "(without a name)"] = holds
+            refusals.unused[printable(name) or "(without a name)"] = holds
 
 
 def _with_context(read: Reader, row: Row) -> Row:
@@ -199,7 +201,7 @@ def find_layout(kind: type[Row], found: Sequence[str], source: str) -> Layout:
     wanted = " or ".join(" + ".join(layout.needs) for layout in LAYOUTS[kind])
     closest = min(LAYOUTS[kind], key=lambda layout: len(set(layout.needs) - set(found)))
     missing = ", ".join(name for name in closest.needs if name not in found)
-    found = [name for name in found if name]
+    found = [printable(name) for name in found if name]
     raise DataError(
         f"{source}: missing column {missing}; a {kind.__name__} needs {wanted}. "
         f"Columns found: {', '.join(found) or 'none'}. Rename them, or map them with columns, e.g. "
@@ -375,7 +377,7 @@ class Names:
     def give(self, record: Record) -> str:
         """The name of one row."""
         own = (record.fields or {}).get("id")
-        wanted = str(own) if isinstance(own, int | str) and own != "" else record.where
+        wanted = printable(str(own)) if isinstance(own, int | str) and own != "" else record.where
         name, number = wanted, 1
         while name in self._taken:
             number += 1

@@ -110,15 +110,18 @@ class Reader:
                 found = float(found)
         if not isinstance(found, int | float | Decimal):
             raise Refused(f"wrong type in {name!r}", f": wants a number, got {_kind(value)}")
-        return float(found)
+        return _as_float(name, found)
 
     def numbers(self, name: str) -> tuple[float, ...]:
         """A list of finite numbers."""
         values = _as_list(name, self._get(name), "a list of numbers")
         for value in values:
-            if not isinstance(value, int | float | Decimal) or not math.isfinite(value):
+            if not isinstance(value, int | float | Decimal) or math.isnan(value):
                 raise Refused(f"wrong type in {name!r}", f": wants numbers, got {_kind(value)}")
-        return tuple(map(float, values))
+        numbers = tuple(_as_float(name, value) for value in values)
+        if not all(map(math.isfinite, numbers)):
+            raise Refused(f"wrong type in {name!r}", ": wants finite numbers")
+        return numbers
 
     def flags(self, name: str) -> tuple[bool, ...] | None:
         """A list of truth values, or ``None`` where the column is absent or empty."""
@@ -192,6 +195,13 @@ def _truth(value: Any) -> Any:
     return value
 
 
+def _as_float(name: str, value: float | Decimal) -> float:
+    try:
+        return float(value)
+    except OverflowError as problem:
+        raise Refused(f"{name!r} is not a finite number", ": too large") from problem
+
+
 def _as_plain(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise Refused(f"wrong type in {name!r}", f": wants a string, got {_kind(value)}")
@@ -218,6 +228,8 @@ def _turn(name: str, value: Any) -> Turn:
         more = {k: without_nulls(v) for k, v in value.items() if k not in keys}
         more = {k: v for k, v in more.items() if v not in (None, "", [], {})}
         if keys[0] == "from":
+            if "content" in more:
+                raise Refused(f"a turn has 'value' and 'content' in {name!r}")
             if role in ("function_call", "tool_call"):
                 return _called(name, content)
             if role not in ROLES:
@@ -250,6 +262,11 @@ def without_nulls(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [without_nulls(item) for item in value]
     return value
+
+
+def printable(name: str) -> str:
+    """The name with what cannot be written as text escaped."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def tools_of(value: Any) -> Any:

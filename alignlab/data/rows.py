@@ -9,6 +9,7 @@ False the text was cut off and no end-of-text token is appended or trained.
 import hashlib
 import json
 import math
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -237,6 +238,12 @@ class Refusals:
         columns = [f"  columns that nothing reads: {unused}"] if unused else []
         return [*refused, *columns, *(f"  {note}" for note in self.notes)]
 
+    def tell(self) -> None:
+        """Say on standard error what is left out, if anything is."""
+        if lines := self.lines():
+            kept = f"{self.source}: {self.seen - self.count:,} of {self.seen:,} rows kept"
+            print("\n".join([kept, *lines]), file=sys.stderr, flush=True)
+
     def require_rows(self, usable: int) -> None:
         """Stop when nothing is left.
 
@@ -357,7 +364,9 @@ def _check_completion(name: str, text: Text) -> None:
 
 
 def _check_text(name: str, text: Text) -> None:
-    for part in [text] if isinstance(text, str) else [turn.content for turn in text]:
+    turns = () if isinstance(text, str) else text
+    parts = [part for turn in turns for part in (turn.role, turn.content, turn.extra)]
+    for part in [text] if isinstance(text, str) else parts:
         try:
             part.encode()
         except UnicodeEncodeError as problem:

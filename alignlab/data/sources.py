@@ -12,7 +12,7 @@ from typing import Any
 from alignlab.data.chat import message
 from alignlab.data.files import as_path, read_files
 from alignlab.data.formats import to_rows
-from alignlab.data.reader import Fields, Record
+from alignlab.data.reader import Fields, Record, printable
 from alignlab.data.rows import R, Refusals, Refuse, Row, Turn
 from alignlab.errors import ConfigError, DataError
 
@@ -171,7 +171,7 @@ def _renamed(
         if theirs not in found:
             raise DataError(
                 f"{source}: missing column {theirs} (columns: {{{ours}: {theirs}}}). "
-                f"Columns found: {', '.join(found) or 'none'}."
+                f"Columns found: {', '.join(map(printable, found)) or 'none'}."
             )
     hidden = sorted(set(columns) & set(found) - set(columns.values()))
     if hidden:

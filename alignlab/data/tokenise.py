@@ -9,6 +9,7 @@ The beginning-of-text token (if the tokenizer has one) stands exactly once in fr
 token follows a completion that ends, and is trained on; one that was cut never ends in it.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -85,6 +86,11 @@ class TokenReport:
             f"of prompt and completion; {share} of completions end in a trained EOS",
         ]
         return "\n".join(lines)
+
+    def tell(self) -> None:
+        """Say on standard error what was lost, if anything was."""
+        if self.refusals.lines() or self.truncated:
+            print(self.summary(), file=sys.stderr, flush=True)
 
     def table(self) -> list[dict[str, str | int]]:
         """The same as rows of ``what``, ``reason``, ``rows`` and ``examples``."""

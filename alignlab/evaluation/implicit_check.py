@@ -55,9 +55,10 @@ def check_implicit_rewards(
     folders = [f for item in policies for f in ([item] if isinstance(item, str) else item)]
     rows, refusals = read_rows(pairs, PreferencePair)
     start = _load(reference)
-    trees, _ = tokenise(
+    trees, report = tokenise(
         rows, start.tokenizer, refusals, max_length=max_length, truncation=truncation
     )
+    report.tell()
     prompts = [prompt_key(row) for row in kept_rows(rows, trees)]
     before, lengths = _logps(start, trees, batch_size)
     table: list[dict[str, Any]] = []

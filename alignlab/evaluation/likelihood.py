@@ -36,7 +36,8 @@ def write_likelihoods(
         limit: Take the first so many rows.
         batch_size: Rows per forward.
     """
-    rows, _ = read_rows(source, Demonstration, limit=limit)
+    rows, refusals = read_rows(source, Demonstration, limit=limit)
+    refusals.tell()
     table = []
     for name, folder in policies.items():
         policy = Policy.load(folder).eval()

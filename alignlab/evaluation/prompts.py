@@ -14,6 +14,8 @@ def load_prompts(
 ) -> tuple[PromptTree, ...]:
     """Prompt trees without completions, numbered in the order of the source.
 
+    What is left out is said on standard error.
+
     Args:
         source: A file of prompts, or the hub id of a data set.
         tokenizer: The policy's.
@@ -23,5 +25,6 @@ def load_prompts(
         DataError: The source cannot be read or has no usable prompt.
     """
     rows, refusals = read_rows(source, Prompt, limit=limit)
-    trees, _ = tokenise(rows, tokenizer, refusals)
+    trees, report = tokenise(rows, tokenizer, refusals)
+    report.tell()
     return tuple(trees)

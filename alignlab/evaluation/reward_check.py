@@ -75,6 +75,7 @@ def check_reward_model(
                 max_length=max_length,
                 truncation=truncation,
             )
+            report.tell()
             gaps = score_gaps(model, trees, batch_size)
             told = {"longer": _longer(trees), "cut": report.truncated}
             told["refused"] = report.refusals.count

@@ -45,7 +45,8 @@ def compare_reward_models(
         ConfigError: A folder holds no reward model.
         DataError: No prompt has two completions of different rating.
     """
-    rows, _ = read_rows(source, RatedCompletion)
+    rows, refusals = read_rows(source, RatedCompletion)
+    refusals.tell()
     table = []
     for name, folders in models.items():
         each = [folders] if isinstance(folders, str) else list(folders)

@@ -48,7 +48,8 @@ def write_samples(
     rows, refusals = read_rows(source, Demonstration, limit=limit)
     model = Policy.load(policy)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    trees, _ = tokenise(rows, model.tokenizer, refusals)
+    trees, report = tokenise(rows, model.tokenizer, refusals)
+    report.tell()
     drawn = sample(
         model,
         trees,

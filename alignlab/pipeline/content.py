@@ -6,6 +6,7 @@ What a run writes is none of its inputs, nor is a folder that the results may li
 
 import ast
 import errno
+import glob
 import os
 import re
 import site
@@ -15,7 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from alignlab.errors import ConfigError
+from alignlab.data.files import data_files, format_of
+from alignlab.errors import ConfigError, DataError
 from alignlab.files import sha256, sha_of
 
 WRITTEN = ("reference_cache", "default_root_dir", "save_dir", "dirpath")  # a run's, not its input
@@ -48,6 +50,10 @@ def by_content(value: Any, experiment: Path = Path()) -> Any:
             if path.is_file() or ("/" in value and path.is_dir() and not _holds_all(path)):
                 _check_size(path)
                 return {"sha256": fingerprint(path)}
+            if glob.has_magic(value) and format_of(path):  # a pattern of data files
+                return {"sha256": [sha256(file) for file in data_files(path)]}
+        except DataError:  # it matches nothing that can be read: its stage says so
+            return value
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:  # then it is text that no file is named by
                 raise ConfigError(f"{value}: {error.strerror}. Check the path.") from None

@@ -53,6 +53,7 @@ def normalise_reward(
     rows, refusals = read_rows(source, Demonstration, limit=limit)
     context = getattr(scorer.model.config, "max_position_embeddings", None)
     trees, report = tokenise(rows, scorer.tokenizer, refusals, max_length=context)
+    report.tell()
     scores = score_trees(scorer, trees, batch_size)
     mean, deviation = float(scores.mean()), float(scores.std(correction=0))
     scorer.shift += scorer.scale * mean

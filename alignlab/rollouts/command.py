@@ -83,7 +83,8 @@ def _records(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         refusals = Refusals("--prompt", seen=len(rows))
     policy = Policy.load(args.policy)
     policy.to("cuda" if torch.cuda.is_available() else "cpu")
-    trees, _ = tokenise(rows, policy.tokenizer, refusals)
+    trees, report = tokenise(rows, policy.tokenizer, refusals)
+    report.tell()
     drawn = sample(
         policy,
         trees,

@@ -101,6 +101,7 @@ class Completed:
         room = None if context is None else max(context - max_new_tokens, 2)
         self.trees, report = tokenise(rows, self.policy.tokenizer, refusals, max_length=room)
         self.rows = [rows[tree.row] for tree in self.trees]
+        report.tell()
         self.refused = report.refusals.counts
         self.stops = self.policy.stop_ids if stop_at_eos else []
         if stop_at_eos and not self.stops:

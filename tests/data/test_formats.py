@@ -156,6 +156,31 @@ def test_a_turn_without_words_is_no_reply(tmp_path: Path) -> None:
     assert refusals.counts == {"empty completion": 2}
 
 
+def test_values_at_the_edge_are_refused_one_by_one(tmp_path: Path) -> None:
+    """Numbers beyond floats, deep lists, text that is none: the rows beside them are read."""
+    deep: list = []
+    for _ in range(600):
+        deep = [deep]
+    good = {"prompt": "p", "completion": "c", "rating": 1}
+    records = [
+        good,
+        {**good, "rating": 10**400},
+        {**good, "rating": "1e999"},
+        {**good, "rating": float("nan")},
+        {**good, "prompt": deep},
+        {**good, "prompt": "\ud800"},
+        {**good, "id": "\ud800", "\ud800": 1},
+        {"messages": [{"role": "user", "content": "a", "tool_calls": 5}]},
+    ]
+    rows, refusals = read(tmp_path, records, RatedCompletion)
+    assert [row.id for row in rows] == ["rows.jsonl:1", "\\ud800"]
+    assert refusals.count == 6
+    assert refusals.unused == {"\\ud800": 1, "messages": 1}
+    huge = jsonl(tmp_path, [good], "huge.jsonl")
+    huge.write_text(huge.read_text() + '{"prompt": ' + "1" * 5000 + "}\n")
+    assert read_rows(huge, RatedCompletion)[1].counts == {"not readable as a row": 1}
+
+
 def test_dialogues_share_their_beginning(tmp_path: Path) -> None:
     start = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: so?\n\nAssistant:"
     record = {"chosen": start + " yes", "rejected": start + " no"}

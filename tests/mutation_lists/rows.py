@@ -257,4 +257,25 @@ MUTATIONS = (
         ".splitlines() for path in files if path.exists()]",
         "evaluation/test_findings.py::test_commands_are_told_as_they_were_called",
     ),
+    Mutation(
+        "refused prompts of a sample are not told",
+        "rollouts/command.py",
+        "    report.tell()\n",
+        "",
+        "rollouts/test_command.py::test_a_conversation_is_shown_as_the_policy_reads_it_and_kept_as_a_row",
+    ),
+    Mutation(
+        "a pattern of files counts by its name",
+        "pipeline/content.py",
+        "            if glob.has_magic(value) and format_of(path):",
+        "            if False:",
+        "pipeline/test_plan.py::test_a_pattern_counts_by_the_content_of_what_it_matches",
+    ),
+    Mutation(
+        "a number beyond floats ends the reading",
+        "data/reader.py",
+        "    except OverflowError as problem:",
+        "    except ZeroDivisionError as problem:",
+        "data/test_formats.py::test_values_at_the_edge_are_refused_one_by_one",
+    ),
 )

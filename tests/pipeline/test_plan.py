@@ -132,6 +132,18 @@ def test_a_folder_counts_by_the_content_of_its_files(experiment: Path, tmp_path:
     assert changed(before, load_plan(experiment)) == {"world"}
 
 
+def test_a_pattern_counts_by_the_content_of_what_it_matches(
+    experiment: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jsonl").write_text("a")
+    stages = {"world": {"call": "m.world", "args": {"source": f"{tmp_path}/*.jsonl"}}}
+    before = load_plan(write(experiment, pipeline={"stages": stages}))
+    (tmp_path / "b.txt").write_text("b")
+    assert changed(before, load_plan(experiment)) == set()
+    (tmp_path / "b.jsonl").write_text("b")
+    assert changed(before, load_plan(experiment)) == {"world"}
+
+
 def test_a_scale_is_laid_over_and_smoke_over_that(experiment: Path) -> None:
     write(
         experiment,

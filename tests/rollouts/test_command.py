@@ -14,6 +14,7 @@ from alignlab.models.policy import Policy
 from alignlab.rollouts import command
 from alignlab.rollouts.sampler import sample
 from alignlab.rollouts.samples import Samples
+from tests.data.files import jsonl
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +84,32 @@ def test_declaring_the_options_imports_nothing_heavy() -> None:
     code = "import sys, alignlab.rollouts.command; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_conversation_is_shown_as_the_policy_reads_it_and_kept_as_a_row(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of three rows one has no prompt, which is said; two columns nobody reads."""
+    from transformers import AutoTokenizer
+
+    talking = tmp_path / "policy"
+    Policy.load(folder).save(talking)
+    tokenizer = AutoTokenizer.from_pretrained(talking)
+    tokenizer.chat_template = (
+        "{% for m in messages %} w9 {{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %} w8{% endif %}"
+    )
+    tokenizer.save_pretrained(talking)
+    turn = {"role": "user", "content": "w5"}
+    whole = [turn, {"role": "assistant", "content": "w6"}]
+    rows = [{"prompt": "w5", "chosen": whole, "rejected": [turn, {**turn, "role": "assistant"}]}]
+    prompts = jsonl(tmp_path, [*rows, {"prompt": None, "chosen": whole, "rejected": whole}])
+    words = ["--policy", str(talking), "--max-new-tokens", "2", "--prompts", str(prompts)]
+    assert call(*words) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith(" w9 w5 w8|") or printed.out.startswith("<bos> w9 w5 w8|")
+    assert f"{prompts}: 1 of 2 rows kept" in printed.err
+    assert call(*words, "--out", str(tmp_path / "out.jsonl")) == 0
+    record = json.loads((tmp_path / "out.jsonl").read_text())
+    assert record["prompt"] == [turn]
+    assert record["completion"][0]["role"] == "assistant"
