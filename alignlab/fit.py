@@ -26,6 +26,7 @@ from alignlab.callbacks.resume import Resume, run_folder, state_in
 from alignlab.data.modules import TreeData
 from alignlab.errors import ConfigError, DataError
 from alignlab.objectives.base import Objective
+from alignlab.objectives.schedule import planned_steps
 from alignlab.parser_errors import in_one_line
 from alignlab.pipeline.identity import check_same, identity_of
 
@@ -133,11 +134,14 @@ class ProgressLines(Callback):
         if now - self._spoke < self.every_seconds or step == self._first_step:
             return
         self._spoke = now
-        total = trainer.estimated_stepping_batches
-        left = (now - self._began) / (step - self._first_step) * (total - step)
+        total = planned_steps(trainer)
         loss = trainer.callback_metrics.get("train/loss")
-        said = "" if loss is None else f", loss {float(loss):.4g}"
-        print(f"step {step} of {total}{said}, about {left:.0f} s left", file=sys.stderr, flush=True)
+        said = f"step {step}" if total is None else f"step {step} of {total}"
+        said += "" if loss is None else f", loss {float(loss):.4g}"
+        if total is not None:
+            left = (now - self._began) / (step - self._first_step) * (total - step)
+            said += f", about {left:.0f} s left"
+        print(said, file=sys.stderr, flush=True)
 
 
 class _Parsed(Command):

@@ -56,6 +56,7 @@ class Resume(Checkpoint):
         self._trainer: Trainer | None = None
         self._step_before = 0
         self._save_from = 0.0
+        self._saved_at: int | None = None  # optimizer step
         self._clock_started = 0.0
         self._seconds_before = 0.0
         self._metrics_before: dict[str, float] = {}
@@ -121,7 +122,7 @@ class Resume(Checkpoint):
             return
         late = time.monotonic() >= self._save_from
         due = self.every_steps is not None and step % self.every_steps == 0
-        wanted = late or due or trainer.received_sigterm
+        wanted = late or due or trainer.received_sigterm or trainer.should_stop
         # Clocks and signals differ between ranks, and saving is done by all of them together.
         if trainer.strategy.reduce_boolean_decision(wanted, all=False):
             # Continued from here, Lightning would take a validation that is due for done.
@@ -138,8 +139,13 @@ class Resume(Checkpoint):
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the finished training, so that asking again has nothing to train."""
-        self._save(trainer)
+        """Save the finished training, so that asking again has nothing to train.
+
+        One that was stopped is not finished. By now Lightning has closed its epoch, so that it
+        would lose the epoch's rest; saved before that, it can go on.
+        """
+        if not trainer.should_stop or self._saved_at != trainer.global_step:
+            self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
         began = time.monotonic()
@@ -152,6 +158,7 @@ class Resume(Checkpoint):
         trainer.save_checkpoint(beside, weights_only=False)
         if trainer.is_global_zero:
             checkpoints.put_in_place(beside, folder)
+        self._saved_at = trainer.global_step
         ended = time.monotonic()
         self._save_from = ended + max(self.every_seconds, (ended - began) / SHARE)
 

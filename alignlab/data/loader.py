@@ -52,7 +52,9 @@ class TreeLoader:
             padding, but rows of one length are no random draw: a step's length then all but
             decides whether a text ends, and the gradient is biased (on the toy world 16 left a
             language model 0.8 nats from its data where 1 left it 0.1).
-        max_batches: Micro-batches of a rank after which an epoch is left unfinished.
+        limit: Where the trainer leaves an epoch (its ``limit_train_batches``): a number of a
+            rank's micro-batches, or their share. What it cuts off the last step is not counted in
+            that step's totals.
         rank: This process; asked of ``torch.distributed`` when ``None``.
         world_size: How many processes there are; asked likewise.
 
@@ -71,7 +73,7 @@ class TreeLoader:
         shuffle: bool = True,
         padding: Padding = "longest",
         max_length: int | None = None,
-        max_batches: int | None = None,
+        limit: float = 1.0,
         length_window: int = 1,
         rank: int | None = None,
         world_size: int | None = None,
@@ -80,7 +82,7 @@ class TreeLoader:
         self.rank = here if rank is None else rank
         self.world_size = world if world_size is None else world_size
         self.trees, self.batch_size, self.seed, self.shuffle = trees, batch_size, seed, shuffle
-        self.padding, self.max_length, self.max_batches = padding, max_length, max_batches
+        self.padding, self.max_length, self.limit = padding, max_length, limit
         self.length_window = length_window
         self.micro_batches = micro_batches_of(batch_size, micro_batch_size, self.world_size)
         self.micro_batch_size = batch_size // (self.micro_batches * self.world_size)
@@ -90,6 +92,9 @@ class TreeLoader:
                 "of them waiting for ever. Use fewer devices or more rows."
             )
         self._steps = _step_sizes(len(trees), batch_size, self.world_size)
+        whole = sum(map(self._pieces, range(len(self._steps))))
+        self._end = used_of(whole, limit)  # the micro-batch after which an epoch ends
+        self._length = whole if isinstance(limit, float) else self._end
         self._epoch, self._position = 0, 0
         self._as_loaded = False
 
@@ -99,9 +104,8 @@ class TreeLoader:
         return self._epoch
 
     def __len__(self) -> int:
-        """Micro-batches of one rank in an epoch."""
-        whole = sum(map(self._pieces, range(len(self._steps))))
-        return whole if self.max_batches is None else min(whole, self.max_batches)
+        """Micro-batches of one rank in an epoch. Lightning takes a share of it by itself."""
+        return self._length
 
     def __iter__(self) -> Iterator[PromptTrees]:
         if self._position and not self._as_loaded:
@@ -111,7 +115,7 @@ class TreeLoader:
 
     def state_dict(self) -> LoaderState:
         """The place of the next batch, as plain numbers."""
-        return {"epoch": self._epoch, "position": self._position, "length": len(self)}
+        return {"epoch": self._epoch, "position": self._position, "length": self._end}
 
     def load_state_dict(self, state: LoaderState) -> None:
         """Go on where ``state`` was taken.
@@ -119,9 +123,9 @@ class TreeLoader:
         Raises:
             ConfigError: It was taken with other rows, batch sizes or processes.
         """
-        if state["length"] != len(self):
+        if state["length"] != self._end:
             raise ConfigError(
-                f"the checkpoint's epoch has {state['length']} batches, this one {len(self)}. "
+                f"the checkpoint's epoch has {state['length']} batches, this one {self._end}. "
                 "Resume with the same data, batch_size, micro_batch_size and devices."
             )
         self._epoch, self._position = int(state["epoch"]), int(state["position"])
@@ -148,20 +152,21 @@ class TreeLoader:
         return [*shuffled, sorted(rest, key=lambda k: length[k])] if rest else shuffled
 
     def _run(self, epoch: int, start: int) -> Iterator[PromptTrees]:
-        length, position = len(self), 0
+        position = 0
         for step, indices in enumerate(self.step_trees(epoch)):
             pieces = self._pieces(step)
             if position + pieces <= start:
                 position += pieces
                 continue
             trees = [self.trees[k] for k in indices]
-            totals = totals_of(trees)
+            seen = min(pieces, self._end - position)
+            totals = totals_of(trees[: seen * len(trees) // pieces])
             for piece in range(pieces):
                 position += 1
                 if position <= start:
                     continue
                 # Set before the batch is out: a checkpoint taken after it starts with the next.
-                done = position == length
+                done = position == self._end
                 self._epoch, self._position = (epoch + 1, 0) if done else (epoch, position)
                 yield self._micro_batch(trees, piece, pieces, totals)
                 if done:
@@ -196,6 +201,11 @@ def micro_batches_of(batch_size: int, micro_batch_size: int | None, world_size: 
             f"{world_size} process(es). Change data.init_args.batch_size or micro_batch_size."
         )
     return batch_size // (micro * world_size)
+
+
+def used_of(batches: int, limit: float) -> int:
+    """How many of an epoch's batches Lightning takes with this ``limit_train_batches``."""
+    return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
 
 
 def _step_sizes(rows: int, batch_size: int, world_size: int) -> list[int]:

@@ -188,7 +188,7 @@ class TreeData(pl.LightningDataModule, Generic[R]):
     def train_dataloader(self) -> TreeLoader:
         """Shuffled, stateful, sharded by rank."""
         # The loader must know where an epoch is left: Lightning's own limit is not in its state.
-        limit = self.trainer.limit_train_batches if self.trainer is not None else None
+        limit = self.trainer.limit_train_batches if self.trainer is not None else 1.0
         return TreeLoader(
             self.train_trees,
             batch_size=self.batch_size,
@@ -197,7 +197,7 @@ class TreeData(pl.LightningDataModule, Generic[R]):
             padding=self.padding,
             max_length=self.max_length,
             length_window=self.length_window,
-            max_batches=limit if isinstance(limit, int) else None,
+            limit=limit,
         )
 
     def val_dataloader(self) -> TreeLoader | CombinedLoader:

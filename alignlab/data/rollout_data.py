@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from alignlab.data.loader import micro_batches_of, place
+from alignlab.data.loader import micro_batches_of, place, used_of
 from alignlab.data.modules import DemonstrationData, PromptData, TextData
 from alignlab.data.rollouts import Pretraining, RolloutBatch, RolloutLoader
 from alignlab.data.rows import Refuse
@@ -99,7 +99,7 @@ class RolloutData(PromptData):
                 f"{self.rollout_size} of a rollout. Lower data.init_args.rollout_size."
             )
         mix = self.pretraining
-        return RolloutLoader(
+        loader = RolloutLoader(
             self._collect,
             prompts=self.rollout_size,
             minibatches=self.rollout_size // self.batch_size,
@@ -108,6 +108,13 @@ class RolloutData(PromptData):
             seed=self.seed,
             pretraining=Pretraining(mix.train_trees, mix.batch_size, mix.seed) if mix else None,
         )
+        limit = self.trainer.limit_train_batches if self.trainer is not None else 1.0
+        if used_of(len(loader), limit) % loader.micro_batches:
+            raise ConfigError(
+                f"trainer.limit_train_batches {limit} ends a phase of {len(loader)} micro-batches "
+                f"inside an optimizer step. Give a multiple of {loader.micro_batches}."
+            )
+        return loader
 
     def prompts_of(self, rollout: int) -> list[PromptTree]:
         """The prompts of phase ``rollout``; all distinct."""

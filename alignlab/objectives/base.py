@@ -33,6 +33,7 @@ class Objective(L.LightningModule):
         self.make_optimizer = optimizer
         self.schedule = schedule or Schedule()
         self.strict_loading = False  # checkpoints hold only what trains; see on_load_checkpoint
+        self._to_stop = False
 
     @property
     @abstractmethod
@@ -55,7 +56,7 @@ class Objective(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """One optimizer, its rate set for each optimizer step (never per micro-batch)."""
         optimizer = self.make_optimizer(self.parameter_groups())
-        total = self.schedule.total_steps or int(self.trainer.estimated_stepping_batches)
+        total = self.schedule.steps(self.trainer)
         scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
         return {
             "optimizer": optimizer,
@@ -84,7 +85,17 @@ class Objective(L.LightningModule):
             batch_size=max(1, weight),
         )
 
-    def on_fit_start(self) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Put a stop (``max_time``, a callback) off until the optimizer step is whole.
+
+        What was accumulated of a step is in no checkpoint, so the step could not be gone on with.
+        """
+        batches, parts = batch_idx + 1, self.trainer.accumulate_grad_batches
+        whole = batches % parts == 0 or batches == self.trainer.num_training_batches
+        self._to_stop = self._to_stop or self.trainer.should_stop
+        self.trainer.should_stop = self._to_stop and whole
+
+    def on_train_start(self) -> None:
         """Check that the trainer accumulates exactly the micro-batches of a step."""
         loader = self.trainer.train_dataloader
         wanted = getattr(loader, "micro_batches", None)
@@ -148,7 +159,6 @@ class TreeObjective(Objective):
         Raises:
             ConfigError: They are not.
         """
-        super().on_fit_start()
         data = getattr(self.trainer, "datamodule", None)
         kind = getattr(data, "kind", None)
         if self.rows and kind is not None and kind not in self.rows:

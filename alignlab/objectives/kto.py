@@ -129,13 +129,13 @@ class KTO(PolicyObjective):
             self.kl.copy_((total / count).clamp(min=0))
         self.kl_sums.zero_()
 
-    def on_fit_start(self) -> None:
+    def on_train_start(self) -> None:
         """Check that prompts can meet others.
 
         Raises:
             ConfigError: Micro-batches of a single prompt.
         """
-        super().on_fit_start()
+        super().on_train_start()
         if getattr(self.trainer.train_dataloader, "micro_batch_size", None) == 1:
             raise ConfigError(
                 "KTO estimates a divergence from prompts with the completions of others, and a "

@@ -154,7 +154,6 @@ class PPO(OnPolicyObjective):
 
     def on_fit_start(self) -> None:
         """Refuse a pretraining mix that the data do not have."""
-        super().on_fit_start()
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if self.ptx_coef and getattr(data, "pretraining", None) is None:
             raise ConfigError(

@@ -3,6 +3,8 @@
 import math
 from typing import Literal
 
+from lightning.pytorch import Trainer
+
 from alignlab.errors import ConfigError
 
 
@@ -45,6 +47,23 @@ class Schedule:
         self.warmup_steps, self.warmup, self.warmup_start = warmup_steps, warmup, warmup_start
         self.decay, self.floor, self.total_steps = decay, floor, total_steps
 
+    def steps(self, trainer: Trainer) -> int:
+        """The optimizer steps of a whole training, as ``factor`` wants them; 0 without a decay.
+
+        Raises:
+            ConfigError: A decay that nobody says the end of.
+        """
+        if self.total_steps is not None or self.decay == "constant":
+            return self.total_steps or 0
+        planned = planned_steps(trainer)
+        if planned is None:
+            raise ConfigError(
+                f"schedule.decay {self.decay} falls over the whole training, whose number of "
+                "optimizer steps is not known: it ends by trainer.max_time or not at all. Set "
+                "model.init_args.schedule.total_steps, trainer.max_steps or trainer.max_epochs."
+            )
+        return planned
+
     def factor(self, step: int, total_steps: int) -> float:
         """The factor used by optimizer step ``step`` (the first is 0) of ``total_steps``."""
         if step < self.warmup_steps:
@@ -57,3 +76,15 @@ class Schedule:
         done = min(1.0, done)
         shape = 1 - done if self.decay == "linear" else (1 + math.cos(math.pi * done)) / 2
         return self.floor + (1 - self.floor) * shape
+
+
+def planned_steps(trainer: Trainer) -> int | None:
+    """Optimizer steps after which ``trainer`` ends by itself; ``None`` if no number is set."""
+    loop = trainer.fit_loop
+    built = loop._combined_loader is not None
+    steps = trainer.estimated_stepping_batches
+    if not built:
+        # Counting the batches of max_epochs has built the train loader, and Lightning gives a
+        # checkpoint's state only to a loader that it builds afterwards.
+        loop._combined_loader = None
+    return int(steps) if 0 <= steps < math.inf else None

@@ -12,6 +12,7 @@ from alignlab.callbacks import checkpoints
 from alignlab.callbacks.kl_bound import KLBound
 from alignlab.callbacks.probe import evaluation_at, is_whole
 from alignlab.files import atomic_write
+from alignlab.objectives.schedule import planned_steps
 from alignlab.pipeline.identity import OtherConfig
 from alignlab.pipeline.jobs import TRAIN, Parent, Trained
 
@@ -38,7 +39,7 @@ class Progress(Callback):
         batch_idx: int,
     ) -> None:
         """Report; the receiver drops what comes too often."""
-        self.parent.progress(trainer.global_step, int(trainer.estimated_stepping_batches))
+        self.parent.progress(trainer.global_step, planned_steps(trainer) or 0)
         self._tell_of_evaluation(trainer)
         told = self.parent.why_stop(self.name) is not None
         if trainer.strategy.reduce_boolean_decision(told, all=False):

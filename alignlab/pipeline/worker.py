@@ -38,9 +38,9 @@ class Reporter:
         self._out.flush()
 
     def progress(self, step: int, total: int) -> None:
-        """Say how far the job is; all but a few of many calls are dropped."""
+        """Say how far the job is (``total`` 0: unknown); most of many calls are dropped."""
         now = time.monotonic()
-        if now - self._last >= REPORT_EVERY or step >= total:
+        if now - self._last >= REPORT_EVERY or step == total:
             self._last = now
             self.send(event="progress", step=step, total=total)
 

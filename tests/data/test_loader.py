@@ -1,5 +1,6 @@
 import random
 from itertools import islice
+from typing import Any
 
 import pytest
 import torch
@@ -71,13 +72,13 @@ def test_order_is_pinned() -> None:
     assert flat(list(loader)) == [3, 6, 5, 2, 1, 7, 4, 0]
 
 
+@pytest.mark.parametrize("limit", [1.0, 5, 0.4], ids=str)
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_totals_are_the_whole_steps_on_every_micro_batch_and_rank(world: int) -> None:
+def test_totals_are_the_whole_steps_on_every_micro_batch_and_rank(world: int, limit: float) -> None:
+    """Where the trainer leaves an epoch inside a step, that step is what there was of it."""
     trees = some_trees(50)
-    loaders = [
-        TreeLoader(trees, batch_size=12, micro_batch_size=2, seed=5, rank=r, world_size=world)
-        for r in range(world)
-    ]
+    set_up: dict[str, Any] = {"batch_size": 12, "micro_batch_size": 2, "seed": 5, "limit": limit}
+    loaders = [TreeLoader(trees, **set_up, rank=r, world_size=world) for r in range(world)]
     ranks = [list(loader) for loader in loaders]
     per_step = loaders[0].micro_batches
     for start in range(0, len(ranks[0]), per_step):
@@ -196,12 +197,20 @@ def test_state_of_another_set_up_is_refused() -> None:
 
 
 def test_epochs_left_early_resume_at_the_next_one() -> None:
-    loader = TreeLoader(some_trees(12), batch_size=2, max_batches=4)
+    loader = TreeLoader(some_trees(12), batch_size=2, limit=4)
     assert len(loader) == 4
     left = ids(list(loader))
     assert left == ids(list(TreeLoader(some_trees(12), batch_size=2)))[:4]
     state = loader.state_dict()
     assert (state["epoch"], state["position"]) == (1, 0)
+
+
+def test_a_share_of_an_epoch_is_taken_and_its_length_is_the_whole() -> None:
+    """Lightning takes the share of the length by itself."""
+    loader = TreeLoader(some_trees(12), batch_size=2, limit=0.5)
+    assert len(loader) == 6
+    assert len(list(loader)) == 3
+    assert loader.epoch == 1
 
 
 def test_validation_keeps_the_order() -> None:

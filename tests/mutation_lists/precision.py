@@ -56,4 +56,62 @@ MUTATIONS = (
         "if sampling.spec.top_k:",
         "objectives/test_on_policy.py::test_samples_of_some_tokens_only_are_refused_at_the_start",
     ),
+    Mutation(
+        "counting the steps of max_epochs keeps a loader that the checkpoint does not reach",
+        "objectives/schedule.py",
+        "if not built:",
+        "if False:",
+        "objectives/test_training.py::test_epochs_that_were_cut_off_continue_bit_for_bit[sft]",
+    ),
+    Mutation(
+        "a stop cuts an optimizer step in two",
+        "objectives/base.py",
+        "self.trainer.should_stop = self._to_stop and whole",
+        "self.trainer.should_stop = self._to_stop",
+        "objectives/test_training.py::test_a_stop_waits_for_the_step_to_be_whole",
+    ),
+    Mutation(
+        "a stopped training is saved as one whose epoch is over",
+        "callbacks/resume.py",
+        "if not trainer.should_stop or",
+        "if True or",
+        "objectives/test_training.py::test_a_stop_waits_for_the_step_to_be_whole",
+    ),
+    Mutation(
+        "a step that the trainer cuts is divided by rows that it did not see",
+        "data/loader.py",
+        "seen = min(pieces, self._end - position)",
+        "seen = pieces",
+        "data/test_loader.py::test_totals_are_the_whole_steps_on_every_micro_batch_and_rank[1-5]",
+    ),
+    Mutation(
+        "a loader does not know the share of an epoch that the trainer takes",
+        "data/loader.py",
+        "return int(batches * limit) if isinstance(limit, float) else",
+        "return batches if isinstance(limit, float) else",
+        "data/test_loader.py::test_a_share_of_an_epoch_is_taken_and_its_length_is_the_whole",
+    ),
+    Mutation(
+        "a phase may end inside an optimizer step",
+        "data/rollout_data.py",
+        "% loader.micro_batches:",
+        "% 1:",
+        "objectives/test_training.py::test_a_phase_that_the_trainer_cuts_inside_a_step_is_refused",
+    ),
+    Mutation(
+        "a constant rate asks for the number of steps",
+        "objectives/schedule.py",
+        'or self.decay == "constant":',
+        "or False:",
+        "objectives/test_training.py::"
+        "test_time_alone_ends_a_training_unless_its_schedule_needs_an_end",
+    ),
+    Mutation(
+        "a decay over endless steps is an OverflowError",
+        "objectives/schedule.py",
+        "if 0 <= steps < math.inf else None",
+        "if 0 <= steps else None",
+        "objectives/test_training.py::"
+        "test_time_alone_ends_a_training_unless_its_schedule_needs_an_end",
+    ),
 )

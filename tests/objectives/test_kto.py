@@ -136,7 +136,7 @@ def test_micro_batches_of_one_prompt_are_refused(build, monkeypatch):
     trainer = SimpleNamespace(train_dataloader=loader, accumulate_grad_batches=4)
     monkeypatch.setattr(KTO, "trainer", trainer)
     with pytest.raises(ConfigError, match=r"data\.init_args\.micro_batch_size to 2"):
-        KTO(build("llama"), torch.optim.AdamW).on_fit_start()
+        KTO(build("llama"), torch.optim.AdamW).on_train_start()
 
 
 def test_rows_without_a_judgement_are_refused():

@@ -193,6 +193,142 @@ def test_stopping_between_any_two_steps_changes_no_bit(make, tmp_path, name):
             assert torch.equal(value, resumed[key]), (stop, key)
 
 
+class KilledAt(L.Callback):
+    """Ends the training before an optimizer step, without any tidying up."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            raise KeyError("killed")
+
+
+def fit_with(objective: Objective, data: Any, folder: Path, **settings: Any) -> L.Trainer:
+    """Train with a quiet trainer of these ``settings``."""
+    ckpt = settings.pop("ckpt", None)
+    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
+    whole: dict[str, Any] = {"accelerator": "cpu", "default_root_dir": folder} | quiet | settings
+    trainer = L.Trainer(**whole, num_sanity_val_steps=0)
+    trainer.fit(objective, data, ckpt_path=ckpt, weights_only=True)
+    return trainer
+
+
+def fit_epochs(made: Made, folder: Path, *callbacks: L.Callback, **settings: Any) -> L.Trainer:
+    """Train for as many epochs as ``settings`` say, in two micro-batches a step, and validate."""
+    objective, data = made
+    objective.schedule = Schedule(warmup_steps=2, decay="cosine")  # to the end of the epochs
+    if not isinstance(data, RolloutData):
+        data.validation_share = 0.2  # type: ignore[attr-defined]
+    usual = {"max_epochs": 3, "max_time": {"hours": 1}, "accumulate_grad_batches": 2}
+    kept = [Resume(every_steps=1), *callbacks]
+    return fit_with(objective, data, folder, **usual | settings, callbacks=kept)
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("sft", "ppo") else pytest.param(name, marks=pytest.mark.slow)
+        for name in ALL
+    ],
+)
+def test_epochs_that_were_cut_off_continue_bit_for_bit(make, tmp_path, name):
+    """With ``max_epochs`` the schedule counts the loader's batches, and the loader goes on.
+
+    17 trees or so in steps of 4 are 5 an epoch, a phase of PPO has 4: 7 is inside an epoch.
+    """
+    whole = make(name, micro=2)
+    trained = fit_epochs(whole, tmp_path / "whole").global_step
+    assert trained == (12 if name in ON_POLICY else trained // 3 * 3)
+    with pytest.raises(KeyError, match="killed"):
+        fit_epochs(make(name, micro=2), tmp_path / "cut", KilledAt(7))
+    torch.manual_seed(7)
+    resumed = make(name, micro=2)
+    ended = fit_epochs(resumed, tmp_path / "cut", ckpt=tmp_path / "cut" / "last.ckpt")
+    assert ended.global_step == trained
+    for key, value in whole[0].state_dict().items():
+        assert torch.equal(value, resumed[0].state_dict()[key]), key
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+@pytest.mark.parametrize("limit", [3, 0.5], ids=["batches", "share"])
+def test_epochs_left_early_continue_bit_for_bit(make, tmp_path, limit):
+    """3 micro-batches are a step and a half; half of an epoch's 9 are two steps."""
+    whole, resumed = make("sft", micro=2), make("sft", micro=2)
+    fit_epochs(whole, tmp_path / "whole", limit_train_batches=limit)
+    with pytest.raises(KeyError, match="killed"):
+        fit_epochs(make("sft", micro=2), tmp_path / "cut", KilledAt(4), limit_train_batches=limit)
+    last = tmp_path / "cut" / "last.ckpt"
+    fit_epochs(resumed, tmp_path / "cut", limit_train_batches=limit, ckpt=last)
+    for key, value in whole[0].state_dict().items():
+        assert torch.equal(value, resumed[0].state_dict()[key]), key
+
+
+class AskToStop(L.Callback):
+    """Wants the training to end after its third micro-batch: as a timer does, inside a step."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.fit_loop.epoch_loop.total_batch_idx == 2:
+            trainer.should_stop = True
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_a_stop_waits_for_the_step_to_be_whole(make, tmp_path):
+    """So that what a timer ended goes on, given more time, as if nobody had stopped it."""
+    whole, resumed = make("sft", micro=2), make("sft", micro=2)
+    fit_epochs(whole, tmp_path / "whole")
+    stopped = fit_epochs(make("sft", micro=2), tmp_path / "cut", AskToStop())
+    assert (stopped.global_step, stopped.fit_loop.epoch_loop.total_batch_idx) == (2, 3)
+    fit_epochs(resumed, tmp_path / "cut", ckpt=tmp_path / "cut" / "last.ckpt")
+    for key, value in whole[0].state_dict().items():
+        assert torch.equal(value, resumed[0].state_dict()[key]), key
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_a_step_that_the_trainer_cuts_is_the_mean_of_what_it_saw(make, tmp_path):
+    """Of a step of two micro-batches the first: its gradient over its own tokens."""
+    objective, data = make("sft", micro=2)
+    before = {name: p.detach().clone() for name, p in objective.policy.named_parameters()}
+    kept: list[Any] = []
+    losses = objective.losses
+
+    def spy(trees: Any) -> Any:
+        kept.append(trees)
+        return losses(trees)
+
+    objective.losses = spy
+    objective.make_optimizer = partial(torch.optim.SGD, lr=1.0)
+    objective.configure_optimizers = lambda: objective.make_optimizer(objective.parameters())
+    trainer = fit_epochs((objective, data), tmp_path, max_epochs=1, limit_train_batches=1)
+    assert trainer.global_step == 1
+    seen = kept[0]  # what follows is validation
+    by_hand = make("sft")[0].policy
+    (-by_hand(seen).logps.sum() / int(seen.loss_mask.sum())).backward()
+    after = dict(objective.policy.named_parameters())
+    for name, parameter in by_hand.named_parameters():
+        assert_close(before[name] - after[name], parameter.grad, rtol=0, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_a_phase_that_the_trainer_cuts_inside_a_step_is_refused(make, tmp_path):
+    with pytest.raises(ConfigError, match=r"limit_train_batches 3 .* Give a multiple of 2"):
+        fit_epochs(make("rloo", micro=2), tmp_path, limit_train_batches=3)
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_time_alone_ends_a_training_unless_its_schedule_needs_an_end(make, tmp_path):
+    objective, data = make("sft")
+    objective.schedule = Schedule(warmup_steps=2)
+    alone: dict[str, Any] = {"max_epochs": -1, "max_time": {"seconds": 1}}
+    trainer = fit_with(objective, data, tmp_path, **alone)
+    assert trainer.global_step > 0
+    objective, data = make("sft")
+    objective.schedule = Schedule(decay="linear")
+    with pytest.raises(ConfigError, match=r"decay linear .* Set model.init_args.schedule.total_st"):
+        fit_with(objective, data, tmp_path, **alone)
+
+
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
 @pytest.mark.parametrize("name", [*ALL, "sft_on_prompts"])
 def test_micro_batches_change_no_gradient(make, tmp_path, name):
