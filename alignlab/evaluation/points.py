@@ -94,7 +94,7 @@ def evaluate_policy(
             batch_size=batch_size,
         )
         kl = completion_kl(policy, reference_policy, drawn.trees, spec=spec, batch_size=batch_size)
-        check_drawn(drawn, kl.token_logps, type(policy.model).__name__)
+        check_drawn(drawn, kl.token_logps, type(policy.model).__name__, policy.precision)
         questions, answers = drawn.texts(policy.tokenizer)
         gold = score_texts(reward, questions, answers)
         learned = None if proxy is None else score_texts(proxy, questions, answers)

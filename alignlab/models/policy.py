@@ -14,7 +14,7 @@ from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
 from alignlab.functional import token_logps, token_logps_and_entropies
 from alignlab.functional.sampling import SamplingSpec
-from alignlab.models.backbone import TreeBackbone
+from alignlab.models.backbone import TreeBackbone, relative_error
 from alignlab.models.chat_format import ChatFormat, add_token_rows, set_chat_format, set_stops
 from alignlab.models.heads import language_logits
 from alignlab.models.layouts import Layout
@@ -208,9 +208,7 @@ class Policy(TreeBackbone):
         """See ``TreeBackbone``: the logits before every completion token and after the last."""
         before = (trees.prompt_lengths[trees.group] + self.virtual_tokens - 1).tolist()
         own = [x[0, n:] for x, n in zip(self._own_logits(trees), before, strict=True)]
-        ours = self.head(states)
-        wanted = torch.cat(own).to(ours.dtype)
-        return float((ours - wanted).abs().max() / wanted.abs().max().clamp(min=1e-6))
+        return relative_error(self.head(states), torch.cat(own), states.dtype)
 
     @staticmethod
     def _spread(hidden: Tensor, mask: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
-from alignlab.models.backbone import UNSUPPORTED, TreeBackbone, probe_cells
+from alignlab.models.backbone import UNSUPPORTED, TreeBackbone, probe_cells, relative_error
 from alignlab.models.layouts import Layout
 from alignlab.models.loading import DTypeName, load_model, quiet
 from alignlab.models.loading import load_tokenizer as load_tokenizer_from
@@ -151,13 +151,12 @@ class ScoreModel(TreeBackbone):
         cells = probe_cells(trees)
         at_end = trees.completion_lengths.cumsum(0) + torch.arange(len(cells), device=cells.device)
         ours = self._read(states[at_end]) * self.scale + self.shift
-        wanted = torch.cat(list(self._own_logits(trees))).to(ours.dtype)
+        wanted = torch.cat(list(self._own_logits(trees)))
         # The library reads at the last token that is not padding; a text may end in one that is.
         last = trees.completion_ids.gather(1, trees.completion_lengths[:, None] - 1)[:, 0]
         pad = self.model.config.pad_token_id
         kept = last != (-1 if pad is None else pad)
-        gap = (ours - wanted)[kept].abs().max()
-        return float(gap / wanted[kept].abs().max().clamp(min=1e-6))
+        return relative_error(ours[kept], wanted[kept], states.dtype)
 
     def _read(self, hidden: Tensor) -> Tensor:
         weight = self.head.weight

@@ -290,16 +290,11 @@ class OnPolicyObjective(Objective):
         scored = self.in_chunks(
             trees, lambda part: self.policy(part, spec=sampling.spec).token_logps
         )
-        name = type(self.policy.model).__name__
-        check_drawn(drawn, scored[trees.loss_mask], name, 1e-3 if self._exact else 1.0)
+        with self.own_precision():
+            dtype = self.policy.precision
+        check_drawn(drawn, scored[trees.loss_mask], type(self.policy.model).__name__, dtype)
         self._compared = True
         return scored if sampling.old_logps == "rescored" else old
-
-    @property
-    def _exact(self) -> bool:
-        """Whether two ways to compute one log-prob agree to float32's rounding."""
-        with self.own_precision():
-            return torch.finfo(self.policy.precision).eps <= torch.finfo(torch.float32).eps
 
     def in_chunks(self, trees: PromptTrees, compute: Callable[[PromptTrees], Tensor]) -> Tensor:
         """``compute`` (trees -> ``[m, t]``) on parts of a phase, put together to ``[M, T]``.

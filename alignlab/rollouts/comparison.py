@@ -13,17 +13,17 @@ from torch import Tensor
 
 from alignlab.data.trees import collate
 from alignlab.errors import ConfigError
+from alignlab.functional import beyond_rounding
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.policy import Policy
 from alignlab.rollouts.sampler import eval_mode
 from alignlab.rollouts.samples import Samples
 
-TOLERANCE = 1e-3  # nats a token in float32, where reading with a cache costs 4e-6
 COMPARED = 32  # completions that are read again where nothing else reads them
 
 
 def check_drawn(
-    drawn: Samples, token_logps: Tensor, model: str, tolerance: float = TOLERANCE
+    drawn: Samples, token_logps: Tensor, model: str, dtype: torch.dtype = torch.float32
 ) -> float:
     """Compare the log-probs that tokens were drawn with, with those of the training forward.
 
@@ -32,14 +32,15 @@ def check_drawn(
         token_logps: ``[N]`` nats of all their tokens in the forward, completion by completion,
             under the spec that was sampled.
         model: The architecture's name, for the message.
-        tolerance: Nats a token that two ways to compute the same may differ by.
+        dtype: What the coarser of sampler and forward computes in.
 
     Returns:
         The largest difference of a token, in nats.
 
     Raises:
         FloatingPointError: A log-prob is NaN.
-        ConfigError: A token differs by more than ``tolerance``.
+        ConfigError: They differ by more than rounding in ``dtype`` explains (``beyond_rounding``):
+            in float32, a token by more than 1e-3 nat.
     """
     own = [logps for row in drawn.token_logps for logps in row]
     if not own:
@@ -49,19 +50,19 @@ def check_drawn(
     if bool(torch.isnan(gaps).any()):
         raise FloatingPointError("sampled tokens have log-probs that are NaN: the weights diverged")
     at = int(gaps.argmax())
-    worst = float(gaps[at])
-    if worst <= tolerance:
-        return worst
+    if (gap := beyond_rounding(sampled, scored, dtype)) is None:
+        return float(gaps[at])
     prompts = [t.id for t, rows in zip(drawn.trees, drawn.token_logps, strict=True) for _ in rows]
     ends = torch.tensor([len(row) for row in own]).cumsum(0)
     completion = int((ends <= at).sum())
     token = at - int(ends[completion]) + len(own[completion]) + 1
     raise ConfigError(
-        f"{model} is sampled from another distribution than is trained and evaluated: token "
-        f"{token} of a completion of prompt {prompts[completion]!r} was drawn with log-prob "
-        f"{float(sampled[at]):.4f} and has {float(scored[at]):.4f} in the training forward; "
-        f"{float((gaps > tolerance).double().mean()):.1%} of {len(gaps)} tokens are off by more "
-        f"than {tolerance:g} nats. Choose another model, and report this one."
+        f"{model} is sampled from another distribution than is trained and evaluated: log-probs "
+        f"differ by {gap:.1e} nats a token. Token {token} of a completion of prompt "
+        f"{prompts[completion]!r} was drawn with {float(sampled[at]):.4f} and has "
+        f"{float(scored[at]):.4f} in the training forward; "
+        f"{float((gaps > 1e-3).double().mean()):.1%} of {len(gaps)} tokens are off by more than "
+        "0.001. Choose another model, and report this one."
     )
 
 
@@ -75,7 +76,7 @@ def check_samples(
     in the one, a window of attention in the other.
 
     Args:
-        policy: The model that was sampled, in float32 or finer.
+        policy: The model that was sampled.
         drawn: Its samples.
         spec: The distribution that was sampled.
         most: Completions to compare.
@@ -98,4 +99,4 @@ def check_samples(
             trees = collate(part.trees[start : start + COMPARED]).to(policy.device)
             scores = policy(trees, spec=spec)
             found.append(scores.token_logps[scores.mask].double().cpu())
-    return check_drawn(part, torch.cat(found), type(policy.model).__name__)
+    return check_drawn(part, torch.cat(found), type(policy.model).__name__, policy.precision)

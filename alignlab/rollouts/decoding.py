@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from alignlab.models.backbone import UNREADABLE, probe_trees
+from alignlab.models.backbone import UNREADABLE, probe_trees, relative_error
 from alignlab.rollouts.cache import make_cache, select_rows
 
 log = logging.getLogger(__name__)
@@ -199,9 +199,11 @@ def _try_out(policy: LanguageModel) -> Decoding:
     ids, length = _side_by_side(rows, policy.device)
     steps = torch.arange(PROBED, device=policy.device)
     wanted = next_logits(policy, ids, length - PROBED + steps[:, None])
-    dtype = next(policy.model.parameters()).dtype
-    exact = dtype.itemsize >= 4 and not torch.is_autocast_enabled(policy.device.type)
-    spread = float((wanted - wanted.mean(-1, keepdim=True)).abs().max())
+    wanted = wanted - wanted.mean(-1, keepdim=True)
+    kind, dtype = policy.device.type, next(policy.model.parameters()).dtype
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+    exact = torch.finfo(dtype).eps <= torch.finfo(torch.float32).eps
     fast: tuple[Decoding, ...] = ("cached", "by length")
     for decoding in fast:
         try:
@@ -209,7 +211,8 @@ def _try_out(policy: LanguageModel) -> Decoding:
         except UNREADABLE as problem:
             log.debug("%s: %s %s", decoding, type(problem).__name__, problem)
             continue
-        if float((found - wanted).abs().max()) <= (1e-3 if exact else 5e-2) * spread:
+        found = found - found.mean(-1, keepdim=True)  # a constant in all logits is nothing
+        if relative_error(found, wanted, dtype) <= (1e-3 if exact else 0.1):
             return decoding
     return "uncached"
 
