@@ -1,13 +1,18 @@
 """``alignlab``: the command line. Thin: what a subcommand needs is imported when it runs."""
 
 import argparse
+import contextlib
 import errno
+import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
+from alignlab import __version__
 from alignlab.errors import DISK_FULL, ConfigError, DataError
 from alignlab.evaluation import commands as frontier_command
 from alignlab.rollouts import command as sample_command
@@ -21,12 +26,16 @@ def main(words: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if words is None else words)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a class of the user's; last, so that it hides no library
     try:
         status = _dispatch(words)
     except (ConfigError, DataError) as error:
         status = _tell(error, str(error), BAD_INPUT, debug)
     except KeyboardInterrupt as error:
-        status = _tell(error, "interrupted; call again to continue", INTERRUPTED, debug)
+        continues = words[:1] in (["run"], ["sweep"])
+        more = f"; go on with: alignlab {shlex.join(words)}" if continues else ""
+        status = _tell(error, str(error) or f"interrupted{more}", INTERRUPTED, debug)
     except Exception as error:
         message = f"{type(error).__name__}: {error} (--debug shows where)"
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
@@ -57,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Align language models and see the whole reward-KL frontier.",
         epilog="Example: alignlab run experiments/quickstart",
     )
+    parser.add_argument("--version", action="version", version=f"alignlab {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(commands)
     _add_sweep(commands)
@@ -221,11 +231,14 @@ def _sweep(args: argparse.Namespace) -> int:
 
 
 def _train(command: str, words: list[str]) -> int:
+    if not words or {"-h", "--help"} & set(words):
+        return _help(command, words)
+    words, resume = _resumed(words)
     _check_files(words)
     from alignlab import fit
     from alignlab.callbacks.resume import run_folder
 
-    built = fit.build(words)
+    built = fit.build(words, resume=resume)
     if command == "validate":
         fit.run_validate(built)
         return SUCCESS
@@ -237,11 +250,50 @@ def _train(command: str, words: list[str]) -> int:
     return SUCCESS
 
 
+def _help(command: str, words: list[str]) -> int:
+    """Show the page of ``fit``, or with ``--model`` or ``--data`` the arguments of the class."""
+    from alignlab.help import page
+
+    named = [
+        (option, value)
+        for option, _, value in (word.partition("=") for word in _joined(words))
+        if option in ("--model", "--data") and value
+    ]
+    if not named:
+        print(page(command), file=sys.stdout if words else sys.stderr)
+        if not words:
+            raise ConfigError(f"{command} needs --config STAGE.yaml.")
+        return SUCCESS
+    from alignlab import fit
+
+    for option, value in named:
+        with contextlib.suppress(SystemExit):  # the parser prints the class's help and ends
+            fit.build([f"{option}.help", value])
+    return SUCCESS
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """``--option value`` as ``--option=value``."""
+    each = pairwise([*words, ""])
+    return [f"{a}={b}" if a.startswith("--") and "=" not in a else a for a, b in each]
+
+
+def _resumed(words: list[str]) -> tuple[list[str], Path | None]:
+    """The words without ``--resume``, and the folder it names (``Path()``: the newest run)."""
+    for i, word in enumerate(words):
+        if word == "--resume":
+            named = i + 1 < len(words) and not words[i + 1].startswith("-")
+            return words[:i] + words[i + 1 + named :], Path(words[i + 1] if named else "")
+        if word.startswith("--resume="):
+            return words[:i] + words[i + 1 :], Path(word.removeprefix("--resume="))
+    return words, None
+
+
 def _check_files(words: Sequence[str]) -> None:
     """Refuse an unreadable config before the seconds that the heavy imports cost."""
     from alignlab.pipeline.overlay import read_yaml
 
-    for option, value in zip(words, [*words[1:], ""], strict=True):
+    for option, value in pairwise([*words, ""]):
         if option == "--config":
             read_yaml(Path(value))
         elif option.startswith("--config="):

@@ -6,6 +6,7 @@ from either. Importing this module costs seconds (torch, lightning): import it l
 
 import contextlib
 import logging
+import shlex
 import sys
 import time
 import warnings
@@ -16,13 +17,26 @@ from typing import Any
 
 import torch
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from alignlab.before_start import (
+    check_devices,
+    check_optimizer,
+    check_settings,
+    check_validation,
+    construction_error,
+    micro_batches,
+    own_error,
+    refuse_nulls,
+)
 from alignlab.callbacks import checkpoints, logs
-from alignlab.callbacks.resume import Resume, run_folder, state_in
+from alignlab.callbacks.interrupt import Interrupt
+from alignlab.callbacks.journal import Journal
+from alignlab.callbacks.resume import LAST, Resume, run_folder, state_in
 from alignlab.data.modules import TreeData
 from alignlab.errors import ConfigError, DataError
 from alignlab.objectives.base import Objective
@@ -30,6 +44,7 @@ from alignlab.objectives.schedule import planned_steps
 from alignlab.parser_errors import in_one_line
 from alignlab.pipeline.identity import check_same, identity_of
 
+NEWEST = Path()  # to resume: the run that was saved last
 SIGTERM_STATUS = 143  # 128 + SIGTERM: what a shell reports for a terminated command
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -39,6 +54,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
     "log_every_n_steps": 10,
+    "accumulate_grad_batches": None,  # as many as the data make of a step
 }
 
 
@@ -48,12 +64,17 @@ class Command(LightningCLI):
     Args:
         args: Command-line words, such as ``["--config", "stage.yaml"]``.
         callbacks: Added to those of the config.
+        resume: The folder of a run to go on with, in that folder.
     """
 
     def __init__(
-        self, args: Sequence[str] | dict[str, Any], callbacks: Sequence[Callback] = ()
+        self,
+        args: Sequence[str] | dict[str, Any],
+        callbacks: Sequence[Callback] = (),
+        resume: Path | None = None,
     ) -> None:
         self._extra = list(callbacks)
+        self._continued = resume
         super().__init__(
             Objective,
             LightningDataModule,
@@ -63,7 +84,7 @@ class Command(LightningCLI):
             seed_everything_default=0,
             trainer_defaults=TRAINER_DEFAULTS,
             save_config_kwargs={"overwrite": True},
-            parser_kwargs={"exit_on_error": False},
+            parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
             args=args if isinstance(args, dict) else list(args),
             run=False,
         )
@@ -76,6 +97,42 @@ class Command(LightningCLI):
         parser.add_argument(
             "--threads", type=int, default=1, help="CPU threads of this process (default: 1)."
         )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Read the words; what is wrong with them is one sentence.
+
+        Raises:
+            ConfigError: An unknown key, a wrong type, a null for a value.
+        """
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            options = [action.dest for action in parser._actions]
+            raise own_error(error) or ConfigError(in_one_line(str(error), options)) from error
+        refuse_nulls(self.config)
+        check_settings(self.config)
+
+    def instantiate_classes(self) -> None:
+        """Build data, model and trainer.
+
+        Raises:
+            ConfigError: A constructor failed over its arguments.
+        """
+        first: list[Exception] = []  # a parser that tries several types ends with another's error
+
+        def make(found: type, *values: Any, **named: Any) -> Any:
+            try:
+                return found(*values, **named)
+            except Exception as error:
+                first.append(error)
+                raise
+
+        self.parser.add_instantiator(make, object, subclasses=True)
+        try:
+            super().instantiate_classes()
+        except Exception as error:
+            raise construction_error([*first, error][0], self.config) from error
+        check_optimizer(self.model)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with the config's callbacks and those that every training has.
@@ -97,10 +154,23 @@ class Command(LightningCLI):
             added.append(TQDMProgressBar())
         elif wanted is not False:
             added.append(ProgressLines())
-        if not any(isinstance(c, Resume) for c in self.config_init.trainer.callbacks or []):
+        given = self.config_init.trainer.callbacks or []
+        if not any(isinstance(c, Resume) for c in (given if isinstance(given, list) else [given])):
             added.append(Resume())
+        settings = yaml.safe_load(self.parser.dump(self.config, skip_validation=True))
+        added.append(Journal({key: settings[key] for key in ("model", "data")}))
         self.trainer_defaults = {"callbacks": added}  # LightningCLI appends them
-        return super().instantiate_trainer(**kwargs)
+        pieces = self.config.trainer.accumulate_grad_batches
+        kwargs["accumulate_grad_batches"] = 1 if pieces is None else pieces
+        trainer = super().instantiate_trainer(**kwargs)
+        check_devices(trainer)
+        if pieces is None:  # the config that is saved says what was done
+            found = micro_batches(self.datamodule, trainer) or 1
+            trainer.accumulate_grad_batches = found
+            self.config.trainer.accumulate_grad_batches = found
+        if self._continued is not None:
+            self.config.ckpt_path = str(continue_in(trainer, self._continued))
+        return trainer
 
     @property
     def resume(self) -> Resume:
@@ -161,6 +231,8 @@ def input_errors(subject: str) -> Iterator[None]:
     except ArgumentError as error:
         own = own_error(error)
         raise own or ConfigError(f"{subject}: {in_one_line(str(error))}") from error
+    except MisconfigurationException as error:
+        raise ConfigError(f"{subject}: {' '.join(str(error).split())}") from error
     except Exception as error:
         own = own_error(error)
         if own is None:
@@ -168,25 +240,56 @@ def input_errors(subject: str) -> Iterator[None]:
         raise own from error
 
 
-def own_error(error: BaseException | None) -> ConfigError | DataError | None:
-    """The ``ConfigError`` or ``DataError`` that ``error`` is wrapped around, if any."""
-    while error is not None:
-        if isinstance(error, (ConfigError, DataError)):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def build(args: Sequence[str], callbacks: Sequence[Callback] = ()) -> Command:
+def build(
+    args: Sequence[str], callbacks: Sequence[Callback] = (), resume: Path | None = None
+) -> Command:
     """Parse ``args`` and construct model, data and trainer.
+
+    Args:
+        args: Command-line words, such as ``["--config", "stage.yaml"]``.
+        callbacks: Added to those of the config.
+        resume: The folder of a run to go on with; its own config, where ``args`` name none. An
+            empty path means the newest run of the config.
 
     Raises:
         ConfigError: An unknown key, a wrong type, an impossible value, an unreadable file.
         DataError: Input that cannot be used.
     """
-    files = " ".join(a for a in args if a.endswith((".yaml", ".yml")))
-    with input_errors(files or "arguments"), _quiet():
-        return Command(args, callbacks)
+    args = list(args)
+    if resume not in (None, NEWEST) and not (resume / "config.yaml").is_file():
+        raise ConfigError(f"--resume {resume}: no run there (no config.yaml). Check the path.")
+    if resume not in (None, NEWEST) and not any(a.startswith("--config") for a in args):
+        args = ["--config", str(resume / "config.yaml"), *args]
+    with input_errors("arguments"), _quiet():
+        return Command(args, callbacks, resume)
+
+
+def continue_in(trainer: Trainer, folder: Path) -> Path:
+    """Let ``trainer`` write into the folder of an earlier run; returns its checkpoint.
+
+    Raises:
+        ConfigError: There is none, or the trainer's logger cannot write there.
+    """
+    if folder == NEWEST:
+        roots = [Path(str(getattr(each, "root_dir", "."))) for each in trainer.loggers]
+        found = [*Path(trainer.default_root_dir).glob(LAST)]
+        found += [path for root in roots for path in root.glob(f"*/{LAST}")]
+        if not found:
+            raise ConfigError(
+                f"--resume: no run with a {LAST} in {trainer.default_root_dir}. Name its folder."
+            )
+        folder = max(found, key=lambda path: path.stat().st_mtime).parent
+    for logger in trainer.loggers:
+        if Path(str(getattr(logger, "root_dir", ""))).resolve() == folder.resolve().parent:
+            logger._version = folder.resolve().name  # type: ignore[attr-defined]
+    if run_folder(trainer).resolve() != folder.resolve():
+        raise ConfigError(
+            f"--resume {folder}: with these settings files go to {run_folder(trainer)}. Give the "
+            "folder that the run's first line named, from the same working directory."
+        )
+    if not any((folder / name).exists() for name in (LAST, checkpoints.PREVIOUS)):
+        raise ConfigError(f"--resume {folder}: no {LAST} there. Start again without --resume.")
+    return folder / LAST
 
 
 def check(config: dict[str, Any]) -> None:
@@ -213,16 +316,39 @@ def run_fit(command: Command) -> None:
     checkpoint = _continued(command)
     torch.set_num_threads(command.config.threads)
     _read_data(command)
+    check_validation(command.datamodule, command.trainer)
+    _check_folder(command.trainer.default_root_dir)
+    with Interrupt() as ctrl_c:
+        try:
+            with _quiet(), input_errors("trainer"):
+                command.trainer.fit(
+                    command.model,
+                    command.datamodule,
+                    ckpt_path=checkpoint,
+                    weights_only=True,
+                )
+        except (SIGTERMException, SystemExit):  # Lightning makes a SystemExit of Ctrl-C
+            if ctrl_c.hit:
+                raise KeyboardInterrupt(_how_to_go_on(command.trainer)) from None
+            raise SystemExit(SIGTERM_STATUS) from None
+
+
+def _check_folder(root: str) -> None:
     try:
-        with _quiet():
-            command.trainer.fit(
-                command.model,
-                command.datamodule,
-                ckpt_path=checkpoint,
-                weights_only=True,
-            )
-    except SIGTERMException:
-        raise SystemExit(SIGTERM_STATUS) from None
+        Path(root).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"trainer.default_root_dir {root}: cannot write there ({error})."
+        raise ConfigError(why) from None
+
+
+def _how_to_go_on(trainer: Trainer) -> str:
+    folder = run_folder(trainer)
+    if not (folder / LAST).exists():
+        return "interrupted before a checkpoint was saved; start again"
+    return (
+        f"interrupted after step {trainer.global_step}; go on with: "
+        f"alignlab fit --resume {shlex.quote(str(folder))}"
+    )
 
 
 def _continued(command: Command) -> Path | None:
@@ -267,7 +393,13 @@ def run_validate(command: Command) -> None:
     """
     _check_checkpoint(command.config.ckpt_path)
     torch.set_num_threads(command.config.threads)
-    with _quiet():
+    _read_data(command)
+    if isinstance(command.datamodule, TreeData) and not command.datamodule.validation_trees:
+        raise ConfigError(
+            "there are no rows to validate on. Set data.init_args.validation_source or "
+            "validation_share."
+        )
+    with _quiet(), input_errors("trainer"):
         command.trainer.validate(
             command.model,
             command.datamodule,
@@ -295,6 +427,10 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.")
         warnings.filterwarnings("ignore", message=".*LeafSpec")
         warnings.filterwarnings("ignore", message=".*does not have many workers")
+        # References and scorers are read, not trained.
+        warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
+        # It counts the batches of one epoch; the interval goes on over epochs.
+        warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
         # Rollouts have no validation rows: probes measure them.
         warnings.filterwarnings("ignore", message="You passed in a `val_dataloader`")
         yield

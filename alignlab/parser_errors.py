@@ -1,54 +1,112 @@
 """jsonargparse's many lines in one: which key, what is wrong with it, what would do."""
 
+import difflib
 import importlib
 import inspect
 import re
+from collections.abc import Iterable, Sequence
 
 LONGEST = 400  # characters of a message that matches none of the known forms
 
 _KEYS = re.compile(r'Parser key "([^"]+)"')
 _CLASSES = re.compile(r"(?:given class_path|class_path=)\s*'([^']+)'")
 _REFUSED = re.compile(r"Option '([^']+)' is not accepted")
+_UNRECOGNIZED = re.compile(r"unrecognized arguments: --([^\s=]+)")
+_REQUIRED = re.compile(r"the following arguments are required: (.+)")
 _GROUP = re.compile(r"Group '([^']+)' does not accept option '([^']+)'")
 _EXPECTED = re.compile(
     r"Expected an? ((?:<class '(?!NoneType)|typing\.|Union)[^.\n]*(?:\.[^\s.]+)*)"
 )
 _GOT = re.compile(r"(?:Got value|Given value): ([^\n]*)")
 _MISSING = re.compile(r"(?:module '[^']+' has no attribute|No module named) '[^']+'")
+_OTHER_CLASS = re.compile(r"Import path (\S+) does not correspond to a subclass of (\w+)")
+_NO_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
+_NOISE = re.compile(
+    r"""- \s Expected \s an? \s (?:<class \s 'NoneType'>|path \s but) .*
+    | Does \s not \s validate .* | Subtypes: .* | Errors: | Given \s value .*
+    | - \s Not \s a \s valid \s subclass .* | Subclass \s types \s expect .*
+    | - \s a \s (?:class \s path|dict) .* | (?:-\s)?Problem \s with \s given .* | Parser \s key .*
+    """,
+    re.VERBOSE,
+)
 
 
-def in_one_line(message: str) -> str:
-    """``message`` of a jsonargparse error as one readable sentence."""
-    where = ".init_args.".join(_KEYS.findall(message))
+def in_one_line(message: str, options: Sequence[str] = ()) -> str:
+    """``message`` of a jsonargparse error as one readable sentence.
+
+    Args:
+        message: The error's text.
+        options: Names of the command's own options, such as ``trainer.max_steps``: an unknown one
+            is told the nearest.
+    """
+    keys = _KEYS.findall(message)
+    where = ".init_args.".join(keys)
     if group := _GROUP.search(message):
-        return f"unknown key {group[1]}.{group[2]}."
-    if refused := _REFUSED.search(message):
-        parent = f"{where}.init_args." if where else ""
-        return f"unknown key {parent}{refused[1]}.{_accepted(message, refused[1])}"
+        return _unknown(f"{group[1]}.{group[2]}", [], options)
+    if refused := _REFUSED.search(message) or (keys and _UNRECOGNIZED.search(message)):
+        name, accepted = _accepted(message, refused[0])
+        wrong = refused[1].partition(".")[0]
+        said = _unknown(f"{where}.init_args.{wrong}" if where else wrong, accepted, options)
+        return f"{said} {name} accepts: {', '.join(accepted)}." if accepted else said
     if missing := _MISSING.search(message):
-        return f"{where}: {missing[0]}. Check the class_path."
-    expected = _EXPECTED.search(message)
+        return f"{where}{': ' if where else ''}{missing[0]}. Check the class_path."
+    return _wrong_value(message, where, options)
+
+
+def _wrong_value(message: str, where: str, options: Sequence[str]) -> str:
+    if where and (required := _REQUIRED.search(message)):
+        names = ", ".join(f"{where}.init_args.{name}" for name in required[1].split(", "))
+        return f"{names} must be given (it is left out or null)."
+    if other := _OTHER_CLASS.search(message):
+        return f"{where}.class_path: {other[1]} is no {other[2]}. Name a class that is one."
+    expected = list(_EXPECTED.finditer(message))
     if expected and where:
-        got = _GOT.search(message, expected.end())
+        got = _GOT.search(message, expected[-1].end())
         value = re.split(r"\. Got value", got[1])[0] if got else "something else"
-        return f"{where} must be {_plain(expected[1])}, got {value}."
-    return " ".join(message.split())[:LONGEST]
+        value = "null" if value == "None" else value
+        return f"{where} must be {_any_of(each[1] for each in expected)}, got {value}."
+    if where and (unknown := _NO_CLASS.search(message)):
+        return f"{where}: no class {unknown[1]!r}. Give its full path, package.module.Class."
+    if unknown := _UNRECOGNIZED.search(message):
+        return f"{' '.join(message.split())}{_nearest(unknown[1], options)}"
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    telling = [line.removeprefix("- ") for line in lines if not _NOISE.fullmatch(line)]
+    said = f"{where}: {' '.join(telling)}" if where and telling else " ".join(lines)
+    return said[:LONGEST]
 
 
-def _plain(type_name: str) -> str:
-    name = re.sub(r"<class '([^']+)'>", r"\1", type_name)
+def plain_type(name: str) -> str:
+    """The name of a type as a reader calls it, such as ``a number``."""
+    name = re.sub(r"<class '([^']+)'>", r"\1", name)
     words = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "text"}
     return words.get(name, name.replace("typing.Literal", "one of "))
 
 
-def _accepted(message: str, refused: str) -> str:
-    """The keys that the class at fault does accept."""
-    after = message.split(f"Option '{refused}' is not accepted", 1)
-    inner = re.match(r"\. Got value: Namespace\(class_path='([^']+)'", after[1])
-    named = [inner[1]] if inner else _CLASSES.findall(after[0])
+def _any_of(types: Iterable[str]) -> str:
+    names = list(dict.fromkeys(map(plain_type, types)))
+    if {"a number", "a whole number"} <= set(names):
+        names.remove("a whole number")
+    return " or ".join(names)
+
+
+def _unknown(key: str, accepted: Sequence[str], options: Sequence[str]) -> str:
+    """That ``key`` is none, and the nearest of those that are."""
+    own = key.rpartition(".")[2] if accepted else key
+    return f"unknown key {key}{_nearest(own, accepted or options) or '.'}"
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    found = difflib.get_close_matches(name, list(names), n=1)
+    return f", did you mean {found[0]}?" if found else ""
+
+
+def _accepted(message: str, refused: str) -> tuple[str, list[str]]:
+    """The class at fault and the keys that it does accept."""
+    before, _, after = message.partition(refused)
+    inner = re.match(r"\. Got value: Namespace\(class_path='([^']+)'", after)
+    named = [inner[1]] if inner else _CLASSES.findall(before)
     if not named:
-        return ""
+        return "", []
     module, _, name = named[-1].rpartition(".")
     found = getattr(importlib.import_module(module), name)
-    parameters = ", ".join(inspect.signature(found).parameters)
-    return f" {name} accepts: {parameters}."
+    return name, list(inspect.signature(found).parameters)

@@ -1,6 +1,9 @@
 """The command line as a user meets it: exit statuses and one readable message."""
 
+import csv
 import errno
+import json
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Callback
 
 from alignlab import cli
 from alignlab.errors import DataError
@@ -76,7 +80,8 @@ def test_fit_leaves_a_hugging_face_folder(
     assert call("fit", "--config", str(stage), "--trainer.default_root_dir=run") == 0
     assert capsys.readouterr().out == "Trained 3 steps. Model: run/model\n"
     trained = Policy.load(here / "run" / "model")
-    assert {path.name for path in (here / "run").iterdir()} == {"config.yaml", "last.ckpt", "model"}
+    left = {path.name for path in (here / "run").iterdir()}
+    assert left == {"config.yaml", "last.ckpt", "model", "rows.csv"}
     checkpoint = torch.load(here / "run" / "last.ckpt", weights_only=True)
     name, weight = next(iter(trained.model.state_dict().items()))
     assert torch.equal(checkpoint["state_dict"][f"policy.model.{name}"], weight)
@@ -123,7 +128,7 @@ def test_progress_is_lines_where_there_is_no_terminal(
     lines = next(c for c in command.trainer.callbacks if isinstance(c, fit.ProgressLines))  # type: ignore[attr-defined]
     lines.every_seconds = 0.0
     fit.run_fit(command)
-    said = capsys.readouterr().err.splitlines()
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step ")]
     assert [line.split(",")[0] for line in said] == [f"step {n} of 4" for n in (1, 2, 3, 4)]
     assert said[-1].endswith("about 0 s left")
     assert " loss " in said[0]
@@ -155,7 +160,34 @@ def test_validate_reports_and_trains_nothing(
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--model.init_args.policyy", "x"], "unknown key model.init_args.policyy. SFT accepts:"),
+        (
+            ["--model.init_args.policyy", "x"],
+            "unknown key model.init_args.policyy, did you mean policy? SFT accepts:",
+        ),
+        (["--model.init_args.polcy.seed", "1"], "unknown key model.init_args.polcy, did you mean"),
+        (["--model.init_args.optimizer", "null"], "model.init_args.optimizer must be given"),
+        (["--model.init_args.optimizer.init_args.lr=-1"], "optimizer: Invalid learning rate: -1"),
+        (["--data.init_args.seed", "null"], "data.init_args.seed must be a whole number, got null"),
+        (["--data.init_args.length_window", "0"], "length_window must be at least 1, got 0"),
+        (["--trainer.max_step", "5"], "did you mean trainer.max_steps?"),
+        (["--trainer.max_steps", "0"], "trainer.max_steps must be -1 for no bound, or above 0"),
+        (["--trainer.max_steps", "-5"], "trainer: `max_steps` must be a non-negative integer or"),
+        (["--trainer.limit_train_batches", "0"], "trainer.limit_train_batches must be above 0"),
+        (["--trainer.gradient_clip_val", "-1"], "trainer.gradient_clip_val must be 0 or above"),
+        (["--trainer.overfit_batches", "1"], "trainer.overfit_batches has no effect"),
+        (["--trainer.strategy", "ddp_spawn"], "keep the trained weights to themselves"),
+        (["--trainer.strategy", "warp"], "trainer: You selected an invalid strategy name"),
+        (["--trainer.accelerator", "warp"], "trainer: You selected an invalid accelerator name"),
+        (["--trainer.devices", "99"], "trainer.devices 99: that many processes on the"),
+        (["--trainer.val_check_interval", "9"], "val_check_interval 9: an epoch has 2 batches"),
+        (["--trainer.default_root_dir", "/proc/x"], "default_root_dir /proc/x: cannot write there"),
+        (["--threads", "0"], "threads must be at least 1, got 0"),
+        (["--seed_everything", "-1"], "seed_everything must be 0 to 4294967295, got -1"),
+        (["--trainer.callbacks", "tests.test_cli.Broken"], "Broken cannot be made: KeyError: 'x'"),
+        (
+            ["--model.init_args.policy.init_args.tokenizer", "my/model"],
+            "no such folder for",
+        ),
         (["--data.init_args.batch_size", "many"], "batch_size must be a whole number, got many"),
         (["--data.init_args.batch_size", "0"], "batch_size 0 is not a multiple"),
         (["--data.init_args.source", "gone.jsonl"], "gone.jsonl: no such file"),
@@ -185,6 +217,13 @@ def test_bad_input_is_one_line_status_2_and_nothing_written(
     assert [path.name for path in here.rglob("*")] == ["binary.yaml"]
 
 
+class Broken(Callback):
+    """A class whose constructor fails over something of its own."""
+
+    def __init__(self) -> None:
+        self.x = dict[str, int]()["x"]
+
+
 def test_debug_shows_the_traceback(stage: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["fit", "--debug", "--config", str(stage), "--data.init_args.batch_size", "0"]
     assert call(*words) == 2
@@ -198,7 +237,8 @@ def test_debug_shows_the_traceback(stage: Path, capsys: pytest.CaptureFixture[st
     [
         (DataError("rows.csv: empty"), 2, "error: rows.csv: empty\n"),
         (RuntimeError("broken"), 1, "error: RuntimeError: broken (--debug shows where)\n"),
-        (KeyboardInterrupt(), 130, "error: interrupted; call again to continue\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted; go on with: alignlab run 'my folder'\n"),
+        (KeyboardInterrupt("after step 3"), 130, "error: after step 3\n"),
         (
             OSError(errno.ENOSPC, "No space left on device", "points.csv"),
             1,
@@ -218,7 +258,7 @@ def test_status_follows_from_the_kind_of_error(
         raise raised
 
     monkeypatch.setattr(cli, "_dispatch", fail)
-    assert call("run") == status
+    assert call("run", "my folder") == status
     assert capsys.readouterr().err == said
 
 
@@ -338,3 +378,143 @@ def test_a_file_in_the_frontiers_place_is_said(
     (tmp_path / "out").touch()
     assert call("frontier", str(tmp_path), "--out", str(tmp_path / "out")) == 2
     assert "a file stands there. Name another folder with --out" in capsys.readouterr().err
+
+
+def test_fit_says_what_became_of_the_rows_and_keeps_the_table(
+    stage: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [json.loads(line) for line in (stage.parent / "rows.jsonl").read_text().splitlines()]
+    rows[0]["completion"] = None
+    rows[1]["prompt"] = " w3" * 600
+    (here / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    words = ["--data.init_args.source=rows.jsonl", "--data.init_args.validation_share=0"]
+    assert call("fit", "--config", str(stage), "--trainer.default_root_dir=run", *words) == 0
+    said = capsys.readouterr().err
+    assert "SFT: LlamaForCausalLM (made from its config), " in said
+    assert "train: rows.jsonl: 6 of 8 rows kept" in said
+    assert "refused 1 x" in said
+    assert "files: run\n" in said
+    with (here / "run" / "rows.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    refused = [row for row in table if row["what"] == "refused"]
+    assert [row["rows"] for row in table if row["what"] == "kept"] == ["6"]
+    assert sum(int(row["rows"]) for row in refused) == 2
+    assert {row["examples"] for row in refused} == {"rows.jsonl:1", "rows.jsonl:2"}
+
+
+def test_micro_batches_are_set_in_one_place(stage: Path, here: Path) -> None:
+    """The data say into how many a step is cut; the saved config says what the trainer did."""
+    words = ["--config", str(stage), "--data.init_args.micro_batch_size=2"]
+    assert call("fit", *words, "--trainer.default_root_dir=derived") == 0
+    set_by_hand = ["--trainer.accumulate_grad_batches=2", "--trainer.default_root_dir=by_hand"]
+    assert call("fit", *words, *set_by_hand) == 0
+    weights = [here / run / "model" / "model.safetensors" for run in ("derived", "by_hand")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    saved = yaml.safe_load((here / "derived" / "config.yaml").read_text())
+    assert saved["trainer"]["accumulate_grad_batches"] == 2
+    assert call("fit", *words, "--trainer.accumulate_grad_batches=1") == 2
+
+
+def test_resume_goes_on_in_the_same_folder(
+    stage: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the run's folder, or as the newest run of a config; with a logger's numbered folders."""
+    words = ["fit", "--config", str(stage), "--trainer.logger=true", "--trainer.max_steps"]
+    assert call(*words, "2") == 0
+    assert call(*words, "2") == 0
+    runs = here / "lightning_logs"
+    assert call("fit", "--resume", "lightning_logs/version_0", "--trainer.max_steps=3") == 0
+    assert "Trained 3 steps. Model: " in capsys.readouterr().out
+    assert call(*words, "4", "--resume=lightning_logs/version_0") == 0
+    assert call(*words, "5", "--resume") == 0  # the newest: version_0 was saved last
+    assert "Trained 5 steps. Model: " in capsys.readouterr().out
+    assert sorted(path.name for path in runs.iterdir()) == ["version_0", "version_1"]
+    step = [torch.load(runs / f"version_{n}" / "last.ckpt", weights_only=True)["global_step"]
+            for n in (0, 1)]  # fmt: skip
+    assert step == [5, 2]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--resume", "gone"], "--resume gone: no run there (no config.yaml)"),
+        (["--resume", "empty"], "--resume empty: no last.ckpt there. Start again without --resume"),
+        (["--resume"], "--resume: no run with a last.ckpt in "),
+        (["--resume", "elsewhere/run"], "--resume elsewhere/run: with these settings files go to"),
+    ],
+)
+def test_what_cannot_be_resumed_is_said(
+    stage: Path, here: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    for folder in ("empty", "elsewhere/run"):
+        (here / folder).mkdir(parents=True)
+        (here / folder / "config.yaml").write_text("")
+    root = ["--trainer.default_root_dir=empty"]
+    assert call("fit", "--config", str(stage), *root, *words) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_validate_without_rows_is_said(
+    stage: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("validate", "--config", str(stage), "--data.init_args.validation_share=0") == 2
+    assert "there are no rows to validate on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["fit", "--help"], ["fit"], ["--version"]])
+def test_the_first_words_of_a_newcomer_are_answered_at_once(words: list[str]) -> None:
+    code = (
+        "import sys; from alignlab.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: assert not {'torch', 'lightning', 'transformers'} & set(sys.modules)"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert time.monotonic() - began < 2
+    assert done.returncode == (2 if words == ["fit"] else 0)
+    said = done.stdout + done.stderr
+    assert ("alignlab.objectives.dpo.DPO" in said) == ("fit" in words)
+    assert ("error: fit needs --config STAGE.yaml" in said) == (words == ["fit"])
+
+
+def test_help_of_one_class(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model", "alignlab.objectives.dpo.DPO", "--data=PreferenceData", "--help"]
+    assert call("fit", *words) == 0
+    said = capsys.readouterr().out
+    assert "--model.beta BETA" in said
+    assert "--data.batch_size BATCH_SIZE" in said
+
+
+def test_classes_in_the_working_directory_are_found(
+    stage: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where Python was not started to look there, as from an installed command."""
+    (here / "only_here.py").write_text(
+        "from lightning.pytorch import Callback\n\n\nclass Quiet(Callback):\n    pass\n"
+    )
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(here))])
+    words = ["--trainer.default_root_dir=run", "--trainer.callbacks=only_here.Quiet"]
+    assert call("fit", "--config", str(stage), *words) == 0
+    assert sys.path[-1] == str(here)  # last: a file here hides no library
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_the_step_and_says_how_to_go_on(stage: Path, here: Path) -> None:
+    words = [sys.executable, "-m", "alignlab.cli", "fit", "--config", str(stage)]
+    more = ["--trainer.max_steps", "1000000", "--trainer.logger", "true"]
+    process = subprocess.Popen(
+        [*words, *more], cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    run = here / "lightning_logs" / "version_0"
+    wait_for(lambda: any(run.glob("events*")))
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1].splitlines()
+    assert process.returncode == 130
+    step = torch.load(run / "last.ckpt", weights_only=True)["global_step"]
+    assert said[-2] == "stopping after this step; Ctrl-C again stops at once"
+    go_on = f"alignlab fit --resume {run}"
+    assert said[-1] == f"error: interrupted after step {step}; go on with: {go_on}"
+    again = [*words[:3], *go_on.split()[1:], "--trainer.max_steps", str(step + 3)]
+    done = subprocess.run(again, cwd=here, capture_output=True, text=True)
+    assert f"Trained {step + 3} steps" in done.stdout

@@ -59,10 +59,59 @@ def test_names_the_whole_key_and_what_is_wrong(inner: str, said: str) -> None:
 def test_an_unknown_key_comes_with_the_known_ones() -> None:
     said = in_one_line(NOT_THIS.format("Option 'betaa' is not accepted"))
     assert said.startswith(
-        "unknown key model.init_args.betaa. DPO accepts: policy, optimizer, beta"
+        "unknown key model.init_args.betaa, did you mean beta? DPO accepts: policy, optimizer, beta"
     )
     said = in_one_line(NOT_THIS.format(OPTIMIZER.format("Option 'lrr' is not accepted")))
-    assert said.startswith("unknown key model.init_args.optimizer.init_args.lrr. AdamW accepts: ")
+    key = "model.init_args.optimizer.init_args.lrr, did you mean lr?"
+    assert said.startswith(f"unknown key {key} AdamW accepts: ")
+
+
+@pytest.mark.parametrize(
+    ("inner", "said"),
+    [
+        (
+            "unrecognized arguments: --polcy.source=x",
+            "unknown key model.init_args.polcy, did you mean policy? DPO accepts: policy, ",
+        ),
+        (
+            "the following arguments are required: optimizer",
+            "model.init_args.optimizer must be given (it is left out or null).",
+        ),
+        (
+            """Parser key "clip":\n  Errors:\n    - Expected a <class 'int'>\n    - Expected a \
+<class 'float'>\n  Given value type: <class 'str'>\n  Given value: abc""",
+            "model.init_args.clip must be a number, got abc.",
+        ),
+        (
+            """Parser key "seed":\n  - Expected a <class 'bool'>\n  - Expected a <class 'int'>\n\
+  Given value: None""",
+            "model.init_args.seed must be true or false or a whole number, got null.",
+        ),
+    ],
+)
+def test_what_was_told_as_a_dump_is_one_sentence(inner: str, said: str) -> None:
+    assert in_one_line(NOT_THIS.format(inner)).startswith(said)
+
+
+def test_a_class_of_another_kind_and_one_that_is_none() -> None:
+    message = (
+        'Parser key "data":\n  Does not validate against any of the Union subtypes\n  Errors:\n'
+        "    - {}\n    - Expected a <class 'NoneType'>\n  Given value: x"
+    )
+    said = in_one_line(
+        message.format("Import path torch.nn.Linear does not correspond to a subclass of TreeData")
+    )
+    assert said == "data.class_path: torch.nn.Linear is no TreeData. Name a class that is one."
+    said = in_one_line(message.format("Expected a dot import path string: Nonsense"))
+    assert said == "data: no class 'Nonsense'. Give its full path, package.module.Class."
+
+
+def test_an_unknown_option_is_told_the_nearest() -> None:
+    options = ["trainer.max_steps", "threads"]
+    said = in_one_line("unrecognized arguments: --trainer.max_step 5", options)
+    assert said.endswith("--trainer.max_step 5, did you mean trainer.max_steps?")
+    said = in_one_line("Group 'trainer' does not accept option 'max_stepps'", options)
+    assert said == "unknown key trainer.max_stepps, did you mean trainer.max_steps?"
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,18 @@ class TreeData(pl.LightningDataModule, Generic[R]):
             raise ConfigError(
                 "validation_source and validation_share are both given; use one of them."
             )
+        counts = {
+            "length_window": length_window,
+            "limit": limit,
+            "validation_limit": validation_limit,
+        }
+        for name, count in counts.items():
+            if count is not None and count < 1:
+                raise ConfigError(f"data.init_args.{name} must be at least 1, got {count}.")
+        if not 0 <= validation_share < 1:
+            raise ConfigError(
+                f"data.init_args.validation_share must lie in [0, 1), got {validation_share}."
+            )
         micro_batches_of(batch_size, micro_batch_size, 1)  # an impossible pair stops here
         self.source, self.validation_source = source, validation_source
         self.split, self.validation_split = split, validation_split

@@ -15,6 +15,7 @@ from alignlab.data.formats import to_rows
 from alignlab.data.reader import Fields, Record, printable
 from alignlab.data.rows import R, Refusals, Refuse, Row, Turn
 from alignlab.errors import ConfigError, DataError
+from alignlab.hub import ask_hub
 
 
 def read_rows(
@@ -130,6 +131,7 @@ def read_hub(
     Raises:
         DataError: It cannot be loaded.
     """
+    ask_hub()  # before the import, which reads whether it answers
     # Imported here: it takes long, and most runs read files.
     from datasets import load_dataset
 

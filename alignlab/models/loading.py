@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as logging_of_transformers
 
 from alignlab.errors import ConfigError
+from alignlab.hub import ask_hub
 from alignlab.models.precise import make_precise
 
 log = logging.getLogger(__name__)
@@ -159,6 +160,8 @@ def check_source(source: str, what: str) -> None:
         raise ConfigError(f"no such folder for {what}: {source}. Make it first, or name a hub id.")
     if path.is_dir() and not any(path.iterdir()):
         raise ConfigError(f"the folder for {what} is empty: {source}.")
+    if not path.exists():
+        ask_hub()
 
 
 def freeze(module: nn.Module) -> nn.Module:
@@ -170,7 +173,10 @@ def _unreachable(source: str, what: str, problem: Exception) -> str:
     first = str(problem).strip().split("\n")[0] or type(problem).__name__
     if Path(source).exists():
         return f"{source} does not hold {what}: {first}"
-    return (
-        f"cannot get {what} '{source}' from the hub: {first} If this machine is offline, download "
-        "it elsewhere and give the local folder instead."
-    )
+    why = ask_hub()
+    if why is not None:
+        return (
+            f"no such folder for {what}: {source} (in {Path.cwd()}), and the hub, where it might "
+            f"be, cannot be asked ({why}). Give a folder, or download it elsewhere."
+        )
+    return f"no such folder for {what}: {source}, and the hub says: {first}"

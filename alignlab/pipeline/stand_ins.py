@@ -58,7 +58,7 @@ def try_constructors(command: LightningCLI) -> None:
     Raises:
         ConfigError: A constructor refuses a value.
     """
-    from alignlab.fit import own_error
+    from alignlab.before_start import check_optimizer, own_error
 
     for kind, stand_in in ((Policy, _Policy), (ScoreModel, _ScoreModel), (Reward, _Reward)):
         command.parser.add_instantiator(
@@ -74,7 +74,4 @@ def try_constructors(command: LightningCLI) -> None:
         if isinstance(own, ConfigError):
             raise own from error
         return
-    try:
-        built.model.make_optimizer([nn.Parameter(torch.zeros(1))])
-    except ValueError as error:
-        raise ConfigError(f"model.init_args.optimizer: {error}.") from error
+    check_optimizer(built.model)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from tests.mutation_lists import (
+    command_line,
     data,
     direct,
     durability,
@@ -21,6 +22,7 @@ from tests.mutation_lists import (
 from tests.mutation_lists.mutation import Mutation
 
 LISTS = (
+    command_line,
     durability,
     data,
     templates,

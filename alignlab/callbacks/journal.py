@@ -1,0 +1,102 @@
+"""What a training says of itself: at its start, and in TensorBoard beside its losses."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from torch.optim import Optimizer
+
+from alignlab.callbacks.resume import run_folder
+from alignlab.data.modules import TreeData
+from alignlab.evaluation.csv_tables import write_table
+
+ROWS = "rows.csv"  # what became of the data's rows, in the run's folder
+METRICS = ("train/loss", "val/loss", "probe/kl", "probe/reward")  # beside the hyperparameters
+
+
+class Journal(Callback):
+    """Prints what trains on what and where its files go; logs settings, rate and gradient norm.
+
+    ``rows.csv`` in the run's folder holds the report of the rows. ``train/lr`` and
+    ``train/grad_norm`` (over all trained weights, before clipping) are logged at the steps at which
+    Lightning logs. Nothing of it changes the training.
+
+    Args:
+        config: The settings, as they go into TensorBoard's table of hyperparameters.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.settings = dict(_flat(config))
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say it all, on one rank."""
+        folder = run_folder(trainer)
+        if not trainer.is_global_zero:
+            return
+        said = [_model_line(pl_module)]
+        data = getattr(trainer, "datamodule", None)
+        if isinstance(data, TreeData):
+            said.append(data.report())
+            write_table(folder / ROWS, data.report_table())
+        print("\n".join([*said, f"files: {folder}"]), file=sys.stderr, flush=True)
+        for logger in trainer.loggers:
+            _log_settings(logger, self.settings)
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Log rate and gradient norm of the step to come; gradients are not clipped yet."""
+        step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if not trainer.loggers or not every or (step + 1) % every:
+            return
+        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        values = {"train/grad_norm": float(torch.nn.utils.get_total_norm(gradients))}
+        rates = list(dict.fromkeys(float(group["lr"]) for group in optimizer.param_groups))
+        values |= {f"train/lr{f'_{i}' if i else ''}": rate for i, rate in enumerate(rates)}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=step)
+
+
+def _model_line(pl_module: LightningModule) -> str:
+    trained = getattr(pl_module, "trained", pl_module)
+    sizes = [(p.numel(), p.requires_grad) for p in trained.parameters()]
+    total, learning = sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
+    model = getattr(trained, "model", trained)
+    source = getattr(model, "name_or_path", "") or "made from its config"
+    return (
+        f"{type(pl_module).__name__}: {type(model).__name__} ({source}), {total:,} weights, "
+        f"{'all' if learning == total else f'{learning:,}'} trained; "
+        f"layout: {getattr(trained, 'layout_report', 'its own')}"
+    )
+
+
+def _log_settings(logger: Logger, settings: dict[str, Any]) -> None:
+    """Put ``settings`` where the logger shows hyperparameters.
+
+    TensorBoard lists runs by them only with metrics to go with them, and Lightning would write a
+    made-up value of each; they are named here without one.
+    """
+    if not isinstance(logger, TensorBoardLogger):
+        logger.log_hyperparams(settings)
+        return
+    from torch.utils.tensorboard.summary import hparams
+
+    logger.log_hyperparams(settings, metrics={})
+    plain = {
+        k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in settings.items()
+    }
+    for summary in hparams(plain, dict.fromkeys(METRICS, 0.0)):
+        logger.experiment.file_writer.add_summary(summary)
+
+
+def _flat(node: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """The values below ``node`` by their dotted keys, without the words that every config has."""
+    for key, value in node.items():
+        here = f"{where}.{key}" if where else str(key)
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, here.removesuffix(".init_args"))
+        elif value is not None:
+            yield here.removesuffix(".class_path"), value
