@@ -36,6 +36,7 @@ from alignlab.before_start import (
 from alignlab.callbacks import checkpoints, logs
 from alignlab.callbacks.interrupt import Interrupt
 from alignlab.callbacks.journal import Journal
+from alignlab.callbacks.probe import FrontierProbe
 from alignlab.callbacks.resume import LAST, Resume, run_folder, state_in
 from alignlab.data.modules import TreeData
 from alignlab.errors import ConfigError, DataError
@@ -317,6 +318,9 @@ def run_fit(command: Command) -> None:
     torch.set_num_threads(command.config.threads)
     _read_data(command)
     check_validation(command.datamodule, command.trainer)
+    for callback in command.trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, FrontierProbe):
+            callback.prepare(command.model)
     _check_folder(command.trainer.default_root_dir)
     with Interrupt() as ctrl_c:
         try:

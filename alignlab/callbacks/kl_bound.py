@@ -4,7 +4,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from alignlab.callbacks.probe import evaluation_at
+from alignlab.callbacks.probe import FrontierProbe, evaluation_at
 from alignlab.errors import ConfigError
 
 
@@ -27,6 +27,20 @@ class KLBound(Callback):
             raise ConfigError(f"KLBound needs limit > 0 (nats per completion), got {limit}.")
         self.limit = limit
         self.reached: str | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse to stand alone: it would never end anything.
+
+        Raises:
+            ConfigError: No ``FrontierProbe`` goes before it.
+        """
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        before = callbacks[: callbacks.index(self)]
+        if not any(isinstance(callback, FrontierProbe) for callback in before):
+            raise ConfigError(
+                "KLBound reads what a FrontierProbe measures. Put one before it in "
+                "trainer.callbacks."
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A run that was killed after its last evaluation ends all the same."""

@@ -1,13 +1,16 @@
 """Points of the frontier, measured while a run trains."""
 
+import copy
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from alignlab.callbacks.resume import Resume, run_folder
 from alignlab.data.trees import PromptTree
@@ -15,11 +18,13 @@ from alignlab.errors import ConfigError
 from alignlab.evaluation.points import PointEstimate, SampleText, evaluate_policy
 from alignlab.evaluation.prompt_tables import PromptTable, write_prompt_tables
 from alignlab.evaluation.prompts import load_prompts
+from alignlab.evaluation.scoring import check_vocabularies
 from alignlab.files import atomic_write, is_as_stamped, read_record, stamp, write_record
 from alignlab.models.policy import Policy
 from alignlab.rewards import Reward
 
 FILES = "files"  # key of an evaluation's record: the files that belong to it
+SHOWN = 8  # completions in TensorBoard
 TEXTS = 64  # completions kept to read, each of another prompt as far as there are so many
 
 
@@ -32,13 +37,17 @@ class FrontierProbe(Callback):
     killed and continued ends with the files of one that was not; a due file that is missing is
     made when the run continues.
 
+    Whatever an evaluation needs is tried before the first step, on the longest prompt: files,
+    vocabularies, one completion, its rewards and its KL.
+
     Args:
         prompts: File of evaluation prompts, or hub id of a data set.
-        reference: Folder or hub id of the policy that KL is measured to.
         reward: The gold reward.
         samples: Completions per prompt.
         max_new_tokens: Tokens of a completion that does not end by itself.
         every_n_steps: Optimizer steps between two evaluations.
+        reference: Folder or hub id of the policy that KL is measured to; the trained policy as it
+            is before the first step when left out.
         proxy: A learned reward, to report beside the gold one.
         limit: Keep the first so many prompts.
         seed: Of the sampling noise; the same for all runs that are to be compared.
@@ -51,11 +60,11 @@ class FrontierProbe(Callback):
     def __init__(
         self,
         prompts: str,
-        reference: str,
         reward: Reward,
         samples: int,
         max_new_tokens: int,
         every_n_steps: int,
+        reference: str | None = None,
         proxy: Reward | None = None,
         limit: int | None = None,
         seed: int = 0,
@@ -78,17 +87,38 @@ class FrontierProbe(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Read the prompts and load the reference, before any training."""
-        if not isinstance(getattr(pl_module, "policy", None), Policy):
+        if stage == "fit":
+            self.prepare(pl_module)
+
+    def prepare(self, pl_module: LightningModule) -> None:
+        """Read the prompts and load the reference, once; ``pl_module`` is as it starts.
+
+        Raises:
+            ConfigError: It trains no policy, or one with other tokens than the reference's.
+            DataError: Prompts that cannot be read.
+        """
+        policy = getattr(pl_module, "policy", None)
+        if not isinstance(policy, Policy):
             raise ConfigError(
                 f"FrontierProbe evaluates a policy; {type(pl_module).__name__} trains none. "
                 "Take it out of trainer.callbacks."
             )
-        if stage == "fit" and self._reference is None:
+        if self._reference is not None:
+            return
+        with torch.random.fork_rng():
+            source = self.reference_source
+            reference = copy.deepcopy(policy) if source is None else Policy.load(source)
+        check_vocabularies(policy, reference)
+        self._prompts = load_prompts(self.prompts_source, reference.tokenizer, limit=self.limit)
+        self._reference = reference.requires_grad_(False).eval()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Try an evaluation of one completion: what fails after minutes fails now."""
+        if trainer.is_global_zero:
+            longest = max(self._prompts, key=lambda tree: len(tree.prompt))
             with torch.random.fork_rng():
-                self._reference = Policy.load(self.reference_source).requires_grad_(False).eval()
-            self._prompts = load_prompts(
-                self.prompts_source, self._reference.tokenizer, limit=self.limit
-            )
+                self._estimate(pl_module, (longest,), samples=1)
+        trainer.strategy.barrier("probe")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A new run forgets files of an older one; a continued run makes a due one if missing."""
@@ -136,7 +166,7 @@ class FrontierProbe(Callback):
         new = not is_whole(path.with_suffix(".json"))
         if trainer.is_global_zero and new:
             with torch.random.fork_rng():
-                estimate = self._estimate(pl_module)
+                estimate = self._estimate(pl_module, self._prompts, samples=self.samples)
             table = PromptTable(
                 objective=type(pl_module).__name__.lower(),
                 run_id=run_folder(trainer).name,
@@ -151,19 +181,23 @@ class FrontierProbe(Callback):
             scalars = {f"probe/{k}": value for k, value in found.items() if k != "seconds"}
             for logger in trainer.loggers:
                 logger.log_metrics(scalars, step=step)
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_text("probe/samples", shown(_texts(path)), step)
         self._logged = step
         trainer.strategy.barrier("probe")
 
-    def _estimate(self, pl_module: LightningModule) -> PointEstimate:
+    def _estimate(
+        self, pl_module: LightningModule, prompts: Sequence[PromptTree], *, samples: int
+    ) -> PointEstimate:
         policy, reference = pl_module.policy, self._reference
         assert isinstance(policy, Policy)
         assert reference is not None
         return evaluate_policy(
             policy,
             reference.to(policy.device),
-            self._prompts,
+            prompts,
             self.reward,
-            samples=self.samples,
+            samples=samples,
             max_new_tokens=self.max_new_tokens,
             seed=self.seed,
             stop_ids=policy.stop_ids,
@@ -203,10 +237,29 @@ def _means(estimate: PointEstimate) -> dict[str, float]:
     return {name: float(values.mean()) for name, values in named.items() if values is not None}
 
 
+def shown(samples: Sequence[SampleText]) -> str:
+    """The first completions of different prompts as a Markdown table."""
+    first: dict[str, SampleText] = {}
+    for sample in samples:
+        first.setdefault(sample.prompt_id, sample)
+    rows = [
+        (f"{each.prompt} → {each.completion}", f"{each.reward:.3f}", f"{each.kl:.3f}")
+        for each in list(first.values())[:SHOWN]
+    ]
+    lines = [" | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in row) for row in rows]
+    return "\n".join(["prompt → completion | reward | KL", "--- | --- | ---", *lines])
+
+
 def _seconds(trainer: Trainer) -> float:
     """Training time so far, over all continuations where they are counted."""
     clocks = [c.seconds for c in trainer.checkpoint_callbacks if isinstance(c, Resume)]
     return round(clocks[0], 2) if clocks else 0.0
+
+
+def _texts(path: Path) -> list[SampleText]:
+    """The samples that stand beside a per-prompt table."""
+    lines = path.with_suffix(".texts.jsonl").read_text(encoding="utf-8").split("\n")
+    return [SampleText(**json.loads(line)) for line in lines if line]
 
 
 def _write(

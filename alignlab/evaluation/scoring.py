@@ -90,7 +90,7 @@ def completion_kl(
     if spec.greedy:
         raise ConfigError("temperature 0 is no distribution and has no KL. Evaluate with 1.")
     exact, k1, logps = [], [], []
-    for part in _parts(trees, batch_size, _vocabulary(policy, reference)):
+    for part in _parts(trees, batch_size, check_vocabularies(policy, reference)):
         batch = collate(part).to(policy.device)
         log_p = policy.log_softmax_at(batch, spec)
         log_q = reference.log_softmax_at(batch.to(reference.device), spec).to(log_p.device)
@@ -123,11 +123,23 @@ def completion_logps(
     return torch.cat(logps)
 
 
-def _vocabulary(policy: Policy, reference: Policy) -> int:
+def check_vocabularies(policy: Policy, reference: Policy) -> int:
+    """The number of tokens of two policies that share them.
+
+    Raises:
+        ConfigError: They have other tokens, so that a KL between them is not defined.
+    """
     sizes = [int(p.model.config.vocab_size) for p in (policy, reference)]
     if sizes[0] != sizes[1]:
         raise ConfigError(
             f"the policy has {sizes[0]} tokens and the reference {sizes[1]}: their KL is not "
+            "defined. Give the reference that the policy was trained from."
+        )
+    mine, other = (p.tokenizer.get_vocab() for p in (policy, reference))
+    if mine != other:
+        token = min(set(mine.items()) ^ set(other.items()))[0]
+        raise ConfigError(
+            f"the policy and the reference have other tokens, e.g. {token!r}: their KL is not "
             "defined. Give the reference that the policy was trained from."
         )
     return sizes[0]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import LightningModule, Trainer
 
 from alignlab.callbacks.kl_bound import KLBound
 from alignlab.errors import ConfigError
@@ -40,3 +41,12 @@ def test_continued_from_behind_the_evaluation_it_ends_there(files: Path, tmp_pat
 def test_a_bound_of_nothing_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"limit > 0 .*, got 0"):
         KLBound(limit=0)
+
+
+def test_without_an_evaluation_before_it_a_bound_is_refused(tmp_path: Path) -> None:
+    trainer = Trainer(
+        default_root_dir=tmp_path, callbacks=[KLBound(limit=1.0)], logger=False, accelerator="cpu"
+    )
+    bound = next(c for c in trainer.callbacks if isinstance(c, KLBound))  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match=r"Put one before it in trainer\.callbacks"):
+        bound.setup(trainer, LightningModule(), "fit")

@@ -8,13 +8,14 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
-from alignlab.callbacks.probe import FrontierProbe
+from alignlab.callbacks.probe import FrontierProbe, shown
 from alignlab.callbacks.resume import LAST, Resume
 from alignlab.data.trees import PromptTree, PromptTrees, collate
-from alignlab.errors import ConfigError
-from alignlab.evaluation.points import evaluate_policy
+from alignlab.errors import ConfigError, DataError
+from alignlab.evaluation.points import SampleText, evaluate_policy
 from alignlab.evaluation.prompt_tables import read_prompt_tables
 from alignlab.evaluation.prompts import load_prompts
 from alignlab.models.policy import Policy
@@ -234,3 +235,79 @@ def test_bad_settings_are_told(files: Path, tmp_path: Path) -> None:
     probe = make_probe(files)
     with pytest.raises(ConfigError, match="LightningModule trains none"):
         probe.setup(pl.Trainer(logger=False, accelerator="cpu"), pl.LightningModule(), "fit")
+
+
+class Unusable(Reward):
+    def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        return torch.tensor([float("nan")] * len(completions))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"reward": Unusable()}, "Unusable: 1 of 1 scores are not finite"),
+        ({"proxy": Unusable()}, "Unusable: 1 of 1 scores are not finite"),
+        ({"max_new_tokens": 10_000}, "exceeds the model's context"),
+        ({"prompts": "gone.jsonl"}, "gone.jsonl: no such file"),
+    ],
+)
+def test_what_no_evaluation_could_do_is_said_before_the_first_step(
+    files: Path, run: Path, changed: dict[str, Any], said: str
+) -> None:
+    stop = Kill(0)  # would end the training before its first batch
+    with pytest.raises((ConfigError, DataError), match=said):
+        train(files, run, stop, **changed)
+    assert not (run / "points").exists()
+
+
+def test_the_longest_prompt_is_tried(files: Path, run: Path) -> None:
+    """Two prompts of two tokens and one more; what fits behind the short ones is too long here."""
+    reference = Policy.load(str(files / "reference"))
+    prompts = load_prompts(files / "prompts.jsonl", reference.tokenizer, limit=3)
+    lengths = [len(tree.prompt) for tree in prompts]
+    assert lengths[0] < max(lengths)
+    room = reference.model.config.max_position_embeddings - lengths[0]
+    with pytest.raises((ConfigError, DataError), match="exceeds the model's context"):
+        train(files, run, Kill(0), max_new_tokens=room)
+
+
+def test_a_reference_of_other_tokens_is_refused_before_anything_is_written(
+    files: Path, tmp_path: Path, build: Callable[..., Policy]
+) -> None:
+    other = Policy.load(str(files / "reference"))
+    vocabulary = json.loads(other.tokenizer.backend_tokenizer.to_str())
+    words = vocabulary["model"]["vocab"]
+    a, b = sorted(words)[-2:]
+    words[a], words[b] = words[b], words[a]
+    other.tokenizer = type(other.tokenizer)(
+        tokenizer_object=Tokenizer.from_str(json.dumps(vocabulary)),
+        **{f"{kind}_token": getattr(other.tokenizer, f"{kind}_token") for kind in ("eos", "pad")},
+    )
+    other.save(tmp_path / "other")
+    probe = make_probe(files, reference=str(tmp_path / "other"))
+    with pytest.raises(ConfigError, match="the policy and the reference have other tokens"):
+        probe.prepare(Imitate(Policy.load(str(files / "reference"))))
+
+
+def test_without_a_reference_the_policy_at_the_start_is_it(
+    whole: tuple[Path, Imitate], files: Path, run: Path
+) -> None:
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(files, run, Kill(8), reference=None)
+    train(files, run, resume=True, reference=None)  # not the policy of the checkpoint
+    assert tables(run) == tables(whole[0])
+
+
+def test_samples_are_shown_as_a_table() -> None:
+    one = {"proxy_reward": None, "kl": 0.5, "length": 2}
+    samples = [
+        SampleText(prompt_id="a", prompt="who", completion=" me\nand\u2028you", reward=1.0, **one),
+        SampleText(prompt_id="a", prompt="who", completion="nobody", reward=0.0, **one),
+        SampleText(prompt_id="b", prompt="x|y", completion="z", reward=-1.25, **one),
+    ]
+    assert shown(samples).splitlines() == [
+        "prompt → completion | reward | KL",
+        "--- | --- | ---",
+        "who → me and you | 1.000 | 0.500",
+        "x\\|y → z | -1.250 | 0.500",
+    ]

@@ -87,4 +87,55 @@ MUTATIONS = [
         '    return ""',
         "test_parser_errors.py::test_what_was_told_as_a_dump_is_one_sentence",
     ),
+    Mutation(
+        "an evaluation is not tried at the start",
+        "callbacks/probe.py",
+        "                self._estimate(pl_module, (longest,), samples=1)",
+        "                pass",
+        "callbacks/test_probe.py::test_what_no_evaluation_could_do_is_said_before_the_first_step",
+    ),
+    Mutation(
+        "the first prompt is tried, not the longest",
+        "callbacks/probe.py",
+        "longest = max(self._prompts, key=lambda tree: len(tree.prompt))",
+        "longest = self._prompts[0]",
+        "callbacks/test_probe.py::test_the_longest_prompt_is_tried",
+    ),
+    Mutation(
+        "tokenizers of one size count as equal",
+        "evaluation/scoring.py",
+        "    if mine != other:",
+        "    if len(mine) != len(other):",
+        "callbacks/test_probe.py"
+        "::test_a_reference_of_other_tokens_is_refused_before_anything_is_written",
+    ),
+    Mutation(
+        "the start's policy goes on training as the reference",
+        "callbacks/probe.py",
+        "reference = copy.deepcopy(policy) if source is None",
+        "reference = policy if source is None",
+        "callbacks/test_probe.py::test_without_a_reference_the_policy_at_the_start_is_it",
+    ),
+    Mutation(
+        "a KL bound stands alone",
+        "callbacks/kl_bound.py",
+        "if not any(isinstance(callback, FrontierProbe) for callback in before):",
+        "if False:",
+        "callbacks/test_kl_bound.py::test_without_an_evaluation_before_it_a_bound_is_refused",
+    ),
+    Mutation(
+        "the gradient norm is logged at other steps",
+        "callbacks/journal.py",
+        "or (step + 1) % every:",
+        "or step % every:",
+        "callbacks/test_journal.py"
+        "::test_rate_and_norm_before_clipping_at_the_steps_that_are_logged",
+    ),
+    Mutation(
+        "a made-up metric stands in TensorBoard",
+        "callbacks/journal.py",
+        "    logger.log_hyperparams(settings, metrics={})",
+        "    logger.log_hyperparams(settings)",
+        "callbacks/test_journal.py::test_settings_are_listed_and_no_metric_is_made_up",
+    ),
 ]
