@@ -195,7 +195,7 @@ def test_validate_reports_and_trains_nothing(
         (["--config", "binary.yaml"], "binary.yaml: not a text file"),
         (["--config=binary.yaml"], "binary.yaml: not a text file"),
         (["--ckpt_path", "gone.ckpt"], "gone.ckpt: no such file"),
-        (["--ckpt_path", "binary.yaml"], "binary.yaml: not a checkpoint"),
+        (["--ckpt_path", "binary.yaml"], "binary.yaml: the checkpoint is damaged or none"),
         (["--bogus"], "unrecognized arguments: --bogus"),
         (["--model.class_path", "alignlab.objectives.gone.X"], "has no attribute 'gone'"),
         (
