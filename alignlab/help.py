@@ -78,5 +78,5 @@ def _data_modules() -> Iterator[tuple[str, str]]:
 
 def _first_words(node: ast.Module | ast.ClassDef) -> str:
     """The first sentence of a docstring, without the paper that it names."""
-    first = (ast.get_docstring(node) or "").splitlines()[0]
+    first = (ast.get_docstring(node) or "").split("\n")[0]
     return first.partition(" (")[0].partition(": ")[0].rstrip(".,")

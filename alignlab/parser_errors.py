@@ -69,7 +69,7 @@ def _wrong_value(message: str, where: str, options: Sequence[str]) -> str:
         return f"{where}: no class {unknown[1]!r}. Give its full path, package.module.Class."
     if unknown := _UNRECOGNIZED.search(message):
         return f"{' '.join(message.split())}{_nearest(unknown[1], options)}"
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    lines = [line.strip() for line in message.split("\n") if line.strip()]
     telling = [line.removeprefix("- ") for line in lines if not _NOISE.fullmatch(line)]
     said = f"{where}: {' '.join(telling)}" if where and telling else " ".join(lines)
     return said[:LONGEST]
