@@ -70,8 +70,8 @@ def test_an_unknown_key_comes_with_the_known_ones() -> None:
     ("inner", "said"),
     [
         (
-            "unrecognized arguments: --polcy.source=x",
-            "unknown key model.init_args.polcy, did you mean policy? DPO accepts: policy, ",
+            "unrecognized arguments: --policyx.source=x",
+            "unknown key model.init_args.policyx, did you mean policy? DPO accepts: policy, ",
         ),
         (
             "the following arguments are required: optimizer",
