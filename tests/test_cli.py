@@ -164,7 +164,10 @@ def test_validate_reports_and_trains_nothing(
             ["--model.init_args.policyy", "x"],
             "unknown key model.init_args.policyy, did you mean policy? SFT accepts:",
         ),
-        (["--model.init_args.policyx.seed", "1"], "unknown key model.init_args.policyx, did you mean"),
+        (
+            ["--model.init_args.policyx.seed", "1"],
+            "unknown key model.init_args.policyx, did you mean",
+        ),
         (["--model.init_args.optimizer", "null"], "model.init_args.optimizer must be given"),
         (["--model.init_args.optimizer.init_args.lr=-1"], "optimizer: Invalid learning rate: -1"),
         (["--data.init_args.seed", "null"], "data.init_args.seed must be a whole number, got null"),
