@@ -299,7 +299,7 @@ def test_without_a_reference_the_policy_at_the_start_is_it(
 
 
 def test_samples_are_shown_as_a_table() -> None:
-    one = {"proxy_reward": None, "kl": 0.5, "length": 2}
+    one: dict[str, Any] = {"proxy_reward": None, "kl": 0.5, "length": 2}
     samples = [
         SampleText(prompt_id="a", prompt="who", completion=" me\nand\u2028you", reward=1.0, **one),
         SampleText(prompt_id="a", prompt="who", completion="nobody", reward=0.0, **one),
