@@ -56,7 +56,9 @@ def train(folder: Path, *loggers: Any) -> Line:
         enable_checkpointing=False,
         callbacks=[Journal(config)],
     )
-    trainer.fit(module, torch.utils.data.DataLoader(list(torch.zeros(8, 1))))
+    trainer.fit(
+        module, torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.zeros(8, 1)))
+    )
     return module
 
 
