@@ -16,6 +16,7 @@ from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError
 from alignlab.functional import kl_full
 from alignlab.functional.sampling import SamplingSpec
+from alignlab.models.modes import reading
 from alignlab.models.policy import Policy
 
 MAX_CELLS = 2**24  # of a [positions, vocabulary] table held at once: 64 MiB in float32
@@ -39,7 +40,6 @@ class CompletionKL(NamedTuple):
 @contextmanager
 def evaluating(*policies: Policy) -> Iterator[None]:
     """Eval mode, no gradients, float32 weights and head; everything as before afterwards."""
-    modules = [module for policy in policies for module in policy.modules() if module.training]
     heads = [(policy, policy.head_dtype) for policy in policies]
     tensors = [t for p in policies for t in (*p.parameters(), *p.buffers())]
     coarse = {id(t): t for t in tensors if t.dtype in (torch.bfloat16, torch.float16)}
@@ -47,19 +47,16 @@ def evaluating(*policies: Policy) -> Iterator[None]:
     device = policies[0].device.type
     try:
         for policy in policies:
-            policy.eval()
             policy.head_dtype = max(policy.head_dtype, torch.float32, key=lambda d: d.itemsize)
         for tensor, data in stored:
             tensor.data = data.float()
-        with torch.no_grad(), torch.autocast(device, enabled=False):
+        with reading(*policies), torch.autocast(device, enabled=False):
             yield
     finally:
         for tensor, data in stored:
             tensor.data = data
         for policy, dtype in heads:
             policy.head_dtype = dtype
-        for module in modules:
-            module.training = True
 
 
 def completion_kl(

@@ -9,6 +9,7 @@ from alignlab.models.reference import (
     CachedReference,
     FrozenReference,
     Reference,
+    StartReference,
 )
 from alignlab.models.score import ScoreModel
 
@@ -23,4 +24,5 @@ __all__ = [
     "Reference",
     "ScoreModel",
     "Scores",
+    "StartReference",
 ]

@@ -20,6 +20,7 @@ from alignlab.models.layouts import (
     plan,
     tree_rows,
 )
+from alignlab.models.modes import reading
 from alignlab.models.prompt_tuning import PromptedTransformer, virtual_tokens
 
 MAX_TREE_COLUMNS = 4096
@@ -110,7 +111,6 @@ class TreeBackbone(nn.Module):
             return torch.get_autocast_dtype(device)
         return _dtype(self)
 
-    @torch.no_grad()
     def settle_layout(self) -> str:
         """Hold flat rows against the model's own forward, and shared rows against flat ones.
 
@@ -124,19 +124,9 @@ class TreeBackbone(nn.Module):
         Raises:
             ConfigError: Flat rows are not the model's own forward either, so no layout is right.
         """
-        wanted, was_training = self.layout, self.training
-        trees = probe_trees(self.model.config, self.virtual_tokens).to(self.device)
-        self.eval()
         try:
-            flat = self._probed("flat", trees)
-            self._check_causal(trees, flat)
-            error = self._own_error(trees, flat)
-            if error > (1e-4 if _exact(flat.dtype) else 0.1):
-                raise ConfigError(
-                    f"{type(self.model).__name__}: what its transformer and head give differs by "
-                    f"{error:.1e} (relative) from its own forward. {UNSUPPORTED}"
-                )
-            self.layout, report = self._shared_if_equal(wanted, trees, flat)
+            with reading(self):
+                return self._settle(self.layout)
         except ConfigError:
             raise
         except UNREADABLE as problem:
@@ -145,8 +135,18 @@ class TreeBackbone(nn.Module):
                 f"{type(self.model).__name__} cannot read rows of tokens as a decoder: "
                 f"{type(problem).__name__}: {first} {UNSUPPORTED}"
             ) from problem
-        finally:
-            self.train(was_training)
+
+    def _settle(self, wanted: Layout) -> str:
+        trees = probe_trees(self.model.config, self.virtual_tokens).to(self.device)
+        flat = self._probed("flat", trees)
+        self._check_causal(trees, flat)
+        error = self._own_error(trees, flat)
+        if error > (1e-4 if _exact(flat.dtype) else 0.1):
+            raise ConfigError(
+                f"{type(self.model).__name__}: what its transformer and head give differs by "
+                f"{error:.1e} (relative) from its own forward. {UNSUPPORTED}"
+            )
+        self.layout, report = self._shared_if_equal(wanted, trees, flat)
         return report
 
     def _probed(self, layout: Layout, trees: PromptTrees) -> Tensor:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from alignlab.errors import ConfigError
-from alignlab.models.loading import load_model
-from alignlab.models.score import ScoreModel, is_scorer
+from alignlab.models.loading import is_scorer, load_model
+from alignlab.models.score import ScoreModel
 
 
 def language_logits(output: Any, config: Any, hidden: Tensor, dtype: torch.dtype) -> Tensor:
@@ -58,15 +58,15 @@ class LanguageHead(nn.Module):
         super().__init__()
         dtype = scorer.head.weight.dtype
         name: Any = str(dtype).removeprefix("torch.")
-        lm = load_model(AutoModelForCausalLM, scorer.source, dtype=name, dropout=None)
-        self.output = lm.get_output_embeddings()
-        if self.output.weight is lm.get_input_embeddings().weight:
-            self.output.weight = scorer.backbone.get_input_embeddings().weight
-        elif is_scorer(scorer.source):
+        if is_scorer(scorer.source) and not scorer.model.config.tie_word_embeddings:
             raise ConfigError(
                 f"{scorer.source} holds a scorer and no language model's output layer. Start "
                 "model.init_args.model.source from a language model, or set alpha to 0."
             )
+        lm = load_model(AutoModelForCausalLM, scorer.source, dtype=name, dropout=None, merge=True)
+        self.output = lm.get_output_embeddings()
+        if self.output.weight is lm.get_input_embeddings().weight:
+            self.output.weight = scorer.backbone.get_input_embeddings().weight
         self.config = lm.config
         self.dtype = torch.promote_types(dtype, torch.float32)
 

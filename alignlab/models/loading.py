@@ -1,16 +1,27 @@
 """Models and tokenizers from a hub id, a folder or a config; every failure says what to do."""
 
 import logging
+import re
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+)
 from transformers.utils import logging as logging_of_transformers
 
 from alignlab.errors import ConfigError
 from alignlab.hub import ask_hub
+from alignlab.models.adapters import adapter_config, base_of, is_adapter
 from alignlab.models.precise import make_precise
 
 log = logging.getLogger(__name__)
@@ -31,7 +42,13 @@ def load_tokenizer(source: str) -> Any:
 
 
 def load_model(
-    auto_class: Any, source: str, *, dtype: DTypeName, dropout: float | None, **config: Any
+    auto_class: Any,
+    source: str,
+    *,
+    dtype: DTypeName,
+    dropout: float | None,
+    merge: bool = False,
+    **config: Any,
 ) -> Any:
     """The pretrained model at ``source`` (hub id, folder, or folder of a PEFT adapter).
 
@@ -39,38 +56,125 @@ def load_model(
         auto_class: ``AutoModelForCausalLM`` or ``AutoModelForSequenceClassification``.
         source: Hub id or local folder.
         dtype: Precision of the weights.
-        dropout: Overrides every dropout of the config; ``None`` keeps the config's own (GPT-2's is
-            0.1, which makes two forwards of one policy differ).
+        dropout: Overrides every dropout of the config and of adapters; ``None`` keeps their own
+            (GPT-2's is 0.1, which makes two forwards of one policy differ).
+        merge: Add adapters into the weights that they stand on, and leave none.
         config: Further config values, e.g. ``num_labels=1``.
 
     Raises:
-        ConfigError: Nothing usable there.
+        ConfigError: Nothing usable there, weights that are missing, or adapters that cannot be
+            merged.
     """
     check_source(source, "a model")
-    adapter = Path(source) / "adapter_config.json"
+    if is_adapter(source):
+        return _load_adapted(auto_class, source, dtype, dropout, merge=merge, **config)
+    settings = load_config(source, **config)
+    quiet()
     try:
-        if adapter.exists():
-            from peft import PeftConfig, PeftModel  # seconds to import, and few runs need it
-
-            peft = PeftConfig.from_pretrained(source)
-            base = str(peft.base_model_name_or_path)
-            model = load_model(auto_class, base, dtype=dtype, dropout=dropout, **config)
-            # Virtual tokens are trainable anyway, and refuse to be asked.
-            return PeftModel.from_pretrained(
-                model, source, is_trainable=not peft.is_prompt_learning
-            )
-        settings = AutoConfig.from_pretrained(source, trust_remote_code=False, **config)
-        quiet()
-        model = auto_class.from_pretrained(
+        model, found = auto_class.from_pretrained(
             source,
             config=without_dropout(settings, dropout),
             dtype=getattr(torch, dtype),
             trust_remote_code=False,
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, RuntimeError) as problem:
         raise ConfigError(_unreachable(source, "a model", problem)) from problem
+    # A scorer that starts from a language model has no head yet.
+    fresh = auto_class is AutoModelForSequenceClassification and not is_scorer(source)
+    body = f"{model.base_model_prefix}."
+    absent = sorted(k for k in found["missing_keys"] if not fresh or k.startswith(body))
+    if absent:
+        raise ConfigError(
+            f"{source} lacks {len(absent)} weights of a {type(model).__name__}, e.g. {absent[0]}: "
+            f"it holds a {', '.join(settings.architectures or ['model of another kind'])}."
+        )
     make_precise(model)
     return model
+
+
+def load_config(source: str, **config: Any) -> Any:
+    """The config of the model at ``source`` (hub id or folder).
+
+    Raises:
+        ConfigError: Nothing usable there.
+    """
+    try:
+        return AutoConfig.from_pretrained(source, trust_remote_code=False, **config)
+    except (OSError, ValueError) as problem:
+        raise ConfigError(_unreachable(source, "a model", problem)) from problem
+
+
+def is_scorer(source: str) -> bool:
+    """Whether the folder or hub id ``source`` says that it holds a scorer, or a scorer's adapters.
+
+    Raises:
+        ConfigError: Nothing usable there.
+    """
+    if is_adapter(source):
+        return bool(adapter_config(source).task_type == "SEQ_CLS")
+    names = load_config(source).architectures or []
+    return any(name.endswith("ForSequenceClassification") for name in names)
+
+
+def _load_adapted(
+    auto_class: Any,
+    source: str,
+    dtype: DTypeName,
+    dropout: float | None,
+    *,
+    merge: bool,
+    **config: Any,
+) -> Any:
+    """The model whose adapters stand in the folder ``source``; what is below them is merged."""
+    from peft import PeftModel  # seconds to import, and few runs need it
+
+    peft = adapter_config(source)
+    base = base_of(source, peft.base_model_name_or_path)
+    if merge and peft.is_prompt_learning:
+        raise ConfigError(
+            f"{source} holds virtual tokens, which cannot be merged into a model's weights. Only a "
+            "policy without policy.init_args.lora and prompt_tuning of its own can start from it."
+        )
+    scorer = auto_class is AutoModelForSequenceClassification
+    if scorer != is_scorer(source):
+        if not scorer:
+            raise ConfigError(f"{source} holds the adapters of a scorer, not of a language model.")
+        return _scorer_on(source, base, dtype, dropout, **config)
+    model = load_model(auto_class, base, dtype=dtype, dropout=dropout, merge=True, **config)
+    if dropout is not None and hasattr(peft, "lora_dropout"):
+        peft.lora_dropout = dropout
+    peft.base_model_name_or_path = base
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "fan_in_fan_out")
+            warnings.filterwarnings("error", "Found missing adapter keys")
+            adapted = PeftModel.from_pretrained(
+                model,
+                source,
+                config=peft,
+                # Virtual tokens are trainable anyway, and refuse to be asked.
+                is_trainable=not peft.is_prompt_learning,
+            )
+    except (OSError, ValueError, RuntimeError, UserWarning) as problem:
+        raise ConfigError(
+            f"the adapters in {source} do not fit their model {base}: {_first_line(problem)}"
+        ) from problem
+    if (Path(source) / "generation_config.json").exists():
+        adapted.generation_config = GenerationConfig.from_pretrained(source)
+    return adapted.merge_and_unload() if merge else adapted
+
+
+def _scorer_on(
+    source: str, base: str, dtype: DTypeName, dropout: float | None, **config: Any
+) -> Any:
+    """A scorer with a fresh head on the language model that ``source`` adapts."""
+    lm = load_model(AutoModelForCausalLM, source, dtype=dtype, dropout=dropout, merge=True)
+    scorer = load_model(
+        AutoModelForSequenceClassification, base, dtype=dtype, dropout=dropout, merge=True, **config
+    )
+    scorer.base_model.load_state_dict(lm.base_model.state_dict())
+    return scorer
 
 
 def build_model(
@@ -107,10 +211,28 @@ def quiet() -> None:
 def without_dropout(config: Any, dropout: float | None) -> Any:
     """``config`` with every dropout probability set to ``dropout`` (untouched when ``None``)."""
     if dropout is not None:
-        for name, value in vars(config).items():
-            if isinstance(value, float) and ("dropout" in name or name.endswith("_pdrop")):
-                setattr(config, name, dropout)
+        for part, name in _dropouts(config):
+            setattr(part, name, dropout)
     return config
+
+
+def has_dropout(model: Any) -> bool:
+    """Whether something in ``model`` is dropped at random while it trains."""
+    layers = [m.p for m in model.modules() if isinstance(m, nn.Dropout)]
+    return any(rate > 0 for rate in (*layers, *(getattr(*at) for at in _dropouts(model.config))))
+
+
+def _dropouts(config: Any) -> Iterator[tuple[Any, str]]:
+    """Where a config, or one inside it, has the rate of a dropout, of layers' or a router's too."""
+    for name, value in list(vars(config).items()):
+        if isinstance(value, PreTrainedConfig):
+            yield from _dropouts(value)
+        elif (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and re.search("dropout|_pdrop|layerdrop|drop_path|jitter_noise", name)
+        ):
+            yield config, name
 
 
 def add_lora(model: Any, lora: "Lora") -> Any:
@@ -124,7 +246,9 @@ def add_lora(model: Any, lora: "Lora") -> Any:
         target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
         bias="none",
     )
-    return get_peft_model(model, task)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "fan_in_fan_out")  # peft finds the right one by itself
+        return get_peft_model(model, task)
 
 
 class Lora:
@@ -170,7 +294,7 @@ def freeze(module: nn.Module) -> nn.Module:
 
 
 def _unreachable(source: str, what: str, problem: Exception) -> str:
-    first = str(problem).strip().split("\n")[0] or type(problem).__name__
+    first = _first_line(problem)
     if Path(source).exists():
         return f"{source} does not hold {what}: {first}"
     why = ask_hub()
@@ -180,3 +304,7 @@ def _unreachable(source: str, what: str, problem: Exception) -> str:
             f"be, cannot be asked ({why}). Give a folder, or download it elsewhere."
         )
     return f"no such folder for {what}: {source}, and the hub says: {first}"
+
+
+def _first_line(problem: BaseException) -> str:
+    return str(problem).strip().split("\n")[0] or type(problem).__name__

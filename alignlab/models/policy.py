@@ -14,11 +14,20 @@ from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
 from alignlab.functional import token_logps, token_logps_and_entropies
 from alignlab.functional.sampling import SamplingSpec
+from alignlab.models.adapters import OWN, is_adapter, save_adapters, whole_path
 from alignlab.models.backbone import TreeBackbone, relative_error
 from alignlab.models.chat_format import ChatFormat, add_token_rows, set_chat_format, set_stops
 from alignlab.models.heads import language_logits
 from alignlab.models.layouts import Layout
-from alignlab.models.loading import DTypeName, Lora, add_lora, build_model, load_model, quiet
+from alignlab.models.loading import (
+    DTypeName,
+    Lora,
+    add_lora,
+    build_model,
+    has_dropout,
+    load_model,
+    quiet,
+)
 from alignlab.models.loading import load_tokenizer as load_tokenizer_from
 from alignlab.models.prompt_tuning import PromptTuning, add_prompt
 
@@ -55,15 +64,18 @@ class Policy(TreeBackbone):
     """A causal language model over prompt trees.
 
     Args:
-        source: Hub id or local folder of a pretrained model. Leave out to train from scratch.
+        source: Hub id or local folder of a pretrained model, or local folder of adapters, which are
+            then trained on. Leave out to train from scratch.
         config: For a model from scratch: ``model_type`` and the architecture's sizes. The
             vocabulary size is the tokenizer's.
         tokenizer: Hub id or folder of the tokenizer; the model's own when left out.
         seed: Initial weights of a model from scratch are a function of it.
         dtype: Precision of the weights.
         dropout: Overrides every dropout in the model; ``None`` keeps the model's own.
-        lora: Train low-rank adapters instead of the weights.
-        prompt_tuning: Train virtual tokens in front of every prompt instead of the weights.
+        lora: Train low-rank adapters instead of the weights. Adapters that ``source`` holds are
+            merged into the weights before.
+        prompt_tuning: Train virtual tokens in front of every prompt instead of the weights; else
+            as ``lora``.
         layout: How trees become rows: ``flat``, ``tree``, ``packed`` (whole trees side by side),
             or ``auto`` to plan flat or tree rows by cost. Shared rows are used only if a check at
             load finds them equal to flat ones.
@@ -102,24 +114,28 @@ class Policy(TreeBackbone):
         name = tokenizer or source
         if name is None:
             raise ConfigError("a policy from a config needs policy.init_args.tokenizer.")
-        self.tokenizer = load_tokenizer_from(name)
-        added = {} if chat_format is None else set_chat_format(self.tokenizer, chat_format)
-        self.model = self._make_model(source, config, seed, dtype, dropout)
-        if chat_format is not None:
-            if source is not None:
-                frozen = lora is not None or prompt_tuning is not None
-                add_token_rows(self.model, self.tokenizer, added, frozen=frozen)
-            set_stops(self.model, self.tokenizer)
         if lora is not None and prompt_tuning is not None:
             raise ConfigError("lora and prompt_tuning are both given; use one of them.")
+        fresh = lora is not None or prompt_tuning is not None
+        self.tokenizer = load_tokenizer_from(name)
+        added = {} if chat_format is None else set_chat_format(self.tokenizer, chat_format)
+        self.model = self._make_model(source, config, seed, dtype, dropout, merge=fresh)
+        if chat_format is not None:
+            if source is not None:
+                add_token_rows(self.model, self.tokenizer, added, frozen=fresh)
+            set_stops(self.model, self.tokenizer)
         if lora is not None:
             self.model = add_lora(self.model, lora)
         if prompt_tuning is not None:
             self.model = add_prompt(self.model, prompt_tuning)
+        self._saves_base = fresh and (source is None or is_adapter(source))
+        if fresh and source is not None:
+            self.model.peft_config[OWN].base_model_name_or_path = whole_path(source)
         self.head_dtype = torch.float64 if dtype == "float64" else getattr(torch, head_dtype)
         self.chunk = chunk
         self.layout = layout
         self.layout_report = self.settle_layout()
+        self.train()  # a pretrained model comes in eval mode
         log.debug("policy layout: %s", self.layout_report)
 
     def _make_model(
@@ -129,9 +145,13 @@ class Policy(TreeBackbone):
         seed: int,
         dtype: DTypeName,
         dropout: float | None,
+        *,
+        merge: bool,
     ) -> Any:
         if source is not None:
-            return load_model(AutoModelForCausalLM, source, dtype=dtype, dropout=dropout)
+            return load_model(
+                AutoModelForCausalLM, source, dtype=dtype, dropout=dropout, merge=merge
+            )
         assert config is not None
         tok = self.tokenizer
         special = {
@@ -143,6 +163,11 @@ class Policy(TreeBackbone):
         return build_model(
             AutoModelForCausalLM, special | config, seed=seed, dtype=dtype, dropout=dropout
         )
+
+    @property
+    def has_dropout(self) -> bool:
+        """Whether two forwards in train mode differ by dropout that was asked for."""
+        return has_dropout(self.model)
 
     @property
     def stop_ids(self) -> list[int]:
@@ -221,8 +246,14 @@ class Policy(TreeBackbone):
         return cls(source=str(path), **settings)
 
     def save(self, path: str | Path) -> None:
-        """Write a Hugging Face folder: safetensors, config, tokenizer, chat template."""
+        """Write a Hugging Face folder: safetensors, config, tokenizer, chat template.
+
+        Of a policy with adapters these alone are written, and their model where it stands in no
+        folder: it was made of a config, or others were merged into it.
+        """
         quiet()
-        adapted = hasattr(self.model, "peft_config")  # a value function may have put others beside
-        self.model.save_pretrained(path, **({"selected_adapters": ["default"]} if adapted else {}))
+        if hasattr(self.model, "peft_config"):
+            save_adapters(self.model, Path(path), with_base=self._saves_base)
+        else:
+            self.model.save_pretrained(path)
         self.tokenizer.save_pretrained(path)

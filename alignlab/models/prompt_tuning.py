@@ -43,8 +43,8 @@ def add_prompt(model: Any, prompt: PromptTuning) -> Any:
 
 def virtual_tokens(model: Any) -> int:
     """How many virtual tokens stand in front of what ``model`` reads."""
-    configs = getattr(model, "peft_config", {})
-    return sum(c.num_virtual_tokens for c in configs.values() if c.is_prompt_learning)
+    config = model.active_peft_config if hasattr(model, "peft_config") else None
+    return config.num_virtual_tokens if config is not None and config.is_prompt_learning else 0
 
 
 class PromptedTransformer:

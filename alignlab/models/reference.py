@@ -1,7 +1,7 @@
-"""The reference: the frozen language model that a policy is regularised to, in three ways.
+"""The reference: the frozen language model that a policy is regularised to, in four ways.
 
-A frozen copy costs memory, an adapter switched off costs nothing, cached log-probs cost one pass
-over the data and save every later one.
+A frozen copy costs memory, new adapters switched off cost nothing, a copy of trained adapters next
+to nothing; cached log-probs cost one pass over the data and save every later one.
 """
 
 import copy
@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from alignlab.data.trees import PromptTree, PromptTrees, collate
 from alignlab.errors import ConfigError
 from alignlab.functional.sampling import SamplingSpec
+from alignlab.models.adapters import START, keep_start, switched_to
 from alignlab.models.loading import freeze
+from alignlab.models.modes import reading
 from alignlab.models.policy import PLAIN, Policy
 
 log = logging.getLogger(__name__)
@@ -48,10 +50,10 @@ class FrozenReference(nn.Module):
         self.policy: Policy = model
         freeze(model)
 
-    @torch.no_grad()
     def token_logps(self, trees: PromptTrees, spec: SamplingSpec = PLAIN) -> Tensor:
         """See ``Reference``."""
-        logps: Tensor = self.policy(trees, spec=spec).token_logps
+        with reading(self.policy):
+            logps: Tensor = self.policy(trees, spec=spec).token_logps
         return logps
 
 
@@ -71,12 +73,29 @@ class AdapterOffReference(nn.Module):
             raise ConfigError("reference adapter_off needs a policy with lora; use frozen instead.")
         self._policy = [policy]  # in a list, so that it is not registered as a submodule
 
-    @torch.no_grad()
     def token_logps(self, trees: PromptTrees, spec: SamplingSpec = PLAIN) -> Tensor:
         """See ``Reference``."""
         policy = self._policy[0]
-        with policy.model.disable_adapter():
+        with reading(policy), policy.model.disable_adapter():
             return policy(trees, spec=spec).token_logps
+
+
+class StartReference:
+    """The policy's own frozen weights, under a frozen copy of its adapters as they are now.
+
+    Args:
+        policy: A policy of which only adapters are trained; the copy is put beside them, in the
+            policy's model, and is not saved with it.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        keep_start(policy.model)
+        self.policy = policy
+
+    def token_logps(self, trees: PromptTrees, spec: SamplingSpec = PLAIN) -> Tensor:
+        """See ``Reference``."""
+        with reading(self.policy), switched_to(self.policy.model, START):
+            return self.policy(trees, spec=spec).token_logps
 
 
 class CachedReference(nn.Module):
@@ -104,7 +123,8 @@ class CachedReference(nn.Module):
         with _alone(path.with_suffix(".lock")):
             if not path.exists():
                 log.info("computing reference log-probs of %d trees", len(rows))
-                _write_cache(reference, rows, path, batch_size)
+                with reading(reference):
+                    _write_cache(reference, rows, path, batch_size)
         saved = load_file(path)
         self.register_buffer("table", saved["logps"], persistent=False)
         self.register_buffer("offset", saved["offset"], persistent=False)
@@ -134,7 +154,7 @@ class CachedReference(nn.Module):
 
     def _verify(self, reference: Policy, rows: list[PromptTree]) -> None:
         batch = collate(rows).to(reference.device)
-        with torch.no_grad():
+        with reading(reference):
             fresh = reference(batch).token_logps
         error = float((fresh - self.token_logps(batch.to(self.table.device)).to(fresh)).abs().max())
         if error > 1e-3:
@@ -152,9 +172,7 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
 
 
-@torch.no_grad()
 def _write_cache(reference: Policy, rows: list[PromptTree], path: Path, batch_size: int) -> None:
-    reference.eval()
     by_length = sorted(rows, key=lambda tree: tree.longest)
     found: dict[int, Tensor] = {}
     for i in range(0, len(by_length), batch_size):

@@ -6,13 +6,13 @@ from typing import Any, Literal, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification
 
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
 from alignlab.models.backbone import UNSUPPORTED, TreeBackbone, probe_cells, relative_error
 from alignlab.models.layouts import Layout
-from alignlab.models.loading import DTypeName, load_model, quiet
+from alignlab.models.loading import DTypeName, is_scorer, load_model, quiet
 from alignlab.models.loading import load_tokenizer as load_tokenizer_from
 
 
@@ -24,7 +24,8 @@ class ScoreModel(TreeBackbone):
     folder, so any library can load it.
 
     Args:
-        source: Hub id or folder of a causal LM (a fresh head is put on it) or of a trained scorer.
+        source: Hub id or folder of a causal LM (a fresh head is put on it) or of a trained scorer;
+            adapters are merged into their model.
         outputs: Numbers per state: 1 for a reward or a value, the classes for a classifier.
         seed: A fresh head is a function of it.
         fresh_head: Start the head anew even if the folder has one. ``None`` does so only when
@@ -62,6 +63,7 @@ class ScoreModel(TreeBackbone):
                 source,
                 dtype=dtype,
                 dropout=dropout,
+                merge=True,
                 num_labels=outputs,
             )
         if self.model.config.pad_token_id is None:
@@ -77,6 +79,7 @@ class ScoreModel(TreeBackbone):
             self._reset_head(head_init, seed)
         self.layout = layout
         self.layout_report = self.settle_layout()
+        self.train()  # a pretrained model comes in eval mode
 
     @property
     def head(self) -> Any:
@@ -184,9 +187,3 @@ class ScoreModel(TreeBackbone):
         quiet()
         self.model.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
-
-
-def is_scorer(source: str) -> bool:
-    """Whether the folder or hub id ``source`` says that it holds a scorer."""
-    names = AutoConfig.from_pretrained(source, trust_remote_code=False).architectures or []
-    return any(name.endswith("ForSequenceClassification") for name in names)

@@ -1,7 +1,5 @@
 """The value function of an actor-critic: what reward is still to come, before each token."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -9,10 +7,9 @@ from torch import Tensor, nn
 
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
+from alignlab.models.adapters import OWN, VALUE, switched_to
 from alignlab.models.policy import Policy
 from alignlab.models.score import ScoreModel
-
-ADAPTER = "value"  # the name of the second set of adapters; the policy's is peft's "default"
 
 
 class ValueFunction(nn.Module):
@@ -54,7 +51,7 @@ class ValueFunction(nn.Module):
     def own_parameters(self) -> list[nn.Parameter]:
         """What is trained for the values alone; adapters are the policy's modules."""
         named = self._policy[0].named_parameters()
-        adapters = [p for name, p in named if self.adapted and f".{ADAPTER}." in name]
+        adapters = [p for name, p in named if self.adapted and f".{VALUE}." in name]
         return [*self.parameters(), *adapters]
 
     def forward(self, trees: PromptTrees, hidden: Tensor | None = None) -> Tensor:
@@ -68,7 +65,7 @@ class ValueFunction(nn.Module):
         if self.network is not None:
             return self.network.values(trees)
         if self.adapted:
-            with self._adapter_on():
+            with switched_to(self._policy[0].model, VALUE):
                 hidden = self._states(trees)
         elif hidden is None:
             hidden = self._states(trees)
@@ -84,24 +81,12 @@ class ValueFunction(nn.Module):
 
     def _add_adapter(self) -> None:
         model = self._policy[0].model
-        if "default" not in getattr(model, "peft_config", {}):
+        own = getattr(model, "peft_config", {}).get(OWN)
+        if own is None or own.is_prompt_learning:
             raise ConfigError(
                 "a value function on adapters needs a policy with LoRA: set policy.init_args.lora, "
                 "or give model.init_args.value a network."
             )
-        model.add_adapter(ADAPTER, model.peft_config["default"])
+        model.add_adapter(VALUE, own)
         for parameter in self.own_parameters():
             parameter.requires_grad_(True)
-
-    @contextmanager
-    def _adapter_on(self) -> Iterator[None]:
-        """The values' adapters in the place of the policy's, which get no gradient meanwhile."""
-        model = self._policy[0].model
-        trained = [(p, p.requires_grad) for p in model.parameters()]
-        model.set_adapter(ADAPTER)  # peft also switches off what the other adapter may learn
-        try:
-            yield
-        finally:
-            model.set_adapter("default")
-            for parameter, flag in trained:
-                parameter.requires_grad_(flag)

@@ -16,6 +16,7 @@ from alignlab.data.rows import Row
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
 from alignlab.models import Policy, ScoreModel
+from alignlab.models.backbone import TreeBackbone
 from alignlab.objectives.figures import Figure, added, means_of
 from alignlab.objectives.schedule import Schedule
 
@@ -96,7 +97,10 @@ class Objective(L.LightningModule):
         self.trainer.should_stop = self._to_stop and whole
 
     def on_train_start(self) -> None:
-        """Check that the trainer accumulates exactly the micro-batches of a step."""
+        """What trains is in train mode; the trainer accumulates the micro-batches of a step."""
+        for model in self.modules():
+            if isinstance(model, TreeBackbone) and any(p.requires_grad for p in model.parameters()):
+                model.train()
         loader = self.trainer.train_dataloader
         wanted = getattr(loader, "micro_batches", None)
         if wanted is not None and wanted != self.trainer.accumulate_grad_batches:

@@ -13,6 +13,7 @@ from alignlab.data.rows import JudgedCompletion, PreferencePair
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError, DataError
 from alignlab.models import Policy
+from alignlab.models.modes import reading
 from alignlab.objectives.base import PolicyObjective, not_negative, positive
 from alignlab.objectives.referenced import LiveReference, make_reference
 from alignlab.objectives.schedule import Schedule
@@ -119,7 +120,9 @@ class KTO(PolicyObjective):
     def _watch(self, trees: PromptTrees) -> None:
         others = trees.mismatched()
         if others is not None:
-            log_ratios = self.policy(others).token_logps - self.reference.token_logps(others)
+            with reading(self.policy):
+                logps = self.policy(others).token_logps
+            log_ratios = logps - self.reference.token_logps(others)
             self.kl_sums += torch.stack([log_ratios.sum(), log_ratios.new_tensor(len(log_ratios))])
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

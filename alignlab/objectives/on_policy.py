@@ -21,6 +21,7 @@ from alignlab.errors import ConfigError
 from alignlab.functional import beyond_rounding, kl_k3, leave_one_out
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models import Policy, Scores
+from alignlab.models.modes import reading
 from alignlab.objectives.base import Objective, finite, not_negative, positive
 from alignlab.objectives.referenced import LiveReference, make_reference
 from alignlab.objectives.schedule import Schedule
@@ -175,7 +176,7 @@ class OnPolicyObjective(Objective):
         """One minibatch of the phase in progress."""
         scores = self.policy(batch.trees, self.want, spec=self.sampling.spec)
         if batch.first:
-            self._check_ratio(scores, batch.old_token_logps)
+            self._check_ratio(batch, scores)
         losses, means = self.losses(batch, scores)
         # The samples are the old policy's: this estimates KL(old || policy) per token.
         moved = kl_k3(batch.old_token_logps, scores.token_logps.detach())[scores.mask].mean()
@@ -228,7 +229,7 @@ class OnPolicyObjective(Objective):
                 f"at least {self.least_samples} of each, got {samples}. "
                 "Set data.init_args.samples_per_prompt."
             )
-        with torch.no_grad():
+        with reading(self):
             scored = self._score(prompts, samples, rollout)
             batch = self.advantages(scored)
         self._log_rollout(scored)
@@ -309,13 +310,18 @@ class OnPolicyObjective(Objective):
                 out.append(pad(part, (0, width - part.shape[1])))
         return torch.cat(out)
 
-    def _check_ratio(self, scores: Scores, old_token_logps: Tensor) -> None:
+    def _check_ratio(self, batch: RolloutBatch, scores: Scores) -> None:
         """No update has happened yet, so sampler and training forward must agree.
 
+        The rollout was read without dropout; where the training has some, so is this once.
+
         Raises:
-            FloatingPointError: They do not: dropout, padding or sampling settings differ.
+            FloatingPointError: They do not: padding or sampling settings differ.
         """
-        now, before = scores.token_logps[scores.mask].detach(), old_token_logps[scores.mask]
+        if self.policy.has_dropout:
+            with reading(self.policy):
+                scores = self.policy(batch.trees, spec=self.sampling.spec)
+        now, before = scores.token_logps.detach()[scores.mask], batch.old_token_logps[scores.mask]
         self.log("train/first_log_ratio", (now - before).abs().max())
         gap = beyond_rounding(now, before, self.policy.precision)
         if gap is not None:

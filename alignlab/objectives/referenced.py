@@ -16,7 +16,9 @@ from alignlab.models import (
     Policy,
     Reference,
     Scores,
+    StartReference,
 )
+from alignlab.models.adapters import are_all_that_trains, change_nothing
 from alignlab.objectives.base import flip_rate, positive
 from alignlab.objectives.pairs import PairObjective, both
 from alignlab.objectives.schedule import Schedule
@@ -26,12 +28,25 @@ ReferenceKind = Literal["auto", "frozen", "adapter_off", "cached"]
 LiveReference = Literal["auto", "frozen", "adapter_off"]  # cached log-probs know no new samples
 
 
-def make_reference(policy: Policy, kind: ReferenceKind) -> AdapterOffReference | FrozenReference:
-    """The reference that can be had at once: the policy's own start."""
-    has_adapter = hasattr(policy.model, "disable_adapter")
-    if kind == "adapter_off" or (kind == "auto" and has_adapter):
+def make_reference(policy: Policy, kind: ReferenceKind) -> Reference:
+    """The policy as it is now, in the cheapest way that ``kind`` allows.
+
+    Raises:
+        ConfigError: ``adapter_off`` would be another model.
+    """
+    model = policy.model
+    adapted = hasattr(model, "disable_adapter")
+    if kind in ("frozen", "cached") or (kind == "auto" and not adapted):
+        return FrozenReference(policy)
+    if not adapted or change_nothing(model):
         return AdapterOffReference(policy)
-    return FrozenReference(policy)
+    if kind == "adapter_off":
+        raise ConfigError(
+            "reference adapter_off would be the model without the adapters that the policy starts "
+            "with, and not the policy at its start. Set model.init_args.reference to auto, which "
+            "keeps a copy of them."
+        )
+    return StartReference(policy) if are_all_that_trains(model) else FrozenReference(policy)
 
 
 class ReferencedPairObjective(PairObjective):
@@ -42,8 +57,8 @@ class ReferencedPairObjective(PairObjective):
         optimizer: Builds the optimizer.
         beta: Strength of the KL constraint, > 0: an implicit reward is ``beta`` times a log-ratio
             of policy to reference.
-        reference: ``frozen`` copy, ``adapter_off`` (needs LoRA), ``cached`` log-probs on disk, or
-            ``auto``: adapter off where there are adapters, else a frozen copy.
+        reference: ``frozen`` copy, ``adapter_off`` (needs new LoRA), ``cached`` log-probs on disk,
+            or ``auto``: no second model where only adapters are trained, else a frozen copy.
         reference_cache: Folder of cached log-probs, for ``cached``.
         schedule: Factor on the learning rate.
 

@@ -3,8 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from alignlab.errors import DataError
 
@@ -32,7 +31,9 @@ def checked_rewards(reward: Reward, prompts: Sequence[str], completions: Sequenc
     Raises:
         DataError: Something else than one number each, or one that is not finite.
     """
-    with torch.no_grad():
+    from alignlab.models.modes import reading  # with seconds of imports that rules do without
+
+    with reading(*([reward] if isinstance(reward, nn.Module) else [])):
         scores = reward(prompts, completions)
     name, wanted = type(reward).__name__, "a reward gives a tensor of one number each"
     if not isinstance(scores, Tensor):

@@ -5,13 +5,13 @@ from itertools import accumulate, groupby, takewhile
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig
 
 from alignlab.data.texts import rendered
 from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError
 from alignlab.models import ScoreModel
-from alignlab.models.loading import load_tokenizer
+from alignlab.models.adapters import is_adapter
+from alignlab.models.loading import is_scorer, load_config, load_tokenizer
 from alignlab.rewards.base import Reward
 
 
@@ -114,14 +114,14 @@ def check_trained_scorer(path: str) -> None:
         ConfigError: Nothing usable at ``path``, no trained head, or several outputs.
     """
     load_tokenizer(path)  # says what is wrong where there is nothing usable
-    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    kinds = config.architectures or []
-    if not any(kind.endswith("ForSequenceClassification") for kind in kinds):
+    config = None if is_adapter(path) else load_config(path)
+    if not is_scorer(path):
+        kinds = ", ".join(config.architectures or ["model of unknown kind"]) if config else "policy"
         raise ConfigError(
-            f"{path}: a {', '.join(kinds) or 'model of unknown kind'} has no trained score head. "
-            "Give the folder of a trained reward model."
+            f"{path}: a {kinds} has no trained score head. Give the folder of a trained reward "
+            "model."
         )
-    if config.num_labels != 1:
+    if config and config.num_labels != 1:
         raise ConfigError(
             f"{path}: a reward is one number, this model gives {config.num_labels}. "
             "Use alignlab.rewards.classifier.ClassifierReward for a classifier."

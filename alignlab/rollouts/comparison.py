@@ -15,8 +15,8 @@ from alignlab.data.trees import collate
 from alignlab.errors import ConfigError
 from alignlab.functional import beyond_rounding
 from alignlab.functional.sampling import SamplingSpec
+from alignlab.models.modes import reading
 from alignlab.models.policy import Policy
-from alignlab.rollouts.sampler import eval_mode
 from alignlab.rollouts.samples import Samples
 
 COMPARED = 32  # completions that are read again where nothing else reads them
@@ -94,7 +94,7 @@ def check_samples(
         [[drawn.finished[p][k]] for p, k in chosen],
     )
     found = [torch.empty(0)]
-    with eval_mode(policy):
+    with reading(policy):
         for start in range(0, len(chosen), COMPARED):
             trees = collate(part.trees[start : start + COMPARED]).to(policy.device)
             scores = policy(trees, spec=spec)

@@ -16,6 +16,7 @@ from transformers import GenerationConfig
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
 from alignlab.functional.sampling import SamplingSpec
+from alignlab.models.modes import reading
 from alignlab.rollouts.decoding import LanguageModel
 from alignlab.rollouts.samples import Samples
 
@@ -49,7 +50,7 @@ def generate(
     settings = _settings(max_new_tokens, spec, stop_ids)
     trees: list[PromptTree] = []
     logps: list[list[Tensor]] = []
-    with _alone(causal), torch.random.fork_rng(), torch.no_grad():
+    with _alone(causal), torch.random.fork_rng():
         torch.manual_seed(seed)
         for tree in prompts:
             prompt = torch.tensor([tree.prompt] * samples, device=policy.device)
@@ -89,16 +90,13 @@ def _settings(max_new_tokens: int, spec: SamplingSpec, stop_ids: Sequence[int]) 
 
 @contextmanager
 def _alone(model: Any) -> Iterator[None]:
-    """Eval mode, without the model's own generation settings: they fill in what is left out."""
-    training = [module for module in model.modules() if module.training]
+    """To be read without its own generation settings: they fill in what is left out."""
     own, model.generation_config = model.generation_config, GenerationConfig()
-    model.eval()
     try:
-        yield
+        with reading(model):
+            yield
     finally:
         model.generation_config = own
-        for module in training:
-            module.training = True
 
 
 def _until_stop(row: Sequence[int], stop_ids: Sequence[int]) -> tuple[int, ...]:

@@ -8,17 +8,17 @@ agree with Hugging Face ``generate`` (``alignlab.rollouts.hf`` is that check).
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
 from alignlab.functional.noise import uniform
 from alignlab.functional.sampling import SamplingSpec, inverse_cdf
+from alignlab.models.modes import reading
 from alignlab.rollouts.decoding import Decoding, LanguageModel, decoding_of, prefill
 from alignlab.rollouts.samples import Samples
 
@@ -75,7 +75,7 @@ def sample(
     order = sorted(range(len(prompts)), key=lambda p: len(prompts[p].prompt))
     rows = [(p, k) for p in order for k in range(samples)]
     drawn: dict[tuple[int, int], Completion] = {}
-    with eval_mode(policy.model), torch.no_grad():
+    with reading(policy.model):
         decoding = decoding_of(policy)
         for batch in _batches(prompts, rows, batch_size, decoding):
             completions = _complete(policy, prompts, batch, settings, decoding)
@@ -136,21 +136,6 @@ def _batches(
             batch = [row for row in batch if len(prompts[row[0]].prompt) == first]
         yield batch
         start += len(batch)
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside, each module's own mode restored after.
-
-    In train mode dropout is active, and gradient checkpointing silently drops the cache.
-    """
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _complete(

@@ -85,22 +85,22 @@ MUTATIONS = (
     Mutation(
         "the reference keeps the policy's adapters on",
         "models/reference.py",
-        "with policy.model.disable_adapter():",
-        "with torch.no_grad():",
+        "with reading(policy), policy.model.disable_adapter():",
+        "with reading(policy):",
         "models/test_reference.py::test_switching_adapters_off_gives_the_base_model",
     ),
     Mutation(
         "switching adapters off leaves the policy in eval mode",
         "models/reference.py",
-        "with policy.model.disable_adapter():",
-        "with policy.eval().model.disable_adapter():",
+        "with reading(policy), policy.model.disable_adapter():",
+        "with torch.no_grad(), policy.eval().model.disable_adapter():",
         "models/test_reference.py::test_switching_adapters_off_leaves_no_trace",
     ),
     Mutation(
         "switching adapters off changes the weights' precision",
         "models/reference.py",
-        "with policy.model.disable_adapter():",
-        "with policy.bfloat16().model.disable_adapter():",
+        "with reading(policy), policy.model.disable_adapter():",
+        "with reading(policy), policy.bfloat16().model.disable_adapter():",
         "models/test_reference.py::test_switching_adapters_off_leaves_no_trace",
     ),
     Mutation(
@@ -149,16 +149,15 @@ MUTATIONS = (
     Mutation(
         "a saved adapter is left out when its folder is loaded",
         "models/loading.py",
-        "return PeftModel.from_pretrained(\n                model, source, is_trainable=not "
-        "peft.is_prompt_learning\n            )",
+        "return adapted.merge_and_unload() if merge else adapted",
         "return model",
         "models/test_policy.py::test_lora_starts_as_the_base_and_trains_only_adapters",
     ),
     Mutation(
         "the values' adapters are exported with the policy",
-        "models/policy.py",
-        '{"selected_adapters": ["default"]} if adapted else {}',
-        "{}",
+        "models/adapters.py",
+        "model.save_pretrained(path, selected_adapters=[OWN])",
+        "model.save_pretrained(path)",
         "models/test_value.py::test_a_saved_policy_has_no_value_adapters",
     ),
     Mutation(

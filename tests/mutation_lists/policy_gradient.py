@@ -252,8 +252,8 @@ MUTATIONS = (
     ),
     Mutation(
         "values are read through the policy's adapters",
-        "models/value.py",
-        "model.set_adapter(ADAPTER)",
+        "models/adapters.py",
+        "model.set_adapter(name)",
         "pass",
         "models/test_value.py::"
         "test_adapters_of_its_own_start_from_the_base_and_leave_the_policy_alone",

@@ -35,7 +35,7 @@ def by_loop(policy: Policy, trees: list[PromptTree]) -> tuple[Tensor, Tensor]:
             ids = torch.tensor([(*tree.prompt, *completion)])
             logps = policy.model(ids, use_cache=False).logits[0].log_softmax(-1)
             masks = tree.loss_masks[k] if tree.loss_masks else (True,) * len(completion)
-            first = len(tree.prompt) - 1
+            first = policy.virtual_tokens + len(tree.prompt) - 1
             kept = [
                 float(logps[first + t, token]) for t, token in enumerate(completion) if masks[t]
             ]
@@ -45,8 +45,8 @@ def by_loop(policy: Policy, trees: list[PromptTree]) -> tuple[Tensor, Tensor]:
 
 
 def moved(policy: Policy, by: float = 0.3) -> Policy:
-    """The policy itself with every weight shifted, as if it had been trained."""
+    """The policy itself with every trained weight shifted, as if by training."""
     with torch.no_grad():
-        for i, weight in enumerate(policy.parameters()):
+        for i, weight in enumerate(p for p in policy.parameters() if p.requires_grad):
             weight.add_(by * torch.sin(torch.arange(weight.numel()) + i).view_as(weight))
     return policy
