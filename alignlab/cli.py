@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         commands, "frontier", "print and draw reward against KL", frontier_command.EXAMPLE
     )
     frontier_command.add_arguments(frontier)
-    frontier.set_defaults(command=frontier_command.run)
+    frontier.set_defaults(command=_frontier)
     for name, what in (("fit", "train one stage"), ("validate", "validate one stage")):
         commands.add_parser(name, help=f"{what} from its YAML; alignlab {name} --help")
     return parser
@@ -230,6 +230,16 @@ def _sweep(args: argparse.Namespace) -> int:
     )
 
 
+def _frontier(args: argparse.Namespace) -> int:
+    from alignlab.lone_run import as_results
+
+    given = args.results
+    args.results = as_results(given)
+    if args.results != given and args.out is None and len(given) == 1:
+        args.out = given[0]  # one folder of runs: its frontier goes there
+    return frontier_command.run(args)
+
+
 def _train(command: str, words: list[str]) -> int:
     if not words or {"-h", "--help"} & set(words):
         return _help(command, words)
@@ -247,6 +257,8 @@ def _train(command: str, words: list[str]) -> int:
         folder = run_folder(built.trainer) / "model"
         built.model.save(folder)
         print(f"Trained {built.trainer.global_step} steps. Model: {folder}")
+        if any(folder.parent.glob("points/step-*.parquet")):
+            print(f"Reward against KL: alignlab frontier {shlex.quote(str(folder.parent))}")
     return SUCCESS
 
 

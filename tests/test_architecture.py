@@ -31,6 +31,7 @@ ON_TOP = {
     "cli",
     "fit",
     "help",
+    "lone_run",
     "parser_errors",
     "pipeline",
     "sweep",

@@ -82,8 +82,8 @@ class FrontierProbe(Callback):
         self.seed, self.batch_size = seed, batch_size
         self._step_before = 0
         self._logged = -1  # step of the evaluation that was logged last
-        self._reference: Policy | None = None
-        self._prompts: tuple[PromptTree, ...] = ()
+        self.reference: Policy | None = None
+        self.prompts: tuple[PromptTree, ...] = ()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Read the prompts and load the reference, before any training."""
@@ -103,19 +103,19 @@ class FrontierProbe(Callback):
                 f"FrontierProbe evaluates a policy; {type(pl_module).__name__} trains none. "
                 "Take it out of trainer.callbacks."
             )
-        if self._reference is not None:
+        if self.reference is not None:
             return
         with torch.random.fork_rng():
             source = self.reference_source
             reference = copy.deepcopy(policy) if source is None else Policy.load(source)
         check_vocabularies(policy, reference)
-        self._prompts = load_prompts(self.prompts_source, reference.tokenizer, limit=self.limit)
-        self._reference = reference.requires_grad_(False).eval()
+        self.prompts = load_prompts(self.prompts_source, reference.tokenizer, limit=self.limit)
+        self.reference = reference.requires_grad_(False).eval()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Try an evaluation of one completion: what fails after minutes fails now."""
         if trainer.is_global_zero:
-            longest = max(self._prompts, key=lambda tree: len(tree.prompt))
+            longest = max(self.prompts, key=lambda tree: len(tree.prompt))
             with torch.random.fork_rng():
                 self._estimate(pl_module, (longest,), samples=1)
         trainer.strategy.barrier("probe")
@@ -166,7 +166,7 @@ class FrontierProbe(Callback):
         new = not is_whole(path.with_suffix(".json"))
         if trainer.is_global_zero and new:
             with torch.random.fork_rng():
-                estimate = self._estimate(pl_module, self._prompts, samples=self.samples)
+                estimate = self._estimate(pl_module, self.prompts, samples=self.samples)
             table = PromptTable(
                 objective=type(pl_module).__name__.lower(),
                 run_id=run_folder(trainer).name,
@@ -189,7 +189,7 @@ class FrontierProbe(Callback):
     def _estimate(
         self, pl_module: LightningModule, prompts: Sequence[PromptTree], *, samples: int
     ) -> PointEstimate:
-        policy, reference = pl_module.policy, self._reference
+        policy, reference = pl_module.policy, self.reference
         assert isinstance(policy, Policy)
         assert reference is not None
         return evaluate_policy(

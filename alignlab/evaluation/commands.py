@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignlab.errors import ConfigError
 from alignlab.evaluation.derived import Comparison, Effect, Hypervolume, Importance, write_derived
-from alignlab.evaluation.tables import BUDGETS, Point, write_frontier
+from alignlab.evaluation.tables import BUDGETS, FrontierRow, Point, write_frontier
 
 if TYPE_CHECKING:
     from alignlab.models.policy import Policy
@@ -21,7 +21,11 @@ LARGEST_SHOWN = 25.0  # nats; a run that left for KL 100 should not squeeze all 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``alignlab frontier``."""
     parser.add_argument(
-        "results", nargs="+", type=Path, metavar="RESULTS_DIR", help="folders with a points.csv"
+        "results",
+        nargs="+",
+        type=Path,
+        metavar="RESULTS_DIR",
+        help="folders with a points.csv, or runs of alignlab fit",
     )
     parser.add_argument(
         "--out",
@@ -98,7 +102,9 @@ def frontier_command(
     write_page(out / "report.html", page)
     print(f"{title}: {len(found.points)} checkpoints, {rows[0].n_prompts} prompts\n")
     print(frontier_table(rows))
-    print(f"\n{frontier_sentences(rows)}\n\nTable and figure: {out}/frontier.csv, .png, .svg")
+    sentences = [frontier_sentences(rows), _short_of_budgets(rows, found.points)]
+    print("\n" + "\n".join(filter(None, sentences)))
+    print(f"\nTable and figure: {out}/frontier.csv, .png, .svg")
     print(f"To look into: {out}/report.html")
     wrong = [str(row) for row in frontier.impossible if row.kl_budget in BUDGETS]
     if wrong:
@@ -106,6 +112,19 @@ def frontier_command(
             f"impossible efficiency: {'; '.join(wrong)}. Check that policies and pool share the "
             "reward's scale, the prompts, the reference and the sampling settings."
         )
+
+
+def _short_of_budgets(rows: Sequence[FrontierRow], points: Sequence[Point]) -> str:
+    """What to do where no trained objective reaches any budget of the table."""
+    names = {point.objective for point in points}
+    if any(row.reward is not None for row in rows if row.objective in names):
+        return ""
+    farthest = max(points, key=lambda point: point.kl)
+    return (
+        f"No run reaches KL {min(BUDGETS):g}, the smallest budget: the farthest is "
+        f"{farthest.run_id} ({farthest.objective}) with KL {farthest.kl:.2g} after step "
+        f"{farthest.step}. Train longer, raise the learning rate, or lower beta or kl_coef."
+    )
 
 
 def _write_derived(out: Path, page: "Findings") -> None:

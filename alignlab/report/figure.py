@@ -66,6 +66,7 @@ def draw_frontier(
         "font.size": 11,
         "axes.spines.top": False,
         "axes.spines.right": False,
+        "text.parse_math": False,  # names are text, whatever signs stand in them
     }
     with mpl.rc_context(settings):
         if len(_trained(rows)) > CROWD:
@@ -207,7 +208,7 @@ def _line(axes: Any, name: str, curve: Curve, seeds: int, points: Sequence[Point
     colour, _, dash = style(name, names)
     at, reward, low, high = curve
     if name == "reference":
-        axes.plot(at, reward, color=GREY, linewidth=1, linestyle=":", label=name, zorder=1)
+        axes.plot(at, reward, color=GREY, linewidth=1, linestyle=":", label=_legend(name), zorder=1)
         return
     look: dict[str, Any] = {"linewidth": 2, "color": colour, "linestyle": dash}
     label = name
@@ -216,7 +217,12 @@ def _line(axes: Any, name: str, curve: Curve, seeds: int, points: Sequence[Point
     else:
         label = f"{name} ({seeds} seed{'s' * (seeds != 1)})"
         axes.fill_between(at, low, high, color=colour, alpha=0.16, linewidth=0, zorder=1.5)
-    axes.plot(at, reward, label=label, zorder=4 if name == "oracle" else 3, **look)
+    axes.plot(at, reward, label=_legend(label), zorder=4 if name == "oracle" else 3, **look)
+
+
+def _legend(name: str) -> str:
+    """``name`` as a legend shows it: matplotlib leaves out what begins with an underscore."""
+    return f" {name}" if name.startswith("_") else name
 
 
 def style(name: str, names: Sequence[str]) -> tuple[str, str, str]:

@@ -97,8 +97,8 @@ MUTATIONS = [
     Mutation(
         "the first prompt is tried, not the longest",
         "callbacks/probe.py",
-        "longest = max(self._prompts, key=lambda tree: len(tree.prompt))",
-        "longest = self._prompts[0]",
+        "longest = max(self.prompts, key=lambda tree: len(tree.prompt))",
+        "longest = self.prompts[0]",
         "callbacks/test_probe.py::test_the_longest_prompt_is_tried",
     ),
     Mutation(
@@ -137,5 +137,40 @@ MUTATIONS = [
         "    logger.log_hyperparams(settings, metrics={})",
         "    logger.log_hyperparams(settings)",
         "callbacks/test_journal.py::test_settings_are_listed_and_no_metric_is_made_up",
+    ),
+    Mutation(
+        "a run's damaged evaluation is drawn",
+        "lone_run.py",
+        '        if record is None or not is_whole(path.with_suffix(".json")):',
+        "        if record is None:",
+        "test_lone_run.py::test_fit_and_then_frontier",
+    ),
+    Mutation(
+        "the reference is sampled again at every call",
+        "lone_run.py",
+        "        beside.write_text(wanted)",
+        "        beside.write_text(wanted[1:])",
+        "test_lone_run.py::test_fit_and_then_frontier",
+    ),
+    Mutation(
+        "nothing is said of a frontier that reaches no budget",
+        "evaluation/commands.py",
+        "    sentences = [frontier_sentences(rows), _short_of_budgets(rows, found.points)]",
+        "    sentences = [frontier_sentences(rows)]",
+        "test_lone_run.py::test_a_run_that_reaches_no_budget_is_told_what_to_change",
+    ),
+    Mutation(
+        "names are read as mathematics",
+        "report/figure.py",
+        '        "text.parse_math": False,  # names are text, whatever signs stand in them\n',
+        "",
+        "report/test_figure.py::test_names_are_text_whatever_signs_stand_in_them",
+    ),
+    Mutation(
+        "a name with an underscore first is left out of the legend",
+        "report/figure.py",
+        '    return f" {name}" if name.startswith("_") else name',
+        "    return name",
+        "report/test_figure.py::test_a_name_with_an_underscore_first_stands_in_the_legend",
     ),
 ]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from alignlab.evaluation.tables import FrontierRow, Point
-from alignlab.report.figure import PALETTE, _vertical, draw_frontier, style
+from alignlab.report.figure import PALETTE, _draw, _vertical, draw_frontier, style
 
 
 def make_rows(names: tuple[str, ...]) -> list[FrontierRow]:
@@ -134,3 +134,23 @@ def test_a_wide_band_does_not_press_the_panels_flat(tmp_path: Path) -> None:
         for n in ("narrow", "wide")
     ]
     assert numbers[0] == numbers[1]
+
+
+@pytest.mark.parametrize("name", ["$x", "a$b$c", "kl_coef^2_{", "\\frac{", "_hidden", "100%#&~"])
+def test_names_are_text_whatever_signs_stand_in_them(name: str, tmp_path: Path) -> None:
+    """Dollar signs begin formulas in matplotlib, which end a figure where they are none."""
+    rows = make_rows((name, "oracle", "reference"))
+    points = [make_point(0.5, 1.0, name)]
+    paths = draw_frontier(rows, points, tmp_path, title=f"{name}: $1$", reward_label=f"{name} $")
+    assert ElementTree.parse(paths[1]).getroot().tag.endswith("svg")
+    assert paths[0].stat().st_size > 10_000
+
+
+def test_a_name_with_an_underscore_first_stands_in_the_legend(tmp_path: Path) -> None:
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots()
+    _draw(axes, make_rows(("_hidden", "reference")), [make_point(0.5, 1.0, "_hidden")])
+    labels = axes.get_legend_handles_labels()[1]
+    plt.close(figure)
+    assert labels == [" _hidden (3 seeds)", "reference"]
