@@ -102,6 +102,17 @@ def is_as_stamped(path: Path, was: Stamp, *, thorough: bool = False) -> bool:
         return False
 
 
+def belongs(record: Path, name: str) -> bool:
+    """Whether ``name`` beside a record is what its ``files`` say; true where there is no record.
+
+    What is asked is about to be read, so it is looked at whatever its times say.
+    """
+    if not record.exists():
+        return True
+    stamps = (read_record(record) or {}).get("files", {})
+    return name in stamps and is_as_stamped(record.with_name(name), stamps[name], thorough=True)
+
+
 def canonical(value: Any) -> str:
     """``value`` as JSON with sorted keys: equal content, equal text."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

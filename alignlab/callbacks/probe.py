@@ -19,7 +19,7 @@ from alignlab.evaluation.points import PointEstimate, SampleText, evaluate_polic
 from alignlab.evaluation.prompt_tables import PromptTable, write_prompt_tables
 from alignlab.evaluation.prompts import load_prompts
 from alignlab.evaluation.scoring import check_vocabularies
-from alignlab.files import atomic_write, is_as_stamped, read_record, stamp, write_record
+from alignlab.files import atomic_write, belongs, read_record, stamp, write_record
 from alignlab.models.policy import Policy
 from alignlab.rewards import Reward
 
@@ -215,10 +215,7 @@ def evaluation_at(trainer: Trainer, step: int) -> dict[str, float] | None:
 def is_whole(record: Path) -> bool:
     """Whether an evaluation's ``.json`` and the files beside it are what was written."""
     content = read_record(record)
-    return content is not None and all(
-        is_as_stamped(record.with_name(name), stamp, thorough=True)
-        for name, stamp in content[FILES].items()
-    )
+    return content is not None and all(belongs(record, name) for name in content[FILES])
 
 
 def _path(trainer: Trainer, step: int) -> Path:

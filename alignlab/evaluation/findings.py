@@ -13,6 +13,7 @@ from alignlab.evaluation.frontier import Frontier
 from alignlab.evaluation.pool import REFERENCE, Pool
 from alignlab.evaluation.results import Results, read_commands
 from alignlab.evaluation.tables import Point
+from alignlab.files import belongs
 from alignlab.report.findings import Findings, Sample, key_of
 
 SAMPLES = 4  # completions of a checkpoint, of the same prompts as far as they were kept
@@ -74,10 +75,18 @@ def read_samples(folders: Sequence[Path], points: Sequence[Point]) -> dict[str, 
     kept, size = {}, 0
     for point in ordered:
         file = files.get(key_of(point))
-        if file is not None and size < TEXT_LIMIT:
+        if file is not None and size < TEXT_LIMIT and _is_whole(file):
             kept[key_of(point)] = _samples(file)
             size += sum(len(sample.completion.encode()) for sample in kept[key_of(point)])
     return kept
+
+
+def _is_whole(path: Path) -> bool:
+    record = path.with_name(path.name.replace(".texts.jsonl", ".json"))
+    if belongs(record, path.name):
+        return True
+    print(f"{path} is damaged; its texts are left out", file=sys.stderr)
+    return False
 
 
 def _samples(path: Path) -> list[Sample]:

@@ -8,13 +8,14 @@ import numpy as np
 
 from alignlab.errors import DataError
 from alignlab.evaluation.oracle import reference_reward
-from alignlab.evaluation.pool import POOL_NAME, Pool
+from alignlab.evaluation.pool import POOL_NAME, POOL_RECORD, Pool
 from alignlab.evaluation.prompt_tables import PromptTable, read_prompt_tables
+from alignlab.evaluation.run_records import POINTS, damage, record_of, table_of
 from alignlab.evaluation.statistics import clustered_se
 from alignlab.evaluation.tables import COMMANDS, Point, read_frontier, read_points
+from alignlab.files import belongs
 
-POINTS, FRONTIER = "points.csv", "frontier.csv"
-PROMPT_TABLES = "points"
+FRONTIER = "frontier.csv"
 
 
 class Results(NamedTuple):
@@ -53,7 +54,7 @@ def read_results(folders: Sequence[Path]) -> Results:
             where[key] = folder
         points += own
         tables += _tables_of(folder, own)
-        pools += [(path, Pool.load(path)) for path in find_pools(folder)]
+        pools += [(path, _load_pool(path)) for path in find_pools(folder)]
     if not points:
         raise DataError(f"{folders[0]}: {POINTS} has no row. Finish a run with a probe first.")
     if not pools:
@@ -67,14 +68,29 @@ def find_pools(folder: Path) -> list[Path]:
     return [beside] if beside.exists() else sorted((folder / "stages").rglob(POOL_NAME))
 
 
+def _load_pool(path: Path) -> Pool:
+    records = [path.with_name(name) for name in ("done.json", POOL_RECORD)]
+    if not all(belongs(record, path.name) for record in records):
+        raise DataError(
+            f"{path} is not what was written. The command that made the folder makes it again."
+        )
+    return Pool.load(path)
+
+
 def _tables_of(folder: Path, points: Sequence[Point]) -> list[PromptTable]:
     found = {}
     for run_id in sorted({point.run_id for point in points}):
-        for table in read_prompt_tables(folder / PROMPT_TABLES / f"{run_id}.parquet"):
+        wrong = damage(folder, run_id, [point for point in points if point.run_id == run_id])
+        if wrong is not None and table_of(folder, run_id).exists():
+            raise DataError(
+                f"{wrong}. The command that made {folder} makes it again; if the change is meant, "
+                f"delete {record_of(folder, run_id)}."
+            )
+        for table in read_prompt_tables(table_of(folder, run_id)):
             found[table.run_id, table.step] = table
     tables = []
     for point in points:
-        path = folder / PROMPT_TABLES / f"{point.run_id}.parquet"
+        path = table_of(folder, point.run_id)
         if (point.run_id, point.step) not in found:
             raise DataError(f"{path}: no rows of step {point.step}. Run {point.run_id!r} again.")
         table = found[point.run_id, point.step]
@@ -91,7 +107,8 @@ def _tables_of(folder: Path, points: Sequence[Point]) -> list[PromptTable]:
 def read_commands(folders: Iterable[Path]) -> list[str]:
     """What the folders were made by, as far as they say."""
     files = [folder / COMMANDS for folder in folders]
-    lines = [path.read_text(encoding="utf-8").split("\n") for path in files if path.exists()]
+    texts = [path.read_bytes().decode(errors="replace") for path in files if path.exists()]
+    lines = [text.split("\n") for text in texts]
     return list(dict.fromkeys(line for own in lines for line in own if line))
 
 

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from alignlab.errors import DataError
-from alignlab.files import atomic_write
+from alignlab.files import atomic_write, sha_of
 
 COMMANDS = Path("configs") / "commands.txt"  # what a results folder was made by
+DIGITS = 9  # of the numbers in points.csv: enough to come back as they were written
+SHOWN = 40  # characters of a damaged row in a message
 BUDGETS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)  # nats per completion, the rows of frontier.csv
 
 
@@ -129,7 +131,7 @@ def read_points(path: Path) -> list[Point]:
 
 def write_points(path: Path, points: Iterable[Point]) -> None:
     """Replace ``path`` by ``points``, sorted by experiment, objective, run and step."""
-    _write(path, Point, sorted(points, key=lambda p: p.order), digits=9)
+    _write(path, Point, sorted(points, key=lambda p: p.order), DIGITS)
 
 
 def merge_points(path: Path, new: Sequence[Point]) -> list[Point]:
@@ -150,6 +152,43 @@ def merge_points(path: Path, new: Sequence[Point]) -> list[Point]:
     ]
     write_points(path, [*kept, *new])
     return read_points(path)
+
+
+def row_sha(point: Point) -> str:
+    """Hash of a row as ``points.csv`` spells it."""
+    return sha_of([_spell(getattr(point, name), DIGITS) for name in POINT_COLUMNS])
+
+
+def drop_rows(path: Path, is_right: Callable[[Point], bool]) -> list[str]:
+    """Take rows out of a ``points.csv`` that cannot be read or are not right; a line for each.
+
+    The table as it was is kept beside it. A table with other columns is left alone: reading it
+    says what is wrong.
+    """
+    lines = path.read_bytes().decode(errors="replace").split("\n") if path.exists() else []
+    if not lines or lines[0].rstrip("\r").split(",") != list(POINT_COLUMNS):
+        return []
+    kept, said = [], []
+    for number, line in enumerate(lines[1:], start=2):
+        row = _row_of(line) if line else None
+        if row is not None and is_right(row):
+            kept.append(row)
+        elif line:
+            said.append(f"{path}:{number} is damaged: {line[:SHOWN]}...")
+    if said:
+        beside = path.with_name(f"{path.stem}.damaged{path.suffix}")
+        atomic_write(beside, path.read_bytes())
+        write_points(path, kept)
+        said.append(f"{path}: these rows are made again; the table as it was is {beside}")
+    return said
+
+
+def _row_of(line: str) -> Point | None:
+    try:
+        cells = next(csv.reader([line.rstrip("\r")], strict=True))
+        return _typed(Point, cells)
+    except (ValueError, csv.Error, StopIteration):
+        return None
 
 
 def read_frontier(path: Path) -> list[FrontierRow]:
@@ -212,7 +251,6 @@ _PARSERS: dict[object, Callable[[str], object]] = {
 
 def _read(path: Path, row_type: type[Row]) -> list[Row]:
     names = [field.name for field in fields(row_type)]
-    types = get_type_hints(row_type)
     try:
         with path.open(newline="", encoding="utf-8") as file:
             lines = list(csv.reader(file))
@@ -230,13 +268,22 @@ def _read(path: Path, row_type: type[Row]) -> list[Row]:
         )
     rows = []
     for number, line in enumerate(lines[1:], start=2):
-        if len(line) != len(names):
-            raise DataError(f"{path}:{number}: {len(line)} cells, expected {len(names)}.")
-        cells = {}
-        for name, cell in zip(names, line, strict=True):
-            try:
-                cells[name] = _PARSERS[types[name]](cell)
-            except ValueError:
-                raise DataError(f"{path}:{number}: column {name!r} cannot be {cell!r}.") from None
-        rows.append(row_type(**cells))  # type: ignore[arg-type]
+        try:
+            rows.append(_typed(row_type, line))
+        except ValueError as error:
+            raise DataError(f"{path}:{number}: {error}.") from None
     return rows
+
+
+def _typed(row_type: type[Row], line: Sequence[str]) -> Row:
+    types = get_type_hints(row_type)
+    names = [field.name for field in fields(row_type)]
+    if len(line) != len(names):
+        raise ValueError(f"{len(line)} cells, expected {len(names)}")
+    cells = {}
+    for name, cell in zip(names, line, strict=True):
+        try:
+            cells[name] = _PARSERS[types[name]](cell)
+        except ValueError:
+            raise ValueError(f"column {name!r} cannot be {cell!r}") from None
+    return row_type(**cells)  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """What a worker is told about a job, and what is kept of what it did: tables and configs."""
 
+import re
 import shlex
 import subprocess
 from collections.abc import Sequence
@@ -8,12 +9,15 @@ from typing import Any
 
 import yaml
 
+from alignlab.evaluation.run_records import POINTS, keep_record
 from alignlab.evaluation.tables import COMMANDS, Point, merge_points
 from alignlab.files import atomic_write, read_record, stamp, write_record
 from alignlab.pipeline import state
 from alignlab.pipeline.foreman import CHECK, FRONTIER, log_file
 from alignlab.pipeline.jobs import DONE
 from alignlab.pipeline.plan import Job, Plan
+
+TIME = re.compile(r"([^,]+),([^,]+),\d+\.\d")  # a row of stages.csv
 
 
 def message(plan: Plan, job: Job, commit: str, *, fresh: bool) -> dict[str, Any]:
@@ -66,13 +70,15 @@ def merge(plan: Plan, job: Job) -> None:
     """Put a finished run's rows into ``points.csv``."""
     done = read_record(plan.folder(job) / DONE)
     assert done is not None
-    merge_points(plan.results / state.POINTS, [Point(**row) for row in done["points"]])
+    merge_points(plan.results / POINTS, [Point(**row) for row in done["points"]])
+    keep_record(plan.results, job.name, done)
 
 
 def keep_command(results: Path, words: Sequence[str]) -> None:
     """Note what a results folder is made by, each command once: its report tells."""
     path = results / COMMANDS
-    lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n") if path.exists() else []
+    text = path.read_bytes().decode(errors="replace") if path.exists() else ""
+    lines = [line for line in text.split("\n") if line]
     command = shlex.join(["alignlab", *words])
     if command not in lines:
         atomic_write(path, ("\n".join([*lines, command]) + "\n").encode())
@@ -84,8 +90,9 @@ def write_times(plan: Plan) -> None:
     Rows of jobs that this call was not asked for (other seeds, say) stay.
     """
     path = plan.results / "stages.csv"
-    lines = path.read_text(encoding="utf-8").split("\n")[1:] if path.exists() else []
-    taken = {tuple(line.split(",")[:2]): line for line in lines if line}
+    text = path.read_bytes().decode(errors="replace") if path.exists() else ""
+    found = filter(None, map(TIME.fullmatch, text.split("\n")))
+    taken = {match.groups(): match[0] for match in found}
     for job in plan.asked:
         done = read_record(plan.folder(job) / DONE)
         if done:

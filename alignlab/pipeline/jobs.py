@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from alignlab.errors import ConfigError, DataError
 from alignlab.evaluation.tables import Point
-from alignlab.files import Stamp, read_record, stamp, write_record
+from alignlab.files import Stamp, is_as_stamped, read_record, stamp, write_record
 
 if TYPE_CHECKING:
     from alignlab.evaluation.prompt_tables import PromptTable
@@ -93,6 +93,8 @@ def _carry_out_stage(job: dict[str, Any], parent: Parent) -> None:
     starts in an empty folder.
     """
     folder = Path(job["folder"])
+    if not job["fresh"] and _collect_again(job, folder):
+        return
     started = read_record(folder / STARTED)
     if started is None and (folder / STARTED).exists():
         parent.say(f"{job['name']}: {folder / STARTED} is damaged; starting over")
@@ -110,7 +112,6 @@ def _carry_out_stage(job: dict[str, Any], parent: Parent) -> None:
         from alignlab.pipeline.training import train
 
         trained = train(job, folder, parent)
-    points = [] if job["run"] is None else collect_points(job, folder)
     write_record(
         folder / DONE,
         {
@@ -118,7 +119,7 @@ def _carry_out_stage(job: dict[str, Any], parent: Parent) -> None:
             "seconds": round(trained.seconds, 2),
             "metrics": trained.metrics,
             "stopped": trained.stopped,
-            "points": [asdict(point) for point in points],
+            **_rows(job, folder),
             **_stamps(folder),
         },
     )
@@ -126,6 +127,28 @@ def _carry_out_stage(job: dict[str, Any], parent: Parent) -> None:
         from alignlab.callbacks import checkpoints
 
         checkpoints.remove(folder / TRAIN)
+
+
+def _collect_again(job: dict[str, Any], folder: Path) -> bool:
+    """Make the per-prompt table of a finished run once more, if that is all that is wanting."""
+    done = read_record(folder / DONE)
+    if done is None or done["config_sha"] != job["config_sha"] or job["run"] is None:
+        return False
+    stamps = done["files"] | done["logs"]
+    if not all(is_as_stamped(folder / n, was, thorough=True) for n, was in stamps.items()):
+        return False
+    write_record(folder / DONE, done | _rows(job, folder))
+    return True
+
+
+def _rows(job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    if job["run"] is None:
+        return {"points": [], "table": None}
+    points = collect_points(job, folder)
+    return {
+        "points": [asdict(point) for point in points],
+        "table": stamp(Path(job["run"]["prompt_table"])),
+    }
 
 
 def _stamps(folder: Path) -> dict[str, dict[str, Stamp]]:

@@ -1,6 +1,5 @@
-"""What stands in the tables of a results folder, and what a killed process left behind in it."""
+"""What a killed process left behind in a results folder."""
 
-import csv
 import shutil
 from pathlib import Path
 
@@ -14,11 +13,3 @@ def remove_leftovers(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-
-
-def recorded_runs(points: Path) -> dict[str, str]:
-    """``run_id`` -> ``config_sha`` of every run whose rows stand in a ``points.csv``."""
-    if not points.exists():
-        return {}
-    with points.open(newline="", encoding="utf-8") as file:
-        return {row["run_id"]: row["config_sha"] for row in csv.DictReader(file)}

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from alignlab.evaluation.run_records import drop_damaged_rows, rows_by_run
 from alignlab.evaluation.tables import read_frontier
 from alignlab.pipeline import handing, records, state
 from alignlab.pipeline.foreman import (
@@ -47,6 +48,8 @@ def run_experiment(
         _say(f"note: {experiment}: {note}.")
     with results_lock(plan.results) as lock_fd:
         records.remove_leftovers(plan.results)
+        for line in drop_damaged_rows(plan.results):
+            _say(line)
         todo = state.what_to_do(plan, only=only, force=force)
         for line in todo.damaged:
             _say(line)
@@ -136,8 +139,8 @@ def tell(failures: Failures) -> None:
 def tell_of_strangers(results: Path, runs: Iterable[Job]) -> None:
     """Say which rows of the table none of ``runs`` made; they are kept and drawn."""
     current = {job.name: job.config_sha for job in runs}
-    recorded = records.recorded_runs(results / state.POINTS)
-    strangers = [name for name, sha in recorded.items() if current.get(name) != sha]
+    recorded = rows_by_run(results)
+    strangers = [name for name, rows in recorded.items() if current.get(name) != rows[0].config_sha]
     if strangers:
         _say(
             f"note: points.csv also holds runs of another configuration: {', '.join(strangers)}. "

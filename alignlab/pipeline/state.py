@@ -1,19 +1,19 @@
 """What is done, and therefore what is left to do: decided from hashes, before anything heavy."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from alignlab.errors import ConfigError
-from alignlab.evaluation.tables import read_points
+from alignlab.evaluation.run_records import POINTS as POINTS
+from alignlab.evaluation.run_records import damage, rows_by_run, table_of
+from alignlab.evaluation.tables import Point, read_points
 from alignlab.files import Stamp, is_as_stamped, read_record, sha_of
-from alignlab.pipeline import records
 from alignlab.pipeline.jobs import DONE
 from alignlab.pipeline.plan import Job, Plan
 
 FRONTIER = "frontier"
-POINTS = "points.csv"
 FIGURES = ("frontier.csv", "curves.csv", "frontier.png", "frontier.svg")
 DRAWN = (  # with the figures, by the command that draws them
     *FIGURES,
@@ -94,14 +94,28 @@ def _damage(plan: Plan, job: Job, *, thorough: bool) -> str | None:
     return f"{', '.join(changed)} is not what was written" if changed else None
 
 
-def is_recorded(plan: Plan, job: Job, recorded: dict[str, str]) -> bool:
-    """Whether a run's rows stand in the tables, with or without its weights."""
-    return recorded.get(job.name) == job.config_sha and prompt_table(plan, job).exists()
+def is_recorded(plan: Plan, job: Job, recorded: Mapping[str, list[Point]]) -> bool:
+    """Whether a run's rows stand in the tables as they were written, with or without its weights.
+
+    Args:
+        plan: The plan.
+        job: The run's.
+        recorded: ``run_id`` -> rows of ``points.csv``.
+    """
+    rows = recorded.get(job.name, [])
+    ours = bool(rows) and all(row.config_sha == job.config_sha for row in rows)
+    return ours and damage(plan.results, job.name, rows) is None
+
+
+def has_table(plan: Plan, job: Job) -> bool:
+    """Whether the per-prompt table stands that a finished run wrote."""
+    done = read_record(plan.folder(job) / DONE)
+    return done is not None and is_as_stamped(prompt_table(plan, job), done["table"])
 
 
 def prompt_table(plan: Plan, job: Job) -> Path:
     """The run's per-prompt table."""
-    return plan.results / "points" / f"{job.name}.parquet"
+    return table_of(plan.results, job.name)
 
 
 def what_to_do(plan: Plan, *, only: str | None = None, force: bool = False) -> Todo:
@@ -110,13 +124,15 @@ def what_to_do(plan: Plan, *, only: str | None = None, force: bool = False) -> T
     Raises:
         ConfigError: ``only``, stages with commas between them, names one that is not there.
     """
-    recorded = records.recorded_runs(plan.results / POINTS)
+    recorded = rows_by_run(plan.results)
     standing = Standing(plan)
 
     def stands(job: Job) -> bool:
-        if standing.done(job.name):
-            return True
-        return job.objective is not None and is_recorded(plan, job, recorded)
+        if job.objective is None:
+            return standing.done(job.name)
+        return is_recorded(plan, job, recorded) or (
+            standing.done(job.name) and has_table(plan, job)
+        )
 
     wanted = _wanted(plan, only)
     forced = {job.name for job in wanted} if force else set()

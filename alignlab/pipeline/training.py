@@ -80,17 +80,18 @@ def train(job: dict[str, Any], folder: Path, parent: Parent) -> Trained:
 
 
 def _drop_damaged(run: Path) -> list[str]:
-    """Delete what a training cannot go on from, and say so.
+    """Delete what a training cannot go on from, and say what was damaged.
 
-    A damaged evaluation cannot be made again: the policy has moved on. Then all starts over.
+    A damaged evaluation cannot be made again: the policy has moved on. Then all starts over, as it
+    does without a checkpoint: logs of steps that are done again would hold them twice.
     """
     found, said = checkpoints.newest(run)
     damaged = [path.name for path in sorted(run.rglob("points/*.json")) if not is_whole(path)]
     if damaged:
         said.append(f"{', '.join(damaged)} in {run} is damaged")
-    if said and (found is None or damaged):
-        shutil.rmtree(run)
-        return [f"{'; '.join(said)}; starting over"]
+    if found is None or damaged:
+        shutil.rmtree(run, ignore_errors=True)
+        return [f"{'; '.join(said)}; starting over"] if said else []
     if said:
         (run / checkpoints.LAST).unlink()
         return [f"{'; '.join(said)}; continuing from {checkpoints.PREVIOUS}"]

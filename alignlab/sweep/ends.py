@@ -10,14 +10,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from alignlab.errors import ConfigError
-from alignlab.evaluation.tables import Point, read_points
-from alignlab.files import read_record, write_record
-from alignlab.pipeline import state
+from alignlab.evaluation.run_records import record_of, rows_by_run
+from alignlab.evaluation.tables import Point
+from alignlab.files import read_record
 from alignlab.pipeline.jobs import DONE
 from alignlab.pipeline.plan import Job, Plan
 from alignlab.sweep.spec import PROBED
-
-KEPT = ("config_sha", "metrics", "stopped")
 
 
 @dataclass(frozen=True)
@@ -38,14 +36,9 @@ class Ends:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        points = plan.results / state.POINTS
-        rows = read_points(points) if points.exists() else []
-        self._rows = {row.run_id: row for row in sorted(rows, key=lambda row: row.order)}
-
-    @property
-    def recorded(self) -> dict[str, str]:
-        """Run -> ``config_sha`` of its rows."""
-        return {run: row.config_sha for run, row in self._rows.items()}
+        self.recorded = rows_by_run(plan.results)
+        last = (max(rows, key=lambda row: row.order) for rows in self.recorded.values())
+        self._rows = {row.run_id: row for row in last}
 
     def of(self, job: Job) -> End:
         """From ``done.json``; where that is gone, from what stands beside the tables."""
@@ -53,7 +46,7 @@ class Ends:
         if done is not None and done["config_sha"] == job.config_sha:
             rows = [Point(**row) for row in done["points"]]
         else:
-            done = read_record(_beside(self._plan, job))
+            done = read_record(record_of(self._plan.results, job.name))
             rows = [self._rows[job.name]] if job.name in self._rows else []
         if done is None or done["config_sha"] != job.config_sha:
             done = {}
@@ -63,13 +56,6 @@ class Ends:
             values = {f.name: getattr(last, f.name) for f in fields(Point) if f.name in PROBED}
             measures |= {name: float(value) for name, value in values.items() if value is not None}
         return End(measures, done.get("stopped") or "")
-
-
-def keep_end(plan: Plan, job: Job) -> None:
-    """Put what a finished run logged beside its per-prompt table."""
-    done = read_record(plan.folder(job) / DONE)
-    assert done is not None
-    write_record(_beside(plan, job), {key: done.get(key) for key in KEPT})
 
 
 def check_metrics(where: Path, metrics: Iterable[str]) -> None:
@@ -86,7 +72,3 @@ def check_metrics(where: Path, metrics: Iterable[str]) -> None:
                 f"{where}: metric {name!r} is nothing that a run measures. An evaluation has "
                 f"{', '.join(PROBED)}; what is logged has a slash, as val/loss does.{hint}"
             )
-
-
-def _beside(plan: Plan, job: Job) -> Path:
-    return state.prompt_table(plan, job).with_suffix(".json")

@@ -10,8 +10,9 @@ from typing import Any
 
 import optuna
 
-from alignlab.evaluation.pool import POOL_NAME
-from alignlab.files import written_whole
+from alignlab.evaluation.pool import POOL_NAME, POOL_RECORD
+from alignlab.evaluation.run_records import drop_damaged_rows
+from alignlab.files import stamp, write_record, written_whole
 from alignlab.pipeline import handing, records, state
 from alignlab.pipeline.foreman import (
     CHECK,
@@ -29,7 +30,7 @@ from alignlab.pipeline.run import make_stages, tell, tell_of_strangers
 from alignlab.pipeline.workers import Crew
 from alignlab.sweep import table
 from alignlab.sweep.claims import Claims
-from alignlab.sweep.ends import check_metrics, keep_end
+from alignlab.sweep.ends import check_metrics
 from alignlab.sweep.estimate import estimate
 from alignlab.sweep.space import ARM
 from alignlab.sweep.spec import Sweep, load_sweep
@@ -72,6 +73,8 @@ def run_sweep(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with results_lock(plan.results) as lock_fd:
         records.remove_leftovers(plan.results)
+        for line in drop_damaged_rows(plan.results):
+            _say(line)
         own = f"sqlite:///{plan.results / STUDY}"
         url = storage or sweep.storage or own
         with open_storage(url) as study_storage:
@@ -150,8 +153,6 @@ class _Call:
             self._record(job)
 
     def _record(self, job: Job) -> None:
-        if job.objective is not None:
-            keep_end(self.plan, job)
         handing.record(self.plan, job)
 
     def _runs(self, study: optuna.Study) -> list[Job]:
@@ -176,6 +177,8 @@ class _Call:
             if made.exists():
                 with written_whole(self.plan.results / POOL_NAME) as beside:
                     shutil.copy(made, beside)
+                stamps = {POOL_NAME: stamp(self.plan.results / POOL_NAME)}
+                write_record(self.plan.results / POOL_RECORD, {"files": stamps})
 
     def _draw(self, foreman: Foreman, display: Display, news: bool) -> None:
         """Draw what is not drawn yet; the report has ``news`` of the trials in it, too."""

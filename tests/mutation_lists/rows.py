@@ -253,8 +253,8 @@ MUTATIONS = (
     Mutation(
         "a command is cut at U+0085",
         "evaluation/results.py",
-        '.split("\\n") for path in files if path.exists()]',
-        ".splitlines() for path in files if path.exists()]",
+        'lines = [text.split("\\n") for text in texts]',
+        "lines = [text.splitlines() for text in texts]",
         "evaluation/test_findings.py::test_commands_are_told_as_they_were_called",
     ),
     Mutation(

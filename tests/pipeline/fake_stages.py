@@ -1,7 +1,6 @@
 """Stages of a fake experiment: tiny functions in the place of models, with real tables."""
 
 import errno
-import json
 import os
 import signal
 import time
@@ -12,6 +11,7 @@ import numpy as np
 from alignlab.errors import DataError
 from alignlab.evaluation.pool import POOL_NAME, Pool
 from alignlab.evaluation.prompt_tables import PromptScores, PromptTable, write_prompt_tables
+from alignlab.files import write_record
 
 PROMPTS = tuple(f"p{i}" for i in range(8))
 SAMPLES = 64
@@ -62,7 +62,7 @@ def train(
         path = out / "train" / "points" / f"step-{step:06d}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         table = PromptTable(objective="x", run_id="x", seed=9, step=step, scores=scores)
-        path.with_suffix(".json").write_text(json.dumps({"seconds": time.time()}))
+        write_record(path.with_suffix(".json"), {"seconds": time.time()})
         write_prompt_tables(path, [table])
 
 

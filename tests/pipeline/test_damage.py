@@ -1,17 +1,26 @@
 """What a job wrote is looked at before another job reads it; what is damaged is made again."""
 
+import csv
+import io
 import json
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from alignlab.errors import DataError
+from alignlab.evaluation.pool import POOL_NAME
+from alignlab.evaluation.results import read_results
+from alignlab.evaluation.run_records import drop_damaged_rows
+from alignlab.evaluation.tables import POINT_COLUMNS
 from alignlab.files import read_record
 from alignlab.pipeline import run_experiment
+from alignlab.pipeline.handing import merge
 from alignlab.pipeline.plan import load_plan
-from alignlab.pipeline.state import frontier_is_drawn, is_done, missing
+from alignlab.pipeline.state import frontier_is_drawn, is_done, missing, what_to_do
 from tests.pipeline.test_run import FRONTIER, stages, without_seconds
 from tests.test_files import flip
 
@@ -116,3 +125,90 @@ def test_a_frontier_that_was_changed_is_drawn_again(write: Write) -> None:
     assert frontier_is_drawn(plan)
     record.write_text(json.dumps({"inputs_sha": content["inputs_sha"][::-1]}))
     assert not frontier_is_drawn(plan)
+
+
+def mended() -> list[str]:
+    """Mend the tables as a run does before anything else; names of the runs to make again."""
+    drop_damaged_rows(RESULTS)
+    plan = load_plan(Path("demo"), seeds=[0])
+    todo = what_to_do(plan, only="dpo")
+    for job in todo.unmerged:
+        merge(plan, job)
+    return [job.name for job in todo.jobs if job.objective is not None]
+
+
+def test_no_changed_cell_of_the_table_passes(write: Write) -> None:
+    """Rows come back from what the run says of itself; where only tables are left, by a new run."""
+    run_experiment(write(), only="dpo", seeds=[0])
+    points = RESULTS / "points.csv"
+    right = points.read_bytes()
+    lines = right.decode().splitlines()
+    other = {"hparams": '{"beta":0.7}', "step": "21", "run_id": "dpo-beta0.4-s0"}
+    (RESULTS / "stages").rename("away")
+    for column in POINT_COLUMNS:
+        cells = next(csv.reader([lines[2]]))
+        cells[POINT_COLUMNS.index(column)] = other.get(column, "9")
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(cells)
+        wrong = "\n".join([*lines[:2], text.getvalue().rstrip("\n"), *lines[3:], ""])
+        points.write_text(wrong)
+        assert mended() == ["dpo-beta0.5-s0"], column
+        assert (RESULTS / "points.damaged.csv").read_text() == wrong
+        Path("away").rename(RESULTS / "stages")
+        assert mended() == [], column
+        assert points.read_bytes() == right
+        (RESULTS / "stages").rename("away")
+
+
+def test_no_changed_bit_of_the_tables_passes(write: Write) -> None:
+    run_experiment(write(), only="dpo", seeds=[0])
+    rng = random.Random(0)
+    (run,) = (RESULTS / "points").glob("*beta2-s0.parquet")
+    for path in (RESULTS / "points.csv", run, run.with_suffix(".json")):
+        right = path.read_bytes()
+        first = len(",".join(POINT_COLUMNS)) if path.suffix == ".csv" else 0
+        for _ in range(20):
+            flip(path, rng.randrange(first, len(right)))
+            again = mended()
+            if path.suffix != ".parquet":  # which one worker makes of the run's own evaluations
+                assert (again, path.read_bytes()) == ([], right)
+            else:
+                assert again == ["dpo-beta2-s0"]
+                path.write_bytes(right)
+
+
+def test_a_per_prompt_table_is_made_again_without_training(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_experiment(write(), only="dpo", seeds=[0])
+    table = RESULTS / "points" / "dpo-beta2-s0.parquet"
+    right, seconds = table.read_bytes(), (RESULTS / "points.csv").read_bytes()
+    for damage in (lambda: flip(table, 99), table.unlink):
+        damage()
+        capsys.readouterr()
+        assert run_experiment(Path("demo"), only="dpo", seeds=[0]) == 0
+        assert "1 of 4 jobs to do (dpo 1)" in capsys.readouterr().err
+        assert (table.read_bytes(), (RESULTS / "points.csv").read_bytes()) == (right, seconds)
+
+
+def test_another_header_is_a_table_of_another_version(write: Write) -> None:
+    run_experiment(write(), only="dpo", seeds=[0])
+    points = RESULTS / "points.csv"
+    points.write_text(points.read_text().replace("kl_se", "kl_sd", 1))
+    with pytest.raises(DataError, match=r"columns do not match; missing: kl_se; unknown: kl_sd"):
+        run_experiment(Path("demo"), only="dpo", seeds=[0])
+
+
+def test_a_frontier_is_not_drawn_from_changed_tables(write: Write) -> None:
+    run_experiment(write(frontier=FRONTIER), seeds=[0])
+    table, pool = RESULTS / "points" / "dpo-beta2-s0.parquet", RESULTS / "stages/pool/all"
+    for path, what in ((table, "points/dpo-beta2-s0.parquet"), (pool / POOL_NAME, POOL_NAME)):
+        flip(path, 99)
+        with pytest.raises(DataError, match=f"{what} is not what was written"):
+            read_results([RESULTS])
+        flip(path, 99)
+    read_results([RESULTS])
+    points = RESULTS / "points.csv"
+    points.write_text(points.read_text().replace(",8,32,", ",9,32,"))
+    with pytest.raises(DataError, match=r"the rows of dpo-beta0\.5-s0 in .* are not what"):
+        read_results([RESULTS])

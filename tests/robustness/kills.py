@@ -11,20 +11,21 @@ through. All trainings are forked from this process, which has imported everythi
 import argparse
 import csv
 import hashlib
-import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from alignlab.callbacks import checkpoints
-from alignlab.files import atomic_write, read_record
+from alignlab.evaluation.csv_tables import write_table
+from alignlab.files import read_record
 from alignlab.pipeline import handing, records, state
 from alignlab.pipeline.jobs import DONE, TRAIN
 from alignlab.pipeline.plan import Plan
@@ -207,8 +208,8 @@ def differences(whole: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]
     return [part for part in whole if whole[part] != other[part]]
 
 
-def kill_all(kills: int, folder: Path, seed: int = 0) -> list[dict[str, Any]]:
-    """Kill and continue ``kills`` trainings; a row of ``COLUMNS`` for each.
+def kill_all(kills: int, folder: Path, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """Kill and continue ``kills`` trainings; yields a row of ``COLUMNS`` for each.
 
     Args:
         kills: How many.
@@ -219,7 +220,6 @@ def kill_all(kills: int, folder: Path, seed: int = 0) -> list[dict[str, Any]]:
     ground = folder / "ground"
     write_ground(ground)
     wholes: dict[str, tuple[Digest, int, float]] = {}
-    rows = []
     for number in range(kills):
         rng = random.Random(f"{seed}/{number}")
         name = NAMES[number % len(NAMES)]
@@ -237,10 +237,11 @@ def kill_all(kills: int, folder: Path, seed: int = 0) -> list[dict[str, Any]]:
         differs += [str(path) for path in plan.results.rglob("*.tmp")]
         seconds = f"{time.monotonic() - began:.1f}"
         row = [number, name, aim, survived, "; ".join(differs), seconds]
-        rows.append(dict(zip(COLUMNS, row, strict=True)))
         said = f"DIFFERS: {differs}; see {plan.results}" if differs else "the same"
         print(f"{number + 1}/{kills} {name}, killed {aim}: {said}", flush=True)
-    return rows
+        if not differs:
+            shutil.rmtree(plan.results)
+        yield dict(zip(COLUMNS, row, strict=True))
 
 
 def _whole(plan: Plan) -> tuple[Digest, int, float]:
@@ -300,11 +301,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="a table of all kills", metavar="FILE.csv")
     args = parser.parse_args(arguments)
     folder = Path(tempfile.mkdtemp(prefix="kills-"))
-    rows = kill_all(args.kills, folder, args.seed)
-    if args.out is not None:
-        lines = [",".join(COLUMNS)]
-        lines += [",".join(json.dumps(str(row[name])) for name in COLUMNS) for row in rows]
-        atomic_write(args.out, ("\n".join(lines) + "\n").encode())
+    rows = []
+    for row in kill_all(args.kills, folder, args.seed):
+        rows.append(row)
+        if args.out is not None:
+            write_table(args.out, rows)
     wrong = [row for row in rows if row["differs"]]
     print(f"{len(rows) - len(wrong)} of {len(rows)} killed trainings ended the same")
     return 1 if wrong else 0

@@ -65,7 +65,7 @@ def write_ground(folder: Path) -> None:
     drawn = [row["completion"] for row in make_demonstrations(prompts, seed=0, rows=63)]
     rows = []
     for i, prompt in enumerate(prompts):
-        three = [drawn[3 * i], f"{drawn[3 * i + 1]} , and", drawn[3 * i + 2].split(" ")[0]]
+        three = [drawn[3 * i], f"{drawn[3 * i + 1]} , and", f" {drawn[3 * i + 2].split()[0]}"]
         rows.append(
             {
                 "prompt": prompt,

@@ -9,13 +9,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from alignlab.evaluation.tables import merge_points
-from alignlab.files import write_record
-from alignlab.pipeline import state
+from alignlab.files import stamp, write_record
+from alignlab.pipeline import handing, state
 from alignlab.pipeline.jobs import DONE, collect_points
 from alignlab.pipeline.plan import Job, Plan
 from alignlab.sweep.claims import DIVERGED, STOPPED, Claims
-from alignlab.sweep.ends import keep_end
 from alignlab.sweep.spec import Stop, Sweep, load_sweep
 from alignlab.sweep.storage import Storage
 from alignlab.sweep.study import open_study
@@ -47,12 +45,13 @@ class Hand:
         rows = [replace(row, config_sha=job.config_sha) for row in rows]
         folder = self.plan.folder(job)
         folder.mkdir(parents=True, exist_ok=True)
-        left = {"config_sha": job.config_sha, "files": {}, "logs": {}}
-        points = {"points": [asdict(row) for row in rows]}
-        write_record(folder / DONE, left | points | done)
-        keep_end(self.plan, job)
-        state.prompt_table(self.plan, job).touch()
-        merge_points(self.plan.results / state.POINTS, rows)
+        left: dict[str, Any] = {"config_sha": job.config_sha, "files": {}, "logs": {}}
+        left |= {"metrics": {}, "stopped": None, "points": [asdict(row) for row in rows]}
+        table = state.prompt_table(self.plan, job)
+        table.parent.mkdir(parents=True, exist_ok=True)
+        table.touch()
+        write_record(folder / DONE, left | {"table": stamp(table)} | done)
+        handing.merge(self.plan, job)
         self.trials.finished(job)
 
     def states(self) -> list[str]:
