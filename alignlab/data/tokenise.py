@@ -143,6 +143,8 @@ def tokenise(
     report = TokenReport(refusals)
     trees: list[PromptTree] = []
     labelled = any(_labels(row) for row in rows)
+    if labelled and (bare := sum(_labels(row) is None for row in rows)):
+        refusals.notes.append(f"a margin of 0 for pairs that lack one, as others have: {bare:,}")
     for chunk in _chunks(list(enumerate(rows)), _AT_ONCE):
         ready = []
         for place, row in chunk:
@@ -189,6 +191,8 @@ def tokenise_texts(
     the tokenizer has no other). The end-of-text token stands at the text's real end only.
     """
     report = TokenReport(refusals)
+    if labels := sum(row.label is not None for row in rows):
+        refusals.unused["label"] = labels
     trees: list[PromptTree] = []
     for place, row, start, body in _bodies(rows, tokenizer, refusals, max_length):
         blocks = _blocks(body, max_length - 1)

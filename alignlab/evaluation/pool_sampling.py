@@ -97,7 +97,8 @@ def build_pool(
             )
             for j, policy in enumerate(policies.values())
         ]
-        joined = Samples(_joined(drawn), [], [])
+        ended = [[end for own in drawn for end in own.finished[p]] for p in range(len(ids))]
+        joined = Samples(_joined(drawn), [], ended)
         questions, answers = joined.texts(reference_policy.tokenizer)
         gold = score_texts(reward, questions, answers)
         learned = None if proxy is None else score_texts(proxy, questions, answers)

@@ -1,5 +1,6 @@
 """What every objective shares: optimizer and schedule, the step's normaliser, what is saved."""
 
+import sys
 from abc import abstractmethod
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -12,7 +13,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from alignlab.data.rows import Row
+from alignlab.data.rows import PreferencePair, Row
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
 from alignlab.models import Policy, ScoreModel
@@ -143,6 +144,7 @@ class TreeObjective(Objective):
     """
 
     rows: ClassVar[tuple[type[Row], ...]] = ()  # any, if none is named
+    margins: ClassVar[bool] = False  # whether it reads those of pairs
     unit: ClassVar[Literal["prompts", "completions", "tokens"]]
     _held_out: dict[str, Figure]
 
@@ -158,7 +160,7 @@ class TreeObjective(Objective):
         return self.normalised(finite(losses, trees).sum(), count)
 
     def on_fit_start(self) -> None:
-        """Check that the data module's rows are those of this objective.
+        """Check that the data module's rows are those of this objective, and that it reads them.
 
         Raises:
             ConfigError: They are not.
@@ -171,6 +173,10 @@ class TreeObjective(Objective):
                 f"{type(self).__name__} trains on rows of type {wanted}, "
                 f"{type(data).__name__} has {kind.__name__}. Set data.class_path to match."
             )
+        given = any(tree.labels is not None for tree in getattr(data, "train_trees", ()))
+        if kind is PreferencePair and given and not self.margins and self.trainer.is_global_zero:
+            name = type(self).__name__
+            print(f"{name} does not use the pairs' margins (column 'margin')", file=sys.stderr)
 
     def figures(self, trees: PromptTrees) -> dict[str, Figure]:
         """What this batch adds to the figures of the validation set: the same means."""

@@ -57,6 +57,7 @@ class RewardModel(RankingObjective):
     """
 
     rows = (PreferencePair,)
+    margins = True
 
     def __init__(
         self,

@@ -168,8 +168,10 @@ def test_a_margin_is_the_chosen_ones_label_and_none_is_zero(tmp_path: Path) -> N
     plain, wide = {"prompt": "c", "chosen": "a", "rejected": "d"}, {"margin": 1.5}
     data = connected(PreferenceData(jsonl(tmp_path, [plain | wide, plain]), batch_size=2))
     assert [tree.labels for tree in data.train_trees] == [(1.5, 0.0), (0.0, 0.0)]
+    assert "  a margin of 0 for pairs that lack one, as others have: 1" in data.report().split("\n")
     bare = connected(PreferenceData(jsonl(tmp_path, [plain]), batch_size=1))
     assert bare.train_trees[0].labels is None
+    assert bare.reports["train"].refusals.notes == []
 
 
 def test_rankings(tmp_path: Path) -> None:
@@ -236,6 +238,10 @@ def test_texts(tmp_path: Path) -> None:
     source = jsonl(tmp_path, [{"text": "acdacd"}])
     data = connected(TextData(source, batch_size=2, max_length=5))
     assert [len(tree.completions[0]) for tree in data.train_trees] == [4, 3]
+    labelled = jsonl(tmp_path, [{"text": "acdacd", "label": 1}, {"text": "a"}], "labelled.jsonl")
+    table = connected(TextData(labelled, batch_size=2, max_length=5)).report_table()
+    unused = [(row["reason"], row["rows"]) for row in table if row["what"] == "column not used"]
+    assert unused == [("label", 1)]
 
 
 def test_labelled(tmp_path: Path) -> None:

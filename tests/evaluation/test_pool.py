@@ -181,3 +181,31 @@ def test_bad_pools_are_refused(build: Build) -> None:
         draw([])
     with pytest.raises(DataError, match="must not be named 'reference'"):
         draw(prompts, reference=policy)
+
+
+class Ended(Reward):
+    """1 for a completion that ended by itself, 0 for one that was cut off."""
+
+    def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        return torch.tensor([float(getattr(said, "ends", -1)) for said in completions])
+
+
+def test_rewards_are_told_which_completions_ended(build: Build) -> None:
+    """One token at most: what is not the stop token was cut off, of every proposal."""
+    policy, other = build(), build()
+    prompts = [PromptTree(0, "a", (1,), ()), PromptTree(1, "b", (1, 4), ())]
+    pool = build_pool(
+        policy,
+        prompts,
+        Ended(),
+        samples=40,
+        max_new_tokens=1,
+        seed=0,
+        stop_ids=[5],
+        proposals={"other": other},
+        proposal_samples=20,
+    )
+    assert pool.texts is not None
+    stopped = [[float(text.strip() == "w5") for text in row] for row in pool.texts]
+    assert pool.rewards.tolist() == stopped
+    assert 0 < sum(map(sum, stopped)) < 120

@@ -278,4 +278,32 @@ MUTATIONS = (
         "    except ZeroDivisionError as problem:",
         "data/test_formats.py::test_values_at_the_edge_are_refused_one_by_one",
     ),
+    Mutation(
+        "margins that nobody uses are not told",
+        "objectives/base.py",
+        "        if kind is PreferencePair and given and not self.margins and",
+        "        if False and",
+        "objectives/test_rows.py::test_margins_that_an_objective_does_not_use_are_told",
+    ),
+    Mutation(
+        "labels of plain texts are dropped without a word",
+        "data/tokenise.py",
+        "    if labels := sum(row.label is not None for row in rows):",
+        "    if labels := 0:",
+        "data/test_modules.py::test_texts",
+    ),
+    Mutation(
+        "pairs without a margin get one without a word",
+        "data/tokenise.py",
+        "    if labelled and (bare := sum(_labels(row) is None for row in rows)):",
+        "    if labelled and (bare := 0):",
+        "data/test_modules.py::test_a_margin_is_the_chosen_ones_label_and_none_is_zero",
+    ),
+    Mutation(
+        "completions of a pool all count as ended",
+        "evaluation/pool_sampling.py",
+        "        joined = Samples(_joined(drawn), [], ended)",
+        "        joined = Samples(_joined(drawn), [], [])",
+        "evaluation/test_pool.py::test_rewards_are_told_which_completions_ended",
+    ),
 )

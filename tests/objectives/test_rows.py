@@ -1,5 +1,6 @@
 """An objective refuses rows that its loss would read wrongly without noticing."""
 
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from alignlab.data.modules import (
     RatingData,
     TextData,
 )
+from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
 from alignlab.objectives.classify import Classify
 from alignlab.objectives.dpo import DPO
@@ -35,10 +37,13 @@ def module(build, kind):
     return kind(fixed([0.0, 1.0]) if scores else build("llama"), ADAM, **settings)
 
 
-def begin(monkeypatch, objective, data) -> None:
+def begin(monkeypatch, objective, data, trees=()) -> None:
     given = data("rows.jsonl", batch_size=2)
+    given.train_trees = list(trees)
     loader = SimpleNamespace(micro_batches=1, micro_batch_size=2)
-    trainer = SimpleNamespace(datamodule=given, train_dataloader=loader, accumulate_grad_batches=1)
+    trainer = SimpleNamespace(
+        datamodule=given, train_dataloader=loader, accumulate_grad_batches=1, is_global_zero=True
+    )
     monkeypatch.setattr(objective, "_trainer", trainer)
     objective.on_fit_start()
 
@@ -78,3 +83,13 @@ def test_rows_of_another_kind_are_refused(build, monkeypatch, kind, data):
 )
 def test_rows_of_its_own_kind_are_taken(build, monkeypatch, kind, data):
     begin(monkeypatch, module(build, kind), data)
+
+
+@pytest.mark.parametrize(("kind", "told"), [(RewardModel, False), (DPO, True), (SimPO, True)])
+def test_margins_that_an_objective_does_not_use_are_told(build, monkeypatch, capsys, kind, told):
+    tree = PromptTree(0, "r", (1,), ((3,), (4,)))
+    begin(monkeypatch, module(build, kind), PreferenceData, [tree])
+    assert capsys.readouterr().err == ""
+    begin(monkeypatch, module(build, kind), PreferenceData, [replace(tree, labels=(2.0, 0.0))])
+    said = f"{kind.__name__} does not use the pairs' margins (column 'margin')\n"
+    assert capsys.readouterr().err == (said if told else "")
