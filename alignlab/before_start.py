@@ -98,6 +98,13 @@ def check_settings(config: Namespace) -> None:
         ConfigError: Such a value.
     """
     trainer = config.trainer
+    precision = str(trainer.precision)
+    if precision.endswith("-true") and precision != "32-true":
+        raise ConfigError(
+            f"trainer.precision {precision} converts batches, too, whose numbers need float32. "
+            "Set model.init_args.policy.dtype (or model.dtype) to bfloat16 for weights, or "
+            "trainer.precision to bf16-mixed."
+        )
     wrong = {
         "threads": config.threads < 1 and "at least 1",
         "seed_everything": not 0 <= int(config.seed_everything) < 2**32 and "0 to 4294967295",

@@ -12,3 +12,8 @@ class ConfigError(ValueError):
 
 class DataError(ValueError):
     """Input that cannot be used; the message names the file, the row and the reason."""
+
+
+def in_a_line(error: Exception | str) -> str:
+    """What a library says, without its line breaks."""
+    return " ".join(str(error).split())

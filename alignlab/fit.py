@@ -5,6 +5,7 @@ from either. Importing this module costs seconds (torch, lightning): import it l
 """
 
 import contextlib
+import copy
 import logging
 import shlex
 import sys
@@ -136,18 +137,7 @@ class Command(LightningCLI):
         check_optimizer(self.model)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The trainer with the config's callbacks and those that every training has.
-
-        Raises:
-            ConfigError: A precision that would also round the batches' log-probs and rewards.
-        """
-        precision = str(self.config.trainer.precision)
-        if precision.endswith("-true") and precision != "32-true":
-            raise ConfigError(
-                f"trainer.precision {precision} converts batches, too, whose numbers need float32. "
-                "Set model.init_args.policy.dtype (or model.dtype) to bfloat16 for weights, or "
-                "trainer.precision to bf16-mixed."
-            )
+        """The trainer with the config's callbacks and those that every training has."""
         wanted = self.config.trainer.enable_progress_bar
         added = list(self._extra)
         kwargs["enable_progress_bar"] = wanted is not False and sys.stderr.isatty()
@@ -293,18 +283,27 @@ def continue_in(trainer: Trainer, folder: Path) -> Path:
     return folder / LAST
 
 
-def check(config: dict[str, Any]) -> None:
+def check(config: dict[str, Any], *, here: bool = True, evaluated: bool = False) -> None:
     """Read ``config`` against the signatures of what it names, and ask their constructors.
 
     No model is built and no file read.
 
+    Args:
+        config: Of one training.
+        here: It will run on this machine, so its devices have to be there.
+        evaluated: Its evaluations will be points of a frontier.
+
     Raises:
         ConfigError: An unknown key, a wrong type, a class that is not there, an impossible value.
     """
-    from alignlab.pipeline.stand_ins import try_constructors
+    from alignlab.pipeline.meaning import check_meaning
+    from alignlab.pipeline.stand_ins import try_constructors, try_trainer
 
     with input_errors("config"), _quiet():
-        try_constructors(_Parsed(config))
+        parsed = _Parsed(copy.deepcopy(config))  # jsonargparse changes what it is given
+        check_meaning(config, parsed.config)
+        try_constructors(parsed)
+        try_trainer(parsed, here=here, evaluated=evaluated)
 
 
 def run_fit(command: Command) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "alignlab"
-GROUND = {"errors", "files", "hub"}  # which every room stands on
+GROUND = {"bounds", "errors", "files", "hub"}  # which every room stands on
 
 # What each room may import besides itself and ``GROUND``: rooms below it, or single files of one.
 BELOW = {

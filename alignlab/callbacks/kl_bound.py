@@ -1,5 +1,6 @@
 """A run that has left the reference too far behind: ended, and said to have."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -34,13 +35,7 @@ class KLBound(Callback):
         Raises:
             ConfigError: No ``FrontierProbe`` goes before it.
         """
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        before = callbacks[: callbacks.index(self)]
-        if not any(isinstance(callback, FrontierProbe) for callback in before):
-            raise ConfigError(
-                "KLBound reads what a FrontierProbe measures. Put one before it in "
-                "trainer.callbacks."
-            )
+        check_order(trainer.callbacks)  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A run that was killed after its last evaluation ends all the same."""
@@ -62,3 +57,19 @@ class KLBound(Callback):
         if found is not None and found["kl"] > self.limit:
             self.reached = f"KL {found['kl']:.4g} > {self.limit:g} at step {trainer.global_step}"
             trainer.should_stop = True
+
+
+def check_order(callbacks: Sequence[Callback]) -> None:
+    """Refuse a ``KLBound`` with no probe before it: it would never end anything.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    probed = False
+    for callback in callbacks:
+        probed |= isinstance(callback, FrontierProbe)
+        if isinstance(callback, KLBound) and not probed:
+            raise ConfigError(
+                "KLBound (a sweep's 'stop: kl') reads what a FrontierProbe measures. Put one "
+                "before it in trainer.callbacks."
+            )

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from alignlab.bounds import LARGEST_SEED
 from alignlab.callbacks.resume import Resume, run_folder
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
@@ -74,6 +75,11 @@ class FrontierProbe(Callback):
             raise ConfigError(
                 "FrontierProbe needs samples, max_new_tokens, every_n_steps and batch_size >= 1; "
                 f"got {samples}, {max_new_tokens}, {every_n_steps}, {batch_size}."
+            )
+        if (limit is not None and limit < 1) or not 0 <= seed <= LARGEST_SEED:
+            raise ConfigError(
+                f"FrontierProbe needs limit >= 1 and a seed from 0 to {LARGEST_SEED}; got {limit} "
+                f"and {seed}."
             )
         self.prompts_source, self.reference_source = prompts, reference
         self.reward, self.proxy = reward, proxy

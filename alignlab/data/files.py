@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.data.reader import Record
-from alignlab.errors import DataError
+from alignlab.errors import DataError, in_a_line
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 COMPRESSED = (".gz", ".bz2", ".zst")
@@ -124,7 +124,9 @@ def _read_file(path: Path, name: str) -> list[Record]:
             "Pass UTF-8 text, or name a Parquet file .parquet."
         ) from problem
     except (OSError, EOFError) as problem:
-        raise DataError(f"{path}: cannot be read: {problem}. Check the file.") from problem
+        raise DataError(
+            f"{path}: cannot be read: {in_a_line(problem)}. Check the file."
+        ) from problem
 
 
 def _text(path: Path) -> str:
@@ -200,7 +202,9 @@ def _read_parquet(path: Path, name: str) -> Iterator[Record]:
     try:
         table = pq.ParquetFile(path).read()
     except pa.ArrowException as problem:
-        raise DataError(f"{path}: not a Parquet file: {problem}. Check the file.") from problem
+        raise DataError(
+            f"{path}: not a Parquet file: {in_a_line(problem)}. Check the file."
+        ) from problem
     number = 0
     for batch in table.to_batches(max_chunksize=4096):
         for row in batch.to_pylist():

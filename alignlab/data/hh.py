@@ -13,6 +13,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from alignlab.bounds import Count, Seed, Share
 from alignlab.data.files import as_path
 from alignlab.data.formats import ASSISTANT, to_rows
 from alignlab.data.imdb_stages import load_tokenizer
@@ -73,9 +74,9 @@ def gather_dialogues(
     out: str | Path,
     source: str | Sequence[str],
     subsets: Sequence[str] = HELPFUL,
-    held_out: float = 0.18,
+    held_out: Share = 0.18,
     test_split: str | None = None,
-    limit: int | None = None,
+    limit: Count | None = None,
 ) -> None:
     """Stage: pairs to train on and held-out ones, ``train.jsonl`` and ``test.jsonl``; ``rows.csv``.
 
@@ -119,7 +120,7 @@ def gather_dialogues(
 
 
 def shuffle_pairs(
-    *, out: str | Path, source: str, seed: int, half: Literal["a", "b", "all"] = "all"
+    *, out: str | Path, source: str, seed: Seed, half: Literal["a", "b", "all"] = "all"
 ) -> None:
     """Stage: ``pairs.jsonl``, the rows of ``source`` in another order: the first n are a sample.
 
@@ -138,7 +139,7 @@ def shuffle_pairs(
 
 
 def write_prompts(
-    *, out: str | Path, source: str, tokenizer: str, longest: int, limit: int | None = None
+    *, out: str | Path, source: str, tokenizer: str, longest: Count, limit: Count | None = None
 ) -> None:
     """Stage: ``prompts.jsonl``, each prompt of a file of pairs that is short enough, once.
 
@@ -166,7 +167,7 @@ def write_prompts(
     write_tally(Path(out), tally("prompts", refusals, len(kept)))
 
 
-def make_up_dialogues(*, out: str | Path, pairs: int = 200, seed: int = 0) -> None:
+def make_up_dialogues(*, out: str | Path, pairs: Count = 200, seed: Seed = 0) -> None:
     """Stage: what ``gather_dialogues`` makes, of rows with the real columns and warts.
 
     Args:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from alignlab.bounds import Amount, Count, Seed
 from alignlab.data import toy
 from alignlab.data.imdb import Split, prefix_prompts, read_imdb
 from alignlab.data.rows import Demonstration, LabelledText, Prompt
@@ -24,7 +25,7 @@ SPECIAL = {"pad_token": "<|pad|>", "bos_token": "<|bos|>", "eos_token": "<|eos|>
 
 
 def gather_reviews(
-    *, out: str | Path, source: str | Sequence[str], limit: int | None = None
+    *, out: str | Path, source: str | Sequence[str], limit: Count | None = None
 ) -> None:
     """Stage: read IMDB once, so that nothing after this needs a network.
 
@@ -44,7 +45,7 @@ def gather_reviews(
     )
 
 
-def make_up_reviews(*, out: str | Path, reviews: int = 200, seed: int = 0) -> None:
+def make_up_reviews(*, out: str | Path, reviews: Count = 200, seed: Seed = 0) -> None:
     """Stage: files with IMDB's columns and warts, made of the toy world's reviews: for smoke runs.
 
     Args:
@@ -70,8 +71,8 @@ def write_openings(
     *,
     out: str | Path,
     source: str,
-    max_characters: int = 900,
-    validation_limit: int = 1000,
+    max_characters: Count = 900,
+    validation_limit: Amount = 1000,
 ) -> None:
     """Stage: the beginnings of training and unsupervised reviews, for a language model.
 
@@ -94,7 +95,7 @@ def write_openings(
     write_rows(Path(out) / "validation.jsonl", [_opening(row, max_characters) for row in test])
 
 
-def train_tokenizer(*, out: str | Path, source: str, vocab_size: int = 4096) -> None:
+def train_tokenizer(*, out: str | Path, source: str, vocab_size: Count = 4096) -> None:
     """Stage: a byte-level BPE tokenizer of the completions in ``source``.
 
     Args:
@@ -118,11 +119,11 @@ def write_prompts(
     out: str | Path,
     source: str,
     tokenizer: str,
-    train: int,
-    test: int,
-    shortest: int = 2,
-    longest: int = 8,
-    seed: int = 0,
+    train: Amount,
+    test: Amount,
+    shortest: Count = 2,
+    longest: Count = 8,
+    seed: Seed = 0,
 ) -> None:
     """Stage: the first few tokens of reviews as prompts, for training and for evaluation.
 

@@ -22,6 +22,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from alignlab.bounds import Amount, Count, Seed
 from alignlab.data.words import word_tokenizer
 from alignlab.errors import ConfigError
 
@@ -296,7 +297,7 @@ def _row(
     return {"id": id, "prompt": prompt, "completion": f" {answer or task.answer(words)} ."}
 
 
-def write_corpus(*, out: str | Path, rows: int, examples: int = 6, seed: int = 0) -> None:
+def write_corpus(*, out: str | Path, rows: Count, examples: Amount = 6, seed: Seed = 0) -> None:
     """Stage: ``tokenizer/`` and ``corpus.jsonl``, a language to learn before any instruction.
 
     Args:
@@ -312,7 +313,7 @@ def write_corpus(*, out: str | Path, rows: int, examples: int = 6, seed: int = 0
 
 
 def write_instructions(
-    *, out: str | Path, files: Mapping[str, Mapping[str, Mapping[str, Any]]], seed: int
+    *, out: str | Path, files: Mapping[str, Mapping[str, Mapping[str, Any]]], seed: Seed
 ) -> None:
     """Stage: files of instructions, each with its parts in the column ``split``.
 
@@ -331,7 +332,7 @@ def write_instructions(
 
 
 def write_questions(
-    *, out: str | Path, each: int, shots: Sequence[int] = (0, 3), seed: int = 0
+    *, out: str | Path, each: Count, shots: Sequence[int] = (0, 3), seed: Seed = 0
 ) -> None:
     """Stage: ``questions.jsonl``, see ``make_questions``.
 

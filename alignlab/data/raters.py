@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
+from alignlab.bounds import Count, Seed
 from alignlab.data.rows import PreferencePair, Prompt, Ranking, RatedCompletion
 from alignlab.data.sources import read_rows, write_rows
 from alignlab.data.toy import sentiment, write_completion
@@ -44,12 +45,12 @@ def write_judgements(
     *,
     out: Path,
     prompts: str,
-    judgements: int = 2048,
-    raters: int = 8,
+    judgements: Count = 2048,
+    raters: Count = 8,
     offset_deviation: float = 2.0,
     noise: tuple[float, float] = (0.5, 2.0),
-    ranking_size: int = 4,
-    seed: int = 0,
+    ranking_size: Count = 4,
+    seed: Seed = 0,
 ) -> None:
     """Stage: the same raters' ratings, comparisons and rankings of reviews, on one budget.
 
@@ -110,7 +111,7 @@ def write_judgements(
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
 
-def write_gold(*, out: Path, prompts: str, completions: int = 8, seed: int = 0) -> None:
+def write_gold(*, out: Path, prompts: str, completions: Count = 8, seed: Seed = 0) -> None:
     """Stage: ``gold.jsonl``, different reviews of every prompt with the rule's own score.
 
     Args:

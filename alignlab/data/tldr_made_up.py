@@ -5,6 +5,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
+from alignlab.bounds import Count, Seed
 from alignlab.data.tldr import Post, prompt_of
 from alignlab.data.tldr_stages import gather_posts, write_comparisons, write_parquet
 
@@ -16,9 +17,9 @@ _WHEN = ("last week", "on my birthday", "in the middle of the night", "without t
 def make_up_posts(
     *,
     out: str | Path,
-    posts: int = 200,
+    posts: Count = 200,
     columns: Literal["fields", "prompt"] = "fields",
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> None:
     """Stage: what ``gather_posts`` makes, of made-up posts.
 
@@ -49,7 +50,7 @@ def make_up_posts(
 
 
 def make_up_comparisons(
-    *, out: str | Path, tokenizer: str, max_prompt: int, pairs: int = 60, seed: int = 0
+    *, out: str | Path, tokenizer: str, max_prompt: Count, pairs: Count = 60, seed: Seed = 0
 ) -> None:
     """Stage: what ``write_comparisons`` makes, of made-up choices with OpenAI's columns.
 

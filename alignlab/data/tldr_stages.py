@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from alignlab.bounds import Amount, Count, Ratio, Seed
 from alignlab.data.imdb_stages import load_tokenizer
 from alignlab.data.negatives import (
     KINDS,
@@ -34,7 +35,9 @@ from alignlab.data.tldr import Part, fit_prompt, read_comparisons, read_posts
 from alignlab.errors import ConfigError
 
 
-def gather_posts(*, out: str | Path, source: str | Sequence[str], limit: int | None = None) -> None:
+def gather_posts(
+    *, out: str | Path, source: str | Sequence[str], limit: Count | None = None
+) -> None:
     """Stage: read posts with their summaries once, so that nothing after this needs a network.
 
     Writes ``posts.parquet`` (parts train, validation and test, which share no post) and
@@ -64,9 +67,9 @@ def write_summaries(
     out: str | Path,
     source: str,
     tokenizer: str,
-    max_prompt: int = 512,
+    max_prompt: Count = 512,
     summary_tokens: tuple[int, int] = (1, 53),
-    fullest: float = 0.5,
+    fullest: Ratio = 0.5,
 ) -> None:
     """Stage: demonstrations ``train.jsonl``, ``validation.jsonl``, ``test.jsonl``; ``rows.csv``.
 
@@ -109,11 +112,11 @@ def write_prompts(
     out: str | Path,
     source: str,
     tokenizer: str,
-    max_prompt: int,
-    fullest: float = 0.5,
+    max_prompt: Count,
+    fullest: Ratio = 0.5,
     unseen_by: Sequence[str] = (),
-    train: int | None = None,
-    test: int | None = None,
+    train: Amount | None = None,
+    test: Amount | None = None,
 ) -> None:
     """Stage: prompts alone, ``train.jsonl`` and ``test.jsonl``, and ``rows.csv``.
 
@@ -162,7 +165,7 @@ def write_negatives(
     every_kind: bool = False,
     half: Literal["a", "b", "all"] = "all",
     sentences: Side = "train",
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> None:
     """Stage: pairs of the true summary (chosen) and a worse one, see ``alignlab.data.negatives``.
 
@@ -210,9 +213,9 @@ def write_comparisons(
     out: str | Path,
     source: str | Sequence[str],
     tokenizer: str,
-    max_prompt: int = 512,
-    fullest: float = 0.5,
-    limit: int | None = None,
+    max_prompt: Count = 512,
+    fullest: Ratio = 0.5,
+    limit: Count | None = None,
 ) -> None:
     """Stage: pairs of summaries that somebody compared: a file for each part, and ``rows.csv``.
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from alignlab.bounds import Count, Seed
 from alignlab.data.words import SPECIAL, word_tokenizer
 from alignlab.errors import ConfigError
 
@@ -256,10 +257,10 @@ def tokenizer() -> Any:
 def write_world(
     out: Path,
     *,
-    seed: int = 0,
-    demonstrations: int = 32768,
-    train_prompts: int = 768,
-    eval_prompts: int = 256,
+    seed: Seed = 0,
+    demonstrations: Count = 32768,
+    train_prompts: Count = 768,
+    eval_prompts: Count = 256,
 ) -> None:
     """Write ``tokenizer/``, ``demonstrations.jsonl`` and ``prompts_{train,eval}.jsonl``.
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignlab.bounds import Amount, Count, Seed
 from alignlab.errors import ConfigError
 from alignlab.evaluation.derived import Comparison, Effect, Hypervolume, Importance, write_derived
 from alignlab.evaluation.tables import BUDGETS, FrontierRow, Point, write_frontier
@@ -143,14 +144,14 @@ def draw_pool(
     reference: str,
     prompts: str,
     reward: Mapping[str, Any] | str,
-    samples: int,
-    max_new_tokens: int,
-    seed: int,
-    limit: int | None = None,
+    samples: Count,
+    max_new_tokens: Count,
+    seed: Seed,
+    limit: Count | None = None,
     proxy: Mapping[str, Any] | str | None = None,
     proposals: Mapping[str, str] | None = None,
-    proposal_samples: int = 0,
-    batch_size: int = 256,
+    proposal_samples: Amount = 0,
+    batch_size: Count = 256,
 ) -> None:
     """Sample the oracle's pool and write ``out/pool.parquet``: a stage of the pipeline.
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from alignlab.bounds import Count, Seed
 from alignlab.data.rows import Demonstration, Prompt, Refusals
 from alignlab.data.sources import read_records, read_rows
 from alignlab.data.tokenise import tokenise
@@ -35,10 +36,10 @@ def answer_questions(
     out: str | Path,
     policies: Mapping[str, str | Sequence[str]],
     questions: str,
-    seed: int,
-    max_new_tokens: int,
+    seed: Seed,
+    max_new_tokens: Count,
     stop: str = " .",
-    batch_size: int = 512,
+    batch_size: Count = 512,
 ) -> None:
     """Stage: ``accuracy.csv``, ``kinds.csv`` and ``answers.jsonl`` of policies on questions.
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alignlab.bounds import Count
 from alignlab.data.rows import PreferencePair, prompt_key
 from alignlab.data.sources import read_rows
 from alignlab.data.tokenise import Truncation, tokenise
@@ -30,9 +31,9 @@ def check_implicit_rewards(
     policies: Sequence[str | Sequence[str]],
     pairs: str,
     columns: Mapping[str, str] | None = None,
-    max_length: int | None = None,
+    max_length: Count | None = None,
     truncation: Truncation = "drop",
-    batch_size: int = 32,
+    batch_size: Count = 32,
 ) -> None:
     """Stage: write ``accuracy.csv``, how often policies' own rewards agree with people's choices.
 

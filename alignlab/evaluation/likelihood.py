@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from alignlab.bounds import Count
 from alignlab.data.rows import Demonstration, Refusals
 from alignlab.data.sources import read_rows
 from alignlab.data.tokenise import tokenise
@@ -21,8 +22,8 @@ def write_likelihoods(
     out: str | Path,
     policies: Mapping[str, str],
     source: str,
-    limit: int | None = None,
-    batch_size: int = 32,
+    limit: Count | None = None,
+    batch_size: Count = 32,
 ) -> None:
     """Stage: ``likelihood.csv``, a row per policy: nats a token of the completions in ``source``.
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alignlab.errors import DataError
+from alignlab.errors import DataError, in_a_line
 from alignlab.evaluation.statistics import Floats, clustered_se
 from alignlab.evaluation.tables import Point
 from alignlab.files import atomic_write
@@ -187,7 +187,7 @@ def read_parquet(path: Path, columns: Sequence[str]) -> Any:
         raise DataError(f"{path}: no such table. Run the stage that writes it again.") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
-            f"{path}: not a Parquet table ({error}). Delete it and run again."
+            f"{path}: not a Parquet table ({in_a_line(error)}). Delete it and run again."
         ) from None
     missing = [name for name in columns if name not in table.column_names]
     if missing:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import yaml
 
+from alignlab.bounds import Count, Positive
 from alignlab.data.rows import PreferencePair, prompt_key
 from alignlab.data.sources import read_rows
 from alignlab.data.texts import completion_text, prompt_text
@@ -30,11 +31,11 @@ def check_reward_model(
     models: str | Sequence[str],
     pairs: str | Mapping[str, str],
     gold: Mapping[str, Any] | str | None = None,
-    gold_scale: float = 1.0,
+    gold_scale: Positive = 1.0,
     columns: Mapping[str, str] | None = None,
-    max_length: int | None = None,
+    max_length: Count | None = None,
     truncation: Literal["drop", "keep_start", "keep_end"] = "drop",
-    batch_size: int = 64,
+    batch_size: Count = 64,
 ) -> None:
     """Stage: write ``accuracy.csv`` and ``calibration.csv`` of reward models on held-out pairs.
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from alignlab.bounds import Count
 from alignlab.data.rows import RatedCompletion, Refusals, prompt_key
 from alignlab.data.sources import read_rows
 from alignlab.data.tokenise import tokenise
@@ -26,7 +27,7 @@ def compare_reward_models(
     out: str | Path,
     models: Mapping[str, str | Sequence[str]],
     source: str,
-    batch_size: int = 256,
+    batch_size: Count = 256,
 ) -> None:
     """Stage: write ``reward_models.csv``, a row per model, from scores of rated completions.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from alignlab.bounds import Count, Positive, Seed
 from alignlab.data.rows import Demonstration
 from alignlab.data.sources import read_rows
 from alignlab.data.texts import completion_text
@@ -24,11 +25,11 @@ def write_samples(
     out: str | Path,
     policy: str,
     source: str,
-    max_new_tokens: int,
-    limit: int = 16,
-    temperature: float = 1.0,
+    max_new_tokens: Count,
+    limit: Count = 16,
+    temperature: Positive = 1.0,
     reward: Mapping[str, Any] | str | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> None:
     """Stage: ``samples.csv``, for each prompt the demonstrated completion and a sampled one.
 

@@ -134,16 +134,10 @@ def own_job(name: str, spec: dict[str, Any]) -> Job:
 
 
 def with_check(plan: Plan, jobs: Sequence[Job]) -> list[Job]:
-    """``jobs`` behind a check of their configs: one of each grid point, for all seeds are alike.
-
-    Calls need not wait for it, they only wait for what they read; trainings do.
-    """
+    """``jobs`` behind a check of their configs: one of each grid point, for all seeds are alike."""
     kinds = {(job.stage, str(job.hparams)): job for job in reversed(jobs)}
-    specs = {job.name: plan.resolved(job) for job in reversed(kinds.values())}
-    behind = [
-        replace(job, needs={**job.needs, CHECK: (CHECK,)}) if "config" in job.spec else job
-        for job in jobs
-    ]
+    specs = {job.name: plan.to_check(job) for job in reversed(kinds.values())}
+    behind = [replace(job, needs={**job.needs, CHECK: (CHECK,)}) for job in jobs]
     return [own_job(CHECK, specs), *behind] if jobs else []
 
 

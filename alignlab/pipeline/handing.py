@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from alignlab.evaluation.run_records import POINTS, keep_record
 from alignlab.evaluation.tables import COMMANDS, Point, merge_points
 from alignlab.files import atomic_write, read_record, stamp, write_record
-from alignlab.pipeline import state
+from alignlab.pipeline import overlay, state
 from alignlab.pipeline.foreman import CHECK, FRONTIER, log_file
 from alignlab.pipeline.jobs import DONE
 from alignlab.pipeline.plan import Job, Plan
@@ -103,7 +101,7 @@ def write_times(plan: Plan) -> None:
 def _write_config(plan: Plan, job: Job) -> None:
     header = f"# {job.name}, config_sha {job.config_sha}\n"
     spec = plan.resolved(job)
-    text = yaml.safe_dump(spec.get("config", spec), sort_keys=False)
+    text = overlay.write_yaml(spec.get("config", spec))
     atomic_write(plan.results / "configs" / f"{job.name}.yaml", (header + text).encode())
 
 

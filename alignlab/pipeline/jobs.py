@@ -1,12 +1,9 @@
 """Doing one job, inside a worker: a training through the command line's own path, or a call."""
 
-import importlib
-import inspect
 import random
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from math import isfinite
 from pathlib import Path
@@ -70,17 +67,24 @@ def carry_out(job: dict[str, Any], parent: Parent) -> dict[str, str]:
     return {}
 
 
-def check(specs: dict[str, Any]) -> dict[str, str]:
-    """Which of the jobs cannot be begun, and why: found before any of them costs time."""
+def check(specs: dict[str, Any], *, here: bool = True) -> dict[str, str]:
+    """Which of the jobs cannot be begun, and why: found before any of them costs time.
+
+    Args:
+        specs: Job -> what ``Plan.to_check`` says of it.
+        here: They will run on this machine.
+    """
     wrong = {}
     for name, spec in specs.items():
         try:
             if "call" in spec:
-                find_function(spec["call"], spec["args"])
+                from alignlab.pipeline.calls import check_call
+
+                check_call(spec["call"], spec["args"])
             else:
                 from alignlab import fit
 
-                fit.check(spec["config"])
+                fit.check(spec["config"], here=here, evaluated=spec.get("evaluated", False))
         except ConfigError as error:
             wrong[name] = str(error)
     return wrong
@@ -212,6 +216,8 @@ def _check_finite(table: "PromptTable") -> None:
 
 
 def _call(job: dict[str, Any], folder: Path) -> None:
+    from alignlab.pipeline.calls import find_function
+
     args = job["spec"]["args"]
     function = find_function(job["spec"]["call"], args)
     _same_start()
@@ -233,21 +239,3 @@ def _draw(spec: dict[str, Any]) -> None:
     from alignlab.evaluation.commands import frontier_command
 
     frontier_command([Path(spec["results"])], **spec["args"])
-
-
-def find_function(path: str, args: dict[str, Any]) -> Callable[..., Any]:
-    """The function at ``package.module.function``, which takes ``out`` and ``args``.
-
-    Raises:
-        ConfigError: There is none, or it takes other arguments.
-    """
-    module, _, name = path.rpartition(".")
-    try:
-        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"call {path!r} cannot be found: {error}.") from None
-    try:
-        inspect.signature(function).bind(out=Path(), **args)
-    except TypeError as error:
-        raise ConfigError(f"call {path!r}: {error}. Check the stage's args.") from None
-    return function

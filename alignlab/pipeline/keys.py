@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from alignlab.bounds import LARGEST_SEED
 from alignlab.errors import ConfigError
 
-LARGEST_SEED = 2**32 - 1  # of numpy's generator
 MOST_RUNS = 2_000  # of one stage: grid points times seeds
 MOST_TRIALS = 10_000  # of a sweep whose points are listed before the first of them
 MOST_CHOICES = 1_000  # of one key of a sweep

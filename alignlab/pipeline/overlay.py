@@ -90,11 +90,26 @@ def _is_beyond(word: str) -> bool:
     return NAN.fullmatch(word) is not None or (digits and math.isinf(float(word.replace("_", ""))))
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
-)
+class _Dumper(yaml.SafeDumper):
+    """Writes what ``_Loader`` reads back as it was: the text ``5e-7`` goes in quotes."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Each value stands where it belongs."""
+        return True
+
+
+for _words in (_Loader, _Dumper):
+    _words.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+        list("-+0123456789."),
+    )
+
+
+def write_yaml(content: Mapping[str, Any]) -> str:
+    """``content`` as text that ``read_yaml`` reads back."""
+    text: str = yaml.dump(dict(content), Dumper=_Dumper, sort_keys=False)
+    return text
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -158,6 +158,10 @@ class Plan:
         filled: dict[str, Any] = overlay.fill(job.spec, lookup)
         return filled
 
+    def to_check(self, job: Job) -> dict[str, Any]:
+        """The job's spec, and whether its evaluations are to be points of the frontier."""
+        return self.resolved(job) | {"evaluated": job.objective is not None}
+
 
 def load_plan(
     experiment: Path,

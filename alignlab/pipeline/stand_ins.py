@@ -9,9 +9,12 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningCLI
 from torch import nn
 
+from alignlab.callbacks.kl_bound import check_order
+from alignlab.callbacks.probe import FrontierProbe
 from alignlab.errors import ConfigError
 from alignlab.models.policy import Policy
 from alignlab.models.score import ScoreModel
@@ -75,3 +78,39 @@ def try_constructors(command: LightningCLI) -> None:
             raise own from error
         return
     check_optimizer(built.model)
+
+
+def try_trainer(command: LightningCLI, *, here: bool, evaluated: bool) -> None:
+    """Build the trainer and its callbacks, and forget them.
+
+    Call it after ``try_constructors``, whose stand-ins it needs.
+
+    Args:
+        command: Parsed.
+        here: Its devices have to be on this machine.
+        evaluated: Its evaluations will be points of a frontier.
+
+    Raises:
+        ConfigError: One of them refuses a value, or there is no probe where one is needed.
+    """
+    from alignlab.before_start import check_devices, construction_error
+
+    try:
+        parsed = Namespace(trainer=command.config.trainer)
+        settings = vars(command.parser.instantiate(parsed).trainer)
+        if not here:
+            settings |= {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
+        settings["accumulate_grad_batches"] = settings["accumulate_grad_batches"] or 1
+        trainer = Trainer(**settings)
+    except Exception as error:
+        raise construction_error(error, command.config) from error
+    if here:
+        check_devices(trainer)
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    check_order(callbacks)
+    if evaluated and not any(isinstance(callback, FrontierProbe) for callback in callbacks):
+        raise ConfigError(
+            "its stage has an 'objective', so its evaluations are to be points of the frontier, "
+            "and nothing evaluates it. Add a FrontierProbe to its trainer.callbacks, or leave "
+            "'objective' out."
+        )

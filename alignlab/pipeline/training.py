@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from alignlab import fit
@@ -13,6 +12,7 @@ from alignlab.callbacks.kl_bound import KLBound
 from alignlab.callbacks.probe import evaluation_at, is_whole
 from alignlab.files import atomic_write
 from alignlab.objectives.schedule import planned_steps
+from alignlab.pipeline import overlay
 from alignlab.pipeline.identity import OtherConfig
 from alignlab.pipeline.jobs import TRAIN, Parent, Trained
 
@@ -60,7 +60,7 @@ def train(job: dict[str, Any], folder: Path, parent: Parent) -> Trained:
     """
     run = folder / TRAIN
     config = _with_folders(job["spec"]["config"], run)
-    atomic_write(folder / CONFIG, yaml.safe_dump(config, sort_keys=False).encode())
+    atomic_write(folder / CONFIG, overlay.write_yaml(config).encode())
     for line in _drop_damaged(run):
         parent.say(f"{job['name']}: {line}")
     try:

@@ -21,6 +21,19 @@ def build_reward(spec: Mapping[str, Any] | str) -> Reward:
     Raises:
         ConfigError: No such class, arguments that its signature does not take, or not a reward.
     """
+    parser, values, path = parse_reward(spec)
+    reward = parser.instantiate(values).init_args
+    if not isinstance(reward, Reward):
+        raise ConfigError(f"reward {path!r}: its objects cannot be called with texts.")
+    return reward
+
+
+def parse_reward(spec: Mapping[str, Any] | str) -> tuple[ArgumentParser, Any, str]:
+    """What ``build_reward`` is to make, not made yet: a parser, the arguments, the class's path.
+
+    Raises:
+        ConfigError: As there, of all that needs no object.
+    """
     if isinstance(spec, str):
         spec = {"class_path": spec}
     if not set(spec) <= {"class_path", "init_args"} or "class_path" not in spec:
@@ -35,10 +48,7 @@ def build_reward(spec: Mapping[str, Any] | str) -> Reward:
         values = parser.parse_object({"init_args": dict(spec.get("init_args") or {})})
     except ArgumentError as problem:
         raise ConfigError(f"reward {path!r}: {problem}. Change its init_args.") from None
-    reward = parser.instantiate(values).init_args
-    if not isinstance(reward, Reward):
-        raise ConfigError(f"reward {path!r}: its objects cannot be called with texts.")
-    return reward
+    return parser, values, path
 
 
 def _find(path: str) -> Any:

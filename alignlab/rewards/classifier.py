@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
+from alignlab.bounds import Seed
 from alignlab.data.texts import rendered
 from alignlab.errors import ConfigError
 from alignlab.models.loading import build_model, load_model, load_tokenizer
@@ -102,7 +103,7 @@ def fetch_classifier(*, out: str | Path, source: str) -> None:
     tokenizer.save_pretrained(out)
 
 
-def make_up_classifier(*, out: str | Path, seed: int = 0) -> None:
+def make_up_classifier(*, out: str | Path, seed: Seed = 0) -> None:
     """Stage: a tiny untrained RoBERTa with the classes NEGATIVE and POSITIVE: for smoke runs.
 
     Args:

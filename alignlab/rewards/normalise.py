@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from alignlab.bounds import Count
 from alignlab.data.rows import Demonstration
 from alignlab.data.sources import read_rows
 from alignlab.data.tokenise import tokenise
@@ -25,8 +26,8 @@ def normalise_reward(
     model: str,
     source: str,
     unit_deviation: bool = False,
-    limit: int | None = None,
-    batch_size: int = 64,
+    limit: Count | None = None,
+    batch_size: Count = 64,
 ) -> None:
     """Stage: a copy of a reward model under which given completions score 0 on average.
 

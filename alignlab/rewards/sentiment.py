@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from scipy.stats import rankdata
 from torch import Tensor
 
+from alignlab.bounds import Count, Seed, Share
 from alignlab.data.files import read_lines
 from alignlab.data.imdb import read_imdb
 from alignlab.data.rows import LabelledText, split_by_prompt
@@ -47,14 +48,14 @@ def fit_sentiment(
     out: str | Path,
     source: str,
     half: Literal["a", "b"] = "a",
-    longest: int = 2,
-    min_count: int = 3,
-    crops: int = 3,
+    longest: Count = 2,
+    min_count: Count = 3,
+    crops: Count = 3,
     crop_words: tuple[int, int] = (16, 64),
     l2: float = 3e-4,
-    max_steps: int = 60,
-    calibration_share: float = 0.1,
-    seed: int = 0,
+    max_steps: Count = 60,
+    calibration_share: Share = 0.1,
+    seed: Seed = 0,
 ) -> None:
     """Stage: fit a gold scorer, or its watchdog, to labelled reviews and measure it on others.
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from alignlab.bounds import Amount, Count, Fraction, Positive, Seed
 from alignlab.data.rows import Demonstration
 from alignlab.data.sources import write_rows
 from alignlab.errors import ConfigError, DataError
@@ -23,16 +24,16 @@ def make_demonstrations(
     policy: str,
     prompts: str,
     reward: Mapping[str, Any],
-    max_new_tokens: int,
-    n: int,
-    per_prompt: int = 1,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
+    max_new_tokens: Count,
+    n: Count,
+    per_prompt: Count = 1,
+    temperature: Positive = 1.0,
+    top_k: Amount = 0,
+    top_p: Fraction = 1.0,
     stop_at_eos: bool = True,
-    seed: int = 0,
-    limit: int | None = None,
-    batch_size: int = 256,
+    seed: Seed = 0,
+    limit: Count | None = None,
+    batch_size: Count = 256,
 ) -> None:
     """Write ``demonstrations.jsonl`` and ``summary.json``.
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from alignlab.bounds import Amount, Count, Fraction, Positive, Seed, Share
 from alignlab.data.rows import PreferencePair, Prompt, split_by_prompt
 from alignlab.data.sources import write_rows
 from alignlab.errors import ConfigError
@@ -34,19 +35,19 @@ def make_pairs(
     policy: str,
     prompts: str,
     reward: Mapping[str, Any],
-    max_new_tokens: int,
-    samples: int = 4,
-    pairs_per_prompt: int | None = None,
+    max_new_tokens: Count,
+    samples: Count = 4,
+    pairs_per_prompt: Count | None = None,
     labels: Labels = "bradley_terry",
-    scale: float = 1.0,
-    validation_share: float = 0.05,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
+    scale: Positive = 1.0,
+    validation_share: Share = 0.05,
+    temperature: Positive = 1.0,
+    top_k: Amount = 0,
+    top_p: Fraction = 1.0,
     stop_at_eos: bool = True,
-    seed: int = 0,
-    limit: int | None = None,
-    batch_size: int = 256,
+    seed: Seed = 0,
+    limit: Count | None = None,
+    batch_size: Count = 256,
 ) -> None:
     """Write ``pairs.jsonl``, ``validation.jsonl`` (other prompts) and ``summary.json``.
 

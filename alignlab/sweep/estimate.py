@@ -26,7 +26,8 @@ def estimate(sweep: Sweep, plan: Plan, workers: int) -> int:
     Raises:
         ConfigError: A key that its arm does not have, or a value that it does not take.
     """
-    wrong = check({name: plan.resolved(job) for name, job in sweep.probes().items()})
+    probes = {name: plan.to_check(job) for name, job in sweep.probes().items()}
+    wrong = check(probes, here=False)  # it may be for another machine
     if wrong:
         raise ConfigError("; ".join(f"{name}: {why}" for name, why in grouped(wrong).items()))
     print(_trials(sweep))

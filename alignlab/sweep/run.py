@@ -165,7 +165,7 @@ class _Call:
         return [job for point in points for job in self.sweep.jobs(point)]
 
     def _configs(self) -> dict[str, Any]:
-        return {name: self.plan.resolved(job) for name, job in self.sweep.probes().items()}
+        return {name: self.plan.to_check(job) for name, job in self.sweep.probes().items()}
 
     def _trials(self) -> int | None:
         return self.sweep.trials if self.sweep.points is None else len(self.sweep.points)

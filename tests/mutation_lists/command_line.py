@@ -119,7 +119,7 @@ MUTATIONS = [
     Mutation(
         "a KL bound stands alone",
         "callbacks/kl_bound.py",
-        "if not any(isinstance(callback, FrontierProbe) for callback in before):",
+        "if isinstance(callback, KLBound) and not probed:",
         "if False:",
         "callbacks/test_kl_bound.py::test_without_an_evaluation_before_it_a_bound_is_refused",
     ),

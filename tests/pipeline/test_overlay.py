@@ -152,3 +152,14 @@ def test_placeholders_keep_types_and_leave_doubled_braces_alone() -> None:
 def test_a_list_of_folders_cannot_stand_inside_a_text() -> None:
     with pytest.raises(ConfigError, match=r"'runs' has 2 runs, so \{runs\} must stand alone"):
         overlay.fill("{runs}/model", {"runs": ["a", "b"]}.__getitem__)
+
+
+@pytest.mark.parametrize(
+    "text", ["5e-7", "1E3", "012", "2024-01-01", "yes", "null", "1:30", "a: b"]
+)
+def test_text_that_looks_like_something_else_is_written_in_quotes(
+    tmp_path: Path, text: str
+) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(overlay.write_yaml({"a": text, "b": [5e-7, 1e3, None, True]}))
+    assert overlay.read_yaml(file) == {"a": text, "b": [5e-7, 1e3, None, True]}

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from alignlab.bounds import LARGEST_SEED
 from alignlab.errors import ConfigError, DataError
 from alignlab.evaluation.points import PointEstimate
 from alignlab.evaluation.prompt_tables import PromptScores
 from alignlab.evaluation.tables import read_points
 from alignlab.pipeline.jobs import check
-from alignlab.pipeline.keys import LARGEST_SEED
 from alignlab.pipeline.lock import results_lock
 from alignlab.sweep import run_sweep
 from alignlab.sweep.spec import PROBED, load_sweep
