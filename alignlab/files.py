@@ -5,13 +5,17 @@ answer in milliseconds. A disk that loses a byte, or a process that is killed wh
 never pass for a result.
 """
 
+import errno
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
+
+from alignlab.errors import ConfigError
 
 TEMP_SUFFIX = ".tmp"
 SEAL = "sha256"  # key of a record's own hash
@@ -53,6 +57,24 @@ def atomic_write(path: Path, content: bytes) -> None:
     """Write ``content`` so that a reader sees the old file or the new one, never a part."""
     with written_whole(path) as beside:
         beside.write_bytes(content)
+
+
+def check_writable(folder: Path) -> None:
+    """Make ``folder`` if need be, and refuse it if no file can be made in it.
+
+    Raises:
+        ConfigError: It is so.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        if error.errno == errno.ENOSPC:  # nobody's mistake, and told in its own words
+            raise
+        raise ConfigError(
+            f"{folder}: {error.strerror}. Name a folder that can be written."
+        ) from None
 
 
 def sync(path: Path) -> None:

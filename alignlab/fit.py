@@ -41,6 +41,7 @@ from alignlab.callbacks.probe import FrontierProbe
 from alignlab.callbacks.resume import LAST, Resume, run_folder, state_in
 from alignlab.data.modules import TreeData
 from alignlab.errors import ConfigError, DataError
+from alignlab.files import check_writable
 from alignlab.objectives.base import Objective
 from alignlab.objectives.schedule import planned_steps
 from alignlab.parser_errors import in_one_line
@@ -320,7 +321,7 @@ def run_fit(command: Command) -> None:
     for callback in command.trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, FrontierProbe):
             callback.prepare(command.model)
-    _check_folder(command.trainer.default_root_dir)
+    check_writable(Path(command.trainer.default_root_dir))
     with Interrupt() as ctrl_c:
         try:
             with _quiet(), input_errors("trainer"):
@@ -334,14 +335,6 @@ def run_fit(command: Command) -> None:
             if ctrl_c.hit:
                 raise KeyboardInterrupt(_how_to_go_on(command.trainer)) from None
             raise SystemExit(SIGTERM_STATUS) from None
-
-
-def _check_folder(root: str) -> None:
-    try:
-        Path(root).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        why = f"trainer.default_root_dir {root}: cannot write there ({error})."
-        raise ConfigError(why) from None
 
 
 def _how_to_go_on(trainer: Trainer) -> str:

@@ -1,13 +1,17 @@
 """Files are whole or absent, and known by their content."""
 
 import contextlib
+import errno
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from alignlab.errors import ConfigError
 from alignlab.files import (
     atomic_write,
+    check_writable,
     is_as_stamped,
     read_record,
     sha256,
@@ -102,3 +106,17 @@ def test_every_changed_bit_of_a_record_is_seen(tmp_path: Path) -> None:
     path.write_bytes(right[:-3])
     assert read_record(path) is None
     assert read_record(tmp_path / "none.json") is None
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_writable(tmp_path / "new" / "one")
+    assert list((tmp_path / "new" / "one").iterdir()) == []
+
+    def refuse(dir: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(ConfigError, match=r"Read-only file system\. Name a folder that can"):
+        check_writable(tmp_path)

@@ -12,6 +12,7 @@ from alignlab.pipeline.progress import Display
 from alignlab.pipeline.workers import Crew, Worker
 
 TRIES = 2  # a killed worker's job is given to another worker once
+SILENCE, LOST = 30.0, 600.0  # seconds without a sign of life until it is told, and acted upon
 CHECK, FRONTIER = "check", "frontier"  # the pipeline's own jobs, beside those of the stages
 NOT_FINITE = "FloatingPointError"  # how a run ends whose numbers are none any more
 
@@ -186,6 +187,7 @@ class Foreman:
             heard = self._crew.hear(timeout=0.5)
             if heard is not None:
                 self._answer(*heard)
+            self._look_after_the_silent()
             self._display.update(self._crew.workers)
 
     def _give(self, worker: Worker, job: Job) -> None:
@@ -212,6 +214,20 @@ class Foreman:
             self._ended(job, message)
             if (self._one_each and job.stage not in (CHECK, FRONTIER)) or on_many_devices(job.spec):
                 self._crew.replace(worker)
+
+    def _look_after_the_silent(self) -> None:
+        """A worker that was stopped or hangs: say so, and in the end give its job to another."""
+        for worker in self._crew.silent(SILENCE):
+            assert worker.job is not None
+            pid = worker.process.pid
+            if not worker.missed:
+                worker.missed = True
+                self._display.say(
+                    f"{worker.job.name}: its worker (process {pid}) gives no sign of life; it is "
+                    f"ended after {LOST:.0f} s of silence (kill -CONT {pid} wakes a stopped one)"
+                )
+            if worker in self._crew.silent(LOST):
+                worker.kill()
 
     def _ended(self, job: Job, message: dict[str, Any]) -> None:
         wrong = message["wrong_input"]

@@ -47,6 +47,7 @@ class Trained(NamedTuple):
     stopped: str | None
 
 
+ALIVE, BEAT = "alive", 2.0  # a worker's sign of life, and the seconds between two
 STARTED, DONE = "job.json", "done.json"
 TRAIN = "train"  # checkpoints, logs and evaluations of a run, inside its folder
 

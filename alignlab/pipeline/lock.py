@@ -1,6 +1,5 @@
 """One pipeline at a time per results folder; a killed process cannot leave the lock behind."""
 
-import errno
 import fcntl
 import math
 import os
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from alignlab.errors import ConfigError
+from alignlab.files import check_writable
 
 PATIENCE = 30.0  # seconds that workers of a killed run may take to notice and stop
 
@@ -60,15 +60,9 @@ def make_folder(folder: Path) -> None:
         ConfigError: A file stands there, or it cannot be written.
     """
     check_folder(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".lock").touch()
-    except OSError as error:
-        if error.errno == errno.ENOSPC:  # nobody's mistake, and told in its own words
-            raise
-        raise ConfigError(
-            f"{folder}: {error.strerror}. Name a folder that can be written."
-        ) from None
+    for path in (folder, *(folder / name for name in ("stages", "points", "configs"))):
+        if path == folder or path.exists():
+            check_writable(path)
 
 
 def _take(fd: int, results: Path, deadline: float, in_turn: bool) -> None:

@@ -20,6 +20,8 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
+from alignlab.pipeline.jobs import ALIVE, BEAT
+
 REPORT_EVERY = 0.5  # seconds between two reports of progress
 JOB, RANK = "ALIGNLAB_JOB", "LOCAL_RANK"  # what a further rank finds in its environment
 
@@ -31,11 +33,19 @@ class Reporter:
         self._out = out
         self._last = 0.0
         self._stops: dict[str, str] = {}
+        self._one_at_a_time = threading.Lock()
 
     def send(self, **message: Any) -> None:
         """Send one message now."""
-        self._out.write(json.dumps(message) + "\n")
-        self._out.flush()
+        with self._one_at_a_time:
+            self._out.write(json.dumps(message) + "\n")
+            self._out.flush()
+
+    def show_life(self) -> None:
+        """Say that this process runs, whatever its job is doing, for ever."""
+        while True:
+            time.sleep(BEAT)
+            self.send(event=ALIVE)
 
     def progress(self, step: int, total: int) -> None:
         """Say how far the job is (``total`` 0: unknown); most of many calls are dropped."""
@@ -88,6 +98,7 @@ def main() -> None:
     # Whatever libraries print belongs into the job's log, not between the messages.
     os.dup2(2, 1)
     threading.Thread(target=_listen, args=(inbox, reporter), daemon=True).start()
+    threading.Thread(target=reporter.show_life, daemon=True).start()
     reporter.send(event="ready")
     while True:
         _serve(inbox.get(), reporter)

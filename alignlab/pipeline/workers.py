@@ -7,12 +7,16 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alignlab.pipeline.jobs import ALIVE, BEAT
 from alignlab.pipeline.plan import Job
+
+PAUSE = 5 * BEAT  # seconds without a look at the workers after which their silence means nothing
 
 
 @dataclass(eq=False)
@@ -24,10 +28,12 @@ class Worker:
     job: Job | None = None
     progress: tuple[int, int] | None = None
     listener: threading.Thread | None = None
+    heard: float = field(default_factory=time.monotonic)  # when it last gave a sign of life
+    missed: bool = False  # somebody was told that it gives none
 
     def give(self, job: Job, message: Mapping[str, Any]) -> None:
         """Hand ``job`` over; a worker that has just died is noticed through its output."""
-        self.job, self.progress = job, None
+        self.job, self.progress, self.missed = job, None, False
         self._send(message)
 
     def tell_to_stop(self, job: Job, why: str) -> None:
@@ -39,6 +45,10 @@ class Worker:
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
+
+    def kill(self) -> None:
+        """End it although it does not listen."""
+        self.process.kill()
 
     def stop(self) -> None:
         """Close its input; a worker stops at once then, whatever it is doing."""
@@ -66,6 +76,7 @@ class Crew:
 
     def __init__(self, size: int, log: Path, lock_fd: int) -> None:
         self._log, self._lock_fd = log, lock_fd
+        self._looked = time.monotonic()
         self._heard: queue.Queue[tuple[Worker, dict[str, Any] | None]] = queue.Queue()
         self.workers = [self._start(number) for number in range(size)]
 
@@ -81,6 +92,15 @@ class Crew:
             return None
         # Of one that was replaced nothing is left to be heard but that it is gone.
         return (worker, message) if worker in self.workers else None
+
+    def silent(self, seconds: float) -> list[Worker]:
+        """Workers with a job that gave no sign of life for so long."""
+        now = time.monotonic()
+        if now - self._looked > PAUSE:  # this process was stopped itself, and maybe all with it
+            for worker in self.workers:
+                worker.heard = now
+        self._looked = now
+        return [w for w in self.workers if w.job is not None and now - w.heard > seconds]
 
     def replace(self, old: Worker) -> int:
         """Start a new worker where one died or has served; the exit status of the old one."""
@@ -117,5 +137,8 @@ class Crew:
         assert worker.process.stdout is not None
         with worker.process.stdout as lines:
             for line in lines:
-                self._heard.put((worker, json.loads(line)))
+                worker.heard = time.monotonic()
+                message = json.loads(line)
+                if message["event"] != ALIVE:
+                    self._heard.put((worker, message))
         self._heard.put((worker, None))

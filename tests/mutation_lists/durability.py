@@ -221,4 +221,19 @@ MUTATIONS = (
         "if False:",
         DAMAGE + "test_a_frontier_is_not_drawn_from_changed_tables",
     ),
+    Mutation(
+        "a stopped worker is waited for, for ever",
+        "pipeline/foreman.py",
+        "            if worker in self._crew.silent(LOST):\n",
+        "            if False:\n",
+        "pipeline/test_run.py::"
+        "test_a_worker_that_was_stopped_is_told_of_and_its_job_done_by_another",
+    ),
+    Mutation(
+        "a folder that cannot be written is found out by the first result",
+        "files.py",
+        "        with tempfile.TemporaryFile(dir=folder):\n            pass\n",
+        "        pass\n",
+        FILES + "test_a_folder_that_cannot_be_written_is_one_sentence",
+    ),
 )

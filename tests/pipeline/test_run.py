@@ -15,7 +15,7 @@ import yaml
 
 from alignlab.errors import ConfigError
 from alignlab.evaluation.tables import POINT_COLUMNS, read_frontier, read_points
-from alignlab.pipeline import run_experiment
+from alignlab.pipeline import foreman, run_experiment
 from alignlab.pipeline.lock import results_lock
 
 ROOT = Path(__file__).parents[2]
@@ -203,6 +203,20 @@ def test_a_killed_workers_job_is_tried_once_more(
     assert Path("results/demo/stages/one/all/words.txt").read_text() == "survived"
 
 
+def test_a_worker_that_was_stopped_is_told_of_and_its_job_done_by_another(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(foreman, "SILENCE", 4.0)
+    monkeypatch.setattr(foreman, "LOST", 6.0)
+    args = {"witness": str(tmp_path / "witness")}
+    assert run_experiment(write({"one": {"call": f"{HERE}.stop_once", "args": args}})) == 0
+    said = capsys.readouterr().err
+    assert "one: its worker (process " in said
+    assert "gives no sign of life; it is ended after 6 s of silence" in said
+    assert "one: its worker died (status -9); trying once more" in said
+    assert Path("results/demo/stages/one/all/words.txt").read_text() == "survived"
+
+
 @pytest.mark.parametrize(
     ("call", "args", "said"),
     [
@@ -308,7 +322,7 @@ def test_ctrl_c_is_one_line_and_status_130(write: Write) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert said.splitlines()[-1] == "error: interrupted; call again to continue"
+    assert said.splitlines()[-1] == "error: interrupted; go on with: alignlab run demo"
     assert "Traceback" not in said
 
 
