@@ -2,12 +2,11 @@
 
 import errno
 import importlib
-import inspect
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from types import NoneType, TracebackType
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any
 
 import torch
 from jsonargparse import Namespace
@@ -23,7 +22,7 @@ from alignlab.data.modules import TreeData
 from alignlab.data.rollout_data import RolloutData
 from alignlab.errors import ConfigError, DataError
 from alignlab.objectives.base import Objective
-from alignlab.parser_errors import plain_type
+from alignlab.parser_errors import null_for_value
 
 PARTS = ("model", "data", "trainer")  # of a config
 MANY = 16  # processes on a CPU that are not yet a mistake, however few cores there are
@@ -45,13 +44,8 @@ def refuse_nulls(config: Namespace) -> None:
     """
     for key in PARTS:
         for where, found, arguments in _classes(config.get(key), key):
-            hints = _hints(found)
-            for name, parameter in inspect.signature(found).parameters.items():
-                hint = hints.get(name, Any)
-                null = name in arguments and arguments[name] is None
-                if null and parameter.default is not None and not _takes_none(hint):
-                    wanted = plain_type(hint.__name__ if isinstance(hint, type) else str(hint))
-                    raise ConfigError(f"{where}.init_args.{name} must be {wanted}, got null.")
+            if wrong := null_for_value(found, arguments):
+                raise ConfigError(f"{where}.init_args.{wrong}.")
 
 
 def construction_error(error: Exception, config: Namespace) -> Exception:
@@ -99,17 +93,23 @@ def check_settings(config: Namespace) -> None:
     """
     trainer = config.trainer
     precision = str(trainer.precision)
-    if precision.endswith("-true") and precision != "32-true":
+    if precision == "64" or (precision.endswith("-true") and precision != "32-true"):
         raise ConfigError(
             f"trainer.precision {precision} converts batches, too, whose numbers need float32. "
-            "Set model.init_args.policy.dtype (or model.dtype) to bfloat16 for weights, or "
-            "trainer.precision to bf16-mixed."
+            "Set model.init_args.policy.dtype (or model.dtype) to bfloat16 or float64 for "
+            "weights, or trainer.precision to bf16-mixed."
         )
     wrong = {
         "threads": config.threads < 1 and "at least 1",
         "seed_everything": not 0 <= int(config.seed_everything) < 2**32 and "0 to 4294967295",
         "trainer.max_steps": trainer.max_steps == 0 and "-1 for no bound, or above 0",
         "trainer.max_epochs": trainer.max_epochs == 0 and "-1 for no bound, or above 0",
+        "trainer.min_steps": (trainer.min_steps or 0) > abs(trainer.max_steps) > 1
+        and f"at most trainer.max_steps, {trainer.max_steps}",
+        "trainer.val_check_interval": trainer.val_check_interval == 0 and "above 0",
+        "trainer.check_val_every_n_epoch": trainer.check_val_every_n_epoch is not None
+        and trainer.check_val_every_n_epoch < 1
+        and "at least 1, or null to count batches over epochs",
         "trainer.limit_train_batches": trainer.limit_train_batches == 0 and "above 0",
         "trainer.gradient_clip_val": (trainer.gradient_clip_val or 0) < 0 and "0 or above",
         "trainer.log_every_n_steps": (trainer.log_every_n_steps or 0) < 0 and "0 (never) or above",
@@ -221,16 +221,3 @@ def _classes(node: Any, where: str) -> Iterator[tuple[str, Any, Mapping[str, Any
             yield where, found, vars(arguments)
     for key, value in values.items():
         yield from _classes(value, f"{where}.{key}")
-
-
-def _hints(found: type) -> dict[str, Any]:
-    try:
-        return get_type_hints(found.__init__)  # type: ignore[misc]
-    except Exception:  # a class from elsewhere may name types that are not there
-        return {}
-
-
-def _takes_none(hint: Any) -> bool:
-    if hint in (Any, None, NoneType, object) or isinstance(hint, TypeVar):
-        return True
-    return any(each in (None, NoneType, Any) for each in get_args(hint))

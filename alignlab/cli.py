@@ -243,6 +243,10 @@ def _frontier(args: argparse.Namespace) -> int:
 def _train(command: str, words: list[str]) -> int:
     if not words or {"-h", "--help"} & set(words):
         return _help(command, words)
+    if words[0].endswith((".yaml", ".yml")):
+        raise ConfigError(
+            f"a stage's file goes with --config: alignlab {command} --config {words[0]}"
+        )
     words, resume = _resumed(words)
     _check_files(words)
     from alignlab import fit
@@ -307,6 +311,8 @@ def _check_files(words: Sequence[str]) -> None:
 
     for option, value in pairwise([*words, ""]):
         if option == "--config":
+            if not value:
+                raise ConfigError("--config needs a file, such as experiments/quickstart/dpo.yaml.")
             read_yaml(Path(value))
         elif option.startswith("--config="):
             read_yaml(Path(option.removeprefix("--config=")))

@@ -4,7 +4,9 @@ import difflib
 import importlib
 import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_type_hints
 
 LONGEST = 400  # characters of a message that matches none of the known forms
 
@@ -73,6 +75,27 @@ def _wrong_value(message: str, where: str, options: Sequence[str]) -> str:
     telling = [line.removeprefix("- ") for line in lines if not _NOISE.fullmatch(line)]
     said = f"{where}: {' '.join(telling)}" if where and telling else " ".join(lines)
     return said[:LONGEST]
+
+
+def null_for_value(found: Callable[..., Any], arguments: Mapping[str, Any]) -> str | None:
+    """Which of the arguments of a class is ``None`` though its type does not allow it, in words."""
+    try:
+        hints = get_type_hints(found.__init__)
+    except Exception:  # a class from elsewhere may name types that are not there
+        return None
+    for name, parameter in inspect.signature(found).parameters.items():
+        hint = hints.get(name, Any)
+        null = name in arguments and arguments[name] is None
+        if null and parameter.default is not None and not _takes_none(hint):
+            wanted = plain_type(hint.__name__ if isinstance(hint, type) else str(hint))
+            return f"{name} must be {wanted}, got null"
+    return None
+
+
+def _takes_none(hint: Any) -> bool:
+    if hint in (Any, None, NoneType, object) or isinstance(hint, TypeVar):
+        return True
+    return any(each in (None, NoneType, Any) for each in get_args(hint))
 
 
 def plain_type(name: str) -> str:

@@ -211,6 +211,8 @@ def quiet() -> None:
 def without_dropout(config: Any, dropout: float | None) -> Any:
     """``config`` with every dropout probability set to ``dropout`` (untouched when ``None``)."""
     if dropout is not None:
+        if not 0 <= dropout < 1:
+            raise ConfigError(f"dropout must lie in [0, 1), got {dropout}. Set policy.dropout.")
         for part, name in _dropouts(config):
             setattr(part, name, dropout)
     return config

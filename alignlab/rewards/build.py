@@ -5,9 +5,10 @@ from argparse import ArgumentError
 from collections.abc import Mapping
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
-from alignlab.errors import ConfigError
+from alignlab.errors import ConfigError, DataError
+from alignlab.parser_errors import in_one_line, null_for_value
 from alignlab.rewards.base import Reward
 
 
@@ -22,7 +23,13 @@ def build_reward(spec: Mapping[str, Any] | str) -> Reward:
         ConfigError: No such class, arguments that its signature does not take, or not a reward.
     """
     parser, values, path = parse_reward(spec)
-    reward = parser.instantiate(values).init_args
+    try:
+        reward = parser.instantiate(values).init_args
+    except (ConfigError, DataError, MemoryError):
+        raise
+    except Exception as problem:  # whatever the user's class raises
+        said = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
+        raise ConfigError(f"reward {path!r} cannot be made: {said}.") from problem
     if not isinstance(reward, Reward):
         raise ConfigError(f"reward {path!r}: its objects cannot be called with texts.")
     return reward
@@ -47,7 +54,9 @@ def parse_reward(spec: Mapping[str, Any] | str) -> tuple[ArgumentParser, Any, st
     try:
         values = parser.parse_object({"init_args": dict(spec.get("init_args") or {})})
     except ArgumentError as problem:
-        raise ConfigError(f"reward {path!r}: {problem}. Change its init_args.") from None
+        raise ConfigError(f"reward {path!r}: {in_one_line(str(problem))}") from None
+    if wrong := null_for_value(made, vars(values.get("init_args") or Namespace())):
+        raise ConfigError(f"reward {path!r}: init_args.{wrong}.")
     return parser, values, path
 
 

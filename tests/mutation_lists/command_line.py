@@ -5,14 +5,14 @@ from tests.mutation_lists.mutation import Mutation
 MUTATIONS = [
     Mutation(
         "a null passes for a number",
-        "before_start.py",
+        "parser_errors.py",
         "if null and parameter.default is not None and not _takes_none(hint):",
         "if False:",
         "test_before_start.py::test_a_null_for_a_value_is_told_by_its_whole_key",
     ),
     Mutation(
         "a null is refused where the type allows it",
-        "before_start.py",
+        "parser_errors.py",
         "    return any(each in (None, NoneType, Any) for each in get_args(hint))",
         "    return False",
         "test_before_start.py::test_nulls_pass_where_the_type_or_the_default_allows_them",
@@ -172,5 +172,12 @@ MUTATIONS = [
         '    return f" {name}" if name.startswith("_") else name',
         "    return name",
         "report/test_figure.py::test_a_name_with_an_underscore_first_stands_in_the_legend",
+    ),
+    Mutation(
+        "a reward's constructor ends in its own error",
+        "rewards/build.py",
+        "    except Exception as problem:  # whatever the user's class raises",
+        "    except ZeroDivisionError as problem:",
+        "rewards/test_build.py::test_what_a_users_class_raises_is_one_sentence",
     ),
 ]

@@ -17,6 +17,16 @@ class Scaled:
         return [self.points * len(text.split()) for text in completions]
 
 
+class Table:
+    """Looks its scores up, where there are any."""
+
+    def __init__(self, rows: int = 0) -> None:
+        self.rows = {k: float(k) for k in range(rows)}[0]
+
+    def __call__(self, prompts: Any, completions: Any) -> Any:
+        return [self.rows for _ in completions]
+
+
 class Silent:
     """Not a reward: it cannot be called."""
 
@@ -44,10 +54,26 @@ def test_a_class_path_alone_or_with_arguments() -> None:
         ({"init_args": {}}, "needs class_path"),
         ({"class_path": f"{HERE}Scaled", "args": {}}, "may have init_args, got .*'args'"),
         ({"class_path": f"{HERE}Scaled"}, "points"),
-        ({"class_path": f"{HERE}Scaled", "init_args": {"points": "many"}}, "float"),
-        ({"class_path": f"{HERE}Scaled", "init_args": {"points": 1, "point": 1}}, "'point'"),
+        (
+            {"class_path": f"{HERE}Table", "init_args": {"rows": None}},
+            "rows must be a whole",
+        ),
+        (
+            {"class_path": f"{HERE}Scaled", "init_args": {"points": "many"}},
+            "points must be a number",
+        ),
+        (
+            {"class_path": f"{HERE}Scaled", "init_args": {"points": 1, "point": 1}},
+            "unknown key init_args.poin",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(spec: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_reward(spec)
+
+
+def test_what_a_users_class_raises_is_one_sentence() -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_reward(f"{HERE}Table")
+    assert str(caught.value) == f"reward '{HERE}Table' cannot be made: KeyError: 0."
