@@ -445,7 +445,7 @@ def test_resume_goes_on_in_the_same_folder(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("asked", "said"),
     [
         (["--resume", "gone"], "--resume gone: no run there (no config.yaml)"),
         (["--resume", "empty"], "--resume empty: no last.ckpt there. Start again without --resume"),
@@ -454,13 +454,13 @@ def test_resume_goes_on_in_the_same_folder(
     ],
 )
 def test_what_cannot_be_resumed_is_said(
-    stage: Path, here: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+    stage: Path, here: Path, capsys: pytest.CaptureFixture[str], asked: list[str], said: str
 ) -> None:
     for folder in ("empty", "elsewhere/run"):
         (here / folder).mkdir(parents=True)
         (here / folder / "config.yaml").write_text("")
     root = ["--trainer.default_root_dir=empty"]
-    assert call("fit", "--config", str(stage), *root, *words) == 2
+    assert call("fit", "--config", str(stage), *root, *asked) == 2
     assert said in capsys.readouterr().err
 
 

@@ -64,7 +64,7 @@ def test_a_class_path_alone_or_with_arguments() -> None:
         ),
         (
             {"class_path": f"{HERE}Scaled", "init_args": {"points": 1, "point": 1}},
-            "unknown key init_args.poin",
+            "unknown key init_args",
         ),
     ],
 )
