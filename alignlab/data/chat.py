@@ -67,15 +67,23 @@ def render(
     return _rendered_chat(template, prompt, completion, ends)
 
 
-def render_reply(
-    tokenizer: "PreTrainedTokenizerBase", prompt: Chat, completion: Chat, ends: bool
-) -> Rendered:
-    """As ``render``, of a reply that a policy wrote: no text of it is refused.
+class Replies:
+    """Renders what a policy wrote, of which no text is refused, for a scorer with this tokenizer.
 
     Raises:
-        Refused: The template refuses the conversation, or rewrites its earlier turns.
+        ConfigError: The tokenizer has no chat template.
     """
-    return _rendered_chat(_Template(tokenizer), prompt, completion, ends)
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        self._template = _Template(tokenizer)
+
+    def __call__(self, prompt: Chat, completion: Chat, ends: bool) -> Rendered:
+        """As ``render``, but that every turn of the reply counts.
+
+        Raises:
+            Refused: The template refuses the conversation, or rewrites its earlier turns.
+        """
+        return _rendered_chat(self._template, prompt, completion, ends, marked=False)
 
 
 def reply_frame(tokenizer: "PreTrainedTokenizerBase", prompt: Chat) -> tuple[str, str]:
@@ -269,14 +277,16 @@ def _as_text_or_object(given: Any, as_text: bool) -> Any:
     return found if isinstance(found, dict) else given
 
 
-def _rendered_chat(template: _Template, prompt: Chat, completion: Chat, ends: bool) -> Rendered:
+def _rendered_chat(
+    template: _Template, prompt: Chat, completion: Chat, ends: bool, *, marked: bool = True
+) -> Rendered:
     turns = prompt + completion
     whole = template(turns, opens=False)
     written: list[tuple[int, int]] = []  # what a policy would have generated, turn by turn
     for k in range(len(prompt), len(turns)):
         if turns[k].role == "assistant":
             start = template(turns[:k], opens=True)
-            end = template(turns[: k + 1], opens=False)
+            end = whole if k + 1 == len(turns) else template(turns[: k + 1], opens=False)
             if not whole.startswith(start) or not whole.startswith(end):
                 raise Refused("chat template changes earlier turns when later ones follow")
             written.append((len(start), template.closed(whole, len(start), len(end))))
@@ -287,7 +297,7 @@ def _rendered_chat(template: _Template, prompt: Chat, completion: Chat, ends: bo
     elif eos and whole.endswith(eos, last, close):
         close -= len(eos)  # put back as an id: tokenisers may read its text as something else
     written[-1] = (last, close)
-    spans = _counted(written, template.marks(turns))
+    spans = _counted(written, template.marks(turns) if marked else None)
     return Rendered(whole[:close], boundary, spans, ends)
 
 

@@ -11,7 +11,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def _check_file(path: Path) -> None:
 
 
 def _read_file(path: Path, name: str) -> list[Record]:
-    read: dict[str, Callable[[Path, str], Iterator[Record]]] = {
+    read: dict[str, Callable[[Path, str], Iterable[Record]]] = {
         ".jsonl": _read_json,
         ".json": _read_json,
         ".csv": _read_csv,
@@ -139,33 +140,50 @@ def _text(path: Path) -> str:
     return content.decode("utf-8-sig")
 
 
-def _read_json(path: Path, name: str) -> Iterator[Record]:
+def _read_json(path: Path, name: str) -> list[Record]:
     """Lines of JSON, or one JSON array; a ``.json`` may also be one object."""
-    text = _text(path)
-    whole: Any = None
+    text, problem = _text(path), None
     if text.lstrip()[:1] == "[" or format_of(path) == ".json":
         try:
-            whole = json.loads(text)
-        except (ValueError, RecursionError):
-            whole = None  # lines
-    if isinstance(whole, list):
-        numbered = enumerate(whole, start=1)
-        yield from (_as_record(f"{name}:{number}", value) for number, value in numbered)
-        return
-    if isinstance(whole, dict):
-        yield Record(f"{name}:1", whole)
-        return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                yield _as_record(f"{name}:{number}", json.loads(line))
-            except (ValueError, RecursionError) as problem:
-                yield Record(f"{name}:{number}", None, f"not JSON: {problem}")
+            whole = json.loads(text, object_pairs_hook=_unique)
+        except (ValueError, RecursionError) as error:
+            problem = error  # lines, perhaps
+        else:
+            values = whole if isinstance(whole, list) else [whole]
+            return [_as_record(f"{name}:{k}", value) for k, value in enumerate(values, start=1)]
+    lines = enumerate(text.split("\n"), start=1)
+    records = [_read_line(f"{name}:{number}", line) for number, line in lines if line.strip()]
+    if problem is not None and not any(record.fields for record in records):
+        raise DataError(f"{path}: not JSON: {problem}. Check the file.")
+    return records
+
+
+def _read_line(where: str, line: str) -> Record:
+    try:
+        return _as_record(where, json.loads(line, object_pairs_hook=_unique))
+    except (ValueError, RecursionError) as problem:
+        return Record(where, None, f"not JSON: {problem}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Twice:
+    """An object that gives a name two values, of which JSON readers keep the last."""
+
+    name: str
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Twice:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    return _Twice(next(name for k, (name, _) in enumerate(pairs) if name in dict(pairs[:k])))
 
 
 def _as_record(where: str, value: Any) -> Record:
     if isinstance(value, dict):
         return Record(where, value)
+    if isinstance(value, _Twice):
+        return Record(where, None, f"two values of {value.name!r}")
     return Record(where, None, f"a JSON {type(value).__name__}, not an object")
 
 
@@ -205,6 +223,7 @@ def _read_parquet(path: Path, name: str) -> Iterator[Record]:
         raise DataError(
             f"{path}: not a Parquet file: {in_a_line(problem)}. Check the file."
         ) from problem
+    _check_header(path, table.column_names)
     number = 0
     for batch in table.to_batches(max_chunksize=4096):
         for row in batch.to_pylist():

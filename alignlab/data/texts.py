@@ -9,7 +9,7 @@ the text that training on such a row would read.
 from collections.abc import Sequence
 from typing import Any
 
-from alignlab.data.chat import Rendered, message, render_reply
+from alignlab.data.chat import Rendered, Replies, message
 from alignlab.data.rows import Chat, Refused, Text, Turn
 from alignlab.errors import DataError
 
@@ -80,8 +80,9 @@ def rendered(
         DataError: The template refuses a conversation; ``scorer`` names it.
     """
     pairs = zip(prompts, completions, strict=True)
+    replies = None if tokenizer.chat_template is None else Replies(tokenizer)
     try:
-        return [_rendered(tokenizer, prompt, completion) for prompt, completion in pairs]
+        return [_rendered(replies, prompt, completion) for prompt, completion in pairs]
     except Refused as problem:
         raise DataError(
             f"{scorer}: a conversation cannot be scored: {problem}. Use a scorer whose chat "
@@ -89,15 +90,15 @@ def rendered(
         ) from problem
 
 
-def _rendered(tokenizer: Any, prompt: str, completion: str) -> Rendered:
+def _rendered(replies: Replies | None, prompt: str, completion: str) -> Rendered:
     source = prompt.source if isinstance(prompt, PromptText) else str(prompt)
     if isinstance(source, str):
         return Rendered(source + completion, len(source))
     ends = completion.ends if isinstance(completion, CompletionText) else True
-    if tokenizer.chat_template is None:
+    if replies is None:
         said = f"{prompt}\n\n{completion}"
         return Rendered(said, len(said) - len(completion), ends=ends)
-    return render_reply(tokenizer, source, _reply(completion), ends)
+    return replies(source, _reply(completion), ends)
 
 
 def _reply(completion: str) -> Chat:

@@ -221,6 +221,9 @@ def test_files_of_one_name_in_two_folders_have_rows_of_their_own(tmp_path: Path)
         ("cut.jsonl.gz", "cannot be read"),
         ("twice.csv", "two columns have the name 'prompt'"),
         ("t.parquet.gz", "cannot tell its format"),
+        ("twice.parquet", "two columns have the name 'prompt'"),
+        ("twice.jsonl", "none of its 1 rows can be used: not readable as a row"),
+        ("broken.json", "broken.json: not JSON: "),
     ],
 )
 def test_what_cannot_be_read_says_so(
@@ -235,8 +238,19 @@ def test_what_cannot_be_read_says_so(
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"prompt": "a"}\n' * 1000)[:40])
     (tmp_path / "twice.csv").write_text("prompt,prompt\na,b\n")
     (tmp_path / "t.parquet.gz").write_bytes(b"x")
+    (tmp_path / "twice.jsonl").write_text('{"prompt": "a", "prompt": "b"}\n')
+    (tmp_path / "broken.json").write_text('[\n {"prompt": "a"},\n {"prompt": }\n]\n')
+    columns = [pa.array(["a"]), pa.array(["b"])]
+    pq.write_table(pa.table(columns, names=["prompt", "prompt"]), tmp_path / "twice.parquet")
     with pytest.raises(DataError, match=message):
         read_rows(source, Prompt)
+
+
+def test_an_object_with_two_values_of_a_name_is_refused_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[{"prompt": "a", "prompt": "b"}, {"prompt": "c"}]')
+    rows, refusals = read_rows(tmp_path / "a.json", Prompt)
+    assert [row.prompt for row in rows] == ["c"]
+    assert refusals.by_reason == {"not readable as a row": ["a.json:1"]}
 
 
 def test_one_object_in_a_json_file_is_one_row(tmp_path: Path) -> None:

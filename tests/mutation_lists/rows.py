@@ -6,15 +6,15 @@ MUTATIONS = (
     Mutation(
         "a scorer of conversations reads the words alone",
         "data/texts.py",
-        "    if tokenizer.chat_template is None:",
+        "    if replies is None:",
         "    if True:",
         "rewards/test_model.py::test_conversations_are_scored_as_in_training",
     ),
     Mutation(
         "a reply that was cut off is scored as if it ended",
         "data/texts.py",
-        "    return render_reply(tokenizer, source, _reply(completion), ends)",
-        "    return render_reply(tokenizer, source, _reply(completion), True)",
+        "    return replies(source, _reply(completion), ends)",
+        "    return replies(source, _reply(completion), True)",
         "rewards/test_model.py::test_conversations_are_scored_as_in_training",
     ),
     Mutation(
@@ -305,5 +305,12 @@ MUTATIONS = (
         "        joined = Samples(_joined(drawn), [], ended)",
         "        joined = Samples(_joined(drawn), [], [])",
         "evaluation/test_pool.py::test_rewards_are_told_which_completions_ended",
+    ),
+    Mutation(
+        "of two values of one name the last is kept",
+        "data/files.py",
+        "    if len(found) == len(pairs):",
+        "    if True:",
+        "data/test_files.py::test_what_cannot_be_read_says_so",
     ),
 )
