@@ -1,6 +1,7 @@
 """The walk "Your own data": 400 pairs and a reward class in a working directory, and no hub."""
 
 import json
+import os
 import random
 import re
 import shutil
@@ -49,38 +50,38 @@ def write_pairs(path: Path, rows: int) -> None:
     path.write_text("".join(f"{json.dumps(pair)}\n" for pair in pairs))
 
 
+def blocks(language: str) -> list[str]:
+    """Code blocks of the README's section "Your own data"."""
+    section = (ROOT / "README.md").read_text().split("## Your own data")[1].split("\n## ")[0]
+    return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
+
+
 @pytest.mark.slow
-def test_the_walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_walk_as_it_stands_in_the_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     shutil.copytree(ROOT / "experiments" / "own_data", tmp_path / "experiments" / "own_data")
-    shutil.copy(Path(__file__).parent / "own_data" / "my_reward.py", tmp_path)
+    (reward,), (commands,) = blocks("python"), blocks("bash")
+    (tmp_path / "my_reward.py").write_text(reward)
     write_pairs(tmp_path / "pairs.jsonl", 400)
-    here = Path(sys.executable).parent / "alignlab"
-
-    def alignlab(*words: str) -> str:
-        done = subprocess.run(
-            [str(here), *words], cwd=tmp_path, capture_output=True, text=True, timeout=600
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout + done.stderr
-
-    alignlab("run", "experiments/own_data")
-    said = alignlab("fit", "--config", "experiments/own_data/dpo.yaml")
+    done = subprocess.run(
+        ["bash", "-ec", commands], cwd=tmp_path, capture_output=True, text=True, timeout=900
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
     assert "train: pairs.jsonl: 400 of 400 rows kept" in said
     assert f"Trained 60 steps. Model: {RUN}/model" in said
     assert f"Reward against KL: alignlab frontier {RUN}" in said
-    prompt = ["--prompt", "Tell me about old trains.", "--samples", "2"]
-    said = alignlab("sample", "--policy", f"{RUN}/model", *prompt, "--reward", "my_reward.MyReward")
-    assert len(re.findall(r"reward \d+\.000\]", said)) == 2
-    said = alignlab("frontier", RUN)
+    assert len(re.findall(r"reward \d+\.000\]", said)) == 4
     assert "3 checkpoints, 64 prompts" in said
     points = read_points(tmp_path / RUN / "points.csv")
     assert [point.step for point in points] == [20, 40, 60]
-    reached = [row for row in read_frontier(tmp_path / RUN / "frontier.csv")
-               if row.objective == "dpo" and row.reward is not None]  # fmt: skip
-    start = next(row for row in read_frontier(tmp_path / RUN / "frontier.csv")
-                 if row.objective == "reference")  # fmt: skip
-    assert start.reward is not None
-    assert max(row.reward or 0.0 for row in reached) > start.reward + 0.5
+    rows = read_frontier(tmp_path / RUN / "frontier.csv")
+    reached = [row.reward for row in rows if row.objective == "dpo" and row.reward is not None]
+    start = next(row.reward for row in rows if row.objective == "reference")
+    assert start is not None
+    assert max(reached) > start + 0.5
     assert (tmp_path / RUN / "frontier.png").stat().st_size
