@@ -15,10 +15,8 @@ from alignlab.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from alignlab.callbacks.probe import FrontierProbe
 
-CONFIG, POINTS, POOL_OF = "config.yaml", "points.csv", "pool.json"
-POOL_FACTOR = (
-    8  # samples of the reference for each of an evaluation: what a best of 8 needs with 16
-)
+CONFIG, POINTS = "config.yaml", "points.csv"
+POOL_FACTOR = 8  # the reference's samples of a prompt, for each of an evaluation's
 
 
 def as_results(folders: Sequence[Path]) -> list[Path]:
@@ -50,7 +48,8 @@ def _collect(run: Path) -> None:
     """Write the tables of a run, and its pool where there is none or one of other settings."""
     import yaml
 
-    from alignlab.evaluation.pool import POOL_NAME
+    from alignlab.evaluation.pool import POOL_NAME, POOL_RECORD
+    from alignlab.files import belongs, read_record, stamp, write_record
 
     text = (run / CONFIG).read_text(encoding="utf-8")
     config = yaml.safe_load(text)
@@ -58,11 +57,11 @@ def _collect(run: Path) -> None:
     drawn_from = {key: config[key] for key in ("model", "trainer")}
     drawn_from["trainer"] = {"callbacks": config["trainer"]["callbacks"]}
     wanted = hashlib.sha256(json.dumps(drawn_from, sort_keys=True).encode()).hexdigest()
-    beside = run / POOL_OF
-    known = (run / POOL_NAME).exists() and beside.exists() and beside.read_text() == wanted
-    if not known:
+    pool, record = run / POOL_NAME, run / POOL_RECORD
+    drawn = (read_record(record) or {}).get("drawn_from")
+    if drawn != wanted or not belongs(record, pool.name):
         _draw_pool(run)
-        beside.write_text(wanted)
+        write_record(record, {"drawn_from": wanted, "files": {pool.name: stamp(pool)}})
 
 
 def _write_points(run: Path, config: Mapping[str, Any], sha: str) -> None:

@@ -14,7 +14,7 @@ from alignlab.evaluation.statistics import Floats
 from alignlab.files import atomic_write
 
 POOL_NAME = "pool.parquet"
-POOL_RECORD = "pool.json"  # beside a copy of a pool: its hash
+POOL_RECORD = "pool.json"  # beside a pool outside of a stage: its hash, and what it was drawn from
 REFERENCE = "reference"
 _COLUMNS = ("prompt_id", "text", "reward", "proxy_reward", "proposal", "log_ref", "log_mixture")
 
