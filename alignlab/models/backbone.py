@@ -83,6 +83,7 @@ class TreeBackbone(nn.Module):
         return torch.cat(parts)[order.argsort()]
 
     def _run(self, rows: Rows, select: Tensor, *, after: bool) -> Tensor:
+        check_sparse(self.model, rows.input_ids.shape[1])
         out = self.backbone(
             input_ids=rows.input_ids,
             position_ids=rows.position_ids,
@@ -99,7 +100,7 @@ class TreeBackbone(nn.Module):
             return int(torch.bincount(trees.group).max())
         return plan(
             trees,
-            width=self.model.config.hidden_size,
+            width=self.model.config.get_text_config(decoder=True).hidden_size,
             dense_cost=DENSE_COST,
             max_tokens=MAX_TREE_COLUMNS,
             groups=groups,
@@ -230,7 +231,8 @@ def probe_trees(config: Any, virtual: int = 0) -> PromptTrees:
         virtual: Places of the context that virtual tokens take.
     """
     text = config.get_text_config(decoder=True)
-    room = (context_of(text) or LONGEST_WINDOW + 8) - virtual
+    contexts = (context_of(text), getattr(text, "index_topk", None), LONGEST_WINDOW + 8)
+    room = min(n for n in contexts if n is not None) - virtual
     generator = torch.Generator().manual_seed(0)
 
     def ids(n: int) -> tuple[int, ...]:
@@ -299,6 +301,26 @@ _WINDOW = re.compile("window|chunk|local|stride|block_size|index_topk")
 _OTHER = re.compile("expert|layer|pattern|feed_forward|lm_head")  # what the words stand for besides
 _LAYERS = re.compile("^(layer_types|layers_block_type|block_types|att.*_(layers|types))$")
 _FULL = {"full_attention", "full", "global", "attention", "mlp", "moe"}
+
+
+def check_sparse(model: Any, columns: int) -> None:
+    """Rows of ``columns`` tokens must be no longer than what sparse attention keeps of them.
+
+    Raises:
+        ConfigError: They are: which tokens are kept then depends on how the row is padded.
+    """
+    config = model.config.get_text_config(decoder=True)
+    kept = getattr(config, "index_topk", None)
+    if kept is None:
+        return
+    rates = getattr(config, "compress_rates", None) or {}
+    most = kept * rates.get("compressed_sparse_attention", 1)
+    if columns > most:
+        raise ConfigError(
+            f"{type(model).__name__} attends to {kept} of a row's tokens (index_topk) and a row "
+            f"has {columns}: which ones are kept depends on its padding, so its log-probs are not "
+            f"defined. Bound prompt + completion by {most} tokens."
+        )
 
 
 def _needs_flat(model: Any) -> str | None:

@@ -66,7 +66,7 @@ class ScoreModel(TreeBackbone):
                 merge=True,
                 num_labels=outputs,
             )
-        if self.model.config.pad_token_id is None:
+        if getattr(self.model.config, "pad_token_id", None) is None:
             self.model.config.pad_token_id = self.tokenizer.pad_token_id
         if not isinstance(getattr(self.model, "score", None), nn.Linear):
             raise ConfigError(

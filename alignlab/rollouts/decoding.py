@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from alignlab.models.backbone import UNREADABLE, probe_trees, relative_error
+from alignlab.models.backbone import UNREADABLE, check_sparse, probe_trees, relative_error
 from alignlab.rollouts.cache import make_cache, select_rows
 
 log = logging.getLogger(__name__)
@@ -127,6 +127,7 @@ def prefill(
     policy: LanguageModel, prompts: Sequence[tuple[int, ...]], new: int, decoding: Decoding
 ) -> State:
     """Read the prompts, with room for ``new`` tokens more."""
+    check_sparse(policy.model, max(map(len, prompts)) + new)
     if decoding == "uncached":
         ids, length = _side_by_side([prompt + (0,) * new for prompt in prompts], policy.device)
         length = length - new

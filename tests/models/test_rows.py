@@ -10,8 +10,10 @@ from transformers import AutoConfig
 
 from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError
+from alignlab.functional.sampling import SamplingSpec
 from alignlab.models import Policy, ScoreModel
 from alignlab.models.backbone import attention_windows, probe_trees
+from alignlab.rollouts.sampler import sample
 from tests.tiny import FAMILIES
 
 NEO = {
@@ -129,3 +131,17 @@ def test_a_scorer_without_a_linear_score_is_refused(words: Path, tmp_path: Path)
     Policy(config=config, tokenizer=str(words)).save(tmp_path)
     with pytest.raises(ConfigError, match=r"19 weights of a BartForSequenceClassification"):
         ScoreModel(str(tmp_path))
+
+
+@torch.no_grad()
+def test_rows_longer_than_sparse_attention_keeps_are_refused(build: Any) -> None:
+    """Which tokens it keeps of them depends on padding: a policy's log-probs would, too."""
+    policy = build("gpt2")
+    policy.model.config.index_topk, policy.layout = 16, "flat"
+    assert policy(collate([random_tree(9, [7, 7])])).mask.sum() == 14
+    with pytest.raises(ConfigError, match=r"index_topk.* a row has 17: .* by 16 tokens"):
+        policy(collate([random_tree(10, [8])]))  # 18, the last of which nothing reads
+    settings: dict[str, Any] = {"spec": SamplingSpec(), "seed": 0, "stop_ids": (), "samples": 1}
+    sample(policy, [random_tree(9, [])], max_new_tokens=7, **settings)
+    with pytest.raises(ConfigError, match=r"index_topk.* a row has 17"):
+        sample(policy, [random_tree(9, [])], max_new_tokens=8, **settings)

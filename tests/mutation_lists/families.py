@@ -103,4 +103,18 @@ MUTATIONS = (
         "layer.reorder_cache(torch.zeros_like(rows))",
         "rollouts/test_decoding.py::test_samples_do_not_depend_on_company",
     ),
+    Mutation(
+        "rows may be longer than what sparse attention keeps",
+        "models/backbone.py",
+        "if columns > most:",
+        "if columns > 2 * most:",
+        "models/test_rows.py::test_rows_longer_than_sparse_attention_keeps_are_refused",
+    ),
+    Mutation(
+        "samples may be longer than what sparse attention keeps",
+        "rollouts/decoding.py",
+        "check_sparse(policy.model, max(map(len, prompts)) + new)",
+        "",
+        "models/test_rows.py::test_rows_longer_than_sparse_attention_keeps_are_refused",
+    ),
 )
