@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +29,8 @@ def main(words: Sequence[str] | None = None) -> None:
     words = [word for word in words if word != "--debug"]
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a class of the user's; last, so that it hides no library
+    # What libraries will do in their next versions, told to each other by way of the user.
+    warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         status = _dispatch(words)
     except (ConfigError, DataError) as error:
