@@ -1,7 +1,8 @@
 """Which mutations a commit tries."""
 
+from tests.mutation_lists import MUTATIONS
 from tests.mutation_lists.mutation import Mutation
-from tests.mutations import recently_changed, share
+from tests.mutations import ROOT, recently_changed, share
 
 
 def bug(number: int, file: str = "a.py", test: str = "test_a.py::test_x") -> Mutation:
@@ -29,3 +30,9 @@ def test_this_commit_names_the_files_that_its_day_changed() -> None:
     commit, changed = recently_changed()
     assert len(commit) == 40
     assert changed
+
+
+def test_every_mutation_finds_its_source_and_its_test() -> None:
+    for mutation in MUTATIONS:
+        assert mutation.source()
+        assert (ROOT / "tests" / mutation.test.partition("::")[0]).is_file(), mutation

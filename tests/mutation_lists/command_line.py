@@ -148,8 +148,8 @@ MUTATIONS = [
     Mutation(
         "the reference is sampled again at every call",
         "lone_run.py",
-        "        beside.write_text(wanted)",
-        "        beside.write_text(wanted[1:])",
+        'write_record(record, {"drawn_from": wanted, ',
+        'write_record(record, {"drawn_from": wanted[1:], ',
         "test_lone_run.py::test_fit_and_then_frontier",
     ),
     Mutation(
