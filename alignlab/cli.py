@@ -254,6 +254,7 @@ def _train(command: str, words: list[str]) -> int:
     _check_files(words)
     from alignlab import fit
     from alignlab.callbacks.resume import run_folder
+    from alignlab.files import seal
 
     built = fit.build(words, resume=resume)
     if command == "validate":
@@ -263,6 +264,7 @@ def _train(command: str, words: list[str]) -> int:
     if built.trainer.is_global_zero:
         folder = run_folder(built.trainer) / "model"
         built.model.save(folder)
+        seal(folder)
         print(f"Trained {built.trainer.global_step} steps. Model: {folder}")
         if any(folder.parent.glob("points/step-*.parquet")):
             print(f"Reward against KL: alignlab frontier {shlex.quote(str(folder.parent))}")

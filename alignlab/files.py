@@ -19,6 +19,7 @@ from alignlab.errors import ConfigError
 
 TEMP_SUFFIX = ".tmp"
 SEAL = "sha256"  # key of a record's own hash
+DONE, SEALED = "done.json", "sealed.json"  # records of a folder: of a stage's output, of any
 
 
 class Stamp(TypedDict):
@@ -59,8 +60,12 @@ def atomic_write(path: Path, content: bytes) -> None:
         beside.write_bytes(content)
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, key: str = "") -> None:
     """Make ``folder`` if need be, and refuse it if no file can be made in it.
+
+    Args:
+        folder: To write to.
+        key: The setting that names it, for the message.
 
     Raises:
         ConfigError: It is so.
@@ -73,7 +78,7 @@ def check_writable(folder: Path) -> None:
         if error.errno == errno.ENOSPC:  # nobody's mistake, and told in its own words
             raise
         raise ConfigError(
-            f"{folder}: {error.strerror}. Name a folder that can be written."
+            f"{key}{folder}: {error.strerror}. Name a folder that can be written."
         ) from None
 
 
@@ -133,6 +138,25 @@ def belongs(record: Path, name: str) -> bool:
         return True
     stamps = (read_record(record) or {}).get("files", {})
     return name in stamps and is_as_stamped(record.with_name(name), stamps[name], thorough=True)
+
+
+def seal(folder: Path) -> None:
+    """Write down what the files of ``folder`` are, for ``changed_in``."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEALED)
+    stamps = {path.relative_to(folder).as_posix(): stamp(path) for path in files}
+    write_record(folder / SEALED, {"files": stamps})
+
+
+def changed_in(folder: Path) -> list[str]:
+    """Files of a sealed folder, or of a finished stage's, that are not what was written."""
+    stamps: dict[str, Stamp] = {}
+    for name in (SEALED, DONE):
+        stamps |= (read_record(folder / name) or {}).get("files", {})
+    return [
+        name
+        for name, was in stamps.items()
+        if (folder / name).exists() and not is_as_stamped(folder / name, was, thorough=True)
+    ]
 
 
 def canonical(value: Any) -> str:

@@ -321,7 +321,7 @@ def run_fit(command: Command) -> None:
     for callback in command.trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, FrontierProbe):
             callback.prepare(command.model)
-    check_writable(Path(command.trainer.default_root_dir))
+    check_writable(Path(command.trainer.default_root_dir), "trainer.default_root_dir ")
     with Interrupt() as ctrl_c:
         try:
             with _quiet(), input_errors("trainer"):

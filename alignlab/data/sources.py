@@ -2,8 +2,6 @@
 
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,6 +13,7 @@ from alignlab.data.formats import to_rows
 from alignlab.data.reader import Fields, Record, printable
 from alignlab.data.rows import R, Refusals, Refuse, Row, Turn
 from alignlab.errors import ConfigError, DataError
+from alignlab.files import written_whole
 from alignlab.hub import ask_hub
 
 
@@ -70,23 +69,14 @@ def read_records(source: str | Path, split: str | None = None) -> list[Record]:
 
 def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
     """Write rows as JSONL that ``read_rows`` reads back; the file appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            for row in rows:
-                values = {f.name: as_json(getattr(row, f.name)) for f in fields(row)}
-                values = {name: value for name, value in values.items() if value is not None}
-                file.write(json.dumps(values, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with (
+        written_whole(Path(path)) as beside,
+        beside.open("w", encoding="utf-8", newline="\n") as file,
+    ):
+        for row in rows:
+            values = {f.name: as_json(getattr(row, f.name)) for f in fields(row)}
+            values = {name: value for name, value in values.items() if value is not None}
+            file.write(json.dumps(values, ensure_ascii=False) + "\n")
 
 
 def as_json(value: Any) -> Any:

@@ -19,7 +19,8 @@ from transformers import (
 )
 from transformers.utils import logging as logging_of_transformers
 
-from alignlab.errors import ConfigError
+from alignlab.errors import ConfigError, DataError
+from alignlab.files import DONE, SEALED, changed_in
 from alignlab.hub import ask_hub
 from alignlab.models.adapters import adapter_config, base_of, is_adapter
 from alignlab.models.precise import make_precise
@@ -276,9 +277,13 @@ class Lora:
 
 
 def check_source(source: str, what: str) -> None:
-    """Raise ``ConfigError`` where ``source`` is meant as a path that is not there.
+    """Refuse a path that is not there, and a folder that is not what was written.
 
     Asking the hub for ``./missing`` would answer that the *name* is malformed.
+
+    Raises:
+        ConfigError: There is no such folder, or nothing in it.
+        DataError: Its files are not those that its record names.
     """
     path = Path(source)
     looks_like_path = source.startswith((".", "/", "~")) or source.count("/") > 1
@@ -286,6 +291,11 @@ def check_source(source: str, what: str) -> None:
         raise ConfigError(f"no such folder for {what}: {source}. Make it first, or name a hub id.")
     if path.is_dir() and not any(path.iterdir()):
         raise ConfigError(f"the folder for {what} is empty: {source}.")
+    if path.is_dir() and (changed := changed_in(path)):
+        raise DataError(
+            f"{source}: {', '.join(changed)} is not what was written. Make the folder again; "
+            f"if the change is meant, delete {DONE} and {SEALED} there."
+        )
     if not path.exists():
         ask_hub()
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from alignlab.data.trees import PromptTree, PromptTrees, collate
 from alignlab.errors import ConfigError
+from alignlab.files import belongs, stamp, write_record, written_whole
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.adapters import START, keep_start, switched_to
 from alignlab.models.loading import freeze
@@ -121,10 +122,15 @@ class CachedReference(nn.Module):
         rows = sorted(trees, key=lambda tree: tree.index)
         path = folder / f"{fingerprint(reference, rows)}.safetensors"
         with _alone(path.with_suffix(".lock")):
+            known = path.with_suffix(".json")
+            if path.exists() and not belongs(known, path.name):
+                log.warning("%s is damaged; its log-probs are computed again", path)
+                path.unlink()
             if not path.exists():
                 log.info("computing reference log-probs of %d trees", len(rows))
                 with reading(reference):
                     _write_cache(reference, rows, path, batch_size)
+                write_record(known, {"files": {path.name: stamp(path)}})
         saved = load_file(path)
         self.register_buffer("table", saved["logps"], persistent=False)
         self.register_buffer("offset", saved["offset"], persistent=False)
@@ -187,9 +193,9 @@ def _write_cache(reference: Policy, rows: list[PromptTree], path: Path, batch_si
     for tree in rows:
         offset[tree.index] = position
         position += len(found[tree.index])
-    scratch = path.with_suffix(".tmp")
-    save_file({"logps": torch.cat([found[tree.index] for tree in rows]), "offset": offset}, scratch)
-    scratch.replace(path)
+    saved = {"logps": torch.cat([found[tree.index] for tree in rows]), "offset": offset}
+    with written_whole(path) as beside:
+        save_file(saved, beside)
 
 
 def fingerprint(reference: Policy, rows: list[PromptTree]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from alignlab.errors import ConfigError, DataError
 from alignlab.evaluation.tables import Point
+from alignlab.files import DONE as DONE
 from alignlab.files import Stamp, is_as_stamped, read_record, stamp, write_record
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Trained(NamedTuple):
 
 
 ALIVE, BEAT = "alive", 2.0  # a worker's sign of life, and the seconds between two
-STARTED, DONE = "job.json", "done.json"
+STARTED = "job.json"
 TRAIN = "train"  # checkpoints, logs and evaluations of a run, inside its folder
 
 

@@ -129,7 +129,19 @@ def test_a_cache_misses_when_weights_or_data_change(build, tmp_path):
     assert len(list(tmp_path.glob("*.safetensors"))) == 4
 
 
-def test_a_damaged_cache_is_refused(build, tmp_path):
+def test_a_damaged_cache_is_computed_again(build, tmp_path, caplog):
+    policy = build("llama")
+    CachedReference(policy, TREES, tmp_path)
+    (path,) = tmp_path.glob("*.safetensors")
+    right = path.read_bytes()
+    for wrong in (right[:-1], right[:-1] + bytes([right[-1] ^ 1]), b""):
+        path.write_bytes(wrong)
+        CachedReference(policy, TREES, tmp_path)
+        assert path.read_bytes() == right
+        assert "is damaged; its log-probs are computed again" in caplog.text
+
+
+def test_a_damaged_cache_of_which_nothing_is_known_is_refused(build, tmp_path):
     from safetensors.torch import load_file, save_file
 
     policy = build("llama")
@@ -137,6 +149,7 @@ def test_a_damaged_cache_is_refused(build, tmp_path):
     (path,) = tmp_path.glob("*.safetensors")
     saved = load_file(path)
     save_file({**saved, "logps": saved["logps"].roll(1)}, path)
+    path.with_suffix(".json").unlink()
     with pytest.raises(ConfigError, match="delete the cache"):
         CachedReference(policy, TREES, tmp_path)
 

@@ -236,4 +236,18 @@ MUTATIONS = (
         "        pass\n",
         FILES + "test_a_folder_that_cannot_be_written_is_one_sentence",
     ),
+    Mutation(
+        "weights are loaded whatever has become of them",
+        "models/loading.py",
+        "if path.is_dir() and (changed := changed_in(path)):",
+        "if changed := []:",
+        "models/test_loading.py::test_weights_that_changed_since_they_were_written_are_refused",
+    ),
+    Mutation(
+        "a damaged cache of log-probs stops all of its runs",
+        "models/reference.py",
+        "if path.exists() and not belongs(known, path.name):",
+        "if False:",
+        "models/test_reference.py::test_a_damaged_cache_is_computed_again",
+    ),
 )
