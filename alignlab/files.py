@@ -18,6 +18,7 @@ from typing import Any, TypedDict
 from alignlab.errors import ConfigError
 
 TEMP_SUFFIX = ".tmp"
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # a training's checkpoints, the newest first
 SEAL = "sha256"  # key of a record's own hash
 DONE, SEALED = "done.json", "sealed.json"  # records of a folder: of a stage's output, of any
 

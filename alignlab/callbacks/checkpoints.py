@@ -16,9 +16,10 @@ from typing import Any, BinaryIO
 import torch
 
 from alignlab.errors import ConfigError
+from alignlab.files import LAST as LAST
+from alignlab.files import PREVIOUS as PREVIOUS
 from alignlab.files import TEMP_SUFFIX, sync
 
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 _SEAL = b"sha256:"
 _LENGTH = 2  # bytes of the length of an archive's comment, which stands before the comment
 _TAIL = len(_SEAL) + 64  # bytes of the comment

@@ -250,4 +250,11 @@ MUTATIONS = (
         "if False:",
         "models/test_reference.py::test_a_damaged_cache_is_computed_again",
     ),
+    Mutation(
+        "the checkpoint of a finished training stays for ever",
+        "pipeline/records.py",
+        "            (done.parent / TRAIN / name).unlink(missing_ok=True)\n",
+        "            pass\n",
+        "pipeline/test_run.py::test_leftovers_of_a_killed_write_are_removed",
+    ),
 )

@@ -277,8 +277,12 @@ def test_leftovers_of_a_killed_write_are_removed(write: Write) -> None:
     folder = Path("results/demo/points")
     folder.mkdir(parents=True)
     (folder / ".points.csv.123.tmp").write_text("half")
+    train = Path("results/demo/stages/dpo/s0/train")
+    train.mkdir(parents=True)
+    (train.parent / "done.json").touch()  # its worker was killed just behind it
+    (train / "last.ckpt").touch()
     run_experiment(write(), only="sft")
-    assert list(folder.iterdir()) == []
+    assert [*folder.iterdir(), *train.iterdir()] == []
 
 
 def start(*words: str) -> "subprocess.Popen[str]":
