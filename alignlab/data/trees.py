@@ -160,6 +160,13 @@ class PromptTrees:
             labels=None if self.labels is None else self.labels[rows],
         )
 
+    def shortened(self, most: Tensor) -> "PromptTrees":
+        """Every completion cut to its number in ``most`` ``[M]``, each at least 1."""
+        lengths = torch.minimum(self.completion_lengths, most)
+        steps = torch.arange(self.completion_ids.shape[1], device=lengths.device)
+        mask = self.loss_mask & (steps < lengths[:, None])
+        return replace(self, completion_lengths=lengths, loss_mask=mask)
+
     def prompts_as_completions(self) -> tuple["PromptTrees", Tensor]:
         """Prompts of two or more tokens as completions of their first one, and their rows ``[Q]``.
 

@@ -2,7 +2,7 @@
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from alignlab.models.layouts import (
     plan,
     tree_rows,
 )
+from alignlab.models.limits import check_batch, check_rows, context_of
 from alignlab.models.modes import reading
 from alignlab.models.prompt_tuning import PromptedTransformer, virtual_tokens
 
@@ -34,6 +35,7 @@ class TreeBackbone(nn.Module):
     """
 
     model: Any  # a Hugging Face model: its attributes vary by architecture
+    tokenizer: Any
     layout: Layout
 
     @property
@@ -54,6 +56,22 @@ class TreeBackbone(nn.Module):
         """Where the parameters are."""
         return next(self.model.parameters()).device
 
+    @property
+    def room(self) -> int | None:
+        """The most tokens of prompt + completion that the model has positions for."""
+        bound = context_of(self.model.config.get_text_config(decoder=True))
+        return None if bound is None else bound - self.virtual_tokens
+
+    def check_rows(self, trees: Iterable[PromptTree], more: int = 0) -> None:
+        """Refuse rows that the model cannot read, with ``more`` tokens behind each.
+
+        Raises:
+            DataError: A row is too long, or has a token without an embedding.
+        """
+        room = self.room
+        left = None if room is None else room - more
+        check_rows(self.model, self.tokenizer, trees, left)
+
     def hidden_states(self, trees: PromptTrees, select: Tensor, *, after: bool) -> Tensor:
         """Last hidden states ``[N, H]`` at the N True cells of ``select`` ``[M, T]``, row by row.
 
@@ -62,6 +80,7 @@ class TreeBackbone(nn.Module):
         ``[M, T + 1]``, the state "before" the column after a completion's last token can be asked
         for too.
         """
+        check_batch(self.model, self.tokenizer, trees, self.room)
         keep_last = after or select.shape[1] > trees.completion_ids.shape[1]
         if self.layout == "packed":
             packed = packed_rows(trees, self._mask_dtype(trees), keep_last=keep_last)
@@ -248,14 +267,6 @@ def probe_trees(config: Any, virtual: int = 0) -> PromptTrees:
         rows = tuple(ids(min(n, max(1, room - prompt))) for n in completions)
         trees.append(PromptTree(i, f"probe {i}", ids(prompt), rows))
     return collate(trees)
-
-
-def context_of(config: Any) -> int | None:
-    """The most tokens that a row of a model of this config may have, if its config says so."""
-    for name in ("max_position_embeddings", "max_seq_len"):
-        if isinstance(most := getattr(config, name, None), int):
-            return most
-    return None
 
 
 def relative_error(found: Tensor, wanted: Tensor, dtype: torch.dtype) -> float:

@@ -30,6 +30,8 @@ class Objective(L.LightningModule):
         schedule: Factor on the learning rate per optimizer step; constant when left out.
     """
 
+    added_tokens = 0  # behind a row of the data: completions that are sampled
+
     def __init__(self, optimizer: OptimizerCallable, schedule: Schedule | None = None) -> None:
         super().__init__()
         self.make_optimizer = optimizer
@@ -98,10 +100,18 @@ class Objective(L.LightningModule):
         self.trainer.should_stop = self._to_stop and whole
 
     def on_train_start(self) -> None:
-        """What trains is in train mode; the trainer accumulates the micro-batches of a step."""
+        """What trains is in train mode, its rows fit, and a step's micro-batches are accumulated.
+
+        Raises:
+            ConfigError: The trainer accumulates another number of micro-batches.
+            DataError: A row is longer than the model's context or has a token that it lacks.
+        """
         for model in self.modules():
             if isinstance(model, TreeBackbone) and any(p.requires_grad for p in model.parameters()):
                 model.train()
+        data = getattr(self.trainer, "datamodule", None)
+        for rows in ("train_trees", "validation_trees"):
+            self.trained.check_rows(getattr(data, rows, ()), self.added_tokens)
         loader = self.trainer.train_dataloader
         wanted = getattr(loader, "micro_batches", None)
         if wanted is not None and wanted != self.trainer.accumulate_grad_batches:

@@ -120,6 +120,9 @@ class KTO(PolicyObjective):
     def _watch(self, trees: PromptTrees) -> None:
         others = trees.mismatched()
         if others is not None:
+            if self.policy.room is not None:  # two rows that fit may not fit together
+                left = self.policy.room - others.prompt_lengths[others.group]
+                others = others.shortened(left)
             with reading(self.policy):
                 logps = self.policy(others).token_logps
             log_ratios = logps - self.reference.token_logps(others)

@@ -152,6 +152,7 @@ class OnPolicyObjective(Objective):
                 "below 1 works."
             )
         self.policy, self.reward, self.sampling = policy, reward, sampling
+        self.added_tokens = sampling.max_new_tokens
         self.reference = make_reference(policy, reference)
         self.kl_target, self.kl_horizon = kl_target, kl_horizon
         self.seed = seed

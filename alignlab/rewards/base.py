@@ -11,6 +11,8 @@ from alignlab.errors import DataError
 class Reward(ABC):
     """Scores completions on one stated scale: same texts, same scores, whatever the batch.
 
+    A model's scores keep to that up to float32's rounding, about 1e-6; in one call, a text has one.
+
     Any class whose objects can be called so is one; it need not inherit. (A protocol of
     ``__call__`` alone would be read from YAML as a function that makes tensors.)
     """

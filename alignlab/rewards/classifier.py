@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -10,8 +11,11 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 
 from alignlab.bounds import Seed
 from alignlab.data.texts import rendered
-from alignlab.errors import ConfigError
-from alignlab.models.loading import build_model, load_model, load_tokenizer
+from alignlab.errors import ConfigError, DataError
+from alignlab.models.adapters import is_adapter
+from alignlab.models.limits import misfit, positions_of
+from alignlab.models.loading import build_model, is_scorer, load_model, load_tokenizer
+from alignlab.models.modes import reading
 from alignlab.rewards.base import Reward
 
 
@@ -47,7 +51,17 @@ class ClassifierReward(Reward):
         device: str | None = None,
     ) -> None:
         self.path, self.tokenizer = path, load_tokenizer(path)
+        if is_adapter(path) or not is_scorer(path):
+            raise ConfigError(
+                f"{path} holds no whole classifier, so its classes would be random numbers. Give "
+                "the folder of a trained one, with adapters merged."
+            )
         model = load_model(AutoModelForSequenceClassification, path, dtype="float32", dropout=None)
+        if self.tokenizer.pad_token_id is None:
+            raise ConfigError(
+                f"{path}: the tokenizer has no padding token, which texts read side by side need. "
+                "Save it with one that the classifier was trained with."
+            )
         named = {name.upper(): i for i, name in model.config.id2label.items()}
         if positive.upper() not in named or negative.upper() not in named:
             raise ConfigError(
@@ -56,19 +70,27 @@ class ClassifierReward(Reward):
             )
         self.positive, self.negative = named[positive.upper()], named[negative.upper()]
         self.batch_size, self.max_length = batch_size, max_length
+        self.room = positions_of(model)
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = model.eval().to(self.device)
 
-    @torch.no_grad()
     def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
-        """``[N]`` float32 log-odds of prompt + completion as one text (``rendered``)."""
+        """``[N]`` float32 log-odds of prompt + completion as one text (``rendered``).
+
+        Raises:
+            DataError: A text without a token, with one that the classifier has no embedding of, or
+                with more, up to ``max_length``, than it has positions for.
+        """
         read = rendered(self.tokenizer, prompts, completions, self.path)
         scores = torch.zeros(len(read))
         for by_template in (False, True):  # a template has set the special tokens already
             some = [i for i, one in enumerate(read) if (one.spans is not None) == by_template]
             closing = self.tokenizer.eos_token or "" if by_template else ""
             texts = [read[i].text + closing * read[i].ends for i in some]
-            scores[some] = self._log_odds(texts, add_special_tokens=not by_template)
+            each = list(dict.fromkeys(texts))  # once: beside others its last digits would differ
+            found = self._log_odds(each, add_special_tokens=not by_template)
+            known = dict(zip(each, found.tolist(), strict=True))
+            scores[some] = torch.tensor([known[text] for text in texts])
         return scores
 
     def _log_odds(self, texts: list[str], *, add_special_tokens: bool) -> Tensor:
@@ -85,9 +107,20 @@ class ClassifierReward(Reward):
                 max_length=self.max_length,
                 return_tensors="pt",
             ).to(self.device)
-            logits = self.model(**batch).logits.float()
+            self._check([texts[i] for i in rows], batch)
+            with reading(self.model):
+                logits = self.model(**batch).logits.float()
             scores[rows] = (logits[:, self.positive] - logits[:, self.negative]).cpu()
         return scores
+
+    def _check(self, texts: Sequence[str], batch: Any) -> None:
+        for text, ids, mask in zip(texts, batch["input_ids"], batch["attention_mask"], strict=True):
+            own = ids[mask.bool()].tolist()
+            problem = (
+                misfit(self.model, self.tokenizer, own, self.room) if own else "has no tokens."
+            )
+            if problem:
+                raise DataError(f"{self.path}: the text {text[:60]!r} {problem}")
 
 
 def fetch_classifier(*, out: str | Path, source: str) -> None:

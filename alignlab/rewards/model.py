@@ -8,10 +8,12 @@ from torch import Tensor
 
 from alignlab.data.texts import rendered
 from alignlab.data.trees import PromptTree, collate
-from alignlab.errors import ConfigError
+from alignlab.errors import ConfigError, DataError
 from alignlab.models import ScoreModel
 from alignlab.models.adapters import is_adapter
+from alignlab.models.limits import misfit
 from alignlab.models.loading import is_scorer, load_config, load_tokenizer
+from alignlab.models.modes import reading
 from alignlab.rewards.base import Reward
 
 
@@ -20,8 +22,8 @@ class ModelReward(Reward):
 
     It reads prompt + completion as one text, with its own tokenizer and chat template, and is
     scored at the last token: where the prompt ends makes no difference. What texts in a row with
-    one prompt begin with is computed once. A shift and a scale that stand in the folder
-    (``alignlab.rewards.normalise``) are applied.
+    one prompt begin with is computed once, and so is a text that is given several times. A shift
+    and a scale that stand in the folder (``alignlab.rewards.normalise``) are applied.
 
     Args:
         path: Folder or hub id of the scorer and its tokenizer.
@@ -31,7 +33,8 @@ class ModelReward(Reward):
         device: Where it runs; ``None`` takes a GPU where there is one.
 
     Raises:
-        ConfigError: Nothing usable at ``path``, no trained head, or several outputs.
+        ConfigError: Nothing usable at ``path``, no trained head, several outputs, or ``append_eos``
+            without an end-of-text token.
     """
 
     def __init__(
@@ -43,15 +46,31 @@ class ModelReward(Reward):
     ) -> None:
         check_trained_scorer(path)
         model = ScoreModel.load(path).eval()
+        if append_eos and model.tokenizer.eos_token_id is None:
+            raise ConfigError(
+                f"{path}: the tokenizer has no end-of-text token to close texts with. Set "
+                "append_eos to false, as the pairs of its training ended without one."
+            )
         self.path, self.append_eos, self.batch_size = path, append_eos, batch_size
         self.model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
-        """``[N]`` float32 scores of the texts that training on such rows reads (``rendered``)."""
+        """``[N]`` float32 scores of the texts that training on such rows reads (``rendered``).
+
+        Raises:
+            DataError: A text of less than two tokens, longer than the scorer's context, or with a
+                token that the scorer has no embedding of.
+        """
         read = rendered(self.model.tokenizer, prompts, completions, self.path)
         rows = self._ids([one.text for one in read], [one.ends for one in read])
+        for one, ids in zip(read, rows, strict=True):
+            self._check(one.text, ids)
+        # Each text once: beside other texts its last digits would be others.
+        seen: dict[tuple[int, ...], int] = {}
+        first = [seen.setdefault(tuple(ids), i) for i, ids in enumerate(rows)]
+        distinct = sorted(set(first))
         trees: list[PromptTree] = []
-        for _, group in groupby(range(len(rows)), key=prompts.__getitem__):
+        for _, group in groupby(distinct, key=prompts.__getitem__):
             own = list(group)
             for start in range(0, len(own), self.batch_size):
                 some = [rows[i] for i in own[start : start + self.batch_size]]
@@ -60,7 +79,16 @@ class ModelReward(Reward):
                 n = max(1, min(len(list(alike)), min(map(len, some)) - 1))
                 branches = tuple(tuple(ids[n:]) for ids in some)
                 trees.append(PromptTree(len(trees), str(own[start]), tuple(some[0][:n]), branches))
-        return score_trees(self.model, trees, self.batch_size).float()
+        scores = score_trees(self.model, trees, self.batch_size).float()
+        number = {i: n for n, i in enumerate(distinct)}
+        return scores[[number[i] for i in first]]
+
+    def _check(self, text: str, ids: list[int]) -> None:
+        problem = misfit(self.model.model, self.model.tokenizer, ids, self.model.room)
+        if len(ids) < 2:
+            problem = f"has {len(ids)} tokens, and a scorer reads two or more."
+        if problem:
+            raise DataError(f"{self.path}: the text {text[:60]!r} {problem}")
 
     def _ids(self, texts: list[str], ends: list[bool] | None = None) -> list[list[int]]:
         tokenizer = self.model.tokenizer
@@ -75,21 +103,21 @@ class ModelReward(Reward):
         return rows
 
 
-@torch.no_grad()
 def score_trees(model: ScoreModel, trees: Sequence[PromptTree], batch_size: int) -> Tensor:
     """``[M]`` float64 scores, on the CPU, of M completions in all, tree after tree.
 
     Args:
-        model: The scorer, in evaluation mode.
+        model: The scorer.
         trees: What to score.
         batch_size: Completions per forward; a tree is never cut.
     """
     first = list(accumulate((len(tree.completions) for tree in trees), initial=0))
     scores = torch.zeros(first[-1], dtype=torch.float64)
-    for some in _like_lengths(trees, batch_size):
-        batch = collate([trees[i] for i in some]).to(model.device)
-        rows = [m for i in some for m in range(first[i], first[i + 1])]
-        scores[rows] = model.scores(batch).double().cpu()
+    with reading(model):
+        for some in _like_lengths(trees, batch_size):
+            batch = collate([trees[i] for i in some]).to(model.device)
+            rows = [m for i in some for m in range(first[i], first[i + 1])]
+            scores[rows] = model.scores(batch).double().cpu()
     return scores
 
 

@@ -97,7 +97,7 @@ class Completed:
         self.policy.to("cuda" if torch.cuda.is_available() else "cpu")
         self.max_new_tokens = max_new_tokens
         rows, refusals = read_rows(prompts, Prompt, limit=limit)
-        context = getattr(self.policy.model.config, "max_position_embeddings", None)
+        context = self.policy.room
         room = None if context is None else max(context - max_new_tokens, 2)
         self.trees, report = tokenise(rows, self.policy.tokenizer, refusals, max_length=room)
         self.rows = [rows[tree.row] for tree in self.trees]

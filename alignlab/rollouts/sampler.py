@@ -18,6 +18,7 @@ from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
 from alignlab.functional.noise import uniform
 from alignlab.functional.sampling import SamplingSpec, inverse_cdf
+from alignlab.models.limits import check_rows, context_of
 from alignlab.models.modes import reading
 from alignlab.rollouts.decoding import Decoding, LanguageModel, decoding_of, prefill
 from alignlab.rollouts.samples import Samples
@@ -113,12 +114,13 @@ def _check(
             )
         seen[tree.index] = tree.id
     longest = max(prompts, key=lambda tree: len(tree.prompt), default=None)
-    context = getattr(policy.model.config, "max_position_embeddings", None)
+    context = context_of(policy.model.config.get_text_config(decoder=True))
     if longest and context and policy.virtual_tokens + len(longest.prompt) + new > context:
         raise ConfigError(
             f"prompt {longest.id!r} has {len(longest.prompt)} tokens; with max_new_tokens={new} it "
             f"exceeds the model's context of {context}. Shorten prompts or lower max_new_tokens."
         )
+    check_rows(policy.model, policy.tokenizer, prompts, None)
 
 
 def _batches(

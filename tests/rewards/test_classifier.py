@@ -7,10 +7,11 @@ from torch.testing import assert_close
 from transformers import (
     PreTrainedTokenizerFast,
     RobertaConfig,
+    RobertaForMaskedLM,
     RobertaForSequenceClassification,
 )
 
-from alignlab.errors import ConfigError
+from alignlab.errors import ConfigError, DataError
 from alignlab.rewards.base import Reward
 from alignlab.rewards.classifier import (
     ClassifierReward,
@@ -104,3 +105,33 @@ def test_a_made_up_classifier_has_opinions_and_can_be_fetched(tmp_path: Path) ->
     )
     assert_close(made, fetched)
     assert len(set(made.tolist())) == 3
+
+
+def test_a_text_that_is_given_again_has_the_same_score(folder: Path) -> None:
+    completions = [" good" + " film" * (i % 7) for i in range(28)]
+    scores = ClassifierReward(str(folder), batch_size=3, device="cpu")(["a"] * 28, completions)
+    assert all(torch.equal(scores[:7], scores[n : n + 7]) for n in (7, 14, 21))
+
+
+def test_a_text_that_cannot_be_read_is_named(folder: Path) -> None:
+    reward = ClassifierReward(str(folder), device="cpu")
+    with pytest.raises(DataError, match=r"has 32 tokens, and the model has room for 18"):
+        reward(["a film"], [" film" * 28])  # and three that the tokenizer adds
+    reward.tokenizer.backend_tokenizer.post_processor = processors.Sequence([])
+    with pytest.raises(DataError, match="the text '' has no tokens"):
+        reward(["a", ""], ["", ""])
+    reward.tokenizer.add_tokens(["<new>"])
+    with pytest.raises(DataError, match=r"token 9 \('<new>'\), and the model has embeddings of 9"):
+        reward(["a <new>"], [""])
+
+
+def test_a_classifier_needs_a_trained_head_and_a_padding_token(folder: Path) -> None:
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    RobertaForMaskedLM(RobertaConfig.from_pretrained(folder)).save_pretrained(folder / "lm")
+    tokenizer.save_pretrained(folder / "lm")
+    with pytest.raises(ConfigError, match=r"holds no whole classifier, .* random numbers"):
+        ClassifierReward(str(folder / "lm"), "LABEL_1", "LABEL_0")
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ConfigError, match="has no padding token"):
+        ClassifierReward(str(folder))

@@ -16,7 +16,7 @@ from transformers import (
 from alignlab.data.rows import Demonstration, Refusals, Turn
 from alignlab.data.tokenise import tokenise
 from alignlab.data.trees import PromptTrees, collate
-from alignlab.errors import ConfigError
+from alignlab.errors import ConfigError, DataError
 from alignlab.rewards.base import Reward
 from alignlab.rewards.model import ModelReward
 from alignlab.rollouts.samples import Samples
@@ -124,8 +124,8 @@ def test_what_texts_of_one_prompt_begin_with_is_computed_once(
     forward = reward.model.scores
     monkeypatch.setattr(reward.model, "scores", counted)
     assert_close(reward(prompts, completions), alone, atol=1e-5, rtol=0)
-    # Tokens of <bos> a film | not good | not bad film | <unk> film | not bad | not bad, and so on.
-    wanted = {2: (4 + 3) + (3 + 2 + 2) + (4 + 1) + 3, 3: (3 + 7) + (4 + 2) + 3, 64: (3 + 11) + 3}
+    # Tokens of <bos> a film | not good | not bad film | <unk> film | not bad, and so on.
+    wanted = {2: (4 + 3) + (3 + 2 + 2) + 3, 3: (3 + 7) + (4 + 1) + 3, 64: (3 + 9) + 3}
     assert sum(cells) == wanted[batch_size]
 
 
@@ -146,3 +146,48 @@ def test_a_language_model_is_no_reward(tmp_path: Path) -> None:
 def test_a_classifier_is_sent_to_its_own_reward(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"gives 2.*ClassifierReward"):
         ModelReward(save_tiny(tmp_path, LlamaForSequenceClassification, num_labels=2))
+
+
+def test_a_text_that_is_given_again_has_the_same_score(tmp_path: Path) -> None:
+    """To the last bit, whatever stands between; beside other texts its rounding would differ."""
+    reward = ModelReward(
+        save_tiny(tmp_path, LlamaForSequenceClassification, num_labels=1), device="cpu"
+    )
+    completions = [" good" + " film" * (i % 7) for i in range(60)]
+    scores = reward(
+        ["a film"] * 30 + ["a"] * 30, completions[:30] + [" film" + c for c in completions[:30]]
+    )
+    assert torch.equal(scores[:30], scores[30:])
+    assert torch.equal(scores[:7], scores[7:14])
+    assert len(set(scores.tolist())) == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"the text '' has 0 tokens, and a scorer reads two or more"),
+        ("film", r"the text 'film' has 1 tokens, and a scorer reads two or more"),
+        ("film " * 30, r"has 30 tokens, and the model has room for 20: shorten it"),
+        ("a <new>", r"has token 9 \('<new>'\), and the model has embeddings of 9 tokens"),
+    ],
+)
+def test_a_text_that_cannot_be_read_is_named(tmp_path: Path, text: str, message: str) -> None:
+    folder = save_tiny(
+        tmp_path, LlamaForSequenceClassification, num_labels=1, max_position_embeddings=20
+    )
+    reward = ModelReward(folder, append_eos=False, device="cpu")
+    reward.model.tokenizer.bos_token = None
+    reward.model.tokenizer.add_tokens(["<new>"])
+    with pytest.raises(DataError, match=message):
+        reward(["a film", text], [" good", ""])
+
+
+def test_texts_cannot_be_closed_without_an_end_of_text_token(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path, LlamaForSequenceClassification, num_labels=1)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ConfigError, match=r"no end-of-text token to close .* append_eos to false"):
+        ModelReward(folder, device="cpu")
+    scores = ModelReward(folder, append_eos=False, device="cpu")(["a film"], [" good"])
+    assert scores.shape == (1,)
