@@ -91,7 +91,11 @@ def check_settings(config: Namespace) -> None:
     Raises:
         ConfigError: Such a value.
     """
-    trainer = config.trainer
+    trainer, seed = config.trainer, config.seed_everything
+    if trainer is None:
+        raise ConfigError("trainer must hold settings, got null. Take the key out for defaults.")
+    if type(seed) is not int:  # Lightning draws one by chance for true, and none for false
+        raise ConfigError(f"seed_everything must be a whole number, got {seed}.")
     precision = str(trainer.precision)
     if precision == "64" or (precision.endswith("-true") and precision != "32-true"):
         raise ConfigError(
@@ -101,7 +105,7 @@ def check_settings(config: Namespace) -> None:
         )
     wrong = {
         "threads": config.threads < 1 and "at least 1",
-        "seed_everything": not 0 <= int(config.seed_everything) < 2**32 and "0 to 4294967295",
+        "seed_everything": not 0 <= seed < 2**32 and "0 to 4294967295",
         "trainer.max_steps": trainer.max_steps == 0 and "-1 for no bound, or above 0",
         "trainer.max_epochs": trainer.max_epochs == 0 and "-1 for no bound, or above 0",
         "trainer.min_steps": (trainer.min_steps or 0) > abs(trainer.max_steps) > 1

@@ -183,7 +183,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     """The object that ``write_record`` wrote; ``None`` where it is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(content, dict):
         return None

@@ -219,7 +219,8 @@ def _read_parquet(path: Path, name: str) -> Iterator[Record]:
 
     try:
         table = pq.ParquetFile(path).read()
-    except pa.ArrowException as problem:
+        table.validate(full=True)  # bytes that are no text are found when they are asked for
+    except (pa.ArrowException, UnicodeDecodeError) as problem:
         raise DataError(
             f"{path}: not a Parquet file: {in_a_line(problem)}. Check the file."
         ) from problem

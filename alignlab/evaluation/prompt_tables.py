@@ -183,9 +183,10 @@ def read_parquet(path: Path, columns: Sequence[str]) -> Any:
 
     try:
         table = pq.ParquetFile(path).read()
+        table.validate(full=True)  # bytes that are no text are found when they are asked for
     except FileNotFoundError:
         raise DataError(f"{path}: no such table. Run the stage that writes it again.") from None
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         raise DataError(
             f"{path}: not a Parquet table ({in_a_line(error)}). Delete it and run again."
         ) from None

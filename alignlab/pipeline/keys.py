@@ -1,6 +1,7 @@
 """The keys of a YAML file: which there are, and what each may hold, checked when it is read."""
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,9 @@ from alignlab.errors import ConfigError
 MOST_RUNS = 2_000  # of one stage: grid points times seeds
 MOST_TRIALS = 10_000  # of a sweep whose points are listed before the first of them
 MOST_CHOICES = 1_000  # of one key of a sweep
+
+
+DOTTED = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,11 @@ ANY = Kind("anything", lambda value: True)
 TEXT = Kind("a word", is_text)
 TEXTS = Kind("a list of words", _are(is_text))
 FILES = Kind("a YAML file or a list of them", _one_or_more(is_text), null=False)
-FUNCTION = Kind("a function's dotted name", is_text, null=False)
+FUNCTION = Kind(
+    "a function's dotted name",
+    lambda value: isinstance(value, str) and DOTTED.fullmatch(value) is not None,
+    null=False,
+)
 MAPPING = Kind("names and their values", _is_mapping)
 GRID = Kind("keys and lists of values, or a list of points", _one_or_more(_is_mapping))
 SWITCH = Kind("true or false", lambda value: isinstance(value, bool))
