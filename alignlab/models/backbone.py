@@ -157,6 +157,9 @@ class TreeBackbone(nn.Module):
             ) from problem
 
     def _settle(self, wanted: Layout) -> str:
+        if getattr(self.model.config, "rescale_every", 0):
+            # RWKV divides its weights by powers of 2 in eval mode, and would be saved like that.
+            self.model.config.rescale_every = 0
         trees = probe_trees(self.model.config, self.virtual_tokens).to(self.device)
         flat = self._probed("flat", trees)
         self._check_causal(trees, flat)

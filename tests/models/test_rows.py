@@ -145,3 +145,20 @@ def test_rows_longer_than_sparse_attention_keeps_are_refused(build: Any) -> None
     sample(policy, [random_tree(9, [])], max_new_tokens=7, **settings)
     with pytest.raises(ConfigError, match=r"index_topk.* a row has 17"):
         sample(policy, [random_tree(9, [])], max_new_tokens=8, **settings)
+
+
+@torch.no_grad()
+def test_weights_do_not_change_with_the_mode_that_they_are_saved_in(
+    words: Path, tmp_path: Path
+) -> None:
+    """RWKV halves the weights of its seventh layer as long as it is in eval mode."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 7, "attention_hidden_size": 16}
+    policy = Policy(config={"model_type": "rwkv"} | sizes, tokenizer=str(words))
+    for weight in policy.parameters():
+        if weight.dim() >= 2:
+            weight.normal_(0, 0.4, generator=torch.Generator().manual_seed(weight.shape[0]))
+    batch = collate([random_tree(4, [5])])
+    expected = policy.eval()(batch).logps
+    policy.save(tmp_path)
+    assert_close(Policy.load(tmp_path).eval()(batch).logps, expected)
+    assert_close(policy.train()(batch).logps, expected)

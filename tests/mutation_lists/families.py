@@ -117,4 +117,11 @@ MUTATIONS = (
         "",
         "models/test_rows.py::test_rows_longer_than_sparse_attention_keeps_are_refused",
     ),
+    Mutation(
+        "RWKV is saved with the weights of its eval mode",
+        "models/backbone.py",
+        "self.model.config.rescale_every = 0",
+        "pass",
+        "models/test_rows.py::test_weights_do_not_change_with_the_mode_that_they_are_saved_in",
+    ),
 )
