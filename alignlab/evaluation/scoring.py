@@ -79,6 +79,7 @@ def completion_kl(
         batch_size: Completions in a forward.
 
     Raises:
+        FloatingPointError: A KL is NaN.
         ConfigError: A greedy ``spec`` (a choice, not a distribution), other vocabularies, or a
             top-k or top-p that lets the policy say what the reference cannot (infinite KL).
     """
@@ -99,6 +100,11 @@ def completion_kl(
         ratio = (log_p - log_q).gather(1, token)[:, 0]
         k1.append(zeros.index_add(0, rows, ratio.double()).cpu())
     kl = CompletionKL(torch.cat(exact), torch.cat(k1), torch.cat(logps))
+    if bool(torch.isnan(kl.exact).any()):
+        raise FloatingPointError(
+            "KL to the reference is not a number: the weights of the policy or of the reference "
+            "have diverged. Lower the learning rate, or take an earlier checkpoint."
+        )
     if not bool(torch.isfinite(kl.exact).all()):
         raise ConfigError(
             "KL to the reference is infinite: with this top_k or top_p the policy says what the "

@@ -78,25 +78,3 @@ def bootstrap_counts(n: int, replicates: int, seed: int) -> Floats:
     """
     generator = np.random.default_rng(seed)
     return generator.multinomial(n, np.full(n, 1 / n), size=replicates).astype(np.float64)
-
-
-def paired_bootstrap(
-    first: ArrayLike,
-    second: ArrayLike,
-    *,
-    replicates: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> Interval:
-    """Percentile interval of ``mean(first - second)`` over units that stand in both, each ``[n]``.
-
-    Raises:
-        ValueError: The two differ in length: then they are not pairs.
-    """
-    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if a.shape != b.shape:
-        raise ValueError(f"pairs need equal lengths, got {a.shape} and {b.shape}")
-    means = bootstrap_counts(len(a), replicates, seed) @ (a - b) / len(a)
-    tail = (1 - confidence) / 2
-    lo, hi = np.quantile(means, [tail, 1 - tail])
-    return Interval(float(lo), float(hi))

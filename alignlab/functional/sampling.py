@@ -12,6 +12,11 @@ from torch import Tensor
 
 from alignlab.errors import ConfigError
 
+NO_DISTRIBUTION = (
+    "the model's logits are NaN or infinite, so no token can be drawn: its weights have diverged. "
+    "Lower the learning rate, or take an earlier checkpoint."
+)
+
 
 @dataclass(frozen=True)
 class SamplingSpec:
@@ -79,10 +84,15 @@ def inverse_cdf(logits: Tensor, u: Tensor) -> Tensor:
     Args:
         logits: ``[R, V]``; ``-inf`` marks tokens that cannot be drawn.
         u: ``[R]`` in (0, 1).
+
+    Raises:
+        FloatingPointError: The logits of a row are NaN or infinite: there is no distribution.
     """
     probs = logits.softmax(-1)
     cumulative = probs.cumsum(-1)
     total = cumulative[:, -1:]
+    if bool(total.isnan().any()):
+        raise FloatingPointError(NO_DISTRIBUTION)
     below_total = torch.nextafter(total, torch.zeros_like(total))
     target = torch.minimum(u[:, None].to(total.dtype) * total, below_total)
     tokens = torch.searchsorted(cumulative, target, right=True)

@@ -3,6 +3,8 @@
 Tensors are ``[M, T]``. Losses and gradients are 0 outside the mask, whatever stands there.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -17,14 +19,17 @@ def clipped_surrogate(
 ) -> Tensor:
     """``-min(ratio * A, clip(ratio, 1 - eps, 1 + eps) * A)`` per token (Eq. 7), minimised.
 
-    ``old_token_logps`` are those of the policy that sampled, not of the reference.
+    ``old_token_logps`` are those of the policy that sampled, not of the reference. A good token is
+    clipped from above and a bad one from below, before the exponential: of a log-ratio beyond 88
+    that is infinite in float32, and its gradient behind a clip would be NaN instead of 0.
     """
     mask = mask.bool()
     log_ratio = token_logps.masked_fill(~mask, 0) - old_token_logps.masked_fill(~mask, 0)
     advantages = advantages.masked_fill(~mask, 0)
-    ratio = log_ratio.exp()
-    clipped = ratio.clamp(1 - clip_epsilon, 1 + clip_epsilon)
-    return -torch.minimum(ratio * advantages, clipped * advantages)
+    low = math.log1p(-clip_epsilon) if clip_epsilon < 1 else -math.inf
+    high = math.log1p(clip_epsilon)
+    held = torch.where(advantages < 0, log_ratio.clamp(min=low), log_ratio.clamp(max=high))
+    return -(held.exp() * advantages)
 
 
 def clip_fraction(

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from alignlab.data.trees import PromptTree, PromptTrees, collate
 from alignlab.errors import ConfigError
 from alignlab.files import belongs, stamp, write_record, written_whole
+from alignlab.functional import beyond_rounding
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.adapters import START, keep_start, switched_to
 from alignlab.models.loading import freeze
@@ -100,10 +101,12 @@ class StartReference:
 
 
 class CachedReference(nn.Module):
-    """Log-probs of a whole data set, computed once in float32 and kept on disk.
+    """Log-probs of a whole data set, computed once and kept on disk.
 
-    The file's name is a hash of the reference's weights and of the tokenised data, so a changed
-    model, tokenizer or data set misses. Eight trees are recomputed at load.
+    They are computed on the reference's device in the precision that is in force here, which should
+    be the training step's: the caller sets its autocast. The file's name is a hash of the
+    reference's weights, of the precision and of the tokenised data, so a changed model, tokenizer
+    or data set misses. Eight trees are recomputed at load.
 
     Args:
         reference: Computes the log-probs; may be dropped from memory afterwards.
@@ -162,8 +165,10 @@ class CachedReference(nn.Module):
         batch = collate(rows).to(reference.device)
         with reading(reference):
             fresh = reference(batch).token_logps
-        error = float((fresh - self.token_logps(batch.to(self.table.device)).to(fresh)).abs().max())
-        if error > 1e-3:
+        cached = self.token_logps(batch.to(self.table.device)).to(fresh)
+        mask = batch.loss_mask
+        error = beyond_rounding(fresh[mask], cached[mask], reference.precision)
+        if error is not None:
             raise ConfigError(
                 f"cached reference log-probs are off by {error:.1e} nats a token; delete the cache."
             )
@@ -199,8 +204,8 @@ def _write_cache(reference: Policy, rows: list[PromptTree], path: Path, batch_si
 
 
 def fingerprint(reference: Policy, rows: list[PromptTree]) -> str:
-    """A hash of the reference's weights, its precision and the tokenised rows."""
-    digest = hashlib.sha256()
+    """A hash of the reference's weights, the precision of its forward and the tokenised rows."""
+    digest = hashlib.sha256(f"{reference.precision} {reference.head_dtype}".encode())
     for name, weight in sorted(reference.model.state_dict().items()):
         digest.update(name.encode())
         digest.update(str(weight.dtype).encode())

@@ -99,6 +99,19 @@ class Objective(L.LightningModule):
         self._to_stop = self._to_stop or self.trainer.should_stop
         self.trainer.should_stop = self._to_stop and whole
 
+    def on_train_end(self) -> None:
+        """Refuse to call a training finished whose last update left weights that are no numbers.
+
+        Raises:
+            FloatingPointError: It did; the losses before it were finite.
+        """
+        for name, weight in self.trained.named_parameters():
+            if weight.requires_grad and not bool(torch.isfinite(weight.detach()).all()):
+                raise FloatingPointError(
+                    f"after step {self.trainer.global_step} {name} is not finite: the weights have "
+                    "diverged. Lower the learning rate, or set trainer.gradient_clip_val."
+                )
+
     def on_train_start(self) -> None:
         """What trains is in train mode, its rows fit, and a step's micro-batches are accumulated.
 
@@ -255,7 +268,10 @@ def finite(losses: Tensor, trees: PromptTrees) -> Tensor:
             prompts = trees.group.tolist() if of_completions else list(range(len(rows)))
             at = bad.nonzero()[:, 0].tolist()
             rows = list(dict.fromkeys(trees.ids[prompts[i]] for i in at))
-        raise FloatingPointError(f"loss is not finite for {len(rows)} rows, e.g. {rows[:5]}")
+        raise FloatingPointError(
+            f"loss is not finite for {len(rows)} rows, e.g. {rows[:5]}. Unless these rows are odd, "
+            "the weights have diverged: lower the learning rate."
+        )
     return losses
 
 

@@ -86,15 +86,19 @@ class ReferencedPairObjective(PairObjective):
         self.cached = reference == "cached"
 
     def setup(self, stage: str) -> None:
-        """Replace the frozen copy by its log-probs of the whole data set, if asked to."""
+        """Replace the frozen copy by its log-probs of the whole data set, if asked to.
+
+        They are computed as a training step would: on its device and in its precision.
+        """
         if self.cached and isinstance(self.reference, FrozenReference):
             assert self.reference_cache is not None
             data = self.trainer.datamodule  # type: ignore[attr-defined]
-            self.reference = CachedReference(
-                self.reference.policy,
-                chain(data.train_trees, data.validation_trees),
-                Path(self.reference_cache),
-            )
+            with self.own_precision():
+                self.reference = CachedReference(
+                    self.reference.policy.to(self.trainer.strategy.root_device),
+                    chain(data.train_trees, data.validation_trees),
+                    Path(self.reference_cache),
+                )
 
     def four_logps(self, trees: PromptTrees, scores: Scores) -> FourLogps:
         """Summed log-probs ``[B]``: chosen, rejected of the policy, then of the reference."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
 from alignlab.functional.noise import uniform
-from alignlab.functional.sampling import SamplingSpec, inverse_cdf
+from alignlab.functional.sampling import NO_DISTRIBUTION, SamplingSpec, inverse_cdf
 from alignlab.models.limits import check_rows, context_of
 from alignlab.models.modes import reading
 from alignlab.rollouts.decoding import Decoding, LanguageModel, decoding_of, prefill
@@ -192,10 +192,16 @@ def draw(logits: Tensor, spec: SamplingSpec, noise: Tensor) -> tuple[Tensor, Ten
 
     Inverse-CDF sampling: the token at which the cumulative probability passes ``noise`` ``[R]``,
     uniform in (0, 1). Greedy takes the most likely token (the first of equals).
+
+    Raises:
+        FloatingPointError: The logits are NaN or infinite.
     """
     logits = spec.apply(logits)
     token = logits.argmax(-1) if spec.greedy else inverse_cdf(logits, noise)
-    return token, -F.cross_entropy(logits, token, reduction="none")
+    logps = -F.cross_entropy(logits, token, reduction="none")
+    if bool(logps.isnan().any()):
+        raise FloatingPointError(NO_DISTRIBUTION)
+    return token, logps
 
 
 def _completions(

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -300,3 +301,16 @@ def test_every_tree_and_completion_is_scored_once(ragged: list[PromptTree]) -> N
             tokens = sum(len(c) for t in part for c in t.completions)
             assert rows <= size
             assert tokens <= room or rows == 1
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_an_evaluation_of_weights_that_are_no_numbers_says_so(
+    build: Build, ragged: list[PromptTree], which: int
+) -> None:
+    """The policy's or the reference's; top-k and top-p are not blamed for it."""
+    pair = build(), build()
+    with torch.no_grad():
+        next(pair[which].parameters()).fill_(torch.nan)
+    settings: dict[str, Any] = {"samples": 1, "max_new_tokens": 4, "seed": 0, "stop_ids": [EOS]}
+    with pytest.raises(FloatingPointError, match=r"weights .*have diverged"):
+        evaluate_policy(*pair, ragged, Length(), **settings)

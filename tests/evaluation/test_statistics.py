@@ -9,7 +9,6 @@ from scipy import stats
 from alignlab.evaluation.statistics import (
     bootstrap_counts,
     clustered_se,
-    paired_bootstrap,
     t_interval,
     wilson_interval,
 )
@@ -67,15 +66,3 @@ def test_bootstrap_counts_are_draws_with_replacement() -> None:
     assert counts[:, 0].mean() == pytest.approx(1, abs=4 * math.sqrt(0.95 / 4000))
     assert counts[:, 0].var() == pytest.approx(0.95, rel=0.1)
     assert np.array_equal(counts, bootstrap_counts(20, 4000, seed=3))
-
-
-def test_paired_bootstrap_cancels_what_pairs_share() -> None:
-    rng = np.random.default_rng(4)
-    shared = 100 * rng.normal(size=200)
-    difference = 0.5 + rng.normal(size=200)
-    lo, hi = paired_bootstrap(shared + difference, shared)
-    half = stats.t.ppf(0.975, 199) * stats.sem(difference)
-    assert (lo + hi) / 2 == pytest.approx(difference.mean(), abs=0.1 * half)
-    assert (hi - lo) / 2 == pytest.approx(half, rel=0.1)
-    with pytest.raises(ValueError, match="equal lengths"):
-        paired_bootstrap([1.0, 2.0], [1.0])

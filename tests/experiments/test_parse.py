@@ -67,6 +67,22 @@ def test_stages_parse(folder: Path, scale: str | None, smoke: bool, parse: Any) 
             check_call(spec["call"], spec["args"])
 
 
+@pytest.mark.parametrize(("folder", "scale", "smoke"), [each for each in SCALES if each[2]])
+def test_smoke_runs_train_in_their_scales_precision(
+    folder: Path, scale: str | None, smoke: bool
+) -> None:
+    """What stops under bf16-mixed alone would otherwise be seen on the large machine first."""
+
+    def precisions(plan: Plan) -> dict[str, str]:
+        configs = {job.stage: job.spec.get("config", {}) for job in plan.jobs.values()}
+        trained = {stage: config["trainer"] for stage, config in configs.items() if config}
+        return {stage: trainer.get("precision", "32-true") for stage, trainer in trained.items()}
+
+    full = precisions(load_plan(folder, scale=scale))
+    small = precisions(load_plan(folder, scale=scale, smoke=smoke))
+    assert {stage: full.get(stage, found) for stage, found in small.items()} == small
+
+
 STAGES = [p for p in sorted(Path("experiments").glob("*/*.yaml")) if "\nmodel:" in p.read_text()]
 
 

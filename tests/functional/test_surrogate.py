@@ -34,6 +34,36 @@ def test_four_quadrants(ratio: float, advantage: float, loss: float, moves: bool
 
 
 @pytest.mark.parametrize(
+    ("log_ratio", "advantage", "loss", "slope"),
+    [
+        (200.0, 2.0, -2.4, 0.0),  # held at 1.2, far beyond exp's range in float32
+        (200.0, 0.0, 0.0, 0.0),
+        (-200.0, -2.0, 1.6, 0.0),  # held at 0.8
+        (-200.0, 2.0, 0.0, 0.0),  # underflows to a ratio of 0
+        (200.0, -2.0, math.inf, math.inf),  # a bad token e^200 times as likely: diverged
+    ],
+)
+def test_ratios_that_float32_does_not_hold(
+    log_ratio: float, advantage: float, loss: float, slope: float
+) -> None:
+    old = torch.tensor([[-201.0 if log_ratio > 0 else -1.0]])
+    logps = (old + log_ratio).requires_grad_()
+    losses = clipped_surrogate(logps, old, torch.tensor([[advantage]]), ON, clip_epsilon=0.2)
+    losses.sum().backward()
+    assert_close(losses.detach(), torch.tensor([[loss]]))
+    assert_close(logps.grad, torch.tensor([[slope]]))
+
+
+def test_a_range_of_one_or_more_has_no_lower_end() -> None:
+    """1 - 1.5 is below every ratio; a range without end leaves the importance-weighted gradient."""
+    for epsilon in (1.0, 1.5, math.inf):
+        logps = cell(-10.0).requires_grad_()
+        losses = clipped_surrogate(logps, cell(0), cell(-2), ON, clip_epsilon=epsilon)
+        losses.sum().backward()
+        assert_close(logps.grad, cell(2 * math.exp(-10)))
+
+
+@pytest.mark.parametrize(
     ("value", "loss", "slope"),
     [
         # old value 1, range 0.5, return 3

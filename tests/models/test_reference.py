@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError
+from alignlab.files import stamp, write_record
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models import (
     AdapterOffReference,
@@ -151,6 +152,27 @@ def test_a_damaged_cache_of_which_nothing_is_known_is_refused(build, tmp_path):
     save_file({**saved, "logps": saved["logps"].roll(1)}, path)
     path.with_suffix(".json").unlink()
     with pytest.raises(ConfigError, match="delete the cache"):
+        CachedReference(policy, TREES, tmp_path)
+
+
+def test_a_cache_of_bfloat16_is_allowed_its_rounding_and_no_more(build, tmp_path):
+    """Rows in other batches are rounded otherwise, and the mean square of that is small."""
+    from safetensors.torch import load_file, save_file
+
+    policy = build("llama", dtype="bfloat16")
+    CachedReference(policy, TREES, tmp_path)
+    (path,) = tmp_path.glob("*.safetensors")
+    saved = load_file(path)
+
+    def moved(nats: float) -> None:
+        save_file({**saved, "logps": saved["logps"] + nats}, path)
+        record = {"files": {path.name: stamp(path)}}
+        write_record(path.with_suffix(".json"), record)
+
+    moved(0.03)
+    CachedReference(policy, TREES, tmp_path)
+    moved(0.3)
+    with pytest.raises(ConfigError, match=r"off by 3\.0e-01 nats a token; delete the cache"):
         CachedReference(policy, TREES, tmp_path)
 
 

@@ -136,8 +136,8 @@ MUTATIONS = (
     Mutation(
         "the surrogate takes the larger side",
         "functional/surrogate.py",
-        "return -torch.minimum(ratio * advantages, clipped * advantages)",
-        "return -torch.maximum(ratio * advantages, clipped * advantages)",
+        "torch.where(advantages < 0, log_ratio",
+        "torch.where(advantages > 0, log_ratio",
         "functional/test_surrogate.py::test_four_quadrants",
     ),
     Mutation(

@@ -11,10 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from alignlab.data.modules import PreferenceData
 from alignlab.data.rollout_data import RolloutData
 from alignlab.data.rollouts import RolloutBatch
-from alignlab.models import Policy, ScoreModel
+from alignlab.data.trees import collate
+from alignlab.models import CachedReference, Policy, ScoreModel
 from alignlab.objectives.awr import AWR
+from alignlab.objectives.dpo import DPO
 from alignlab.objectives.grpo import GRPO
 from alignlab.objectives.on_policy import OnPolicyObjective, Sampling
 from alignlab.objectives.online_dpo import OnlineDPO
@@ -71,10 +74,12 @@ def prompts(tmp_path: Path) -> str:
     return str(path)
 
 
-def fit(objective: Any, data: Any, folder: Path, *callbacks: L.Callback) -> None:
+def fit(
+    objective: Any, data: Any, folder: Path, *callbacks: L.Callback, precision: Any = "bf16-mixed"
+) -> None:
     trainer = L.Trainer(
         max_steps=3,
-        precision="bf16-mixed",
+        precision=precision,
         accelerator="cpu",
         callbacks=list(callbacks),
         default_root_dir=folder,
@@ -136,6 +141,38 @@ def test_drawn_log_probs_are_of_the_precision_of_the_step_too(
     old = seen.batch.old_token_logps
     assert away(old, seen.mixed) < away(old, seen.exact)
     assert old.sum() != seen.exact.sum()
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_a_cached_reference_is_of_the_precision_of_the_step(start: str, tmp_path: Path) -> None:
+    """A file of its own for each; implicit rewards begin at 0, up to the rounding of a batch."""
+    rows = [{"prompt": f"w{i}", "chosen": f" w{i + 1} w9", "rejected": " w4 w5 w6"}
+            for i in range(3, 11)]  # fmt: skip
+    source = tmp_path / "pairs.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cache = tmp_path / "cache"
+    found = {}
+    for precision in ("bf16-mixed", "32-true"):
+        dpo = DPO(
+            Policy(source=start), partial(torch.optim.SGD, lr=0.0), reference="cached",
+            reference_cache=str(cache),
+        )  # fmt: skip
+        fit(dpo, PreferenceData(str(source), 8), tmp_path, precision=precision)
+        assert isinstance(dpo.reference, CachedReference)
+        found[precision] = dpo.reference.table
+    assert len(list(cache.glob("*.safetensors"))) == 2
+    data = PreferenceData(str(source), 8)
+    policy = Policy(source=start)
+    data.connect(policy.tokenizer)
+    data.setup()
+    trees = collate(data.train_trees)
+    with torch.no_grad():
+        exact = policy(trees).token_logps[trees.loss_mask]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mixed = policy(trees).token_logps[trees.loss_mask]
+    assert away(found["32-true"], exact) < 1e-5
+    assert away(exact, mixed) > 5e-3
+    assert away(found["bf16-mixed"], mixed) < 0.2 * away(exact, mixed)
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")

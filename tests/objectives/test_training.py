@@ -1,6 +1,7 @@
 """Every objective in a real trainer: resume is bit-exact, and how a step is cut does not matter."""
 
 import json
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -327,6 +328,17 @@ def test_time_alone_ends_a_training_unless_its_schedule_needs_an_end(make, tmp_p
     objective.schedule = Schedule(decay="linear")
     with pytest.raises(ConfigError, match=r"decay linear .* Set model.init_args.schedule.total_st"):
         fit_with(objective, data, tmp_path, **alone)
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+@pytest.mark.parametrize(("steps", "message"), [(1, "after step 1 model"), (2, "not finite for 4")])
+def test_a_training_that_diverges_ends_as_one(make, tmp_path, steps, message):
+    """The first update leaves NaN: at the end of training, and else at the next loss."""
+    objective, data = make("sft")
+    objective.make_optimizer = partial(torch.optim.SGD, lr=math.inf)
+    objective.schedule = Schedule()
+    with pytest.raises(FloatingPointError, match=f"{message}.*diverged"):
+        fit((objective, data), tmp_path, steps=steps)
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")

@@ -312,3 +312,14 @@ def test_prompts_need_indices_of_their_own(build: Build, ragged: list[PromptTree
 
 def test_no_prompts_no_samples(build: Build) -> None:
     assert draw(build(), []) == Samples([], [], [])
+
+
+@pytest.mark.parametrize("spec", [PLAIN, GREEDY, SamplingSpec(0.7, top_k=3)], ids=str)
+def test_a_model_that_has_diverged_is_not_sampled(
+    build: Build, ragged: list[PromptTree], spec: SamplingSpec
+) -> None:
+    policy = build()
+    with torch.no_grad():
+        next(policy.parameters()).fill_(math.nan)
+    with pytest.raises(FloatingPointError, match="its weights have diverged"):
+        draw(policy, ragged, spec=spec)
