@@ -113,13 +113,21 @@ class CachedReference(nn.Module):
         trees: The data set, training and validation together.
         folder: Where the file is kept; shared by all runs of the same data.
         batch_size: Trees per forward while filling the cache.
+        first: Batches that a training is going to see, of these trees. They are computed as they
+            are, because in bfloat16 a log-prob depends on what else is in its batch: a policy that
+            has not moved then has log-ratios of exactly 0 in them.
     """
 
     table: Tensor
     offset: Tensor
 
     def __init__(
-        self, reference: Policy, trees: Iterable[PromptTree], folder: Path, batch_size: int = 64
+        self,
+        reference: Policy,
+        trees: Iterable[PromptTree],
+        folder: Path,
+        batch_size: int = 64,
+        first: Iterable[PromptTrees] = (),
     ) -> None:
         super().__init__()
         rows = sorted(trees, key=lambda tree: tree.index)
@@ -132,7 +140,7 @@ class CachedReference(nn.Module):
             if not path.exists():
                 log.info("computing reference log-probs of %d trees", len(rows))
                 with reading(reference):
-                    _write_cache(reference, rows, path, batch_size)
+                    _write_cache(reference, rows, path, _batches(rows, first, batch_size))
                 write_record(known, {"files": {path.name: stamp(path)}})
         saved = load_file(path)
         self.register_buffer("table", saved["logps"], persistent=False)
@@ -183,16 +191,28 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def _write_cache(reference: Policy, rows: list[PromptTree], path: Path, batch_size: int) -> None:
-    by_length = sorted(rows, key=lambda tree: tree.longest)
+def _batches(
+    rows: list[PromptTree], first: Iterable[PromptTrees], batch_size: int
+) -> Iterator[PromptTrees]:
+    """``first``, and then the rows that are in none of them, those of like length together."""
+    seen: set[int] = set()
+    for batch in first:
+        seen.update(batch.index.tolist())
+        yield batch
+    rest = sorted((tree for tree in rows if tree.index not in seen), key=lambda tree: tree.longest)
+    for i in range(0, len(rest), batch_size):
+        yield collate(rest[i : i + batch_size])
+
+
+def _write_cache(
+    reference: Policy, rows: list[PromptTree], path: Path, batches: Iterable[PromptTrees]
+) -> None:
     found: dict[int, Tensor] = {}
-    for i in range(0, len(by_length), batch_size):
-        part = by_length[i : i + batch_size]
-        batch = collate(part).to(reference.device)
-        logps = reference(batch).token_logps.cpu()
-        for p, tree in enumerate(part):
+    for batch in batches:
+        logps = reference(batch.to(reference.device)).token_logps.cpu()
+        for p, index in enumerate(batch.index.tolist()):
             mine = batch.group.cpu() == p
-            found[tree.index] = logps[mine][batch.loss_mask.cpu()[mine]]
+            found[index] = logps[mine][batch.loss_mask.cpu()[mine]]
     offset = torch.zeros(max(found, default=-1) + 1, dtype=torch.long)
     position = 0
     for tree in rows:

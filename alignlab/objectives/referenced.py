@@ -88,7 +88,8 @@ class ReferencedPairObjective(PairObjective):
     def setup(self, stage: str) -> None:
         """Replace the frozen copy by its log-probs of the whole data set, if asked to.
 
-        They are computed as a training step would: on its device and in its precision.
+        They are computed as a training step would: on its device, in its precision and, as far as
+        the first epoch goes, in its batches.
         """
         if self.cached and isinstance(self.reference, FrozenReference):
             assert self.reference_cache is not None
@@ -98,6 +99,7 @@ class ReferencedPairObjective(PairObjective):
                     self.reference.policy.to(self.trainer.strategy.root_device),
                     chain(data.train_trees, data.validation_trees),
                     Path(self.reference_cache),
+                    first=data.train_dataloader(),
                 )
 
     def four_logps(self, trees: PromptTrees, scores: Scores) -> FourLogps:

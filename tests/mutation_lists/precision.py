@@ -122,6 +122,14 @@ MUTATIONS = (
         "objectives/test_precision.py::test_a_cached_reference_is_of_the_precision_of_the_step",
     ),
     Mutation(
+        "a cached reference is computed in other batches than it is compared in",
+        "objectives/referenced.py",
+        "first=data.train_dataloader(),",
+        "first=(),",
+        "objectives/test_precision.py::"
+        "test_a_policy_that_has_not_moved_equals_its_cached_reference_exactly",
+    ),
+    Mutation(
         "a cache of one precision serves another",
         "models/reference.py",
         'f"{reference.precision} {reference.head_dtype}".encode()',

@@ -175,6 +175,36 @@ def test_a_cached_reference_is_of_the_precision_of_the_step(start: str, tmp_path
     assert away(found["bf16-mixed"], mixed) < 0.2 * away(exact, mixed)
 
 
+class ImplicitRewards(L.Callback):
+    """Keeps the implicit rewards that were logged after every batch."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        names = ("train/rewards/chosen", "train/rewards/rejected")
+        self.seen += [float(trainer.callback_metrics[name]) for name in names]
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_a_policy_that_has_not_moved_equals_its_cached_reference_exactly(
+    start: str, tmp_path: Path, precision: Any
+) -> None:
+    """Batches of 3 rows of unlike length; bfloat16 rounds other batches in another way."""
+    rows = [{"prompt": f"w{i}", "chosen": " w9" * (1 + i % 5), "rejected": " w4 w5"}
+            for i in range(3, 12)]  # fmt: skip
+    source = tmp_path / "pairs.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dpo = DPO(
+        Policy(source=start), partial(torch.optim.SGD, lr=0.0), reference="cached",
+        reference_cache=str(tmp_path / "cache"),
+    )  # fmt: skip
+    rewards = ImplicitRewards()
+    fit(dpo, PreferenceData(str(source), 3), tmp_path, rewards, precision=precision)
+    assert rewards.seen == [0.0] * 6
+
+
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_temperature_of_the_step_alone_is_noticed_in_bfloat16(
