@@ -46,6 +46,7 @@ from alignlab.objectives.base import Objective
 from alignlab.objectives.schedule import planned_steps
 from alignlab.parser_errors import in_one_line
 from alignlab.pipeline.identity import check_same, identity_of
+from alignlab.pipeline.meaning import check_words
 
 NEWEST = Path()  # to resume: the run that was saved last
 SIGTERM_STATUS = 143  # 128 + SIGTERM: what a shell reports for a terminated command
@@ -112,6 +113,8 @@ class Command(LightningCLI):
         except ArgumentError as error:
             options = [action.dest for action in parser._actions]
             raise own_error(error) or ConfigError(in_one_line(str(error), options)) from error
+        if not isinstance(args, dict):
+            check_words(args, self.config)
         refuse_nulls(self.config)
         check_settings(self.config)
 

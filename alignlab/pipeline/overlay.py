@@ -38,7 +38,8 @@ MISREAD = {  # plain words that YAML 1.1 takes for something else than most who 
 class _Loader(yaml.SafeLoader):
     """YAML as people write it: ``5e-7`` is a number, and what is easily misread is an error.
 
-    So are a key that is given twice or is no text, a date, and numbers to base 8 or 60.
+    So are a key that is given twice, a date, numbers to base 8 or 60, and keys that are neither
+    all text nor all whole numbers.
     """
 
     def __init__(self, stream: str) -> None:
@@ -70,8 +71,9 @@ class _Loader(yaml.SafeLoader):
 
     def _check_keys(self, node: yaml.MappingNode) -> None:
         found: set[str] = set()
+        whole = {key.tag for key, _ in node.value} == {"tag:yaml.org,2002:int"}  # steps, say
         for key, _ in node.value:
-            of_text = key.tag in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+            of_text = whole or key.tag in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
             if not of_text or not isinstance(key, yaml.ScalarNode):
                 shown = key.value if isinstance(key, yaml.ScalarNode) else "of several values"
                 raise _at(key, f"key {shown} is no text; put it in quotes")

@@ -128,8 +128,8 @@ MUTATIONS = (
     Mutation(
         "a key that holds nothing is passed over",
         "pipeline/meaning.py",
-        "if key not in parsed:",
-        "if key not in parsed and value:",
+        "if whole and key not in parsed:",
+        "if whole and key not in parsed and value:",
         "pipeline/test_stand_ins.py::test_the_trainer_and_its_callbacks_are_asked_too",
     ),
     Mutation(
@@ -175,10 +175,10 @@ MUTATIONS = (
         "robustness/test_fuzz_config.py::test_a_scale_is_refused_or_laid_over_as_written",
     ),
     Mutation(
-        "fuzz: a sweep draws one step beyond the end",
-        "sweep/space.py",
-        "return value if d.step is None else round(value, 12)",
-        "return value if d.step is None else round(value + d.step, 12)",
+        "fuzz: an arm's own arguments are left out",
+        "sweep/spec.py",
+        'if key not in ("stage", "space", "set")}',
+        'if key not in ("stage", "space", "set", "args")}',
         "robustness/test_fuzz_config.py::test_a_sweep_is_refused_or_tried_as_written",
     ),
     Mutation(

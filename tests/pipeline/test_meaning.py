@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import pytest
 from jsonargparse import ArgumentParser, Namespace
 
 from alignlab.errors import ConfigError
-from alignlab.pipeline.meaning import check_meaning
+from alignlab.pipeline.meaning import check_meaning, check_words
 
 
 @pytest.mark.parametrize(
@@ -51,3 +53,28 @@ def test_this_is_what_the_parser_would_do() -> None:
     assert (parsed.split, parsed.rate) == (None, 0.1)
     with pytest.raises(ConfigError, match="the text"):
         check_meaning(given, parsed)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--config", "one.yaml"], "model.init_args.rate is the text '0.1'"),
+        (["--config=one.yaml", "--model.init_args.x", "1"], "rate is the text '0.1'"),
+        (["--config", "two.yaml", "--config", "one.yaml"], "rate is the text '0.1'"),
+        (["--config", "one.yaml", "--model.init_args.rate", "0.2"], None),
+        (["--config", "one.yaml", "--config", "two.yaml"], None),
+        (["--config", "one.yaml", "--model.class_path", "a.B"], None),
+    ],
+)
+def test_files_of_a_command_line_but_for_what_its_words_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("one.yaml").write_text('model: {init_args: {rate: "0.1"}}\n')
+    Path("two.yaml").write_text("model: {init_args: {rate: 0.1}}\n")
+    parsed = Namespace(model=Namespace(class_path="a.B", init_args=Namespace(rate=0.1, x=1)))
+    if said is None:
+        check_words(words, parsed)
+    else:
+        with pytest.raises(ConfigError, match=said):
+            check_words(words, parsed)

@@ -31,7 +31,9 @@ def test_numbers_as_people_write_them(tmp_path: Path) -> None:
         (b"a: -1e999\n", "-1e999 is no number that can be kept"),
         (b"a: 9223372036854775808\n", "more than 64 bits"),
         (b"a: " + b"9" * 5000, "more than 64 bits"),
-        (b"a:\n  7: b\n", "line 2, column 3: key 7 is no text"),
+        (b"a:\n  7: b\n  c: d\n", "line 2, column 3: key 7 is no text"),
+        (b"a: {true: b}\n", "key true is no text"),
+        (b"a: {1: b, 1: c}\n", "key 1 given twice"),
         (b"? [a]\n: b\n", "key of several values is no text"),
         (b"a: !!binary aGk=\n", "a value of type bytes"),
         (b"a: !!set {b}\n", "a value of type set"),
@@ -77,9 +79,11 @@ def test_a_change_of_one_place_leaves_its_alias_alone(tmp_path: Path) -> None:
 
 def test_text_stays_text_and_a_byte_order_mark_is_none_of_it(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
-    file.write_text('\ufeffa: "2024-01-01"\nb: "on"\nc: 08\nd: y\ne: .inf\n', encoding="utf-8")
+    file.write_text(
+        '\ufeffa: "2024-01-01"\nb: "on"\nc: 08\nd: y\ne: .inf\nf: {0: 1}\n', encoding="utf-8"
+    )
     assert overlay.read_yaml(file) == {
-        "a": "2024-01-01", "b": "on", "c": "08", "d": "y", "e": float("inf")
+        "a": "2024-01-01", "b": "on", "c": "08", "d": "y", "e": float("inf"), "f": {0: 1}
     }  # fmt: skip
 
 

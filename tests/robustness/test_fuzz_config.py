@@ -265,6 +265,9 @@ def check_sweep(sweep: Sweep, tree: dict[str, Any]) -> None:
             args = sweep.plan.resolved(job)["args"]
             for key, value in point.values.items():
                 assert same(args.get(key), value) or "." in key
+            for key, value in ((tree["arms"][point.arm] or {}).get("args") or {}).items():
+                varied = key in {dotted.split(".")[0] for dotted in point.values}
+                assert varied or PLACEHOLDER.search(str(value)) or same(args[key], value)
             json.dumps(handing.message(sweep.plan, job, "sha", fresh=False))
 
 

@@ -99,7 +99,7 @@ def content() -> dict[str, bytes]:
     return {path.relative_to("valid").as_posix(): path.read_bytes() for path in files}
 
 
-@fuzz("tables", 0.35)
+@fuzz("tables", 0.4)
 @given(strategies.data())
 def test_a_table_of_points(content: dict[str, bytes], data: strategies.DataObject) -> None:
     path = Path("points.csv")
@@ -143,7 +143,7 @@ def test_a_table_of_the_frontier(content: dict[str, bytes], data: strategies.Dat
 READERS = {f"points/{RUN}.parquet": read_prompt_tables, POOL_NAME: Pool.load}
 
 
-@fuzz("tables", 0.25)
+@fuzz("tables", 0.35)
 @given(strategies.sampled_from(list(READERS)), strategies.data())
 def test_parquet_tables(content: dict[str, bytes], name: str, data: strategies.DataObject) -> None:
     path = Path("table.parquet")
@@ -167,7 +167,7 @@ def test_parquet_tables(content: dict[str, bytes], name: str, data: strategies.D
             assert len(set(own.scores.prompt_ids)) == len(own.scores.prompt_ids)
 
 
-@fuzz("tables", 0.25)
+@fuzz("tables", 0.1)  # a second each
 @given(strategies.data())
 def test_a_frontier_is_drawn_or_refused(
     content: dict[str, bytes], data: strategies.DataObject
