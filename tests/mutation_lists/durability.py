@@ -98,7 +98,7 @@ MUTATIONS = (
         "callbacks/logs.py",
         "        logger.save()\n    found = {}",
         "        pass\n    found = {}",
-        LOGS + "test_stopped_anywhere_and_continued_it_is_the_same_log",
+        LOGS + "test_saved_after_every_step_it_is_the_same_log",
     ),
     Mutation(
         "the CSV log of before a continuation is deleted",

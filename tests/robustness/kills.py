@@ -146,7 +146,7 @@ def run(plan: Plan, *, at: int | None = None, seconds: float = LONGEST) -> int:
     child = fork(lambda: do_what_is_left(plan, Bomb(at, count)), log)
     status = wait(child, seconds)
     if status is None:
-        os.killpg(child, signal.SIGKILL)
+        os.kill(child, signal.SIGKILL)
         status = wait(child, LONGEST)
         assert status is not None
     return status
