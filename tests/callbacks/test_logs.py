@@ -46,7 +46,7 @@ class Tell(pl.Callback):
 def loggers(folder: Path) -> list[Logger]:
     return [
         TensorBoardLogger(str(folder), name="", version=""),
-        CSVLogger(str(folder), name="", version="table", flush_logs_every_n_steps=3),
+        CSVLogger(str(folder), name="", version="table", flush_logs_every_n_steps=100),
     ]
 
 
