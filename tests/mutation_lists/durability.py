@@ -222,9 +222,9 @@ MUTATIONS = (
         DAMAGE + "test_a_frontier_is_not_drawn_from_changed_tables",
     ),
     Mutation(
-        "a stopped worker is waited for, for ever",
+        "nobody hears of a stopped worker",
         "pipeline/foreman.py",
-        "            if worker in self._crew.silent(LOST):\n",
+        "            if not worker.missed:\n",
         "            if False:\n",
         "pipeline/test_run.py::"
         "test_a_worker_that_was_stopped_is_told_of_and_its_job_done_by_another",
