@@ -131,7 +131,7 @@ def test_lora_starts_as_the_base_and_trains_only_adapters(build, tmp_path):
         ({"source": "x/y", "config": {"model_type": "llama"}}, "exactly one of"),
         ({"config": {"model_type": "llama"}}, "needs policy.init_args.tokenizer"),
         ({"source": "./nowhere"}, "no such folder"),
-        ({"source": "nobody/has-this"}, "from the hub"),
+        ({"source": "nobody/has-this"}, "and the hub, where it might be"),
     ],
 )
 def test_bad_sources_say_what_to_do(settings, message, monkeypatch):

@@ -257,7 +257,7 @@ def test_wrong_configs_are_all_told_before_anything_is_done(
     (tmp_path / "demo" / "bad.yaml").write_text(yaml.safe_dump(bad | {"trainer": {"max": 1}}))
     assert run_experiment(Path("demo"), workers=2) == 2
     said = capsys.readouterr().err
-    assert "error: bad-beta1: config: unknown key trainer.max.\n" in said
+    assert "error: bad-beta1: config: unknown key trainer.max, did you mean" in said
     assert "error: bad-betax: config: " in said
     assert "error: ugly: call" in said
     assert "Not done, for want of these: sft, good." in said
