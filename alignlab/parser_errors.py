@@ -131,5 +131,8 @@ def _accepted(message: str, refused: str) -> tuple[str, list[str]]:
     if not named:
         return "", []
     module, _, name = named[-1].rpartition(".")
-    found = getattr(importlib.import_module(module), name)
-    return name, list(inspect.signature(found).parameters)
+    try:
+        found = getattr(importlib.import_module(module), name)
+        return name, list(inspect.signature(found).parameters)
+    except (ImportError, AttributeError, ValueError, TypeError):  # no module, or not in Python
+        return "", []

@@ -131,3 +131,8 @@ def test_an_unknown_option_is_told_the_nearest() -> None:
 )
 def test_short_messages(message: str, said: str) -> None:
     assert in_one_line(message) == said
+
+
+def test_a_class_without_a_signature_in_python_is_told_all_the_same() -> None:
+    message = "Problem with given class_path 'torch.Tensor':\nOption 'a' is not accepted"
+    assert in_one_line(message).startswith("unknown key a")

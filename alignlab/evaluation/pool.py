@@ -16,7 +16,15 @@ from alignlab.files import atomic_write
 POOL_NAME = "pool.parquet"
 POOL_RECORD = "pool.json"  # beside a pool outside of a stage: its hash, and what it was drawn from
 REFERENCE = "reference"
-_COLUMNS = ("prompt_id", "text", "reward", "proxy_reward", "proposal", "log_ref", "log_mixture")
+_COLUMNS: dict[str, type] = {
+    "prompt_id": str,
+    "text": str,
+    "reward": float,
+    "proxy_reward": float,
+    "proposal": str,
+    "log_ref": float,
+    "log_mixture": float,
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,12 +103,8 @@ class Pool:
             "log_mixture": self.log_mixture.ravel(),
         }
         nothing = [None] * (prompts * samples)
-        schema = pa.schema(
-            [
-                (name, pa.string() if name in ("prompt_id", "text", "proposal") else pa.float64())
-                for name in _COLUMNS
-            ]
-        )
+        types = {str: pa.string(), float: pa.float64()}
+        schema = pa.schema([(name, types[kind]) for name, kind in _COLUMNS.items()])
         filled = {name: nothing if value is None else value for name, value in columns.items()}
         buffer = io.BytesIO()
         pq.write_table(pa.table(filled, schema=schema), buffer, compression="zstd")
@@ -113,7 +117,7 @@ class Pool:
         Raises:
             DataError: The file is missing, is no pool, or prompts have different samples.
         """
-        table = read_parquet(path, _COLUMNS)
+        table = read_parquet(path, _COLUMNS, ("text", "proxy_reward"))
         ids = table.column("prompt_id").to_pylist()
         prompt_ids = tuple(dict.fromkeys(ids))
         samples = len(ids) // max(len(prompt_ids), 1)
@@ -130,7 +134,14 @@ class Pool:
         def grid(column: str) -> Floats:
             return np.asarray(table.column(column).to_numpy(), dtype=np.float64).reshape(shape)
 
-        has = {name: table.column(name).null_count == 0 for name in ("text", "proxy_reward")}
+        gaps = {name: table.column(name).null_count for name in ("text", "proxy_reward")}
+        partly = [name for name, count in gaps.items() if 0 < count < len(ids)]
+        if partly:
+            raise DataError(
+                f"{path}: {', '.join(partly)} is empty in some rows. Delete the file and run its "
+                "stage again."
+            )
+        has = {name: count == 0 for name, count in gaps.items()}
         texts = table.column("text").to_pylist() if has["text"] else []
         rows = (texts[i : i + samples] for i in range(0, len(texts), samples))
         return Pool(

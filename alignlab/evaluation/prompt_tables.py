@@ -5,7 +5,7 @@ A results folder has one ``points/<run_id>.parquet`` per run, a row per (step, p
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,19 @@ from alignlab.evaluation.statistics import Floats, clustered_se
 from alignlab.evaluation.tables import Point
 from alignlab.files import atomic_write
 
-PROMPT_COLUMNS = (
-    "objective",
-    "run_id",
-    "seed",
-    "step",
-    "prompt_id",
-    "kl",
-    "kl_k1",
-    "reward",
-    "proxy_reward",
-    "length",
-    "n_samples",
-)
+PROMPT_COLUMNS: dict[str, type] = {
+    "objective": str,
+    "run_id": str,
+    "seed": int,
+    "step": int,
+    "prompt_id": str,
+    "kl": float,
+    "kl_k1": float,
+    "reward": float,
+    "proxy_reward": float,
+    "length": float,
+    "n_samples": int,
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,13 +118,8 @@ def write_prompt_tables(path: Path, tables: Sequence[PromptTable]) -> None:
             columns[name] += getattr(scores, name).tolist()
         proxy = scores.proxy_reward
         columns["proxy_reward"] += [None] * n if proxy is None else proxy.tolist()
-    texts = {"objective", "run_id", "prompt_id"}
-    whole = {"seed", "step", "n_samples"}
-    kinds = {
-        name: pa.string() if name in texts else pa.int64() if name in whole else pa.float64()
-        for name in PROMPT_COLUMNS
-    }
-    schema = pa.schema([(name, kinds[name]) for name in PROMPT_COLUMNS])
+    types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    schema = pa.schema([(name, types[kind]) for name, kind in PROMPT_COLUMNS.items()])
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns, schema=schema), buffer, compression="zstd")
     atomic_write(path, buffer.getvalue())
@@ -136,7 +131,7 @@ def read_prompt_tables(path: Path) -> list[PromptTable]:
     Raises:
         DataError: The file is missing, is no Parquet table, or lacks a column.
     """
-    table = read_parquet(path, PROMPT_COLUMNS)
+    table = read_parquet(path, PROMPT_COLUMNS, ("proxy_reward",))
     frame = {name: table.column(name).to_pylist() for name in PROMPT_COLUMNS}
     keys = list(
         zip(*(frame[name] for name in ("objective", "run_id", "seed", "step")), strict=True)
@@ -172,11 +167,16 @@ def _scores(frame: dict[str, list[Any]], rows: list[int]) -> PromptScores:
     )
 
 
-def read_parquet(path: Path, columns: Sequence[str]) -> Any:
+def read_parquet(path: Path, columns: Mapping[str, type], empty: Collection[str] = ()) -> Any:
     """The Arrow table at ``path`` with at least ``columns``.
 
+    Args:
+        path: The file.
+        columns: Name -> ``str``, ``int`` or ``float``: what it holds.
+        empty: Those that may hold nothing.
+
     Raises:
-        DataError: The file is missing, is no Parquet table, or lacks a column.
+        DataError: The file is missing, is no Parquet table, or lacks a column or a value of one.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -193,4 +193,13 @@ def read_parquet(path: Path, columns: Sequence[str]) -> Any:
     missing = [name for name in columns if name not in table.column_names]
     if missing:
         raise DataError(f"{path}: lacks the columns {', '.join(missing)}. Run its stage again.")
+    fits = {str: pa.types.is_string, int: pa.types.is_integer, float: pa.types.is_floating}
+    for name, kind in columns.items():
+        column = table.column(name)
+        gaps = 0 if name in empty else column.null_count
+        if gaps or not fits[kind](column.type):
+            raise DataError(
+                f"{path}: column {name!r} holds {column.type} and {column.null_count:,} empty "
+                f"values, expected {kind.__name__} in each row. Delete it and run again."
+            )
     return table

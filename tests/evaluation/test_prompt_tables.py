@@ -58,7 +58,7 @@ def test_the_files_columns_are_the_documented_ones(tmp_path: Path) -> None:
 
     path = tmp_path / "t.parquet"
     write_prompt_tables(path, [make_table(1)])
-    assert tuple(pq.ParquetFile(path).schema_arrow.names) == PROMPT_COLUMNS
+    assert tuple(pq.ParquetFile(path).schema_arrow.names) == tuple(PROMPT_COLUMNS)
 
 
 def test_point_is_the_mean_over_prompts_with_clustered_errors() -> None:
@@ -88,3 +88,26 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     pq.write_table(pa.table({"run_id": ["x"]}), tmp_path / "thin.parquet")
     with pytest.raises(DataError, match=r"thin\.parquet: lacks the columns objective, seed"):
         read_prompt_tables(tmp_path / "thin.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("kl", ["a"] * 3), ("objective", [0.5] * 3), ("kl", [0.5, None, 1.0]), ("seed", [0.0] * 3)],
+)
+def test_a_column_of_another_kind_is_named(tmp_path: Path, name: str, values: list) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "t.parquet"
+    write_prompt_tables(path, [make_table(1)])
+    pq.write_table(pa.table({**pq.read_table(path).to_pydict(), name: values}), path)
+    with pytest.raises(DataError, match=rf"t\.parquet: column '{name}' holds"):
+        read_prompt_tables(path)
+
+
+def test_a_name_of_a_column_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    write_prompt_tables(path, [make_table(1)])
+    path.write_bytes(path.read_bytes().replace(b"n_samples", b"\xf0_samples"))
+    with pytest.raises(DataError, match=r"t\.parquet: "):
+        read_prompt_tables(path)

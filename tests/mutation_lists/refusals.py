@@ -195,4 +195,11 @@ MUTATIONS = (
         "return content",
         "robustness/test_fuzz_tables.py::test_what_is_damaged_is_made_again",
     ),
+    Mutation(
+        "a table's columns may hold anything",
+        "evaluation/prompt_tables.py",
+        "if gaps or not fits[kind](column.type):",
+        "if gaps:",
+        "evaluation/test_prompt_tables.py::test_a_column_of_another_kind_is_named",
+    ),
 )

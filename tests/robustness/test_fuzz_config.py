@@ -326,5 +326,5 @@ def compare(given: Any, parsed: Any) -> None:
     elif isinstance(given, str) and hasattr(parsed, "class_path"):
         assert parsed.class_path.endswith(given)
     else:
-        assert parsed == given
+        assert parsed == (float(given) if isinstance(parsed, float) else given)
         assert isinstance(parsed, bool) == isinstance(given, bool)
