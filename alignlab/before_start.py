@@ -92,8 +92,9 @@ def check_settings(config: Namespace) -> None:
         ConfigError: Such a value.
     """
     trainer, seed = config.trainer, config.seed_everything
-    if trainer is None:
-        raise ConfigError("trainer must hold settings, got null. Take the key out for defaults.")
+    if not isinstance(trainer, Namespace):  # the parser lets a word pass for the whole group
+        got = "null" if trainer is None else trainer
+        raise ConfigError(f"trainer must hold settings, got {got}. Take the key out for defaults.")
     if type(seed) is not int:  # Lightning draws one by chance for true, and none for false
         raise ConfigError(f"seed_everything must be a whole number, got {seed}.")
     precision = str(trainer.precision)

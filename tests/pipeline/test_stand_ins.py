@@ -65,6 +65,8 @@ def dpo() -> dict[str, Any]:
         ("trainer.callbacks.0.init_args.samples", 0, "FrontierProbe needs samples"),
         ("trainer.callbacks.0.init_args.limit", 0, "FrontierProbe needs limit >= 1"),
         ("trainer.callbacks.0.init_args.seed", -1, "FrontierProbe needs limit >= 1 and a seed"),
+        ("seed_everything", True, "seed_everything must be a whole number, got True"),
+        ("seed_everything", None, "seed_everything"),
         ("model.init_args.beta", "0.1", "model.init_args.beta is the text '0.1'"),
         ("data.init_args.split", "null", "data.init_args.split is the text 'null'"),
         ("data.init_args.extra", {}, "unknown key data.init_args.extra"),
@@ -75,6 +77,11 @@ def test_the_trainer_and_its_callbacks_are_asked_too(
 ) -> None:
     overlay.set_dotted(dpo, place, value)
     assert said in refused(dpo)
+
+
+@pytest.mark.parametrize("trainer", [None, True, 3, "fast", []])
+def test_a_trainer_is_settings(dpo: dict[str, Any], trainer: Any) -> None:
+    assert "trainer" in refused(dpo | {"trainer": trainer})
 
 
 def test_devices_are_looked_for_where_the_training_will_run(dpo: dict[str, Any]) -> None:
