@@ -8,7 +8,7 @@ import copy
 import fcntl
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -115,7 +115,7 @@ class CachedReference(nn.Module):
         batch_size: Trees per forward while filling the cache.
         first: Batches that a training is going to see, of these trees. They are computed as they
             are, because in bfloat16 a log-prob depends on what else is in its batch: a policy that
-            has not moved then has log-ratios of exactly 0 in them.
+            has not moved then has log-ratios of exactly 0 in them. They are a part of the hash.
     """
 
     table: Tensor
@@ -127,11 +127,11 @@ class CachedReference(nn.Module):
         trees: Iterable[PromptTree],
         folder: Path,
         batch_size: int = 64,
-        first: Iterable[PromptTrees] = (),
+        first: Sequence[PromptTrees] = (),
     ) -> None:
         super().__init__()
         rows = sorted(trees, key=lambda tree: tree.index)
-        path = folder / f"{fingerprint(reference, rows)}.safetensors"
+        path = folder / f"{fingerprint(reference, rows, first)}.safetensors"
         with _alone(path.with_suffix(".lock")):
             known = path.with_suffix(".json")
             if path.exists() and not belongs(known, path.name):
@@ -192,7 +192,7 @@ def _alone(lock: Path) -> Iterator[None]:
 
 
 def _batches(
-    rows: list[PromptTree], first: Iterable[PromptTrees], batch_size: int
+    rows: list[PromptTree], first: Sequence[PromptTrees], batch_size: int
 ) -> Iterator[PromptTrees]:
     """``first``, and then the rows that are in none of them, those of like length together."""
     seen: set[int] = set()
@@ -223,8 +223,10 @@ def _write_cache(
         save_file(saved, beside)
 
 
-def fingerprint(reference: Policy, rows: list[PromptTree]) -> str:
-    """A hash of the reference's weights, the precision of its forward and the tokenised rows."""
+def fingerprint(
+    reference: Policy, rows: list[PromptTree], first: Sequence[PromptTrees] = ()
+) -> str:
+    """A hash of the reference's weights, its forward's precision, the rows and their batches."""
     digest = hashlib.sha256(f"{reference.precision} {reference.head_dtype}".encode())
     for name, weight in sorted(reference.model.state_dict().items()):
         digest.update(name.encode())
@@ -232,4 +234,6 @@ def fingerprint(reference: Policy, rows: list[PromptTree]) -> str:
         digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     for tree in rows:
         digest.update(repr((tree.index, tree.prompt, tree.completions, tree.loss_masks)).encode())
+    for batch in first:
+        digest.update(repr(batch.index.tolist()).encode())
     return digest.hexdigest()[:32]

@@ -4,6 +4,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
+import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
@@ -88,18 +89,20 @@ class ReferencedPairObjective(PairObjective):
     def setup(self, stage: str) -> None:
         """Replace the frozen copy by its log-probs of the whole data set, if asked to.
 
-        They are computed as a training step would: on its device, in its precision and, as far as
-        the first epoch goes, in its batches.
+        They are computed as a training step would: on its device, in its precision and, where that
+        is coarser than float32, in the batches of the first epoch.
         """
         if self.cached and isinstance(self.reference, FrozenReference):
             assert self.reference_cache is not None
             data = self.trainer.datamodule  # type: ignore[attr-defined]
+            policy = self.reference.policy.to(self.trainer.strategy.root_device)
             with self.own_precision():
+                coarse = torch.finfo(policy.precision).eps > torch.finfo(torch.float32).eps
                 self.reference = CachedReference(
-                    self.reference.policy.to(self.trainer.strategy.root_device),
+                    policy,
                     chain(data.train_trees, data.validation_trees),
                     Path(self.reference_cache),
-                    first=data.train_dataloader(),
+                    first=list(data.train_dataloader()) if coarse else (),
                 )
 
     def four_logps(self, trees: PromptTrees, scores: Scores) -> FourLogps:
