@@ -66,7 +66,7 @@ MUTATIONS = (
         "objectives/on_policy.py",
         'if gap is not None:\n            raise FloatingPointError(\n                f"before any',
         'if gap == 0:\n            raise FloatingPointError(\n                f"before any',
-        "objectives/test_on_policy.py::test_a_temperature_in_one_place_only_is_refused",
+        "objectives/test_on_policy.py::test_a_policy_that_moves_between_rollout_and_update_is_refused",
     ),
     Mutation(
         "the reference is scored at temperature 1",

@@ -9,7 +9,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from alignlab.files import stamp, write_record
+from alignlab.files import read_record, stamp, write_record
 from alignlab.pipeline import handing, state
 from alignlab.pipeline.jobs import DONE, collect_points
 from alignlab.pipeline.plan import Job, Plan
@@ -182,7 +182,9 @@ def test_what_another_configuration_logged_does_not_count(begin: Begin) -> None:
     hand.end(job, metrics={"val/loss": 1.0})
     (hand.plan.folder(job) / DONE).unlink()
     kept = state.prompt_table(hand.plan, job).with_suffix(".json")
-    write_record(kept, {"config_sha": "other", "metrics": {"val/loss": 1.0}})
+    known = read_record(kept)
+    assert known is not None
+    write_record(kept, known | {"config_sha": "other", "metrics": {"val/loss": 1.0}})
     assert begin(logged).take().name == job.name
 
 
