@@ -276,13 +276,14 @@ def write_report(path: Path) -> None:
         lines.append(_line(kind, count))
         for name in vars(total):
             setattr(total, name, getattr(total, name) + getattr(count, name))
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         "# Spoilt inputs\n\n"
         "Valid rows, configs, tables and records with a few changes each: a value of another type, "
         "a key dropped\nor misspelt, a row twice, a file cut off, a byte flipped. "
         f"Each must be refused in one line or mean what\nis written, within {SECONDS:.0f} s; "
         "a traceback, a hang or a changed meaning is a failure. Made by\n"
-        f"`ALIGNLAB_FUZZ={fuzz_cases()} ALIGNLAB_FUZZ_REPORT={path.name} "
+        f"`ALIGNLAB_FUZZ={fuzz_cases()} ALIGNLAB_FUZZ_REPORT={path} "
         "make test ARGS=tests/robustness`.\n\n"
         "| kind | cases | refused | accepted | failures | seconds |\n|---|---|---|---|---|---|\n"
         + "".join(lines)
