@@ -176,6 +176,17 @@ def test_a_cache_of_bfloat16_is_allowed_its_rounding_and_no_more(build, tmp_path
         CachedReference(policy, TREES, tmp_path)
 
 
+def test_a_cache_belongs_to_one_precision(build, tmp_path):
+    """The same batches in two precisions are two files, each within its own rounding."""
+    policy = build("llama", dtype="float32")
+    batches = [collate(TREES)]
+    exact = CachedReference(policy, TREES, tmp_path, first=batches).table
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = CachedReference(policy, TREES, tmp_path, first=batches).table
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+    assert not torch.equal(exact, mixed)
+
+
 def test_a_cache_holds_one_distribution(build, tmp_path):
     cached = CachedReference(build("llama"), TREES, tmp_path)
     with pytest.raises(ConfigError, match="own distribution"):

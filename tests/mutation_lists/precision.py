@@ -142,7 +142,7 @@ MUTATIONS = (
         "models/reference.py",
         'f"{reference.precision} {reference.head_dtype}".encode()',
         "",
-        "objectives/test_precision.py::test_a_cached_reference_is_of_the_precision_of_the_step",
+        "models/test_reference.py::test_a_cache_belongs_to_one_precision",
     ),
     Mutation(
         "a cache of bfloat16 is held to float32's rounding",
