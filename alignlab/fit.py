@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jsonargparse
 import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -42,11 +43,15 @@ from alignlab.callbacks.resume import LAST, Resume, run_folder, state_in
 from alignlab.data.modules import TreeData
 from alignlab.errors import ConfigError, DataError
 from alignlab.files import check_writable
+from alignlab.names import present, present_in
 from alignlab.objectives.base import Objective
 from alignlab.objectives.schedule import planned_steps
 from alignlab.parser_errors import in_one_line
 from alignlab.pipeline.identity import check_same, identity_of
 from alignlab.pipeline.meaning import check_words
+
+_read = jsonargparse.get_loader("yaml")
+jsonargparse.set_loader("yaml", lambda text: present_in(_read(text)), (yaml.YAMLError,))
 
 NEWEST = Path()  # to resume: the run that was saved last
 SIGTERM_STATUS = 143  # 128 + SIGTERM: what a shell reports for a terminated command
@@ -250,13 +255,18 @@ def build(
         ConfigError: An unknown key, a wrong type, an impossible value, an unreadable file.
         DataError: Input that cannot be used.
     """
-    args = list(args)
+    args = [_with_present_name(word) for word in args]
     if resume not in (None, NEWEST) and not (resume / "config.yaml").is_file():
         raise ConfigError(f"--resume {resume}: no run there (no config.yaml). Check the path.")
     if resume not in (None, NEWEST) and not any(a.startswith("--config") for a in args):
         args = ["--config", str(resume / "config.yaml"), *args]
     with input_errors("arguments"), _quiet():
         return Command(args, callbacks, resume)
+
+
+def _with_present_name(word: str) -> str:
+    option, equals, value = word.rpartition("=")
+    return option + equals + present(value)
 
 
 def continue_in(trainer: Trainer, folder: Path) -> Path:

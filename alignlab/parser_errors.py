@@ -1,12 +1,13 @@
 """jsonargparse's many lines in one: which key, what is wrong with it, what would do."""
 
 import difflib
-import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
+
+from alignlab.names import find
 
 LONGEST = 400  # characters of a message that matches none of the known forms
 
@@ -130,9 +131,8 @@ def _accepted(message: str, refused: str) -> tuple[str, list[str]]:
     named = [inner[1]] if inner else _CLASSES.findall(before)
     if not named:
         return "", []
-    module, _, name = named[-1].rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
-        return name, list(inspect.signature(found).parameters)
+        found = find(named[-1])
+        return named[-1].rpartition(".")[2], list(inspect.signature(found).parameters)
     except (ImportError, AttributeError, ValueError, TypeError):  # no module, or not in Python
         return "", []

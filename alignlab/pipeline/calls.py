@@ -1,6 +1,5 @@
 """A stage's function and its arguments, held against its signature before anything is made."""
 
-import importlib
 import inspect
 import math
 from argparse import ArgumentError
@@ -13,6 +12,7 @@ from jsonargparse import ArgumentParser
 
 from alignlab.bounds import Bound
 from alignlab.errors import ConfigError
+from alignlab.names import find
 from alignlab.parser_errors import in_one_line
 from alignlab.pipeline.meaning import check_meaning
 
@@ -23,9 +23,8 @@ def find_function(path: str, args: Mapping[str, Any]) -> Callable[..., Any]:
     Raises:
         ConfigError: There is none, or it takes other arguments.
     """
-    module, _, name = path.rpartition(".")
     try:
-        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        function: Callable[..., Any] = find(path)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"call {path!r} cannot be found: {error}.") from None
     try:

@@ -19,6 +19,7 @@ from typing import Any
 from alignlab.data.files import data_files, format_of
 from alignlab.errors import ConfigError, DataError
 from alignlab.files import sha256, sha_of
+from alignlab.names import recorded
 
 WRITTEN = ("reference_cache", "default_root_dir", "save_dir", "dirpath")  # a run's, not its input
 MOST_FILES = 10_000  # of a folder that a run depends on
@@ -28,7 +29,8 @@ _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 def by_content(value: Any, experiment: Path = Path()) -> Any:
     """``value`` with the names of files, folders and a user's own code replaced by their hashes.
 
-    Code of this package and of installed libraries counts by its name alone.
+    Code of installed libraries counts by its name alone, and code of this package by the name that
+    records have for it, wherever it has moved since.
 
     Args:
         value: A config, or a part of one.
@@ -59,6 +61,7 @@ def by_content(value: Any, experiment: Path = Path()) -> Any:
                 raise ConfigError(f"{value}: {error.strerror}. Check the path.") from None
         if _DOTTED.fullmatch(value) and (source := source_of(value)) is not None:
             return {"code": value, "sha256": source}
+        return recorded(value)
     return value
 
 

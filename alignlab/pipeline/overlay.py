@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from alignlab.errors import ConfigError
+from alignlab.names import present_in
 
 PLACEHOLDER = re.compile(r"(?<!\{)\{([a-z][A-Za-z0-9_.-]*)\}(?!\})")
 
@@ -117,7 +118,8 @@ def write_yaml(content: Mapping[str, Any]) -> str:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in ``path``; an empty file is an empty mapping.
 
-    Aliases and ``<<`` are written out: nothing in the result stands in two places.
+    Aliases and ``<<`` are written out: nothing in the result stands in two places. A name of code
+    that has moved becomes its present one.
 
     Raises:
         ConfigError: No such file, not text, not YAML, not a mapping, or a value that is easily
@@ -130,7 +132,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             return {}
         if not isinstance(content, dict):
             raise ConfigError(f"expected keys and values, got {type(content).__name__}.")
-        written_out: dict[str, Any] = _written_out(content, 0, itertools.count(1))
+        written_out: dict[str, Any] = present_in(_written_out(content, 0, itertools.count(1)))
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {_problem(error)}") from None
     except RecursionError:

@@ -1,6 +1,5 @@
 """A reward from what a YAML or a command line says of it: ``class_path`` and ``init_args``."""
 
-import importlib
 from argparse import ArgumentError
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from alignlab.errors import ConfigError, DataError
+from alignlab.names import find
 from alignlab.parser_errors import in_one_line, null_for_value
 from alignlab.rewards.base import Reward
 
@@ -46,7 +46,13 @@ def parse_reward(spec: Mapping[str, Any] | str) -> tuple[ArgumentParser, Any, st
     if not set(spec) <= {"class_path", "init_args"} or "class_path" not in spec:
         raise ConfigError(f"a reward needs class_path and may have init_args, got {dict(spec)}.")
     path = str(spec["class_path"])
-    made = _find(path)
+    try:
+        made = find(path)
+    except (ImportError, AttributeError, ValueError) as problem:
+        raise ConfigError(
+            f"reward {path!r} cannot be found: {problem}. Give its full path, such as "
+            "alignlab.rewards.rule.ToySentiment."
+        ) from None
     if not isinstance(made, type):
         raise ConfigError(f"reward {path!r} is no class. Name one of alignlab.rewards.")
     parser = ArgumentParser(exit_on_error=False)
@@ -58,14 +64,3 @@ def parse_reward(spec: Mapping[str, Any] | str) -> tuple[ArgumentParser, Any, st
     if wrong := null_for_value(made, vars(values.get("init_args") or Namespace())):
         raise ConfigError(f"reward {path!r}: init_args.{wrong}.")
     return parser, values, path
-
-
-def _find(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as problem:
-        raise ConfigError(
-            f"reward {path!r} cannot be found: {problem}. Give its full path, such as "
-            "alignlab.rewards.rule.ToySentiment."
-        ) from None

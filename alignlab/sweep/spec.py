@@ -10,6 +10,7 @@ import optuna
 from alignlab.errors import ConfigError
 from alignlab.files import sha_of
 from alignlab.pipeline import overlay
+from alignlab.pipeline.content import by_content
 from alignlab.pipeline.keys import (
     ANY,
     COUNT,
@@ -146,7 +147,7 @@ class Sweep:
         trainer = overlay.merge(config.get("trainer") or {}, {})
         bound = {"class_path": BOUND, "init_args": {"limit": self.stop.kl}}
         config["trainer"] = {**trainer, "callbacks": [*(trainer.get("callbacks") or []), bound]}
-        sha = sha_of([job.config_sha, bound])
+        sha = sha_of([job.config_sha, by_content(bound)])
         return replace(job, spec={"config": config}, config_sha=sha)
 
     @property

@@ -8,7 +8,34 @@ LOGS = "callbacks/test_logs.py::"
 IDENTITY = "pipeline/test_identity.py::"
 DAMAGE = "pipeline/test_damage.py::"
 
+NAMES = "test_names.py::"
+
 MUTATIONS = (
+    Mutation(
+        "moved code is hashed by its present place",
+        "pipeline/content.py",
+        "        return recorded(value)\n",
+        "        return value\n",
+        NAMES + "test_a_plan_keeps_its_hashes_when_code_moves",
+    ),
+    Mutation(
+        "an old name in a YAML file is not found any more",
+        "pipeline/overlay.py",
+        "present_in(_written_out(content, 0, itertools.count(1)))",
+        "_written_out(content, 0, itertools.count(1))",
+        NAMES + "test_an_old_name_in_a_pipeline_runs_with_a_line",
+    ),
+    Mutation(
+        "any longer name counts as one that has moved",
+        "names.py",
+        "    for length in range(len(parts), 1, -1):\n"
+        '        if start := table.get(".".join(parts[:length])):\n'
+        '            return ".".join([start, *parts[length:]])\n',
+        "    for old, now in table.items():\n"
+        "        if name.startswith(old):\n"
+        "            return now + name.removeprefix(old)\n",
+        NAMES + "test_only_whole_names_of_this_package_count",
+    ),
     Mutation(
         "a file's name is on the disk before its content",
         "files.py",

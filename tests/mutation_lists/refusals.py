@@ -16,7 +16,7 @@ MUTATIONS = (
     Mutation(
         "an alias of the YAML is one object in two places",
         "pipeline/overlay.py",
-        "written_out: dict[str, Any] = _written_out(content, 0, itertools.count(1))",
+        "written_out: dict[str, Any] = present_in(_written_out(content, 0, itertools.count(1)))",
         "_written_out(written_out := content, 0, itertools.count(1))",
         f"{OVERLAY}test_a_change_of_one_place_leaves_its_alias_alone",
     ),

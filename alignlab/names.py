@@ -1,0 +1,65 @@
+"""Code that has moved: its present place, and the name by which records and YAML files know it.
+
+A stage's hash names functions and classes by the place that they had when the first results were
+made, so that moving code makes no result stale. The old names keep working wherever a name is
+text: in a YAML file, as ``class_path`` or ``call``, and on the command line.
+"""
+
+import functools
+import importlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+# Recorded name -> present place, of one function or class or of all that a module holds.
+MOVED: dict[str, str] = {}
+
+
+def present(name: str) -> str:
+    """The place where ``name`` is now; one that has moved is reported in a line."""
+    now = _replaced(name, MOVED)
+    if now != name:
+        _report(name, now)
+    return now
+
+
+def present_in(value: Any) -> Any:
+    """``value``, nested as YAML is, with the present place of every name in it."""
+    if isinstance(value, dict):
+        return {key: present_in(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [present_in(item) for item in value]
+    return present(value) if isinstance(value, str) else value
+
+
+def recorded(name: str) -> str:
+    """The name that stands in records for ``name``, old or new."""
+    return _replaced(name, {now: old for old, now in MOVED.items()})
+
+
+def find(name: str) -> Any:
+    """The function or class at ``package.module.name``.
+
+    Raises:
+        ImportError: There is no such module.
+        AttributeError: The module has no such name.
+        ValueError: ``name`` is no dotted name.
+    """
+    module, _, last = present(name).rpartition(".")
+    return getattr(importlib.import_module(module), last)
+
+
+def _replaced(name: str, table: Mapping[str, str]) -> str:
+    """``name`` with its longest beginning that ``table`` has replaced."""
+    if not name.startswith("alignlab."):
+        return name
+    parts = name.split(".")
+    for length in range(len(parts), 1, -1):
+        if start := table.get(".".join(parts[:length])):
+            return ".".join([start, *parts[length:]])
+    return name
+
+
+@functools.cache
+def _report(old: str, now: str) -> None:
+    print(f"note: {old} moved to {now}", file=sys.stderr)
