@@ -111,6 +111,8 @@ def check_settings(config: Namespace) -> None:
         "trainer.max_epochs": trainer.max_epochs == 0 and "-1 for no bound, or above 0",
         "trainer.min_steps": (trainer.min_steps or 0) > abs(trainer.max_steps) > 1
         and f"at most trainer.max_steps, {trainer.max_steps}",
+        "trainer.min_epochs": (trainer.min_epochs or 0) > abs(trainer.max_epochs or -1) > 1
+        and f"at most trainer.max_epochs, {trainer.max_epochs}",
         "trainer.val_check_interval": trainer.val_check_interval == 0 and "above 0",
         "trainer.check_val_every_n_epoch": trainer.check_val_every_n_epoch is not None
         and trainer.check_val_every_n_epoch < 1

@@ -32,6 +32,11 @@ def as_results(folders: Sequence[Path]) -> list[Path]:
 def _ready(folder: Path) -> Iterator[Path]:
     runs = [folder] if _is_run(folder) else sorted(filter(_is_run, folder.glob("*/version_*")))
     whole = (folder / POINTS).exists() and not _is_run(folder)
+    if not whole and not runs and (folder / CONFIG).is_file():
+        raise ConfigError(
+            f"{folder}: a run without an evaluation. Give trainer.callbacks a FrontierProbe whose "
+            "every_n_steps the run reaches."
+        )
     if whole or not runs:
         yield folder
         return

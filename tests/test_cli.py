@@ -188,6 +188,10 @@ def test_validate_reports_and_trains_nothing(
             "/proc/x: No such file or directory. Name a folder that",
         ),
         (["--trainer.min_steps", "9"], "trainer.min_steps must be at most trainer.max_steps, 3"),
+        (
+            ["--trainer.max_epochs", "2", "--trainer.min_epochs", "3"],
+            "trainer.min_epochs must be at most trainer.max_epochs, 2, got 3",
+        ),
         (["--trainer.val_check_interval", "0"], "trainer.val_check_interval must be above 0"),
         (["--trainer.check_val_every_n_epoch", "0"], "check_val_every_n_epoch must be at least 1"),
         (["--trainer.precision", "64"], "trainer.precision 64 converts batches"),

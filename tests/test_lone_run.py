@@ -124,3 +124,7 @@ def test_a_folder_without_runs_is_told_as_before(
     with pytest.raises(SystemExit):
         cli.main(["frontier", str(tmp_path)])
     assert "points.csv: no such table" in capsys.readouterr().err
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(SystemExit):
+        cli.main(["frontier", str(tmp_path)])
+    assert "a run without an evaluation. Give trainer.callbacks" in capsys.readouterr().err

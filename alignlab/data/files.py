@@ -207,6 +207,8 @@ def _read_csv(path: Path, name: str) -> Iterator[Record]:
 
 def _check_header(path: Path, names: object) -> None:
     seen: set[object] = set()
+    if isinstance(names, list) and len(names) == 1 and (other := re.search(r"[;\t|]", names[0])):
+        raise DataError(f"{path}: cells are separated by {other[0]!r}. Separate them by commas.")
     for name in names if isinstance(names, list) else []:
         if name in seen:
             raise DataError(f"{path}: two columns have the name {name!r}. Rename one of them.")
@@ -225,8 +227,14 @@ def _read_parquet(path: Path, name: str) -> Iterator[Record]:
             f"{path}: not a Parquet file: {in_a_line(problem)}. Check the file."
         ) from problem
     _check_header(path, table.column_names)
-    number = 0
-    for batch in table.to_batches(max_chunksize=4096):
-        for row in batch.to_pylist():
-            number += 1
-            yield Record(f"{name}:{number}", row)
+    columns: dict[str, list[Any]] = {}
+    for column, values in zip(table.column_names, table.columns, strict=True):
+        try:
+            columns[column] = values.to_pylist()
+        except Exception as problem:  # a date beyond the year 9999, say: pyarrow raises many kinds
+            raise DataError(
+                f"{path}: column {column!r} holds what Python cannot: {in_a_line(problem)}. Write "
+                "it as text, or leave it out."
+            ) from problem
+    for number, row in enumerate(zip(*columns.values(), strict=True), start=1):
+        yield Record(f"{name}:{number}", dict(zip(columns, row, strict=True)))

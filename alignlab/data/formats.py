@@ -5,6 +5,7 @@ conversation is what most of its rows are. Every row is then held to that, one b
 whose first row is odd is not read wrongly, and an odd row is counted instead of guessed at.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -88,6 +89,9 @@ def to_rows(
     layout = find_layout(kind, named, refusals.source) if readable else None
     chats = _mostly_chats(readable)
     whole = layout is not None and _completions_repeat_prompt(layout, readable)
+    if whole:
+        assert layout is not None
+        refusals.notes.append(f"prompts are taken off {layout.lead!r}, which repeats them")
     rows: list[R] = []
     names, used = Names(), {"id", *picked}
     for record in records:
@@ -421,7 +425,10 @@ def _mostly_chat(name: str, records: Iterable[Record]) -> bool:
 
 
 def _completions_repeat_prompt(layout: Layout, records: Sequence[Record]) -> bool:
-    """Whether most completions start with the (non-empty) prompt, as in dialogue files."""
+    """Whether most completions start with the (non-empty) prompt, as in dialogue files.
+
+    Of a text the prompt must be whole words there: "the" is no beginning of "then".
+    """
     if "prompt" not in layout.needs or layout.lead == "prompt":
         return False
     pairs = [((r.fields or {}).get("prompt"), (r.fields or {}).get(layout.lead)) for r in records]
@@ -431,4 +438,6 @@ def _completions_repeat_prompt(layout: Layout, records: Sequence[Record]) -> boo
 def _starts_with(pair: tuple[Any, Any]) -> bool:
     prompt, whole = pair
     alike = type(prompt) is type(whole) and isinstance(prompt, str | list | tuple)
-    return alike and bool(prompt) and whole[: len(prompt)] == prompt
+    if not alike or not prompt or whole[: len(prompt)] != prompt:
+        return False
+    return not isinstance(whole, str) or not re.match(r"\w\w", whole[len(prompt) - 1 :])

@@ -51,7 +51,9 @@ def base_of(folder: str, named: str | None) -> str:
     """
     where = f"{Path(folder) / CONFIG} (base_model_name_or_path)"
     if not named:
-        raise ConfigError(f"{folder} holds adapters and does not name their model. Write {where}.")
+        raise ConfigError(
+            f"{folder} holds adapters and does not name their model. Write its path into {where}."
+        )
     path, own = Path(named), Path(folder).resolve()
     around = [own, *own.parents]
     if path.is_absolute():
@@ -128,8 +130,11 @@ def keep_start(model: Any) -> None:
     """Keep the model's own adapters as they are now, frozen, as the set ``START``."""
     trained = [(p, p.requires_grad) for p in model.parameters()]
     if START not in model.peft_config:
+        start = deepcopy(model.peft_config[OWN])
+        if hasattr(start, "bias"):
+            start.bias = "none"  # a second set must not train biases, though there are none
         with torch.random.fork_rng(devices=[]):  # peft draws what is overwritten below
-            model.add_adapter(START, deepcopy(model.peft_config[OWN]))
+            model.add_adapter(START, start)
     for parameter, flag in trained:
         parameter.requires_grad_(flag)
     state = model.state_dict()

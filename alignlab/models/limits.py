@@ -47,6 +47,8 @@ def misfit(model: Any, tokenizer: Any, ids: Sequence[int], room: int | None) -> 
         ids: The row.
         room: The most tokens that there are positions for.
     """
+    if room is not None and room < 1:
+        return "cannot be read: max_new_tokens leaves no room for prompts. Lower it."
     if room is not None and len(ids) > room:
         return (
             f"has {len(ids)} tokens, and the model has room for {room}: shorten it, or let "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -69,17 +70,17 @@ def load_model(
     check_source(source, "a model")
     if is_adapter(source):
         return _load_adapted(auto_class, source, dtype, dropout, merge=merge, **config)
-    settings = load_config(source, **config)
+    settings = without_dropout(load_config(source, **config), dropout)
     quiet()
     try:
         model, found = auto_class.from_pretrained(
             source,
-            config=without_dropout(settings, dropout),
+            config=settings,
             dtype=getattr(torch, dtype),
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as problem:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as problem:
         raise ConfigError(_unreachable(source, "a model", problem)) from problem
     # A scorer that starts from a language model has no head yet.
     fresh = auto_class is AutoModelForSequenceClassification and not is_scorer(source)
@@ -157,7 +158,7 @@ def _load_adapted(
                 # Virtual tokens are trainable anyway, and refuse to be asked.
                 is_trainable=not peft.is_prompt_learning,
             )
-    except (OSError, ValueError, RuntimeError, UserWarning) as problem:
+    except (OSError, ValueError, RuntimeError, UserWarning, SafetensorError) as problem:
         raise ConfigError(
             f"the adapters in {source} do not fit their model {base}: {_first_line(problem)}"
         ) from problem
@@ -193,9 +194,12 @@ def build_model(
         raise ConfigError(f"a model config needs model_type (e.g. llama), got keys {list(values)}.")
     try:
         settings = AutoConfig.for_model(values.pop("model_type"), **values)
+        without_dropout(settings, dropout)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = auto_class.from_config(without_dropout(settings, dropout))
+            model = auto_class.from_config(settings)
+    except ConfigError:
+        raise
     except (ValueError, TypeError) as problem:
         raise ConfigError(f"cannot build a model from {config}: {problem}") from problem
     model = model.to(getattr(torch, dtype))

@@ -162,9 +162,9 @@ def _text(path: Path) -> str:
         text = path.read_text(encoding="utf-8-sig") if path.stat().st_size <= LARGEST_FILE else None
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file. Check the path.") from None
-    except (UnicodeDecodeError, IsADirectoryError):
+    except UnicodeDecodeError:
         raise ConfigError(f"{path}: not a text file. Expected YAML in UTF-8.") from None
-    except OSError as error:
+    except OSError as error:  # a folder, say
         raise ConfigError(f"{str(path)[:200]}: {error.strerror}. Check the path.") from None
     except ValueError as error:  # a NUL in the path
         raise ConfigError(f"{path}: {error}. Check the path.") from None

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from alignlab.errors import ConfigError
+from alignlab.files import check_writable
+
 EXAMPLE = (
     'alignlab sample --policy results/quickstart/stages/sft/all --prompt "the plot of this film"'
 )
@@ -45,14 +48,16 @@ def run(args: argparse.Namespace) -> int:
             sampled from another distribution than it is trained on.
         DataError: Prompts that cannot be read.
     """
-    records = list(_records(args))
     if args.out is None:
-        for record in records:
+        for record in _records(args):
             print(_told(record))
         return 0
     import json
 
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(args.out.parent)  # before anything is sampled
+    if args.out.is_dir():
+        raise ConfigError(f"--out {args.out}: a folder. Name a file in it.")
+    records = list(_records(args))
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     args.out.write_text(lines, encoding="utf-8")
     print(f"{len(records):,} completions in {args.out}")

@@ -224,6 +224,8 @@ def test_files_of_one_name_in_two_folders_have_rows_of_their_own(tmp_path: Path)
         ("twice.parquet", "two columns have the name 'prompt'"),
         ("twice.jsonl", "none of its 1 rows can be used: not readable as a row"),
         ("broken.json", "broken.json: not JSON: "),
+        ("excel.csv", "excel.csv: cells are separated by ';'. Separate them by commas"),
+        ("dates.parquet", "column 'at' holds what Python cannot: .* Write it as text"),
     ],
 )
 def test_what_cannot_be_read_says_so(
@@ -240,6 +242,9 @@ def test_what_cannot_be_read_says_so(
     (tmp_path / "t.parquet.gz").write_bytes(b"x")
     (tmp_path / "twice.jsonl").write_text('{"prompt": "a", "prompt": "b"}\n')
     (tmp_path / "broken.json").write_text('[\n {"prompt": "a"},\n {"prompt": }\n]\n')
+    (tmp_path / "excel.csv").write_text("prompt;id\na;b\n")
+    late = pa.array([10**15], pa.timestamp("s"))  # after the year 9999
+    pq.write_table(pa.table({"prompt": ["a"], "at": late}), tmp_path / "dates.parquet")
     columns = [pa.array(["a"]), pa.array(["b"])]
     pq.write_table(pa.table(columns, names=["prompt", "prompt"]), tmp_path / "twice.parquet")
     with pytest.raises(DataError, match=message):

@@ -244,6 +244,22 @@ def test_completion_that_happens_to_repeat_the_prompt_is_left_alone(tmp_path: Pa
     assert [row.completion for row in read(tmp_path, records, Demonstration)[0]] == ["ab", "d", "f"]
 
 
+def test_a_prompt_is_taken_off_completions_as_whole_words_and_said_to_be(tmp_path: Path) -> None:
+    """Most completions begin with the letters of their prompt here, none with its words."""
+    records = [
+        {"prompt": "the", "completion": "then it ended"},
+        {"prompt": "a", "completion": "all is good"},
+        {"prompt": "he", "completion": "hello"},
+    ]
+    rows, refusals = read(tmp_path, records, Demonstration)
+    assert [row.completion for row in rows] == [record["completion"] for record in records]
+    assert refusals.notes == []
+    records = [{"prompt": "the", "completion": "the film"}, {"prompt": "a:", "completion": "a:b"}]
+    rows, refusals = read(tmp_path, records, Demonstration)
+    assert [row.completion for row in rows] == [" film", "b"]
+    assert refusals.notes == ["prompts are taken off 'completion', which repeats them"]
+
+
 @pytest.mark.parametrize("odd_first", [True, False])
 def test_the_first_row_does_not_decide_the_format(tmp_path: Path, odd_first: bool) -> None:
     chats = [{"prompt": messages(USER), "completion": messages(YES)}] * 3

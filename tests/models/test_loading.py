@@ -1,9 +1,12 @@
 """What is looked at before a model is loaded."""
 
+import os
+
 import pytest
 
-from alignlab.errors import DataError
+from alignlab.errors import ConfigError, DataError
 from alignlab.files import seal
+from alignlab.models import Lora
 from alignlab.models.policy import Policy
 from tests.test_files import flip
 
@@ -17,3 +20,22 @@ def test_weights_that_changed_since_they_were_written_are_refused(build, tmp_pat
         Policy(str(tmp_path))
     (tmp_path / "sealed.json").unlink()  # the change is meant
     Policy(str(tmp_path))
+
+
+@pytest.mark.parametrize("size", [0, 900, 20_000])
+def test_weights_that_end_too_soon_are_named(build, tmp_path, size: int) -> None:
+    build("llama").save(tmp_path / "whole")
+    Policy(str(tmp_path / "whole"), lora=Lora(rank=2)).save(tmp_path / "adapters")
+    os.truncate(tmp_path / "adapters" / "adapter_model.safetensors", size // 2)
+    with pytest.raises(ConfigError, match=r"adapters do not fit their model .*whole: Error while"):
+        Policy(str(tmp_path / "adapters"))
+    os.truncate(tmp_path / "whole" / "model.safetensors", size)
+    with pytest.raises(ConfigError, match="whole does not hold a model: Error while"):
+        Policy(str(tmp_path / "whole"))
+
+
+def test_an_impossible_dropout_is_not_said_of_the_model(build, tmp_path) -> None:
+    build("llama").save(tmp_path)
+    for settings in ({"source": str(tmp_path)}, {"config": {"model_type": "llama"}}):
+        with pytest.raises(ConfigError, match=r"^dropout must lie"):
+            Policy(**settings, tokenizer=str(tmp_path), dropout=1.0)

@@ -16,6 +16,7 @@ from tests.mutation_lists import (
     refusals,
     rewards,
     rows,
+    second_round,
     sweep,
     templates,
     training,
@@ -39,6 +40,7 @@ LISTS = (
     precision,
     rows,
     refusals,
+    second_round,
 )
 MUTATIONS: tuple[Mutation, ...] = tuple(
     replace(mutation, group=entries.__name__.rpartition(".")[2])

@@ -1,6 +1,7 @@
 """The reference of pair objectives: what the policy was, whichever way it is kept."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -124,6 +125,19 @@ def test_biases_that_train_beside_adapters_need_a_copy_of_the_model(folders):
     policy = Policy(str(folders / "lora"), dtype="float64")
     policy.model.get_base_model().model.norm.weight.requires_grad_(True)
     assert isinstance(make_reference(policy, "auto"), FrozenReference)
+
+
+def test_adapters_that_would_train_biases_of_a_model_without_any_have_a_start(folders, tmp_path):
+    """Peft puts no second set beside one that trains biases, though there are none here."""
+    shutil.copytree(folders / "lora", tmp_path / "lora")
+    written = tmp_path / "lora" / "adapter_config.json"
+    written.write_text(written.read_text().replace('"bias": "none"', '"bias": "lora_only"'))
+    policy, trees = Policy(str(tmp_path / "lora"), dtype="float64"), collate(PAIRS)
+    start = policy(trees).token_logps.detach()
+    reference = make_reference(policy, "auto")
+    moved(policy)
+    assert isinstance(reference, StartReference)
+    assert torch.equal(reference.token_logps(trees), start)
 
 
 @pytest.mark.parametrize(("source", "settings"), [("lora", {}), ("prompt", {}), ("base", PROMPT)])

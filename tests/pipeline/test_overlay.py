@@ -90,7 +90,7 @@ def test_text_stays_text_and_a_byte_order_mark_is_none_of_it(tmp_path: Path) -> 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         overlay.read_yaml(tmp_path / "none.yaml")
-    with pytest.raises(ConfigError, match="not a text file"):
+    with pytest.raises(ConfigError, match="Is a directory"):
         overlay.read_yaml(tmp_path)
 
 

@@ -80,6 +80,15 @@ def test_an_unknown_reward_is_told_before_the_model_loads(tmp_path: Path) -> Non
         call("--policy", str(tmp_path / "absent"), "--prompt", "x", "--reward", "no.Such")
 
 
+@pytest.mark.parametrize("out", ["/proc/x/out.jsonl", "{tmp_path}"])
+def test_an_output_that_cannot_be_written_is_told_before_the_model_loads(
+    tmp_path: Path, out: str
+) -> None:
+    words = ["--policy", str(tmp_path / "absent"), "--prompt", "x"]
+    with pytest.raises(ConfigError, match=r"Name a (folder that can be written|file in it)\."):
+        call(*words, "--out", out.format(tmp_path=tmp_path))
+
+
 def test_declaring_the_options_imports_nothing_heavy() -> None:
     code = "import sys, alignlab.rollouts.command; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,45 @@
+"""What people who did not build it found."""
+
+from tests.mutation_lists.mutation import Mutation
+
+MUTATIONS = (
+    Mutation(
+        "a prompt is taken off a completion in the middle of a word",
+        "data/formats.py",
+        r'return not isinstance(whole, str) or not re.match(r"\w\w", whole[len(prompt) - 1 :])',
+        "return True",
+        "data/test_formats.py::"
+        "test_a_prompt_is_taken_off_completions_as_whole_words_and_said_to_be",
+    ),
+    Mutation(
+        "prompts are taken off completions without a word",
+        "data/formats.py",
+        '        refusals.notes.append(f"prompts are taken off',
+        '        str(f"prompts are taken off',
+        "data/test_formats.py::"
+        "test_a_prompt_is_taken_off_completions_as_whole_words_and_said_to_be",
+    ),
+    Mutation(
+        "the copy of trained adapters wants biases, too",
+        "models/adapters.py",
+        'start.bias = "none"',
+        "pass",
+        "objectives/test_referenced.py::"
+        "test_adapters_that_would_train_biases_of_a_model_without_any_have_a_start",
+    ),
+    Mutation(
+        "a file of weights that ends too soon is a raw error",
+        "models/loading.py",
+        "except (OSError, ValueError, RuntimeError, SafetensorError) as problem:",
+        "except (OSError, ValueError, RuntimeError) as problem:",
+        "models/test_loading.py::test_weights_that_end_too_soon_are_named",
+    ),
+    Mutation(
+        "an output is first looked at when everything is sampled",
+        "rollouts/command.py",
+        "    check_writable(args.out.parent)  #",
+        "    #",
+        "rollouts/test_command.py::"
+        "test_an_output_that_cannot_be_written_is_told_before_the_model_loads",
+    ),
+)
