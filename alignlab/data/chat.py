@@ -105,13 +105,14 @@ def reply_frame(tokenizer: "PreTrainedTokenizerBase", prompt: Chat) -> tuple[str
     return template.special.sub("", before), after[: closing.start()] if closing else ""
 
 
-def render_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: Text) -> str:
+def render_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: Text) -> Rendered:
     """The text a completion is asked for after: a conversation up to the assistant's next turn."""
     if isinstance(prompt, str):
-        return prompt
+        return Rendered(prompt, len(prompt), ends=False)
     template = _Template(tokenizer)
     template.check(prompt)
-    return template(prompt, opens=True)
+    text = template(prompt, opens=True)
+    return Rendered(text, len(text), (), ends=False)
 
 
 def unread_fields(

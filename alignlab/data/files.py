@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignlab.data.reader import Record
+from alignlab.data.rows import Record
 from alignlab.errors import DataError, in_a_line
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")

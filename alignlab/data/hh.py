@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 
 from alignlab.bounds import Count, Seed, Share
 from alignlab.data.files import as_path
-from alignlab.data.formats import ASSISTANT, to_rows
+from alignlab.data.formats import to_rows
 from alignlab.data.imdb_stages import load_tokenizer
-from alignlab.data.reader import Record
-from alignlab.data.rows import PreferencePair, Prompt, Refusals, Refused, unit_hash
+from alignlab.data.rows import PreferencePair, Prompt, Record, Refusals, Refused, unit_hash
+from alignlab.data.rows.pair import ASSISTANT
 from alignlab.data.sources import (
     first_available,
     read_hub,

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Literal
 
 from alignlab.data.files import as_path
 from alignlab.data.formats import to_rows
-from alignlab.data.reader import Record
 from alignlab.data.rows import (
     LabelledText,
     Prompt,
+    Record,
     Refusals,
     Refuse,
     Refused,

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import CombinedLoader
 
+from alignlab.data.blocks import tokenise_labelled, tokenise_texts
 from alignlab.data.cycles import find_cycles
 from alignlab.data.loader import TreeLoader, micro_batches_of
 from alignlab.data.rows import (
+    Completable,
     Demonstration,
     JudgedCompletion,
     LabelledText,
@@ -27,19 +29,14 @@ from alignlab.data.rows import (
     split_by_prompt,
 )
 from alignlab.data.sources import read_rows
-from alignlab.data.tokenise import (
-    TokenReport,
-    tokenise,
-    tokenise_labelled,
-    tokenise_texts,
-)
+from alignlab.data.tokenise import TokenReport, tokenise
 from alignlab.data.trees import Padding, PromptTree
 from alignlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-C = TypeVar("C", Prompt, Demonstration, PreferencePair, Ranking, RatedCompletion, JudgedCompletion)
+C = TypeVar("C", bound=Completable)
 
 
 class TreeData(pl.LightningDataModule, Generic[R]):

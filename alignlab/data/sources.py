@@ -10,8 +10,8 @@ from typing import Any
 from alignlab.data.chat import message
 from alignlab.data.files import as_path, read_files
 from alignlab.data.formats import to_rows
-from alignlab.data.reader import Fields, Record, printable
-from alignlab.data.rows import R, Refusals, Refuse, Row, Turn
+from alignlab.data.rows import Fields, R, Record, Refusals, Refuse, Row, Turn
+from alignlab.data.rows.nested import printable
 from alignlab.errors import ConfigError, DataError
 from alignlab.files import written_whole
 from alignlab.hub import ask_hub

@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
 
 from alignlab.data.files import as_path
-from alignlab.data.reader import Fields, Record
 from alignlab.data.rows import (
     Demonstration,
+    Fields,
     PreferencePair,
+    Record,
     Refusals,
     Refused,
     unit_hash,
-    validate,
 )
 from alignlab.data.sources import read_hub, read_records
 from alignlab.errors import DataError
@@ -263,7 +263,7 @@ def _summarised(record: Record) -> Summarised:
     post = _post(record, fields)
     summary = _text(fields, "summary" if "summary" in fields else "completion")
     row = Summarised(post.id, post.subreddit, post.title, post.post, summary)
-    validate(Demonstration(row.id, prompt_of(row), summary))
+    Demonstration(row.id, prompt_of(row), summary).check()
     return row
 
 
@@ -284,7 +284,7 @@ def _compared(record: Record) -> Compared:
         texts = [_text(fields, name) for name in ("chosen", "rejected")]
     post = _post(record, fields)
     row = Compared(post.id, post.subreddit, post.title, post.post, *texts)
-    validate(PreferencePair(row.id, prompt_of(row), row.chosen, row.rejected))
+    PreferencePair(row.id, prompt_of(row), row.chosen, row.rejected).check()
     return row
 
 

@@ -27,7 +27,6 @@ from alignlab.data.rows import (
     Refusals,
     Refused,
     split_by_prompt,
-    validate,
 )
 from alignlab.data.sources import first_available, read_rows, write_rows
 from alignlab.data.tally import Tally, tally, write_tally
@@ -260,7 +259,7 @@ def _worsened(
         case "generic":
             worse = generic_summary(row.id, summary, sentences, seed)
     pair = PreferencePair(f"{row.id}/{kind}", row.prompt, row.completion, f" {worse}")
-    validate(pair)
+    pair.check()
     return pair
 
 

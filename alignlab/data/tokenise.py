@@ -10,24 +10,13 @@ token follows a completion that ends, and is trained on; one that was cut never 
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 from alignlab.data.chat import Rendered, render, render_prompt, unread_fields
-from alignlab.data.rows import (
-    Demonstration,
-    JudgedCompletion,
-    LabelledText,
-    PreferencePair,
-    Prompt,
-    Ranking,
-    RatedCompletion,
-    Refusals,
-    Refused,
-    Text,
-)
+from alignlab.data.encode import AT_ONCE, Code, Encoder, chunks, without_specials
+from alignlab.data.rows import Chat, Completable, Refusals, Refused
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
 
@@ -35,11 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Truncation = Literal["drop", "keep_start", "keep_end"]
-LabelledTruncation = Literal["drop", "keep_start", "keep_end", "blocks"]
 REPORT_COLUMNS = ("what", "reason", "rows", "examples")
-_AT_ONCE = 512  # rows tokenised in one call: enough to be fast, few enough to keep memory flat
-T = TypeVar("T")
-Completable = Prompt | Demonstration | PreferencePair | Ranking | RatedCompletion | JudgedCompletion
 
 
 @dataclass(slots=True)
@@ -139,17 +124,18 @@ def tokenise(
         DataError: No row is left.
     """
     _check_settings(max_length, truncation)
-    encode = _Encoder(tokenizer)
+    encode = Encoder(tokenizer)
     report = TokenReport(refusals)
     trees: list[PromptTree] = []
-    labelled = any(_labels(row) for row in rows)
-    if labelled and (bare := sum(_labels(row) is None for row in rows)):
+    labelled = any(row.labels for row in rows)
+    if labelled and (bare := sum(row.labels is None for row in rows)):
         refusals.notes.append(f"a margin of 0 for pairs that lack one, as others have: {bare:,}")
-    for chunk in _chunks(list(enumerate(rows)), _AT_ONCE):
+    for chunk in chunks(list(enumerate(rows)), AT_ONCE):
         ready = []
         for place, row in chunk:
             try:
-                branches, unread = _render_row(tokenizer, row), _unread(tokenizer, row)
+                branches = _render(tokenizer, row)
+                unread = [] if isinstance(row.prompt, str) else _unread(tokenizer, row.prompt, row)
             except Refused as problem:
                 refusals.add(row.id, problem)
                 continue
@@ -164,7 +150,7 @@ def tokenise(
                 cut = draft.fit(max_length, truncation, encode.bos)
                 if train_on_prompt:
                     draft.count_all()
-                labels = (_labels(row) or (0.0,) * len(branches)) if labelled else None
+                labels = (row.labels or (0.0,) * len(branches)) if labelled else None
                 tree = draft.tree(first_index + len(trees), row.id, labels)
                 changed = train_on_prompt or (isinstance(row.prompt, str) and (cut or draft.merged))
                 tree = replace(tree, row=place, source=None if changed else row.prompt)
@@ -175,149 +161,6 @@ def tokenise(
             report.count(tree, truncated=cut, merged=draft.merged, ended=sum(draft.ends))
     refusals.require_rows(len(trees))
     return trees, report
-
-
-def tokenise_texts(
-    rows: Sequence[LabelledText],
-    tokenizer: "PreTrainedTokenizerBase",
-    refusals: Refusals,
-    *,
-    max_length: int,
-    first_index: int = 0,
-) -> tuple[list[PromptTree], TokenReport]:
-    """Language-modelling trees: every text whole, in blocks of at most ``max_length`` tokens.
-
-    A block is a tree with the beginning-of-text token as its prompt (the end-of-text token where
-    the tokenizer has no other). The end-of-text token stands at the text's real end only.
-    """
-    report = TokenReport(refusals)
-    if labels := sum(row.label is not None for row in rows):
-        refusals.unused["label"] = labels
-    trees: list[PromptTree] = []
-    for place, row, start, body in _bodies(rows, tokenizer, refusals, max_length):
-        blocks = _blocks(body, max_length - 1)
-        for k, block in enumerate(blocks):
-            name = row.id if len(blocks) == 1 else f"{row.id}#{k}"
-            index = first_index + len(trees)
-            tree = PromptTree(index, name, (start,), (block,), row=place, source="")
-            trees.append(tree)
-            report.count(tree, truncated=False, merged=False, ended=k == len(blocks) - 1)
-    refusals.require_rows(len(trees))
-    return trees, report
-
-
-def tokenise_labelled(
-    rows: Sequence[LabelledText],
-    tokenizer: "PreTrainedTokenizerBase",
-    refusals: Refusals,
-    *,
-    max_length: int,
-    truncation: LabelledTruncation = "blocks",
-    first_index: int = 0,
-) -> tuple[list[PromptTree], TokenReport]:
-    """Trees of labelled texts: the text is the completion of an empty prompt.
-
-    Args:
-        rows: Texts, each with a label.
-        tokenizer: A fast tokenizer.
-        refusals: The record that reading the rows began; continued here.
-        max_length: Bound on every branch.
-        truncation: What happens to a longer text. ``blocks`` makes its consecutive pieces the
-            completions of one tree, each with the text's label; ``drop`` refuses it;
-            ``keep_start`` and ``keep_end`` keep the first or the last tokens.
-        first_index: ``PromptTree.index`` of the first tree.
-    """
-    if truncation not in ("drop", "keep_start", "keep_end", "blocks"):
-        raise ConfigError(
-            f"truncation must be drop, keep_start, keep_end or blocks, got {truncation!r}."
-        )
-    report = TokenReport(refusals)
-    trees: list[PromptTree] = []
-    for place, row, start, body in _bodies(rows, tokenizer, refusals, max_length):
-        try:
-            if row.label is None:
-                raise Refused("missing column 'label'")
-            pieces = _pieces(body, max_length - 1, truncation)
-        except Refused as problem:
-            refusals.add(row.id, problem)
-            continue
-        labels = (row.label,) * len(pieces)
-        index = first_index + len(trees)
-        tree = PromptTree(index, row.id, (start,), pieces, labels=labels, row=place, source="")
-        trees.append(tree)
-        cut = sum(map(len, pieces)) < len(body)
-        ended = int(not cut or truncation == "keep_end")
-        report.count(tree, truncated=cut, merged=False, ended=ended)
-    refusals.require_rows(len(trees))
-    return trees, report
-
-
-@dataclass(frozen=True, slots=True)
-class _Code:
-    """Token ids of one text and the characters each stands for."""
-
-    ids: list[int]
-    offsets: list[tuple[int, int]]
-
-
-class _Encoder:
-    """A fast tokenizer, called so that nothing is added, cut or padded behind our back."""
-
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
-        if not tokenizer.is_fast:
-            raise ConfigError(
-                f"the tokenizer {tokenizer.name_or_path!r} ({type(tokenizer).__name__}) has no "
-                "character offsets, which the border of prompt and completion is read from. "
-                "Use a fast tokenizer (one with a tokenizer.json)."
-            )
-        self.tokenizer = tokenizer
-        self.bos: int | None = tokenizer.bos_token_id
-        self._eos: int | None = tokenizer.eos_token_id
-        # One int object per id: a corpus of tuples then costs 8 bytes a token instead of 40.
-        self._shared = list(range(len(tokenizer)))
-
-    @property
-    def eos(self) -> int:
-        """The end-of-text token."""
-        if self._eos is None:
-            raise ConfigError(
-                f"the tokenizer {self.tokenizer.name_or_path!r} has no end-of-text token, so a "
-                "policy could never learn to stop. Set its eos_token."
-            )
-        return self._eos
-
-    @property
-    def start(self) -> int:
-        """What an empty prompt is made of."""
-        return self.eos if self.bos is None else self.bos
-
-    def __call__(self, texts: list[str]) -> list[_Code]:
-        if not texts:
-            return []
-        # Pairs drawn from a few completions of one prompt hold each text several times.
-        unique = list(dict.fromkeys(texts))
-        coded = self.tokenizer(
-            unique,
-            add_special_tokens=False,
-            padding=False,
-            truncation=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            return_offsets_mapping=True,
-            verbose=False,
-        )
-        codes = {
-            text: self._with_bos([self._shared[i] for i in ids], offsets)
-            for text, ids, offsets in zip(
-                unique, coded["input_ids"], coded["offset_mapping"], strict=True
-            )
-        }
-        return [codes[text] for text in texts]
-
-    def _with_bos(self, ids: list[int], offsets: list[tuple[int, int]]) -> _Code:
-        if self.bos is not None and ids[:1] != [self.bos]:
-            return _Code([self.bos, *ids], [(0, 0), *offsets])
-        return _Code(ids, offsets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,66 +228,24 @@ class _Draft:
         return PromptTree(index, id, tuple(self.prompt), completions, masks, labels)
 
 
-def _labels(row: Completable) -> tuple[float, ...] | None:
-    match row:
-        case PreferencePair() if row.margin is not None:
-            return float(row.margin), 0.0
-        case Ranking():
-            return tuple(map(float, row.ranks))
-        case RatedCompletion():
-            return (row.rating,)
-        case JudgedCompletion():
-            return (float(row.label == "desirable"),)
-        case _:
-            return None
-
-
-def _render_row(tokenizer: "PreTrainedTokenizerBase", row: Completable) -> list[Rendered]:
+def _render(tokenizer: "PreTrainedTokenizerBase", row: Completable) -> list[Rendered]:
     """The row's joint texts; a prompt's own text where there is nothing to join."""
-    match row:
-        case Prompt():
-            text = render_prompt(tokenizer, row.prompt)
-            spans = None if isinstance(row.prompt, str) else ()
-            return [Rendered(text, len(text), spans, ends=False)]
-        case Demonstration() | RatedCompletion() | JudgedCompletion():
-            return [render(tokenizer, row.prompt, row.completion, row.ends)]
-        case Ranking():
-            ends = row.ends or (True,) * len(row.completions)
-            return [
-                render(tokenizer, row.prompt, text, end)
-                for text, end in zip(row.completions, ends, strict=True)
-            ]
-        case PreferencePair():
-            return [
-                render(tokenizer, row.prompt, row.chosen, row.chosen_ends),
-                render(tokenizer, row.prompt, row.rejected, row.rejected_ends),
-            ]
+    texts = [render(tokenizer, row.prompt, text, ends) for _, text, ends in row.branches()]
+    return texts or [render_prompt(tokenizer, row.prompt)]
 
 
-def _unread(tokenizer: "PreTrainedTokenizerBase", row: Completable) -> set[str]:
+def _unread(tokenizer: "PreTrainedTokenizerBase", prompt: Chat, row: Completable) -> list[str]:
     """What the row's messages hold and the template leaves out."""
-    if isinstance(row.prompt, str):
-        return set()
-    texts: tuple[Text, ...]
-    match row:
-        case Prompt():
-            texts = ((),)
-        case PreferencePair():
-            texts = (row.chosen, row.rejected)
-        case Ranking():
-            texts = row.completions
-        case _:
-            texts = (row.completion,)
-    chats = [text for text in texts if not isinstance(text, str)]
-    unread = (name for chat in chats for name in unread_fields(tokenizer, row.prompt, chat))
-    return {f"{name} of a turn" for name in unread}
+    chats = [text for _, text, _ in row.branches() if not isinstance(text, str)] or [()]
+    unread = [name for chat in chats for name in unread_fields(tokenizer, prompt, chat)]
+    return [f"{name} of a turn" for name in dict.fromkeys(unread)]
 
 
 def _draft(
-    encode: _Encoder,
+    encode: Encoder,
     row: Completable,
     texts: list[Rendered],
-    codes: list[_Code],
+    codes: list[Code],
 ) -> _Draft:
     branches = [_branch(encode, text, code) for text, code in zip(texts, codes, strict=True)]
     shared = _common_prefix([branch.ids[: branch.prompt] for branch in branches])
@@ -453,7 +254,7 @@ def _draft(
         if texts[0].boundary:
             raise Refused("no prompt token left of the border")
         prompt = [encode.start]
-    if isinstance(row, Prompt):
+    if not row.branches():
         return _Draft(prompt, [], [], [], merged=False)
     completions, masks = [], []
     for text, branch in zip(texts, branches, strict=True):
@@ -468,7 +269,7 @@ def _draft(
     return _Draft(prompt, completions, masks, [text.ends for text in texts], merged)
 
 
-def _branch(encode: _Encoder, text: Rendered, code: _Code) -> _Branch:
+def _branch(encode: Encoder, text: Rendered, code: Code) -> _Branch:
     ids, offsets = code.ids, code.offsets
     prompt = 0
     while prompt < len(ids) and offsets[prompt][1] <= text.boundary:
@@ -476,14 +277,14 @@ def _branch(encode: _Encoder, text: Rendered, code: _Code) -> _Branch:
     if encode.bos is not None:
         prompt = max(prompt, 1)
     if text.spans is None:
-        ids = _without_specials(encode, ids, prompt, text.ends)
+        ids = without_specials(encode, ids, prompt, text.ends)
     covered = offsets[prompt - 1][1] if prompt else 0
     doubtful = covered < text.boundary or text.text[: text.boundary][-1:].isspace()
     merged = doubtful and _straddles(encode, text, ids[:prompt])
     return _Branch(ids, prompt, _mask(text, offsets[prompt : len(ids)]), merged)
 
 
-def _straddles(encode: _Encoder, text: Rendered, prompt: list[int]) -> bool:
+def _straddles(encode: Encoder, text: Rendered, prompt: list[int]) -> bool:
     """Whether the prompt's last characters went to a completion token, or depend on one.
 
     Offsets alone cannot tell: some tokenizers drop a trailing space, others leave the space of the
@@ -491,21 +292,6 @@ def _straddles(encode: _Encoder, text: Rendered, prompt: list[int]) -> bool:
     The prompt by itself then has another tokenisation.
     """
     return encode([text.text[: text.boundary]])[0].ids != prompt
-
-
-def _without_specials(encode: _Encoder, ids: list[int], prompt: int, ends: bool) -> list[int]:
-    """Plain text's ids, less an end-of-text token that its author wrote at the end.
-
-    Raises:
-        Refused: A special token stands where it would teach a wrong beginning or end.
-    """
-    if ends and len(ids) > prompt and ids[-1] == encode.eos:
-        ids = ids[:-1]
-    if encode.bos is not None and encode.bos in ids[1:]:
-        raise Refused("beginning-of-text token inside the text")
-    if encode._eos in ids[prompt:]:
-        raise Refused("end-of-text token inside the completion")
-    return ids
 
 
 def _mask(text: Rendered, offsets: list[tuple[int, int]]) -> list[bool]:
@@ -523,51 +309,6 @@ def _common_prefix(rows: list[list[int]]) -> int:
     return min(map(len, rows))
 
 
-def _bodies(
-    rows: Sequence[LabelledText],
-    tokenizer: "PreTrainedTokenizerBase",
-    refusals: Refusals,
-    max_length: int,
-) -> Iterator[tuple[int, LabelledText, int, tuple[int, ...]]]:
-    """Each text with its place, its start token and its ids, end-of-text token included."""
-    if max_length < 3:
-        raise ConfigError(f"max_length must be at least 3 for texts, got {max_length}.")
-    encode = _Encoder(tokenizer)
-    for chunk in _chunks(list(enumerate(rows)), _AT_ONCE):
-        coded = encode([row.text for _, row in chunk])
-        for (place, row), code in zip(chunk, coded, strict=True):
-            front = int(encode.bos is not None)
-            try:
-                ids = _without_specials(encode, code.ids, front, ends=True)
-                if len(ids) == front:
-                    raise Refused("text has no token")
-            except Refused as problem:
-                refusals.add(row.id, problem)
-                continue
-            yield place, row, encode.start, (*ids[front:], encode.eos)
-
-
-def _pieces(
-    body: tuple[int, ...], room: int, truncation: LabelledTruncation
-) -> tuple[tuple[int, ...], ...]:
-    if truncation == "blocks":
-        return _blocks(body, room)
-    if truncation == "keep_end":
-        return (body[-room:],)
-    if truncation == "keep_start" or len(body) <= room:
-        return (body[:room],)
-    raise Refused("longer than max_length", f": {len(body) + 1} > {room + 1} tokens")
-
-
-def _blocks(body: tuple[int, ...], size: int) -> tuple[tuple[int, ...], ...]:
-    """Consecutive pieces of at most ``size`` tokens, none of them a lone end-of-text token."""
-    cuts = [*range(0, len(body), size), len(body)]
-    if len(cuts) > 2 and cuts[-1] - cuts[-2] == 1:
-        # Alone after the beginning-of-text token it would teach that texts are empty.
-        cuts[-2] -= 1
-    return tuple(body[a:b] for a, b in pairwise(cuts))
-
-
 def _check_settings(max_length: int | None, truncation: str) -> None:
     if max_length is not None and max_length < 2:
         raise ConfigError(
@@ -575,8 +316,3 @@ def _check_settings(max_length: int | None, truncation: str) -> None:
         )
     if truncation not in ("drop", "keep_start", "keep_end"):
         raise ConfigError(f"truncation must be drop, keep_start or keep_end, got {truncation!r}.")
-
-
-def _chunks(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]

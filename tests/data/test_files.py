@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def read_all(folder: Path, rows: list[dict[str, Any]], kind: type[R]) -> tuple[l
     found = []
     for name in TYPES:
         usable, refusals = read_rows(write(folder, rows, name), kind)
-        values = [[getattr(row, f) for f in row.__slots__ if f != "id"] for row in usable]
+        values = [[getattr(row, f.name) for f in fields(row)[1:]] for row in usable]
         first = 2 if name.endswith(".csv") else 1  # a CSV has a header
         places = {
             reason: [int(where.rpartition(":")[2]) - first for where in wheres]

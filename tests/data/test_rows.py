@@ -17,7 +17,6 @@ from alignlab.data.rows import (
     prompt_key,
     split_by_prompt,
     unit_hash,
-    validate,
 )
 from alignlab.errors import ConfigError, DataError
 
@@ -41,7 +40,7 @@ USER, ANSWER = Turn("user", "hi"), Turn("assistant", "yo")
     ],
 )
 def test_usable_rows_pass(row: Row) -> None:
-    validate(row)
+    row.check()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +77,7 @@ def test_usable_rows_pass(row: Row) -> None:
 )
 def test_unusable_rows_are_refused_with_the_reason(row: Row, reason: str) -> None:
     with pytest.raises(Refused) as caught:
-        validate(row)
+        row.check()
     assert caught.value.reason == reason
 
 

@@ -2,6 +2,7 @@ import random
 
 import pytest
 
+from alignlab.data.blocks import tokenise_labelled, tokenise_texts
 from alignlab.data.rows import (
     Demonstration,
     LabelledText,
@@ -10,13 +11,7 @@ from alignlab.data.rows import (
     Refusals,
     Turn,
 )
-from alignlab.data.tokenise import (
-    TokenReport,
-    Truncation,
-    tokenise,
-    tokenise_labelled,
-    tokenise_texts,
-)
+from alignlab.data.tokenise import TokenReport, Truncation, tokenise
 from alignlab.data.trees import PromptTree, totals_of
 from alignlab.errors import ConfigError, DataError
 from tests.data.tokens import (

@@ -54,7 +54,7 @@ MUTATIONS = (
     ),
     Mutation(
         "every block of a long text ends in the end-of-text token",
-        "data/tokenise.py",
+        "data/blocks.py",
         "return tuple(body[a:b] for a, b in pairwise(cuts))",
         "return tuple((*body[a:b], body[-1]) for a, b in pairwise(cuts))",
         "data/test_tokenise.py::test_text_is_cut_in_blocks_and_ends_once",
@@ -69,8 +69,8 @@ MUTATIONS = (
     Mutation(
         "the first row decides the format",
         "data/formats.py",
-        "_mostly_chats(readable)",
-        "_mostly_chats(readable[:1])",
+        "mostly_chats(TEXTS, records)",
+        "mostly_chats(TEXTS, records[:1])",
         "data/test_formats.py::test_the_first_row_does_not_decide_the_format",
     ),
     Mutation(
@@ -89,7 +89,7 @@ MUTATIONS = (
     ),
     Mutation(
         "an empty completion is kept",
-        "data/rows.py",
+        "data/rows/base.py",
         'raise Refused("empty completion", f" in {name!r}")',
         "pass",
         "data/test_formats.py::test_dialogue_warts_are_counted",
@@ -103,7 +103,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the split is by row and not by prompt",
-        "data/rows.py",
+        "data/rows/split.py",
         "unit_hash(prompt_key(row), seed)",
         "unit_hash(row.id, seed)",
         "data/test_rows.py::test_all_rows_of_a_prompt_fall_on_one_side",
@@ -131,14 +131,14 @@ MUTATIONS = (
     ),
     Mutation(
         "a pair's ends are not handed on to its demonstration",
-        "data/formats.py",
-        "return Demonstration(pair.id, pair.prompt, pair.chosen, ends=pair.chosen_ends)",
-        "return Demonstration(pair.id, pair.prompt, pair.chosen)",
+        "data/rows/demonstration.py",
+        "return cls(pair.id, pair.prompt, pair.chosen, ends=pair.chosen_ends)",
+        "return cls(pair.id, pair.prompt, pair.chosen)",
         "data/test_modules.py::test_demonstrations_of_pairs_end_where_the_chosen_text_ended",
     ),
     Mutation(
         "ranks are read upside down",
-        "data/formats.py",
+        "data/rows/ranking.py",
         "levels = sorted(set(ranks))",
         "levels = sorted(set(ranks), reverse=True)",
         "data/test_formats.py::test_rankings_plain_and_conversational",

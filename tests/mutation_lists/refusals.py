@@ -149,7 +149,7 @@ MUTATIONS = (
     Mutation(
         "fuzz: refused rows are not counted",
         "data/formats.py",
-        "refusals.add(record.where, _in_their_words(problem, written))",
+        "refusals.add(record.where, in_their_words(problem, written) if written else problem)",
         "pass",
         "robustness/test_fuzz_rows.py::test_spoilt_rows_are_counted_refused_or_read",
     ),

@@ -5,21 +5,21 @@ from tests.mutation_lists.mutation import Mutation
 MUTATIONS = (
     Mutation(
         "the beginning-of-text token stands twice",
-        "data/tokenise.py",
+        "data/encode.py",
         "if self.bos is not None and ids[:1] != [self.bos]:",
         "if self.bos is not None:",
         "data/test_tokenise.py::test_bos_stands_once_in_front",
     ),
     Mutation(
         "the beginning-of-text token is missing",
-        "data/tokenise.py",
+        "data/encode.py",
         "if self.bos is not None and ids[:1] != [self.bos]:",
         "if False:",
         "data/test_tokenise.py::test_bos_stands_once_in_front",
     ),
     Mutation(
         "the tokenizer adds special tokens by itself",
-        "data/tokenise.py",
+        "data/encode.py",
         "add_special_tokens=False,",
         "add_special_tokens=True,",
         "data/test_tokenise.py::test_an_end_that_the_tokenizer_adds_by_itself_is_left_out",
@@ -27,8 +27,8 @@ MUTATIONS = (
     Mutation(
         "a rollout's prompt does not open the reply",
         "data/chat.py",
-        "return template(prompt, opens=True)",
-        "return template(prompt, opens=False)",
+        "text = template(prompt, opens=True)",
+        "text = template(prompt, opens=False)",
         "data/test_chat.py::test_families_by_hand",
     ),
     Mutation(

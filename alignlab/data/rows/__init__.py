@@ -1,0 +1,48 @@
+"""Rows: one file for each kind, and what they share."""
+
+from alignlab.data.rows.base import (
+    Branch,
+    Chat,
+    Completable,
+    Fields,
+    R,
+    Record,
+    Refused,
+    Row,
+    Text,
+    Turn,
+)
+from alignlab.data.rows.demonstration import Demonstration
+from alignlab.data.rows.judged import JudgedCompletion
+from alignlab.data.rows.labelled import LabelledText
+from alignlab.data.rows.pair import PreferencePair
+from alignlab.data.rows.prompt import Prompt
+from alignlab.data.rows.ranking import Ranking
+from alignlab.data.rows.rated import RatedCompletion
+from alignlab.data.rows.refusals import Refusals, Refuse
+from alignlab.data.rows.split import prompt_key, split_by_prompt, unit_hash
+
+__all__ = [
+    "Branch",
+    "Chat",
+    "Completable",
+    "Demonstration",
+    "Fields",
+    "JudgedCompletion",
+    "LabelledText",
+    "PreferencePair",
+    "Prompt",
+    "R",
+    "Ranking",
+    "RatedCompletion",
+    "Record",
+    "Refusals",
+    "Refuse",
+    "Refused",
+    "Row",
+    "Text",
+    "Turn",
+    "prompt_key",
+    "split_by_prompt",
+    "unit_hash",
+]

@@ -1,0 +1,34 @@
+"""Completions that were judged one by one."""
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from alignlab.data.rows.base import Branch, Completable, Text
+from alignlab.data.rows.reader import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedCompletion(Completable):
+    """A completion that somebody called desirable or undesirable."""
+
+    COLUMNS = (("prompt", "completion", "label"),)
+    completion: Text
+    label: Literal["desirable", "undesirable"]
+    ends: bool = True
+
+    @classmethod
+    def parse(cls, read: Reader) -> Self:
+        """The three columns, and ``ends``; the label may also be a truth value."""
+        prompt = read.text("prompt")
+        (completion,) = read.completions(prompt, "completion")
+        ends, desirable = read.flag("ends"), read.either("label", "desirable", "undesirable")
+        return cls(read.id, prompt, completion, "desirable" if desirable else "undesirable", ends)
+
+    def branches(self) -> list[Branch]:
+        """The completion."""
+        return [Branch("completion", self.completion, self.ends)]
+
+    @property
+    def labels(self) -> tuple[float, ...]:
+        """1 for desirable, 0 for undesirable."""
+        return (float(self.label == "desirable"),)

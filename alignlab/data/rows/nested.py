@@ -1,0 +1,147 @@
+"""Values that hold others: lists, conversations, tools; as they are, or as the text of them."""
+
+import ast
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from alignlab.data.rows.base import Chat, Fields, Refused, Turn
+
+NAMES = ("role", "content"), ("from", "value")  # how messages are written: OpenAI's, ShareGPT's
+ROLES = {  # ShareGPT's speakers
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "tool": "tool",
+    "chatgpt": "assistant",
+    "observation": "tool",
+    "function_response": "tool",
+}
+
+
+def mostly_chats(columns: Sequence[str], records: Sequence[Fields]) -> frozenset[str]:
+    """Those of the columns that hold more conversations than plain texts."""
+    odd = {name for name in columns for fields in records if not _plain(fields.get(name) or "")}
+    return frozenset(name for name in odd if _mostly_chat([f.get(name) for f in records]))
+
+
+def _mostly_chat(values: Sequence[Any]) -> bool:
+    chats = [is_chat(value) for value in values]
+    plain = [isinstance(v, str) and not c for v, c in zip(values, chats, strict=True)]
+    return sum(chats) > sum(plain)
+
+
+def _plain(value: Any) -> bool:
+    """Whether a value is text, and not that of a list or an object."""
+    return isinstance(value, str) and value.lstrip()[:1] not in ("[", "{")
+
+
+def is_chat(value: Any) -> bool:
+    """Whether a value, or the text that it is, is a conversation or one message of it."""
+    found = parsed(value)
+    if found is value and not isinstance(value, str):
+        return isinstance(value, Sequence | Mapping)
+    turns = [found] if isinstance(found, Mapping) else found
+    return isinstance(turns, list) and bool(turns) and all(map(_is_message, turns))
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(set(names) <= set(value) for names in NAMES)
+
+
+def parsed(value: Any) -> Any:
+    """The list or object that a text is, as JSON or as Python prints it; else the value itself."""
+    if not isinstance(value, str) or _plain(value):
+        return value
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            found = parse(value.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(found, list | dict):
+            return found
+    return value
+
+
+def as_turns(name: str, value: Any) -> Chat:
+    """A conversation: a list of messages, or one message."""
+    found = parsed(value)
+    turns = [found] if isinstance(found, Mapping) else found
+    return tuple(_turn(name, t) for t in as_list(name, turns, "a list of role and content"))
+
+
+def as_list(name: str, value: Any, wants: str) -> Sequence[Any]:
+    """A list, or what the text of one holds."""
+    found = parsed(value)
+    if not isinstance(found, Sequence) or isinstance(found, str):
+        raise Refused(f"wrong type in {name!r}", f": wants {wants}, got {shown(value)}")
+    return found
+
+
+def _turn(name: str, value: Any) -> Turn:
+    keys = next((keys for keys in NAMES if isinstance(value, Mapping) and keys[0] in value), None)
+    if keys is not None:
+        role, content = value[keys[0]], value.get(keys[1])
+        more = {k: without_nulls(v) for k, v in value.items() if k not in keys}
+        more = {k: v for k, v in more.items() if v not in (None, "", [], {})}
+        if keys[0] == "from":
+            if "content" in more:
+                raise Refused(f"a turn has 'value' and 'content' in {name!r}")
+            if role in ("function_call", "tool_call"):
+                return _called(name, content)
+            if role not in ROLES:
+                raise Refused(f"unknown speaker in {name!r}", f": {shown(role)}")
+            role = ROLES[role]
+        if content is None and more.get("tool_calls"):
+            content, more["content"] = "", None  # some templates ask whether it is null
+        if isinstance(role, str) and isinstance(content, str):
+            return Turn(role, content, as_extra(more))
+    raise Refused(f"wrong type in {name!r}", ": a turn needs 'role' and 'content', both strings")
+
+
+def _called(name: str, content: Any) -> Turn:
+    """ShareGPT's way to write a tool call: a turn of its own, whose text is the call."""
+    call = parsed(content)
+    if not isinstance(call, Mapping) or not isinstance(call.get("name"), str):
+        raise Refused(f"wrong type in {name!r}", ": a function call needs JSON with a 'name'")
+    return Turn("assistant", "", as_extra({"tool_calls": [{"type": "function", "function": call}]}))
+
+
+def as_extra(more: Mapping[str, Any]) -> str:
+    """What a message holds beside role and content, as a turn keeps it."""
+    return json.dumps(more, ensure_ascii=False, default=str) if more else ""
+
+
+def without_nulls(value: Any) -> Any:
+    """The value without empty fields: Parquet gives every message all the fields of any."""
+    if isinstance(value, Mapping):
+        return {k: without_nulls(v) for k, v in value.items() if v is not None}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [without_nulls(item) for item in value]
+    return value
+
+
+def printable(name: str) -> str:
+    """The name with what cannot be written as text escaped."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def tools_of(value: Any) -> Any:
+    """The tools that a column gives a conversation: a list, or its text; ``None`` for none.
+
+    Raises:
+        Refused: Something else.
+    """
+    found = without_nulls(parsed(value))
+    if not found:
+        return None
+    if not isinstance(found, list):
+        raise Refused("wrong type in 'tools'", f": wants a list of tools, got {shown(value)}")
+    return found
+
+
+def shown(value: Any) -> str:
+    """A value's type and beginning, for messages."""
+    return f"{type(value).__name__} {str(value)[:40]!r}"

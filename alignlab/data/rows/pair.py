@@ -1,0 +1,73 @@
+"""Preference pairs: two completions of one prompt."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from alignlab.data.rows.base import Branch, Completable, Refused, Text, Turn, check_number
+from alignlab.data.rows.reader import Reader
+
+ASSISTANT = "\n\nAssistant:"  # opens a reply in dialogues written as in Anthropic's HH
+
+
+@dataclass(frozen=True, slots=True)
+class PreferencePair(Completable):
+    """Two completions of one prompt, the preferred one first; ``margin`` says by how much."""
+
+    COLUMNS = (("prompt", "chosen", "rejected"), ("chosen", "rejected"))
+    chosen: Text
+    rejected: Text
+    chosen_ends: bool = True
+    rejected_ends: bool = True
+    margin: float | None = None
+
+    @classmethod
+    def parse(cls, read: Reader) -> Self:
+        """A pair with a prompt, or two whole dialogues that begin alike."""
+        copied = read.copied_prompt()
+        if "prompt" in read.columns and copied is None:
+            prompt = read.text("prompt")
+            chosen, rejected = read.completions(prompt, "chosen", "rejected")
+        else:
+            prompt, chosen, rejected = _shared_beginning(read)
+        ends = read.flag("chosen_ends"), read.flag("rejected_ends")
+        pair = cls(read.id, prompt, chosen, rejected, *ends, read.number("margin"))
+        if copied is not None and prompt[-1] != Turn("user", copied):
+            raise Refused("prompt of the pair is not shared")
+        return pair
+
+    def check(self) -> None:
+        """Refuse equal completions, too."""
+        Completable.check(self)
+        if self.chosen == self.rejected and self.chosen_ends == self.rejected_ends:
+            raise Refused("chosen and rejected are identical")
+        check_number("margin", self.margin)
+
+    def branches(self) -> list[Branch]:
+        """The chosen completion, the rejected one."""
+        return [
+            Branch("chosen", self.chosen, self.chosen_ends),
+            Branch("rejected", self.rejected, self.rejected_ends),
+        ]
+
+    @property
+    def labels(self) -> tuple[float, ...] | None:
+        """The margin and 0."""
+        return None if self.margin is None else (float(self.margin), 0.0)
+
+
+def _shared_beginning(read: Reader) -> tuple[Text, Text, Text]:
+    """Prompt and replies of a pair that is written as two whole dialogues."""
+    chosen, rejected = read.text("chosen"), read.text("rejected")
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        cuts = [text.rfind(ASSISTANT) + len(ASSISTANT) for text in (chosen, rejected)]
+        if min(cuts) < len(ASSISTANT):
+            raise Refused("no 'prompt' column and no '\\n\\nAssistant:' turn to find it by")
+        shared = cuts[0] if chosen[: cuts[0]] == rejected[: cuts[1]] else 0
+    else:
+        most, shared = min(len(chosen), len(rejected)) - 1, 0
+        while shared < most and chosen[shared] == rejected[shared]:
+            shared += 1
+    if not shared:
+        raise Refused("prompt of the pair is not shared")
+    replies = read.reply("chosen", chosen[shared:]), read.reply("rejected", rejected[shared:])
+    return chosen[:shared], *replies

@@ -1,0 +1,182 @@
+"""The values of one record, read as the types that a row needs.
+
+A file type says little about types: CSV has none, Parquet fills what a message lacks with nulls,
+and lists stand in all of them as texts. So a value is read for what it says, the same from every
+file: the number "4" and 4, the truth values "True", true and 1, a list and its text. What does not
+say what is wanted is refused.
+"""
+
+import math
+from contextlib import suppress
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from alignlab.data.rows.base import Chat, Fields, Refused, Text
+from alignlab.data.rows.nested import as_list, as_turns, shown
+
+_TRUTH = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the rows of one set are written.
+
+    Args:
+        columns: Those of ``Row.COLUMNS`` that it is read from.
+        lead: The column that shows whether its rows' texts are conversations.
+        chats: Its columns that hold conversations.
+        whole: Whether its completions repeat the prompt.
+    """
+
+    columns: tuple[str, ...]
+    lead: str
+    chats: frozenset[str]
+    whole: bool
+
+
+class Reader:
+    """The fields of one record, read with their types checked.
+
+    Args:
+        id: The row's name.
+        fields: The record.
+        layout: How the records of its set are written.
+        used: Gets the name of every column that is asked for.
+    """
+
+    def __init__(self, id: str, fields: Fields, layout: Layout, used: set[str]) -> None:
+        self.id, self.columns, self.chats = id, layout.columns, layout.chats
+        self.chat, self.whole = layout.lead in layout.chats, layout.whole
+        self._fields, self._used = fields, used
+
+    def as_chat(self) -> "Reader":
+        """The same, its texts read as conversations."""
+        self.chat = True
+        return self
+
+    def value(self, name: str) -> Any:
+        """What stands there; ``None`` where the column is absent or empty."""
+        self._used.add(name)
+        return self._fields.get(name)
+
+    def given(self, name: str) -> Any:
+        """The same, of a column that holds no texts: an empty text is no value, either."""
+        value = self.value(name)
+        return None if value == "" else value
+
+    def plain(self, name: str) -> str:
+        """A string."""
+        return _as_plain(name, self._get(name))
+
+    def turns(self, name: str) -> Chat:
+        """A conversation: a list of messages, or one message."""
+        return as_turns(name, self._get(name))
+
+    def text(self, name: str) -> Text:
+        """A string or a conversation, whichever the set holds."""
+        return self.turns(name) if self.chat else self.plain(name)
+
+    def completions(self, prompt: Text, *names: str) -> list[Text]:
+        """The texts of these columns, without the prompt where the set's repeat it."""
+        found = [self.text(name) for name in names]
+        if self.whole:
+            if any(whole[: len(prompt)] != prompt for whole in found):
+                raise Refused("prompt of the pair is not shared")
+            found = [whole[len(prompt) :] for whole in found]
+        return [self.reply(name, text) for name, text in zip(names, found, strict=True)]
+
+    def reply(self, name: str, text: Text) -> Text:
+        """The text; a conversation must start with the assistant's turn."""
+        if not isinstance(text, str) and (not text or text[0].role != "assistant"):
+            raise Refused("completion does not start with an assistant turn", f" in {name!r}")
+        return text
+
+    def copied_prompt(self) -> str | None:
+        """The plain prompt beside whole conversations, which is a copy of their question."""
+        if not self.chat or "prompt" not in self.columns or "prompt" in self.chats:
+            return None
+        prompt = self.value("prompt")
+        return prompt if isinstance(prompt, str) else None
+
+    def texts(self, name: str) -> tuple[Text, ...]:
+        """A list of strings or of conversations, whichever the set holds."""
+        values = as_list(name, self._get(name), "a list of texts")
+        return tuple((as_turns if self.chat else _as_plain)(name, value) for value in values)
+
+    def number(self, name: str) -> float | None:
+        """A number, or ``None`` where the column is absent or empty."""
+        value = self.given(name)
+        if value is None:
+            return None
+        found = _truth(value) if isinstance(value, str) else value
+        if isinstance(found, str):
+            with suppress(ValueError):
+                found = float(found)
+        if not isinstance(found, int | float | Decimal):
+            raise Refused(f"wrong type in {name!r}", f": wants a number, got {shown(value)}")
+        return _as_float(name, found)
+
+    def numbers(self, name: str) -> tuple[float, ...]:
+        """A list of finite numbers."""
+        values = as_list(name, self._get(name), "a list of numbers")
+        for value in values:
+            if not isinstance(value, int | float | Decimal) or math.isnan(value):
+                raise Refused(f"wrong type in {name!r}", f": wants numbers, got {shown(value)}")
+        numbers = tuple(_as_float(name, value) for value in values)
+        if not all(map(math.isfinite, numbers)):
+            raise Refused(f"wrong type in {name!r}", ": wants finite numbers")
+        return numbers
+
+    def flags(self, name: str) -> tuple[bool, ...] | None:
+        """A list of truth values, or ``None`` where the column is absent or empty."""
+        given = self.given(name)
+        if given is None:
+            return None
+        values = [_truth(v) for v in as_list(name, given, "a list of true or false")]
+        if not all(isinstance(value, bool) for value in values):
+            raise Refused(f"wrong type in {name!r}", ": wants a list of true or false")
+        return tuple(values)
+
+    def flag(self, name: str) -> bool:
+        """A truth value; True where the column is absent or empty."""
+        value = self.given(name)
+        truth = True if value is None else _truth(value)
+        if not isinstance(truth, bool):
+            raise Refused(f"wrong type in {name!r}", f": wants true or false, got {shown(value)}")
+        return truth
+
+    def either(self, name: str, yes: str, no: str) -> bool:
+        """Whether a column says ``yes`` and not ``no``; it may also hold a truth value."""
+        value = self.given(name)
+        if value is None:
+            raise Refused(f"missing column {name!r}")
+        truth = value == yes if value in (yes, no) else _truth(value)
+        if not isinstance(truth, bool):
+            raise Refused(f"wrong value in {name!r}", f": wants {yes} or {no}, got {shown(value)}")
+        return truth
+
+    def _get(self, name: str) -> Any:
+        if self.value(name) is None:
+            raise Refused(f"missing column {name!r}")
+        return self.value(name)
+
+
+def _truth(value: Any) -> Any:
+    """A truth value for what says one; anything else as it is."""
+    if isinstance(value, int | float | str | Decimal):
+        return _TRUTH.get(str(value).strip().lower(), value)
+    return value
+
+
+def _as_float(name: str, value: float | Decimal) -> float:
+    try:
+        return float(value)
+    except OverflowError as problem:
+        raise Refused(f"{name!r} is not a finite number", ": too large") from problem
+
+
+def _as_plain(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise Refused(f"wrong type in {name!r}", f": wants a string, got {shown(value)}")
+    return value
