@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import lightning as L
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -37,8 +38,8 @@ ON_TOP = {
     "sweep",
 }  # nothing below may import these
 SHARED_STEPS = {
-    *("base", "schedule", "figures"),
-    *("pairs", "referenced", "scored", "rankings", "on_policy"),
+    *("base", "schedule", "settings", "metrics"),
+    *("scored", "rankings", "on_policy"),
 }
 OBJECTIVES = sorted(
     path.stem
@@ -128,6 +129,19 @@ def test_an_objective_names_its_paper_and_has_a_pure_loss(name: str) -> None:
             assert is_tensor, f"{parameter.name} is a setting: make it keyword-only"
         else:
             assert parameter.kind is parameter.KEYWORD_ONLY
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_has_at_most_four_ancestors(name: str) -> None:
+    """LightningModule counts, its own bases do not: more are too many files for one step."""
+    module = importlib.import_module(f"alignlab.objectives.{name}")
+    own = [
+        c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__
+    ]
+    for kind in own:
+        if issubclass(kind, L.LightningModule):
+            assert len(kind.mro()) - len(L.LightningModule.mro()) <= 4, kind.mro()
+    assert any(issubclass(kind, L.LightningModule) for kind in own)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

@@ -13,8 +13,10 @@ from alignlab.models.policy import Policy
 OBJECTIVE = '''
 """Exponential loss on DPO's margin."""
 
-from alignlab.objectives.pairs import PairLoss
-from alignlab.objectives.referenced import ReferencedPairObjective
+from lightning.pytorch.cli import OptimizerCallable
+
+from alignlab.models import Policy, make_reference
+from alignlab.objectives.base import PairLoss, PairObjective
 
 
 def exponential_loss(chosen, rejected, ref_chosen, ref_rejected, *, beta):
@@ -22,8 +24,16 @@ def exponential_loss(chosen, rejected, ref_chosen, ref_rejected, *, beta):
     return PairLoss((bad - good).exp(), good.detach(), bad.detach())
 
 
-class Exponential(ReferencedPairObjective):
+class Exponential(PairObjective):
     """``exp(-margin)``."""
+
+    def __init__(
+        self, policy: Policy, optimizer: OptimizerCallable, beta: float = 0.1,
+        reference: str = "auto", reference_cache: str | None = None,
+    ):
+        super().__init__(policy, optimizer)
+        self.reference = make_reference(policy, reference, reference_cache)
+        self.beta = beta
 
     def pair_loss(self, trees, scores):
         return exponential_loss(*self.four_logps(trees, scores), beta=self.beta)

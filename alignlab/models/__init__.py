@@ -8,8 +8,12 @@ from alignlab.models.reference import (
     AdapterOffReference,
     CachedReference,
     FrozenReference,
+    LiveReference,
     Reference,
+    ReferenceKind,
     StartReference,
+    UncachedReference,
+    make_reference,
 )
 from alignlab.models.score import ScoreModel
 
@@ -18,11 +22,15 @@ __all__ = [
     "CachedReference",
     "FrozenReference",
     "LanguageHead",
+    "LiveReference",
     "Lora",
     "Policy",
     "PromptTuning",
     "Reference",
+    "ReferenceKind",
     "ScoreModel",
     "Scores",
     "StartReference",
+    "UncachedReference",
+    "make_reference",
 ]

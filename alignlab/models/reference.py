@@ -8,10 +8,10 @@ import copy
 import fcntl
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,12 +22,20 @@ from alignlab.errors import ConfigError
 from alignlab.files import belongs, stamp, write_record, written_whole
 from alignlab.functional import beyond_rounding
 from alignlab.functional.sampling import SamplingSpec
-from alignlab.models.adapters import START, keep_start, switched_to
+from alignlab.models.adapters import (
+    START,
+    are_all_that_trains,
+    change_nothing,
+    keep_start,
+    switched_to,
+)
 from alignlab.models.loading import freeze
 from alignlab.models.modes import reading
 from alignlab.models.policy import PLAIN, Policy
 
 log = logging.getLogger(__name__)
+ReferenceKind = Literal["auto", "frozen", "adapter_off", "cached"]
+LiveReference = Literal["auto", "frozen", "adapter_off"]  # cached log-probs know no new samples
 
 
 class Reference(Protocol):
@@ -180,6 +188,65 @@ class CachedReference(nn.Module):
             raise ConfigError(
                 f"cached reference log-probs are off by {error:.1e} nats a token; delete the cache."
             )
+
+
+class UncachedReference(FrozenReference):
+    """A frozen copy, to be replaced by a cache of its log-probs when the data set is known.
+
+    Args:
+        policy: Copied.
+        folder: Where the log-probs are kept.
+    """
+
+    def __init__(self, policy: Policy, folder: Path) -> None:
+        super().__init__(policy)
+        self.folder = folder
+
+    def cached(
+        self,
+        trees: Iterable[PromptTree],
+        first_epoch: Callable[[], Iterable[PromptTrees]],
+        device: torch.device,
+    ) -> CachedReference:
+        """The log-probs of ``trees``, computed on ``device`` in the precision that is in force.
+
+        Where that is coarser than float32, in the batches of the first epoch as far as they go.
+        """
+        policy = self.policy.to(device)
+        coarse = torch.finfo(policy.precision).eps > torch.finfo(torch.float32).eps
+        first = list(first_epoch()) if coarse else ()
+        return CachedReference(policy, trees, self.folder, first=first)
+
+
+def make_reference(policy: Policy, kind: ReferenceKind, cache: str | None = None) -> Reference:
+    """The policy as it is now, in the cheapest way that ``kind`` allows.
+
+    Args:
+        policy: A policy that has not been trained yet.
+        kind: ``frozen`` copy, ``adapter_off`` (needs new LoRA), ``cached`` log-probs on disk, or
+            ``auto``: no second model where only adapters are trained, else a frozen copy.
+        cache: Folder of cached log-probs, for ``cached``.
+
+    Raises:
+        ConfigError: ``adapter_off`` would be another model, or ``cached`` without a folder.
+    """
+    model = policy.model
+    adapted = hasattr(model, "disable_adapter")
+    if kind == "cached":
+        if cache is None:
+            raise ConfigError("reference cached needs a folder: model.init_args.reference_cache.")
+        return UncachedReference(policy, Path(cache))
+    if kind == "frozen" or (kind == "auto" and not adapted):
+        return FrozenReference(policy)
+    if not adapted or change_nothing(model):
+        return AdapterOffReference(policy)
+    if kind == "adapter_off":
+        raise ConfigError(
+            "reference adapter_off would be the model without the adapters that the policy starts "
+            "with, and not the policy at its start. Set model.init_args.reference to auto, which "
+            "keeps a copy of them."
+        )
+    return StartReference(policy) if are_all_that_trains(model) else FrozenReference(policy)
 
 
 @contextmanager

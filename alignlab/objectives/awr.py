@@ -9,11 +9,11 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from alignlab.data.rollouts import RolloutBatch
-from alignlab.models import Policy, Scores
-from alignlab.objectives.base import positive
+from alignlab.models import LiveReference, Policy, Scores
+from alignlab.objectives.base import LossAndMetrics
 from alignlab.objectives.on_policy import LeaveOneOutObjective, Sampling
-from alignlab.objectives.referenced import LiveReference
 from alignlab.objectives.schedule import Schedule
+from alignlab.objectives.settings import positive
 from alignlab.rewards.base import Reward
 
 
@@ -80,7 +80,7 @@ class AWR(LeaveOneOutObjective):
         self.beta = positive(self, "beta", beta)
         self.weight_cap = positive(self, "weight_cap", weight_cap)
 
-    def losses(self, batch: RolloutBatch, scores: Scores) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss_and_metrics(self, batch: RolloutBatch, scores: Scores) -> LossAndMetrics:
         """Weighted regression, and the share of completions at the cap."""
         total, count = awr_loss(
             scores.token_logps,

@@ -1,11 +1,11 @@
-"""What every objective shares: optimizer and schedule, the step's normaliser, what is saved."""
+"""What objectives share: optimizer, checkpoint, and the steps on prompt trees and on pairs."""
 
 import sys
 from abc import abstractmethod
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import lightning as L
 import torch
@@ -15,11 +15,14 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from alignlab.data.rows import PreferencePair, Row
 from alignlab.data.trees import PromptTrees
-from alignlab.errors import ConfigError
-from alignlab.models import Policy, ScoreModel
+from alignlab.errors import ConfigError, DataError
+from alignlab.models import Policy, Reference, ScoreModel, Scores, UncachedReference
 from alignlab.models.backbone import TreeBackbone
-from alignlab.objectives.figures import Figure, added, means_of
+from alignlab.objectives.metrics import Metric, add_batch, weighted_means
 from alignlab.objectives.schedule import Schedule
+
+FourLogps = tuple[Tensor, Tensor, Tensor, Tensor]
+LossAndMetrics = tuple[Tensor, dict[str, Tensor]]
 
 
 class Objective(L.LightningModule):
@@ -30,6 +33,8 @@ class Objective(L.LightningModule):
         schedule: Factor on the learning rate per optimizer step; constant when left out.
     """
 
+    policy: Policy
+    model: ScoreModel
     added_tokens = 0  # behind a row of the data: completions that are sampled
 
     def __init__(self, optimizer: OptimizerCallable, schedule: Schedule | None = None) -> None:
@@ -40,9 +45,9 @@ class Objective(L.LightningModule):
         self._to_stop = False
 
     @property
-    @abstractmethod
     def trained(self) -> Policy | ScoreModel:
-        """The model that training is about: it is saved, and its tokenizer reads the data."""
+        """The model that is trained and saved; an objective holds it as ``policy`` or ``model``."""
+        return self.policy if hasattr(self, "policy") else self.model
 
     @property
     def tokenizer(self) -> Any:
@@ -169,15 +174,15 @@ class TreeObjective(Objective):
     rows: ClassVar[tuple[type[Row], ...]] = ()  # any, if none is named
     margins: ClassVar[bool] = False  # whether it reads those of pairs
     unit: ClassVar[Literal["prompts", "completions", "tokens"]]
-    _held_out: dict[str, Figure]
+    _held_out: dict[str, Metric]
 
     @abstractmethod
-    def losses(self, trees: PromptTrees) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss_and_metrics(self, trees: PromptTrees) -> LossAndMetrics:
         """Losses to be summed (one per row, or their sum) and means to log."""
 
     def training_step(self, trees: PromptTrees, batch_idx: int) -> Tensor:
         """This micro-batch's sum over the whole step's count."""
-        losses, means = self.losses(trees)
+        losses, means = self.loss_and_metrics(trees)
         count = getattr(trees.totals, self.unit)
         self.log_means("train", means, count)
         return self.normalised(finite(losses, trees).sum(), count)
@@ -201,10 +206,10 @@ class TreeObjective(Objective):
             name = type(self).__name__
             print(f"{name} does not use the pairs' margins (column 'margin')", file=sys.stderr)
 
-    def figures(self, trees: PromptTrees) -> dict[str, Figure]:
-        """What this batch adds to the figures of the validation set: the same means."""
-        _, means = self.losses(trees)
-        return means_of(means, own_count(trees, self.unit))
+    def validation_metrics(self, trees: PromptTrees) -> dict[str, Metric]:
+        """What this batch adds to the metrics of the validation set: the same means."""
+        _, means = self.loss_and_metrics(trees)
+        return weighted_means(means, own_count(trees, self.unit))
 
     def on_validation_epoch_start(self) -> None:
         """Begin all sums anew."""
@@ -213,7 +218,7 @@ class TreeObjective(Objective):
     @torch.no_grad()
     def validation_step(self, trees: PromptTrees, batch_idx: int) -> None:
         """Add held-out trees to the sums."""
-        self._held_out = added(self._held_out, self.figures(trees))
+        self._held_out = add_batch(self._held_out, self.validation_metrics(trees))
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val/{name}`` of all batches and ranks together."""
@@ -223,8 +228,19 @@ class TreeObjective(Objective):
             self.log(f"val/{name}", finish(sums).float(), sync_dist=True)  # equal on all ranks
 
 
-class PolicyObjective(TreeObjective):
-    """A tree objective that trains a language model.
+class PairLoss(NamedTuple):
+    """Loss and implicit rewards of B pairs, each ``[B]``; the rewards carry no gradient."""
+
+    losses: Tensor
+    chosen_rewards: Tensor
+    rejected_rewards: Tensor
+
+
+class PairObjective(TreeObjective):
+    """Scores both completions of each pair in one forward and asks a subclass for their loss.
+
+    Rows 2i of a batch are chosen, rows 2i + 1 rejected. A subclass that compares the policy with
+    its start makes a ``reference`` (``make_reference``).
 
     Args:
         policy: The language model to train.
@@ -232,16 +248,51 @@ class PolicyObjective(TreeObjective):
         schedule: Factor on the learning rate.
     """
 
+    rows = (PreferencePair,)
+    unit = "prompts"
+    reference: Reference
+
     def __init__(
         self, policy: Policy, optimizer: OptimizerCallable, schedule: Schedule | None = None
     ) -> None:
         super().__init__(optimizer, schedule)
         self.policy = policy
 
-    @property
-    def trained(self) -> Policy:
-        """The policy."""
-        return self.policy
+    def setup(self, stage: str) -> None:
+        """Compute the log-probs of a reference that is to be cached, as a training step would."""
+        reference = getattr(self, "reference", None)
+        if isinstance(reference, UncachedReference):
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            device = self.trainer.strategy.root_device
+            with self.own_precision():
+                self.reference = reference.cached(
+                    [*data.train_trees, *data.validation_trees], data.train_dataloader, device
+                )
+
+    @abstractmethod
+    def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
+        """The loss of each pair, from the policy's scores of all completions."""
+
+    def loss_and_metrics(self, trees: PromptTrees) -> LossAndMetrics:
+        """One loss per pair."""
+        require_pairs(trees)
+        scores = self.policy(trees)
+        loss = self.pair_loss(trees, scores)
+        chosen, rejected = split_pairs(scores.logps.detach())
+        margins = loss.chosen_rewards - loss.rejected_rewards
+        return loss.losses, {
+            "loss": loss.losses.mean(),
+            "rewards/chosen": loss.chosen_rewards.mean(),
+            "rewards/rejected": loss.rejected_rewards.mean(),
+            "rewards/margins": margins.mean(),
+            "rewards/accuracies": accuracy(margins),
+            "logps/chosen": chosen.mean(),  # absolute: likelihood displacement shows here
+            "logps/rejected": rejected.mean(),
+        }
+
+    def four_logps(self, trees: PromptTrees, scores: Scores) -> FourLogps:
+        """Summed log-probs ``[B]``: chosen, rejected of the policy, then of the reference."""
+        return *split_pairs(scores.logps), *split_pairs(self.reference.token_logps(trees).sum(1))
 
 
 def own_count(trees: PromptTrees, unit: str) -> int:
@@ -275,50 +326,22 @@ def finite(losses: Tensor, trees: PromptTrees) -> Tensor:
     return losses
 
 
-def positive(objective: object, name: str, value: float) -> float:
-    """``value`` if it is above 0 (infinity is).
-
-    Raises:
-        ConfigError: It is not; names the setting.
-    """
-    if not value > 0:
-        raise _unusable(objective, name, "> 0", value)
-    return value
-
-
-def not_negative(objective: object, name: str, value: float) -> float:
-    """``value`` if it is at least 0.
-
-    Raises:
-        ConfigError: It is not; names the setting.
-    """
-    if not value >= 0:
-        raise _unusable(objective, name, ">= 0", value)
-    return value
+def require_pairs(trees: PromptTrees) -> None:
+    """Raise ``DataError`` unless every prompt has two completions."""
+    pairs = torch.arange(len(trees.prompt_lengths), device=trees.group.device)
+    if not torch.equal(trees.group, pairs.repeat_interleave(2)):
+        raise DataError(
+            "preference pairs need two completions per prompt. Use PreferenceData, or another "
+            "objective."
+        )
 
 
-def unit_interval(objective: object, name: str, value: float) -> float:
-    """``value`` if it is in [0, 1].
-
-    Raises:
-        ConfigError: It is not; names the setting.
-    """
-    if not 0 <= value <= 1:
-        raise _unusable(objective, name, "in [0, 1]", value)
-    return value
+def split_pairs(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Chosen and rejected ``[B]`` of a ``[2 B]`` tensor whose pairs stand together."""
+    pairs = x.view(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
 
 
-def flip_rate(objective: object, name: str, value: float) -> float:
-    """``value`` if it can be the share of flipped labels: in [0, 0.5).
-
-    Raises:
-        ConfigError: It cannot; names the setting.
-    """
-    if not 0 <= value < 0.5:
-        raise _unusable(objective, name, "in [0, 0.5)", value)
-    return value
-
-
-def _unusable(objective: object, name: str, wanted: str, value: float) -> ConfigError:
-    owner = type(objective).__name__
-    return ConfigError(f"{owner} needs {name} {wanted}, got {value}. Set model.init_args.{name}.")
+def accuracy(margins: Tensor) -> Tensor:
+    """Share of positive margins, a tie counting one half."""
+    return ((margins > 0).float() + 0.5 * (margins == 0).float()).mean()

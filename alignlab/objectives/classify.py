@@ -15,8 +15,9 @@ from alignlab.data.trees import PromptTrees
 from alignlab.errors import DataError
 from alignlab.functional import token_logps
 from alignlab.models import LanguageHead, ScoreModel
-from alignlab.objectives.base import TreeObjective, not_negative
+from alignlab.objectives.base import LossAndMetrics, TreeObjective
 from alignlab.objectives.schedule import Schedule
+from alignlab.objectives.settings import not_negative
 
 CHUNK = 4096  # positions whose logits are held at once
 
@@ -66,12 +67,7 @@ class Classify(TreeObjective):
         self.model, self.alpha = model, not_negative(self, "alpha", alpha)
         self.lm_head = LanguageHead(model) if alpha else None
 
-    @property
-    def trained(self) -> ScoreModel:
-        """The classifier."""
-        return self.model
-
-    def losses(self, trees: PromptTrees) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss_and_metrics(self, trees: PromptTrees) -> LossAndMetrics:
         """One loss per text."""
         labels, count = class_labels(trees, self.model.outputs), trees.loss_mask.sum(1)
         logits, lm_sum = self._both_heads(trees)

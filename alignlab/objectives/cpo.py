@@ -9,9 +9,9 @@ from torch import Tensor
 from alignlab.data.trees import PromptTrees
 from alignlab.functional import bradley_terry
 from alignlab.models import Policy, Scores
-from alignlab.objectives.base import not_negative, positive
-from alignlab.objectives.pairs import PairLoss, PairObjective, both
+from alignlab.objectives.base import PairLoss, PairObjective, split_pairs
 from alignlab.objectives.schedule import Schedule
+from alignlab.objectives.settings import not_negative, positive
 
 
 def cpo_loss(
@@ -52,4 +52,4 @@ class CPO(PairObjective):
 
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """Eq. 5 on the batch."""
-        return cpo_loss(*both(scores.logps), beta=self.beta, lam=self.lam)
+        return cpo_loss(*split_pairs(scores.logps), beta=self.beta, lam=self.lam)

@@ -9,11 +9,10 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from alignlab.data.trees import PromptTrees
-from alignlab.models import Policy, Scores
-from alignlab.objectives.base import not_negative
-from alignlab.objectives.pairs import PairLoss, both
-from alignlab.objectives.referenced import NoisyPairObjective, ReferenceKind
+from alignlab.models import Policy, ReferenceKind, Scores, make_reference
+from alignlab.objectives.base import PairLoss, PairObjective, split_pairs
 from alignlab.objectives.schedule import Schedule
+from alignlab.objectives.settings import flip_rate, not_negative, positive
 
 
 def dpo_loss(
@@ -39,17 +38,24 @@ def dpo_loss(
     return PairLoss(losses, chosen_rewards.detach(), rejected_rewards.detach())
 
 
-class DPO(NoisyPairObjective):
+class DPO(PairObjective):
     """Fit a policy to preference pairs against a fixed reference.
 
-    What is not listed is as in ``ReferencedPairObjective``.
-
     Args:
+        policy: The language model to train; as it is now, it is also the reference.
+        optimizer: Builds the optimizer.
         beta: Strength of the KL constraint, > 0. Smaller lets the policy drift further; 0.01-0.5
             is usual on human labels.
         label_smoothing: Assumed share of flipped labels, in [0, 0.5).
         nll_coef: Weight of the chosen completion's negative log-likelihood per token, >= 0. It
             keeps the chosen completion likely, where DPO alone may lower both.
+        reference: ``frozen`` copy, ``adapter_off`` (needs new LoRA), ``cached`` log-probs on disk,
+            or ``auto``: no second model where only adapters are trained, else a frozen copy.
+        reference_cache: Folder of cached log-probs, for ``cached``.
+        schedule: Factor on the learning rate.
+
+    Raises:
+        ConfigError: A number out of its range, or ``cached`` without a folder.
     """
 
     def __init__(
@@ -63,9 +69,10 @@ class DPO(NoisyPairObjective):
         reference_cache: str | None = None,
         schedule: Schedule | None = None,
     ) -> None:
-        super().__init__(
-            policy, optimizer, beta, label_smoothing, reference, reference_cache, schedule
-        )
+        super().__init__(policy, optimizer, schedule)
+        self.reference = make_reference(policy, reference, reference_cache)
+        self.beta = positive(self, "beta", beta)
+        self.label_smoothing = flip_rate(self, "label_smoothing", label_smoothing)
         self.nll_coef = not_negative(self, "nll_coef", nll_coef)
 
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
@@ -75,5 +82,5 @@ class DPO(NoisyPairObjective):
         )
         if not self.nll_coef:
             return loss
-        chosen_nll = -both(scores.logps / scores.lengths)[0]
+        chosen_nll = -split_pairs(scores.logps / scores.lengths)[0]
         return loss._replace(losses=loss.losses + self.nll_coef * chosen_nll)

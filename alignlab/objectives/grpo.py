@@ -11,11 +11,11 @@ from torch import Tensor
 
 from alignlab.data.rollouts import RolloutBatch
 from alignlab.functional import clip_fraction, clipped_surrogate, group_normalise, kl_k3
-from alignlab.models import Policy, Scores
-from alignlab.objectives.base import positive
+from alignlab.models import LiveReference, Policy, Scores
+from alignlab.objectives.base import LossAndMetrics
 from alignlab.objectives.on_policy import OnPolicyObjective, Sampling, Scored
-from alignlab.objectives.referenced import LiveReference
 from alignlab.objectives.schedule import Schedule
+from alignlab.objectives.settings import positive
 from alignlab.rewards.base import Reward
 
 
@@ -79,7 +79,7 @@ class GRPO(OnPolicyObjective):
     """
 
     unit = "completions"
-    least_samples = 2  # a reward is judged against others of its prompt
+    min_samples = 2  # a reward is judged against others of its prompt
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class GRPO(OnPolicyObjective):
             scored, group_normalise(scored.scores, group, scale=self.scale_by_std)
         )
 
-    def losses(self, batch: RolloutBatch, scores: Scores) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss_and_metrics(self, batch: RolloutBatch, scores: Scores) -> LossAndMetrics:
         """Clipped surrogate and penalty."""
         assert batch.ref_token_logps is not None
         mask, ratios = batch.trees.loss_mask, (scores.token_logps, batch.old_token_logps)

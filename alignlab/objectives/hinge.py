@@ -3,12 +3,14 @@
 SLiC-HF's margin loss with the reference in it: what TRL calls ``hinge``.
 """
 
+from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from alignlab.data.trees import PromptTrees
-from alignlab.models import Scores
-from alignlab.objectives.pairs import PairLoss
-from alignlab.objectives.referenced import ReferencedPairObjective
+from alignlab.models import Policy, ReferenceKind, Scores, make_reference
+from alignlab.objectives.base import PairLoss, PairObjective
+from alignlab.objectives.schedule import Schedule
+from alignlab.objectives.settings import positive
 
 
 def hinge_loss(
@@ -29,11 +31,24 @@ def hinge_loss(
     return PairLoss(losses, chosen.detach(), rejected.detach())
 
 
-class Hinge(ReferencedPairObjective):
+class Hinge(PairObjective):
     """Ask a log-ratio margin of ``1 / beta`` of every preference pair, and no more.
 
-    Arguments are those of ``ReferencedPairObjective``.
+    Arguments are those of ``DPO``.
     """
+
+    def __init__(
+        self,
+        policy: Policy,
+        optimizer: OptimizerCallable,
+        beta: float = 0.1,
+        reference: ReferenceKind = "auto",
+        reference_cache: str | None = None,
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__(policy, optimizer, schedule)
+        self.reference = make_reference(policy, reference, reference_cache)
+        self.beta = positive(self, "beta", beta)
 
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """The loss of each pair of the batch."""

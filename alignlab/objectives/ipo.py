@@ -8,11 +8,10 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from alignlab.data.trees import PromptTrees
-from alignlab.models import Policy, Scores
-from alignlab.objectives.base import positive
-from alignlab.objectives.pairs import PairLoss, both
-from alignlab.objectives.referenced import ReferencedPairObjective, ReferenceKind
+from alignlab.models import Policy, ReferenceKind, Scores, make_reference
+from alignlab.objectives.base import PairLoss, PairObjective, split_pairs
 from alignlab.objectives.schedule import Schedule
+from alignlab.objectives.settings import positive
 
 
 def ipo_loss(
@@ -37,10 +36,10 @@ def ipo_loss(
     return PairLoss(losses, tau * chosen.detach(), tau * rejected.detach())
 
 
-class IPO(ReferencedPairObjective):
+class IPO(PairObjective):
     """Regress the log-ratio margin of preference pairs on a fixed target.
 
-    What is not listed is as in ``ReferencedPairObjective``.
+    What is not listed is as in ``DPO``.
 
     Args:
         tau: Strength of the KL constraint, > 0; smaller asks for a larger margin.
@@ -59,11 +58,12 @@ class IPO(ReferencedPairObjective):
         reference_cache: str | None = None,
         schedule: Schedule | None = None,
     ) -> None:
+        super().__init__(policy, optimizer, schedule)
+        self.reference = make_reference(policy, reference, reference_cache)
         self.tau = positive(self, "tau", tau)
-        super().__init__(policy, optimizer, tau, reference, reference_cache, schedule)
         self.per_token = per_token
 
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """Eq. 17 on the batch."""
-        lengths = both(scores.lengths) if self.per_token else None
+        lengths = split_pairs(scores.lengths) if self.per_token else None
         return ipo_loss(*self.four_logps(trees, scores), tau=self.tau, lengths=lengths)

@@ -12,11 +12,11 @@ from torch.optim import Optimizer
 from alignlab.data.rows import JudgedCompletion, PreferencePair
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError, DataError
-from alignlab.models import Policy
+from alignlab.models import LiveReference, Policy, make_reference
 from alignlab.models.modes import reading
-from alignlab.objectives.base import PolicyObjective, not_negative, positive
-from alignlab.objectives.referenced import LiveReference, make_reference
+from alignlab.objectives.base import LossAndMetrics, TreeObjective
 from alignlab.objectives.schedule import Schedule
+from alignlab.objectives.settings import not_negative, positive
 
 
 def kto_loss(
@@ -50,7 +50,7 @@ def kto_loss(
     return losses, rewards.detach()
 
 
-class KTO(PolicyObjective):
+class KTO(TreeObjective):
     """Fit a policy to completions that were called desirable or undesirable.
 
     Data are ``JudgedData``, or ``PreferenceData`` whose pairs are taken apart. The divergence is
@@ -84,7 +84,8 @@ class KTO(PolicyObjective):
         reference: LiveReference = "auto",
         schedule: Schedule | None = None,
     ) -> None:
-        super().__init__(policy, optimizer, schedule)
+        super().__init__(optimizer, schedule)
+        self.policy = policy
         self.beta = positive(self, "beta", beta)
         self.lambda_d = not_negative(self, "lambda_d", lambda_d)
         self.lambda_u = not_negative(self, "lambda_u", lambda_u)
@@ -92,7 +93,7 @@ class KTO(PolicyObjective):
         self.register_buffer("kl", torch.zeros((), dtype=torch.float64))
         self.register_buffer("kl_sums", torch.zeros(2, dtype=torch.float64))  # sum and count
 
-    def losses(self, trees: PromptTrees) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss_and_metrics(self, trees: PromptTrees) -> LossAndMetrics:
         """One loss per completion."""
         good, logps = desirable(trees), self.policy(trees).logps
         losses, rewards = kto_loss(

@@ -7,9 +7,13 @@ an epoch, and the paper saw such a model overfit within one.
 
 from torch import Tensor
 
+from alignlab.data.rows import Ranking
 from alignlab.data.trees import PromptTrees
 from alignlab.functional import kwise_ranking
-from alignlab.objectives.rankings import RankingObjective
+from alignlab.objectives.base import LossAndMetrics
+from alignlab.objectives.metrics import Metric
+from alignlab.objectives.rankings import calibration_metric, ranking_means, ranks
+from alignlab.objectives.scored import ScoreObjective
 
 
 def kwise_rm_loss(scores: Tensor, group: Tensor, rank: Tensor) -> Tensor:
@@ -25,9 +29,19 @@ def kwise_rm_loss(scores: Tensor, group: Tensor, rank: Tensor) -> Tensor:
     return kwise_ranking(scores, group, rank)
 
 
-class KWiseRewardModel(RankingObjective):
+class KWiseRewardModel(ScoreObjective):
     """Fit a scorer to rankings of K completions, every prompt with equal weight."""
 
-    def order_losses(self, trees: PromptTrees, scores: Tensor) -> Tensor:
+    unit = "prompts"
+    rows = (Ranking,)
+
+    def score_loss_and_metrics(self, trees: PromptTrees, scores: Tensor) -> LossAndMetrics:
         """One loss per prompt."""
-        return kwise_rm_loss(scores, trees.group, self.ranks(trees))
+        rank = ranks(trees)
+        losses = kwise_rm_loss(scores, trees.group, rank)
+        return losses, ranking_means(losses, scores, trees.group, rank)
+
+    def score_metrics(self, trees: PromptTrees, scores: Tensor) -> dict[str, Metric]:
+        """Calibration beside the metrics of every scorer."""
+        calibration = calibration_metric(scores, trees.group, ranks(trees))
+        return super().score_metrics(trees, scores) | calibration

@@ -5,10 +5,10 @@ from torch import Tensor
 
 from alignlab.data.trees import PromptTrees
 from alignlab.functional import bradley_terry
-from alignlab.models import Policy, Scores
-from alignlab.objectives.pairs import PairLoss, both
-from alignlab.objectives.referenced import ReferencedPairObjective, ReferenceKind
+from alignlab.models import Policy, ReferenceKind, Scores, make_reference
+from alignlab.objectives.base import PairLoss, PairObjective, split_pairs
 from alignlab.objectives.schedule import Schedule
+from alignlab.objectives.settings import positive
 
 
 def lndpo_loss(
@@ -30,16 +30,13 @@ def lndpo_loss(
     return PairLoss(bradley_terry(chosen, rejected), chosen.detach(), rejected.detach())
 
 
-class LNDPO(ReferencedPairObjective):
+class LNDPO(PairObjective):
     """DPO in which a completion's reward is its mean log-ratio, so that length earns nothing.
 
+    What is not listed is as in ``DPO``.
+
     Args:
-        policy: See ``ReferencedPairObjective``.
-        optimizer: See there.
         beta: DPO's times a completion's length, > 0: 2-10 is usual, 5 in Tulu 3.
-        reference: See there.
-        reference_cache: See there.
-        schedule: See there.
     """
 
     def __init__(
@@ -51,8 +48,11 @@ class LNDPO(ReferencedPairObjective):
         reference_cache: str | None = None,
         schedule: Schedule | None = None,
     ) -> None:
-        super().__init__(policy, optimizer, beta, reference, reference_cache, schedule)
+        super().__init__(policy, optimizer, schedule)
+        self.reference = make_reference(policy, reference, reference_cache)
+        self.beta = positive(self, "beta", beta)
 
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """The loss of each pair of the batch."""
-        return lndpo_loss(*self.four_logps(trees, scores), *both(scores.lengths), beta=self.beta)
+        logps, lengths = self.four_logps(trees, scores), split_pairs(scores.lengths)
+        return lndpo_loss(*logps, *lengths, beta=self.beta)

@@ -20,11 +20,11 @@ from alignlab.data.trees import PromptTree, PromptTrees, collate
 from alignlab.errors import ConfigError
 from alignlab.functional import beyond_rounding, kl_k3, leave_one_out
 from alignlab.functional.sampling import SamplingSpec
-from alignlab.models import Policy, Scores
+from alignlab.models import LiveReference, Policy, Scores, make_reference
 from alignlab.models.modes import reading
-from alignlab.objectives.base import Objective, finite, not_negative, positive
-from alignlab.objectives.referenced import LiveReference, make_reference
+from alignlab.objectives.base import LossAndMetrics, Objective, finite
 from alignlab.objectives.schedule import Schedule
+from alignlab.objectives.settings import not_negative, positive
 from alignlab.rewards.base import Reward, checked_rewards
 from alignlab.rollouts.comparison import check_drawn
 from alignlab.rollouts.sampler import sample
@@ -98,7 +98,8 @@ class Scored:
 class OnPolicyObjective(Objective):
     """Samples from the policy, asks for rewards, and trains on the phase of rollouts so made.
 
-    A subclass makes advantages of what was scored (``advantages``) and has a loss (``losses``).
+    A subclass makes advantages of what was scored (``advantages``) and has a loss
+    (``loss_and_metrics``).
 
     Args:
         policy: The language model to train; as it is now, it is also the reference.
@@ -119,9 +120,9 @@ class OnPolicyObjective(Objective):
             by top-k or top-p.
     """
 
-    least_samples: ClassVar[int] = 1  # completions of a prompt
+    min_samples: ClassVar[int] = 1  # completions of a prompt
     unit: ClassVar[Literal["prompts", "completions", "tokens"]] = "tokens"  # of a mean loss
-    want: tuple[str, ...] = ()  # what ``losses`` needs of the policy besides log-probs
+    want: tuple[str, ...] = ()  # what ``loss_and_metrics`` needs of the policy besides log-probs
     kl_coef: Tensor
     reward_mean: Tensor
 
@@ -160,17 +161,12 @@ class OnPolicyObjective(Objective):
         self.register_buffer("kl_coef", torch.tensor(float(kl_coef), dtype=torch.float64))
         self.register_buffer("reward_mean", torch.tensor(torch.nan, dtype=torch.float64))
 
-    @property
-    def trained(self) -> Policy:
-        """The policy."""
-        return self.policy
-
     @abstractmethod
     def advantages(self, scored: Scored) -> RolloutBatch:
         """Turn rewards into what the update needs (see ``rollout_batch``)."""
 
     @abstractmethod
-    def losses(self, batch: RolloutBatch, scores: Scores) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss_and_metrics(self, batch: RolloutBatch, scores: Scores) -> LossAndMetrics:
         """A minibatch's loss, to be summed and divided by the step's ``unit``; means to log."""
 
     def training_step(self, batch: RolloutBatch, batch_idx: int) -> Tensor:
@@ -178,7 +174,7 @@ class OnPolicyObjective(Objective):
         scores = self.policy(batch.trees, self.want, spec=self.sampling.spec)
         if batch.first:
             self._check_ratio(batch, scores)
-        losses, means = self.losses(batch, scores)
+        losses, means = self.loss_and_metrics(batch, scores)
         # The samples are the old policy's: this estimates KL(old || policy) per token.
         moved = kl_k3(batch.old_token_logps, scores.token_logps.detach())[scores.mask].mean()
         count = getattr(batch.trees.totals, self.unit)
@@ -224,10 +220,10 @@ class OnPolicyObjective(Objective):
         Raises:
             ConfigError: Fewer ``samples`` than the advantages need.
         """
-        if samples < self.least_samples:
+        if samples < self.min_samples:
             raise ConfigError(
                 f"{type(self).__name__} holds a completion against others of its prompt and needs "
-                f"at least {self.least_samples} of each, got {samples}. "
+                f"at least {self.min_samples} of each, got {samples}. "
                 "Set data.init_args.samples_per_prompt."
             )
         with reading(self):
@@ -347,7 +343,7 @@ class OnPolicyObjective(Objective):
 class LeaveOneOutObjective(OnPolicyObjective):
     """Judges a completion by its penalised reward minus the mean of its prompt's others."""
 
-    least_samples = 2
+    min_samples = 2
 
     def advantages(self, scored: Scored) -> RolloutBatch:
         """One advantage per completion (``leave_one_out``)."""

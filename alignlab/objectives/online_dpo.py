@@ -16,12 +16,11 @@ from alignlab.data.rollouts import RolloutBatch
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
 from alignlab.functional import bradley_terry, uniform
-from alignlab.models import Policy, Scores
-from alignlab.objectives.base import positive
+from alignlab.models import LiveReference, Policy, Scores
+from alignlab.objectives.base import LossAndMetrics, PairLoss, split_pairs
 from alignlab.objectives.on_policy import OnPolicyObjective, Sampling, Scored
-from alignlab.objectives.pairs import PairLoss, both
-from alignlab.objectives.referenced import LiveReference
 from alignlab.objectives.schedule import Schedule
+from alignlab.objectives.settings import positive
 from alignlab.rewards.base import Reward
 
 Labels = Literal["sampled", "soft", "argmax"]
@@ -126,15 +125,15 @@ class OnlineDPO(OnPolicyObjective):
         prompts = scored.trees.index
         # The sampler's positions count from 0: this number is nobody else's.
         noise = uniform(self.seed, self.rollout, prompts, torch.zeros_like(prompts), -1)
-        first = label(*both(scored.scores), noise, labels=self.labels, scale=self.scale)
+        first = label(*split_pairs(scored.scores), noise, labels=self.labels, scale=self.scale)
         return self.rollout_batch(scored, torch.stack([first, 1 - first], 1).flatten())
 
-    def losses(self, batch: RolloutBatch, scores: Scores) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss_and_metrics(self, batch: RolloutBatch, scores: Scores) -> LossAndMetrics:
         """One loss per pair."""
         assert batch.ref_token_logps is not None
-        preference = both(batch.advantages[:, 0])[0]
-        ref = both(batch.ref_token_logps.sum(1))
-        loss = online_dpo_loss(*both(scores.logps), *ref, preference, beta=self.beta)
+        preference = split_pairs(batch.advantages[:, 0])[0]
+        ref = split_pairs(batch.ref_token_logps.sum(1))
+        loss = online_dpo_loss(*split_pairs(scores.logps), *ref, preference, beta=self.beta)
         margins = loss.chosen_rewards - loss.rejected_rewards
         agreed = ((margins > 0) == (preference > 0.5)).float().mean()
         return loss.losses, {"loss": loss.losses.mean(), "rewards/accuracies": agreed}

@@ -10,9 +10,9 @@ from torch import Tensor
 from alignlab.data.trees import PromptTrees
 from alignlab.functional import bradley_terry, log1mexp
 from alignlab.models import Policy, Scores
-from alignlab.objectives.base import not_negative
-from alignlab.objectives.pairs import PairLoss, PairObjective, both
+from alignlab.objectives.base import PairLoss, PairObjective, split_pairs
 from alignlab.objectives.schedule import Schedule
+from alignlab.objectives.settings import not_negative
 
 
 def orpo_loss(
@@ -76,7 +76,7 @@ class ORPO(PairObjective):
 
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """Eq. 6 on the batch."""
-        logps, lengths = both(scores.logps), both(scores.lengths)
+        logps, lengths = split_pairs(scores.logps), split_pairs(scores.lengths)
         nll = self._with_prompt(trees, logps[0], lengths[0]) if self.prompt_nll else None
         return orpo_loss(*logps, *lengths, lam=self.lam, nll=nll)
 

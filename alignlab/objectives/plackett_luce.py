@@ -7,9 +7,13 @@ optimum on such orders; it takes the pairs of an order as if they were separate 
 
 from torch import Tensor
 
+from alignlab.data.rows import Ranking
 from alignlab.data.trees import PromptTrees
 from alignlab.functional import plackett_luce
-from alignlab.objectives.rankings import RankingObjective
+from alignlab.objectives.base import LossAndMetrics
+from alignlab.objectives.metrics import Metric
+from alignlab.objectives.rankings import calibration_metric, ranking_means, ranks
+from alignlab.objectives.scored import ScoreObjective
 
 
 def plackett_luce_loss(scores: Tensor, group: Tensor, rank: Tensor) -> Tensor:
@@ -27,9 +31,19 @@ def plackett_luce_loss(scores: Tensor, group: Tensor, rank: Tensor) -> Tensor:
     return plackett_luce(scores, group, rank)
 
 
-class PlackettLuce(RankingObjective):
+class PlackettLuce(ScoreObjective):
     """Fit a scorer to rankings of K completions, every choice with equal weight."""
 
-    def order_losses(self, trees: PromptTrees, scores: Tensor) -> Tensor:
+    unit = "prompts"
+    rows = (Ranking,)
+
+    def score_loss_and_metrics(self, trees: PromptTrees, scores: Tensor) -> LossAndMetrics:
         """One loss per prompt."""
-        return plackett_luce_loss(scores, trees.group, self.ranks(trees))
+        rank = ranks(trees)
+        losses = plackett_luce_loss(scores, trees.group, rank)
+        return losses, ranking_means(losses, scores, trees.group, rank)
+
+    def score_metrics(self, trees: PromptTrees, scores: Tensor) -> dict[str, Metric]:
+        """Calibration beside the metrics of every scorer."""
+        calibration = calibration_metric(scores, trees.group, ranks(trees))
+        return super().score_metrics(trees, scores) | calibration

@@ -25,12 +25,12 @@ from alignlab.functional import (
     n_step_advantages,
     whiten,
 )
-from alignlab.models import Policy, ScoreModel, Scores
+from alignlab.models import LiveReference, Policy, ScoreModel, Scores
 from alignlab.models.value import ValueFunction
-from alignlab.objectives.base import not_negative, positive, unit_interval
+from alignlab.objectives.base import LossAndMetrics
 from alignlab.objectives.on_policy import OnPolicyObjective, Sampling, Scored
-from alignlab.objectives.referenced import LiveReference
 from alignlab.objectives.schedule import Schedule
+from alignlab.objectives.settings import not_negative, positive, unit_interval
 from alignlab.rewards.base import Reward
 
 KL_ESTIMATORS = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
@@ -181,7 +181,7 @@ class PPO(OnPolicyObjective):
         batch = self.rollout_batch(scored, advantages)
         return replace(batch, returns=returns, old_values=values)
 
-    def losses(self, batch: RolloutBatch, scores: Scores) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss_and_metrics(self, batch: RolloutBatch, scores: Scores) -> LossAndMetrics:
         """Clipped surrogate, value loss, and the KL penalty if it stands here."""
         assert batch.returns is not None
         assert batch.old_values is not None

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from alignlab.data.trees import PromptTrees
 from alignlab.functional import bradley_terry
-from alignlab.models import Policy, Scores
-from alignlab.objectives.base import not_negative
-from alignlab.objectives.pairs import PairLoss, both
-from alignlab.objectives.referenced import ReferencedPairObjective, ReferenceKind
+from alignlab.models import Policy, ReferenceKind, Scores, make_reference
+from alignlab.objectives.base import PairLoss, PairObjective, split_pairs
 from alignlab.objectives.schedule import Schedule
+from alignlab.objectives.settings import not_negative, positive
 
 
 def rdpo_loss(
@@ -36,14 +35,14 @@ def rdpo_loss(
     """
     chosen = beta * (policy_chosen_logps - ref_chosen_logps)
     rejected = beta * (policy_rejected_logps - ref_rejected_logps)
-    told = bradley_terry(chosen + alpha * chosen_lengths, rejected + alpha * rejected_lengths)
-    return PairLoss(told, chosen.detach(), rejected.detach())
+    losses = bradley_terry(chosen + alpha * chosen_lengths, rejected + alpha * rejected_lengths)
+    return PairLoss(losses, chosen.detach(), rejected.detach())
 
 
-class RDPO(ReferencedPairObjective):
+class RDPO(PairObjective):
     """DPO for an objective that charges ``alpha`` for each token of a completion.
 
-    What is not listed is as in ``ReferencedPairObjective``.
+    What is not listed is as in ``DPO``.
 
     Args:
         beta: Strength of the KL constraint, > 0, as in DPO.
@@ -60,10 +59,12 @@ class RDPO(ReferencedPairObjective):
         reference_cache: str | None = None,
         schedule: Schedule | None = None,
     ) -> None:
-        super().__init__(policy, optimizer, beta, reference, reference_cache, schedule)
+        super().__init__(policy, optimizer, schedule)
+        self.reference = make_reference(policy, reference, reference_cache)
+        self.beta = positive(self, "beta", beta)
         self.alpha = not_negative(self, "alpha", alpha)
 
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """Eq. 9 on the batch."""
-        logps, lengths = self.four_logps(trees, scores), both(scores.lengths)
+        logps, lengths = self.four_logps(trees, scores), split_pairs(scores.lengths)
         return rdpo_loss(*logps, *lengths, beta=self.beta, alpha=self.alpha)

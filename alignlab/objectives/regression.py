@@ -5,7 +5,8 @@ from torch import Tensor
 from alignlab.data.rows import LabelledText, RatedCompletion
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import DataError
-from alignlab.objectives.figures import Figure, correlation_of
+from alignlab.objectives.base import LossAndMetrics
+from alignlab.objectives.metrics import Metric, correlation
 from alignlab.objectives.scored import ScoreObjective
 
 
@@ -28,15 +29,15 @@ class Regression(ScoreObjective):
     unit = "completions"
     rows = (RatedCompletion, LabelledText)
 
-    def score_losses(self, trees: PromptTrees, scores: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def score_loss_and_metrics(self, trees: PromptTrees, scores: Tensor) -> LossAndMetrics:
         """One loss per completion."""
         losses = regression_loss(scores, _ratings(trees).to(scores.dtype))
         return losses, {"loss": losses.mean(), "score": scores.mean()}
 
-    def score_figures(self, trees: PromptTrees, scores: Tensor) -> dict[str, Figure]:
-        """Correlation with the ratings beside the figures of every scorer."""
-        agreement = correlation_of(scores, _ratings(trees))
-        return super().score_figures(trees, scores) | {"rating_correlation": agreement}
+    def score_metrics(self, trees: PromptTrees, scores: Tensor) -> dict[str, Metric]:
+        """Correlation with the ratings beside the metrics of every scorer."""
+        agreement = correlation(scores, _ratings(trees))
+        return super().score_metrics(trees, scores) | {"rating_correlation": agreement}
 
 
 def _ratings(trees: PromptTrees) -> Tensor:

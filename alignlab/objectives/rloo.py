@@ -8,6 +8,7 @@ from torch import Tensor
 
 from alignlab.data.rollouts import RolloutBatch
 from alignlab.models import Scores
+from alignlab.objectives.base import LossAndMetrics
 from alignlab.objectives.on_policy import LeaveOneOutObjective
 
 
@@ -33,7 +34,7 @@ class RLOO(LeaveOneOutObjective):
 
     unit = "completions"
 
-    def losses(self, batch: RolloutBatch, scores: Scores) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss_and_metrics(self, batch: RolloutBatch, scores: Scores) -> LossAndMetrics:
         """The policy gradient, corrected for the updates since the phase was sampled."""
         mask, log_ratio = batch.trees.loss_mask, scores.token_logps.detach() - batch.old_token_logps
         ratio = log_ratio.masked_fill(~mask, 0).sum(1).exp().clamp(max=self.sampling.ratio_cap)

@@ -13,9 +13,11 @@ from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
 from alignlab.functional import bradley_terry
 from alignlab.models import ScoreModel
-from alignlab.objectives.pairs import PairLoss, both, require_pairs
-from alignlab.objectives.rankings import RankingObjective
+from alignlab.objectives.base import LossAndMetrics, PairLoss, require_pairs, split_pairs
+from alignlab.objectives.metrics import Metric
+from alignlab.objectives.rankings import calibration_metric, ranking_means
 from alignlab.objectives.schedule import Schedule
+from alignlab.objectives.scored import ScoreObjective
 
 
 def rm_loss(
@@ -40,7 +42,7 @@ def rm_loss(
     return PairLoss(losses, chosen_scores.detach(), rejected_scores.detach())
 
 
-class RewardModel(RankingObjective):
+class RewardModel(ScoreObjective):
     """Fit a scorer to preference pairs; scores are read at the last real token.
 
     Where the pairs have a ``margin``, the loss asks for it; one without has margin 0.
@@ -56,6 +58,7 @@ class RewardModel(RankingObjective):
         ConfigError: A negative ``centre_coef`` or ``margin_scale``.
     """
 
+    unit = "prompts"
     rows = (PreferencePair,)
     margins = True
 
@@ -75,12 +78,19 @@ class RewardModel(RankingObjective):
                 )
         self.centre_coef, self.margin_scale = centre_coef, margin_scale
 
-    def ranks(self, trees: PromptTrees) -> Tensor:
-        """The chosen one first; a pair's labels are its margin."""
-        return torch.arange(len(trees.group), device=trees.group.device) % 2
-
-    def order_losses(self, trees: PromptTrees, scores: Tensor) -> Tensor:
+    def score_loss_and_metrics(self, trees: PromptTrees, scores: Tensor) -> LossAndMetrics:
         """One loss per pair."""
         require_pairs(trees)
-        margin = None if trees.labels is None else self.margin_scale * both(trees.labels)[0]
-        return rm_loss(*both(scores), margin=margin, centre_coef=self.centre_coef).losses
+        margin = None if trees.labels is None else self.margin_scale * split_pairs(trees.labels)[0]
+        losses = rm_loss(*split_pairs(scores), margin=margin, centre_coef=self.centre_coef).losses
+        return losses, ranking_means(losses, scores, trees.group, _ranks(trees))
+
+    def score_metrics(self, trees: PromptTrees, scores: Tensor) -> dict[str, Metric]:
+        """Calibration beside the metrics of every scorer."""
+        calibration = calibration_metric(scores, trees.group, _ranks(trees))
+        return super().score_metrics(trees, scores) | calibration
+
+
+def _ranks(trees: PromptTrees) -> Tensor:
+    """The chosen one first; a pair's labels are its margin."""
+    return torch.arange(len(trees.group), device=trees.group.device) % 2

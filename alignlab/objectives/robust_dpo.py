@@ -5,13 +5,15 @@ without them.
 """
 
 import torch.nn.functional as F
+from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
-from alignlab.models import Scores
-from alignlab.objectives.pairs import PairLoss
-from alignlab.objectives.referenced import NoisyPairObjective
+from alignlab.models import Policy, ReferenceKind, Scores, make_reference
+from alignlab.objectives.base import PairLoss, PairObjective
+from alignlab.objectives.schedule import Schedule
+from alignlab.objectives.settings import flip_rate, positive
 
 
 def robust_dpo_loss(
@@ -36,18 +38,36 @@ def robust_dpo_loss(
     chosen_rewards = beta * (policy_chosen_logps - ref_chosen_logps)
     rejected_rewards = beta * (policy_rejected_logps - ref_rejected_logps)
     margins = chosen_rewards - rejected_rewards
-    as_told, flipped = -F.logsigmoid(margins), -F.logsigmoid(-margins)
-    losses = (1 - label_smoothing) * as_told - label_smoothing * flipped
+    kept, flipped = -F.logsigmoid(margins), -F.logsigmoid(-margins)
+    losses = (1 - label_smoothing) * kept - label_smoothing * flipped
     losses = losses / (1 - 2 * label_smoothing)
     return PairLoss(losses, chosen_rewards.detach(), rejected_rewards.detach())
 
 
-class RobustDPO(NoisyPairObjective):
+class RobustDPO(PairObjective):
     """Fit a policy to preference pairs of which a known share is labelled the wrong way round.
 
-    ``label_smoothing`` is that share: the larger, the faster the loss of a pair falls, without end,
-    as its margin falls. Arguments are those of ``NoisyPairObjective``.
+    The larger that share, the faster the loss of a pair falls, without end,
+    as its margin falls. What is not listed is as in ``DPO``.
+
+    Args:
+        label_smoothing: Share of flipped labels, in [0, 0.5).
     """
+
+    def __init__(
+        self,
+        policy: Policy,
+        optimizer: OptimizerCallable,
+        beta: float = 0.1,
+        label_smoothing: float = 0.0,
+        reference: ReferenceKind = "auto",
+        reference_cache: str | None = None,
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__(policy, optimizer, schedule)
+        self.reference = make_reference(policy, reference, reference_cache)
+        self.beta = positive(self, "beta", beta)
+        self.label_smoothing = flip_rate(self, "label_smoothing", label_smoothing)
 
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """Eq. 12 on the batch."""

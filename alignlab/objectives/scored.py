@@ -8,8 +8,8 @@ from torch import Tensor
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
 from alignlab.models import ScoreModel
-from alignlab.objectives.base import TreeObjective, own_count
-from alignlab.objectives.figures import Figure, correlation_of, means_of
+from alignlab.objectives.base import LossAndMetrics, TreeObjective, own_count
+from alignlab.objectives.metrics import Metric, correlation, weighted_means
 from alignlab.objectives.schedule import Schedule
 
 
@@ -39,25 +39,21 @@ class ScoreObjective(TreeObjective):
             )
         self.model = model
 
-    @property
-    def trained(self) -> ScoreModel:
-        """The scorer."""
-        return self.model
-
     @abstractmethod
-    def score_losses(self, trees: PromptTrees, scores: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def score_loss_and_metrics(self, trees: PromptTrees, scores: Tensor) -> LossAndMetrics:
         """Losses to be summed, one per ``unit``, and means to log, of ``scores`` ``[M]``."""
 
-    def losses(self, trees: PromptTrees) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss_and_metrics(self, trees: PromptTrees) -> LossAndMetrics:
         """One forward per completion."""
-        return self.score_losses(trees, self.model.scores(trees))
+        return self.score_loss_and_metrics(trees, self.model.scores(trees))
 
-    def figures(self, trees: PromptTrees) -> dict[str, Figure]:
-        """The means, and what else is to be said of the scores, from one forward."""
+    def validation_metrics(self, trees: PromptTrees) -> dict[str, Metric]:
+        """The means and the metrics of the scores, from one forward."""
         scores = self.model.scores(trees)
-        _, means = self.score_losses(trees, scores)
-        return means_of(means, own_count(trees, self.unit)) | self.score_figures(trees, scores)
+        _, means = self.score_loss_and_metrics(trees, scores)
+        weighted = weighted_means(means, own_count(trees, self.unit))
+        return weighted | self.score_metrics(trees, scores)
 
-    def score_figures(self, trees: PromptTrees, scores: Tensor) -> dict[str, Figure]:
-        """Figures of ``scores`` ``[M]`` that are no means."""
-        return {"length_correlation": correlation_of(scores, trees.completion_lengths)}
+    def score_metrics(self, trees: PromptTrees, scores: Tensor) -> dict[str, Metric]:
+        """Metrics of ``scores`` ``[M]`` that are no means."""
+        return {"length_correlation": correlation(scores, trees.completion_lengths)}

@@ -7,9 +7,9 @@ from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
 from alignlab.functional import bradley_terry
 from alignlab.models import Policy, Scores
-from alignlab.objectives.base import not_negative, positive
-from alignlab.objectives.pairs import PairLoss, PairObjective, both
+from alignlab.objectives.base import PairLoss, PairObjective, split_pairs
 from alignlab.objectives.schedule import Schedule
+from alignlab.objectives.settings import not_negative, positive
 
 
 def simpo_loss(
@@ -85,5 +85,5 @@ class SimPO(PairObjective):
 
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """Eq. 6 on the batch."""
-        lengths = both(scores.lengths)
-        return simpo_loss(*both(scores.logps), *lengths, beta=self.beta, gamma=self.gamma)
+        lengths = split_pairs(scores.lengths)
+        return simpo_loss(*split_pairs(scores.logps), *lengths, beta=self.beta, gamma=self.gamma)

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from alignlab.data.trees import PromptTrees
 from alignlab.models import Policy, Scores
-from alignlab.objectives.base import not_negative, positive
-from alignlab.objectives.pairs import PairLoss, PairObjective, both
+from alignlab.objectives.base import PairLoss, PairObjective, split_pairs
 from alignlab.objectives.schedule import Schedule
+from alignlab.objectives.settings import not_negative, positive
 
 
 def slic_loss(
@@ -49,4 +49,4 @@ class SLiC(PairObjective):
 
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """Eq. 3 on the batch."""
-        return slic_loss(*both(scores.logps), delta=self.delta, lam=self.lam)
+        return slic_loss(*split_pairs(scores.logps), delta=self.delta, lam=self.lam)

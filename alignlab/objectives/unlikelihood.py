@@ -12,7 +12,7 @@ from torch import Tensor
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
 from alignlab.models import Policy, Scores
-from alignlab.objectives.pairs import PairLoss, PairObjective, both
+from alignlab.objectives.base import PairLoss, PairObjective, split_pairs
 from alignlab.objectives.schedule import Schedule
 
 
@@ -58,4 +58,4 @@ class Unlikelihood(PairObjective):
 
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """The loss of each pair of the batch."""
-        return unlikelihood_loss(*both(scores.logps), alpha=self.alpha)
+        return unlikelihood_loss(*split_pairs(scores.logps), alpha=self.alpha)

@@ -18,6 +18,7 @@ from alignlab.evaluation.enumerable import (
     divergence,
     random_world,
 )
+from alignlab.objectives.base import PairLoss
 from alignlab.objectives.cpo import cpo_loss
 from alignlab.objectives.dpo import dpo_loss
 from alignlab.objectives.hinge import hinge_loss
@@ -25,7 +26,6 @@ from alignlab.objectives.ipo import ipo_loss
 from alignlab.objectives.kto import kto_loss
 from alignlab.objectives.lndpo import lndpo_loss
 from alignlab.objectives.orpo import orpo_loss
-from alignlab.objectives.pairs import PairLoss
 from alignlab.objectives.rdpo import rdpo_loss
 from alignlab.objectives.robust_dpo import robust_dpo_loss
 from alignlab.objectives.simpo import simpo_loss

@@ -14,11 +14,11 @@ from alignlab.evaluation.scoring import completion_logps, evaluating
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models import CachedReference, FrozenReference, Lora, Policy, ScoreModel
 from alignlab.models.modes import reading
+from alignlab.models.reference import make_reference
 from alignlab.objectives.dpo import DPO
 from alignlab.objectives.kto import KTO
 from alignlab.objectives.on_policy import Sampling
 from alignlab.objectives.ppo import PPO
-from alignlab.objectives.referenced import make_reference
 from alignlab.objectives.rm import RewardModel
 from alignlab.rewards.base import Reward, checked_rewards
 from alignlab.rewards.model import ModelReward, score_trees

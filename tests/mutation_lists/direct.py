@@ -19,22 +19,22 @@ MUTATIONS = (
     ),
     Mutation(
         "the reference's log-probs are averaged",
-        "objectives/referenced.py",
-        "both(self.reference.token_logps(trees).sum(1))",
-        "both(self.reference.token_logps(trees).mean(1))",
+        "objectives/base.py",
+        "split_pairs(self.reference.token_logps(trees).sum(1))",
+        "split_pairs(self.reference.token_logps(trees).mean(1))",
         "objectives/test_log_ratios.py::"
         "test_log_probs_are_sums_over_tokens_in_policy_and_reference",
     ),
     Mutation(
         "chosen and rejected of different prompts are paired",
-        "objectives/pairs.py",
+        "objectives/base.py",
         "pairs = x.view(-1, 2)",
         "pairs = x.view(2, -1).T",
         "objectives/test_pairs.py::test_the_loss_gets_what_a_slow_loop_finds",
     ),
     Mutation(
         "identical log-probs count as right",
-        "objectives/pairs.py",
+        "objectives/base.py",
         "0.5 * (margins == 0).float()",
         "(margins == 0).float()",
         "objectives/test_log_ratios.py::"
@@ -127,8 +127,8 @@ MUTATIONS = (
     Mutation(
         "robust DPO is conservative DPO",
         "objectives/robust_dpo.py",
-        "(1 - label_smoothing) * as_told - label_smoothing * flipped",
-        "(1 - label_smoothing) * as_told + label_smoothing * flipped",
+        "(1 - label_smoothing) * kept - label_smoothing * flipped",
+        "(1 - label_smoothing) * kept + label_smoothing * flipped",
         "objectives/test_robust_dpo.py::test_the_mean_over_flips_is_the_loss_of_the_true_labels",
     ),
     Mutation(
@@ -302,7 +302,7 @@ MUTATIONS = (
     ),
     Mutation(
         "three and one completions are two pairs",
-        "objectives/pairs.py",
+        "objectives/base.py",
         "if not torch.equal(trees.group, pairs.repeat_interleave(2)):",
         "if len(trees.group) != 2 * len(pairs):",
         "objectives/test_pairs.py::test_three_and_one_are_not_two_pairs",

@@ -3,14 +3,14 @@
 from tests.mutation_lists.mutation import Mutation
 
 STARTS = (
-    "objectives/test_referenced.py::"
+    "objectives/test_reference.py::"
     "test_however_it_was_loaded_the_reference_is_the_policy_at_its_start"
 )
 
 MUTATIONS = (
     Mutation(
         "trained adapters are switched off for the reference",
-        "objectives/referenced.py",
+        "models/reference.py",
         "if not adapted or change_nothing(model):",
         "if not adapted or True:",
         STARTS,
@@ -31,10 +31,10 @@ MUTATIONS = (
     ),
     Mutation(
         "trained biases are part of the reference",
-        "objectives/referenced.py",
+        "models/reference.py",
         "return StartReference(policy) if are_all_that_trains(model) else FrozenReference(policy)",
         "return StartReference(policy)",
-        "objectives/test_referenced.py::"
+        "objectives/test_reference.py::"
         "test_biases_that_train_beside_adapters_need_a_copy_of_the_model",
     ),
     Mutation(

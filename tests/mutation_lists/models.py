@@ -73,7 +73,7 @@ MUTATIONS = (
         "models/reference.py",
         "model = copy.deepcopy(policy) if source is None else Policy.load(source)",
         "model = policy if source is None else Policy.load(source)",
-        "objectives/test_referenced.py::test_training_moves_the_policy_and_not_the_reference",
+        "objectives/test_reference.py::test_training_moves_the_policy_and_not_the_reference",
     ),
     Mutation(
         "the reference shares the policy's weights",

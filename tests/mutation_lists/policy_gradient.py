@@ -355,7 +355,7 @@ MUTATIONS = (
     Mutation(
         "a group of one trains on nothing",
         "objectives/on_policy.py",
-        "if samples < self.least_samples:",
+        "if samples < self.min_samples:",
         "if samples < 1:",
         "objectives/test_on_policy.py::test_groups_need_two_completions",
     ),

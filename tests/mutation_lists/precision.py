@@ -116,16 +116,16 @@ MUTATIONS = (
     ),
     Mutation(
         "a cached reference is computed outside the trainer's autocast",
-        "objectives/referenced.py",
+        "objectives/base.py",
         "with self.own_precision():",
         "if True:",
         "objectives/test_precision.py::test_a_cached_reference_is_of_the_precision_of_the_step",
     ),
     Mutation(
         "a cached reference is computed in other batches than it is compared in",
-        "objectives/referenced.py",
-        "first=list(data.train_dataloader()) if coarse else (),",
-        "first=(),",
+        "models/reference.py",
+        "first = list(first_epoch()) if coarse else ()",
+        "first = ()",
         "objectives/test_precision.py::"
         "test_a_policy_that_has_not_moved_equals_its_cached_reference_exactly",
     ),

@@ -134,8 +134,8 @@ MUTATIONS = (
     Mutation(
         "validation means are weighed by all ranks' rows",
         "objectives/base.py",
-        "return means_of(means, own_count(trees, self.unit))",
-        "return means_of(means, getattr(trees.totals, self.unit))",
+        "return weighted_means(means, own_count(trees, self.unit))",
+        "return weighted_means(means, getattr(trees.totals, self.unit))",
         "objectives/test_base.py::test_validation_means_are_exact_over_uneven_batches_and_ranks",
     ),
     Mutation(
@@ -147,16 +147,16 @@ MUTATIONS = (
     ),
     Mutation(
         "a validation mean is the mean of its batches' means",
-        "objectives/figures.py",
+        "objectives/metrics.py",
         "torch.stack([_exact(value) * weight, torch.tensor(weight).double()])",
         "torch.stack([_exact(value), torch.tensor(1).double()])",
-        "objectives/test_figures.py::test_means_of_uneven_batches_weigh_by_their_rows",
+        "objectives/test_metrics.py::test_means_of_uneven_batches_weigh_by_their_rows",
     ),
     Mutation(
         "a validation figure is that of the last batch",
-        "objectives/figures.py",
+        "objectives/metrics.py",
         "before[name][1] + sums if name in before else sums",
         "sums",
-        "objectives/test_figures.py::test_means_of_uneven_batches_weigh_by_their_rows",
+        "objectives/test_metrics.py::test_means_of_uneven_batches_weigh_by_their_rows",
     ),
 )

@@ -1,4 +1,4 @@
-"""Validation figures of scorers are those of all rows at once, however they are cut."""
+"""Validation metrics of scorers are those of all rows at once, however they are cut."""
 
 import math
 from functools import partial

@@ -1,9 +1,9 @@
-"""Figures of a validation set, exact however its rows are shared out over batches and ranks.
+"""Metrics of a validation set, exact however its rows are divided into batches and ranks.
 
-A correlation or a calibration error is no average of those of its batches, and a mean is one only
-with the right weights (Lightning 2.6 halves an odd count over two ranks as a whole number, so its
-mean of 5 rows is a quarter too large). So each batch adds to a few sums in float64, over ranks too,
-and a figure is made of them when all rows are in.
+A correlation or a calibration error is not the average over batches, and a mean is only with the
+right weights (Lightning 2.6 halves an odd count over two ranks as a whole number, so its mean of 5
+rows is a quarter too large). So each batch and rank adds to a few sums in float64, and the metric
+is computed from them when all rows are in.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,34 +12,32 @@ import torch
 from torch import Tensor
 
 BINS = 10
-Figure = tuple[
-    Callable[[Tensor], Tensor], Tensor
-]  # what makes a number of sums, and a batch's sums
+Metric = tuple[Callable[[Tensor], Tensor], Tensor]  # computes the metric from sums; a batch's sums
 
 
-def added(before: Mapping[str, Figure], batch: Mapping[str, Figure]) -> dict[str, Figure]:
-    """The figures with one more batch in their sums; those of the first batch to begin with."""
+def add_batch(before: Mapping[str, Metric], batch: Mapping[str, Metric]) -> dict[str, Metric]:
+    """The metrics with one more batch in their sums; ``before`` the first batch it is empty."""
     return {
         name: (finish, before[name][1] + sums if name in before else sums)
         for name, (finish, sums) in batch.items()
     }
 
 
-def means_of(means: Mapping[str, Tensor], weight: int) -> dict[str, Figure]:
-    """Figures that are means, each the mean of ``weight`` rows of this batch."""
+def weighted_means(means: Mapping[str, Tensor], weight: int) -> dict[str, Metric]:
+    """Metrics that are means, each the mean of ``weight`` rows of this batch."""
     return {
         name: (_ratio, torch.stack([_exact(value) * weight, torch.tensor(weight).double()]))
         for name, value in means.items()
     }
 
 
-def correlation_of(x: Tensor, y: Tensor) -> Figure:
+def correlation(x: Tensor, y: Tensor) -> Metric:
     """Pearson's correlation of two ``[M]`` tensors; NaN where either does not vary."""
     x, y = _exact(x), _exact(y)
     return _correlation, torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y]).sum(1)
 
 
-def calibration_error_of(margins: Tensor, weights: Tensor) -> Figure:
+def calibration_error(margins: Tensor, weights: Tensor) -> Metric:
     """How honest a Bradley-Terry model is about N pairs whose better one is ``margins`` ahead.
 
     It backs the higher score with confidence ``sigmoid(|margin|)``, and is right if the margin is

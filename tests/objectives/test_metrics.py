@@ -1,37 +1,37 @@
-"""Figures made of sums, by hand."""
+"""Metrics made of sums, by hand."""
 
 import math
 
 import pytest
 import torch
 
-from alignlab.objectives.figures import (
-    Figure,
-    added,
-    calibration_error_of,
-    correlation_of,
-    means_of,
+from alignlab.objectives.metrics import (
+    Metric,
+    add_batch,
+    calibration_error,
+    correlation,
+    weighted_means,
 )
 
 
-def value(figure: Figure) -> float:
-    finish, sums = figure
+def value(metric: Metric) -> float:
+    finish, sums = metric
     return float(finish(sums))
 
 
 def test_means_of_uneven_batches_weigh_by_their_rows() -> None:
     """Three rows of mean 1 and one of 5 have the mean 2, not 3."""
-    first = means_of({"loss": torch.tensor(1.0)}, 3)
-    both = added(added({}, first), means_of({"loss": torch.tensor(5.0)}, 1))
+    first = weighted_means({"loss": torch.tensor(1.0)}, 3)
+    both = add_batch(add_batch({}, first), weighted_means({"loss": torch.tensor(5.0)}, 1))
     assert value(both["loss"]) == 2
 
 
 def test_correlation_of_what_does_not_vary_is_unknown() -> None:
     for n in range(2, 20):  # the sums of equal numbers round to something of either sign
         same, other = torch.full((n,), 0.1, dtype=torch.float64), torch.arange(n)
-        assert math.isnan(value(correlation_of(same, other)))
-        assert math.isnan(value(correlation_of(other, same)))
-    assert value(correlation_of(other, -2 * other + 3)) == pytest.approx(-1)
+        assert math.isnan(value(correlation(same, other)))
+        assert math.isnan(value(correlation(other, same)))
+    assert value(correlation(other, -2 * other + 3)) == pytest.approx(-1)
 
 
 def test_calibration_worked_by_hand() -> None:
@@ -40,7 +40,7 @@ def test_calibration_worked_by_hand() -> None:
 
     def error(*margins: float, weights: tuple[float, ...] = ()) -> float:
         weigh = torch.tensor(weights or (1.0,) * len(margins))
-        return value(calibration_error_of(torch.tensor(margins, dtype=torch.float64), weigh))
+        return value(calibration_error(torch.tensor(margins, dtype=torch.float64), weigh))
 
     assert error(log3, log3, log3, -log3) == pytest.approx(0)
     assert error(log3, -log3) == pytest.approx(0.25)  # sure of 3/4, right half of the time
