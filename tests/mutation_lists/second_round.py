@@ -24,7 +24,7 @@ MUTATIONS = (
         "models/adapters.py",
         'start.bias = "none"',
         "pass",
-        "objectives/test_referenced.py::"
+        "objectives/test_reference.py::"
         "test_adapters_that_would_train_biases_of_a_model_without_any_have_a_start",
     ),
     Mutation(
