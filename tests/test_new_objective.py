@@ -15,8 +15,9 @@ OBJECTIVE = '''
 
 from lightning.pytorch.cli import OptimizerCallable
 
-from alignlab.models import Policy, make_reference
+from alignlab.models import Policy, ReferenceKind, make_reference
 from alignlab.objectives.base import PairLoss, PairObjective
+from alignlab.objectives.schedule import Schedule
 
 
 def exponential_loss(chosen, rejected, ref_chosen, ref_rejected, *, beta):
@@ -29,9 +30,10 @@ class Exponential(PairObjective):
 
     def __init__(
         self, policy: Policy, optimizer: OptimizerCallable, beta: float = 0.1,
-        reference: str = "auto", reference_cache: str | None = None,
+        reference: ReferenceKind = "auto", reference_cache: str | None = None,
+        schedule: Schedule | None = None,
     ):
-        super().__init__(policy, optimizer)
+        super().__init__(policy, optimizer, schedule)
         self.reference = make_reference(policy, reference, reference_cache)
         self.beta = beta
 
