@@ -2,9 +2,10 @@
 
 import errno
 import importlib
+import inspect
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import NoneType, TracebackType
 from typing import Any
 
@@ -27,6 +28,19 @@ from alignlab.parser_errors import null_for_value
 PARTS = ("model", "data", "trainer")  # of a config
 MANY = 16  # processes on a CPU that are not yet a mistake, however few cores there are
 
+NEEDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # settings that act only beside another
+    "validation_limit": ("validation_source", lambda source: source is not None),
+    "validation_split": ("validation_source", lambda source: source is not None),
+    "reference_cache": ("reference", lambda kind: kind == "cached"),
+    "floor": ("decay", lambda kind: kind != "constant"),
+    "total_steps": ("decay", lambda kind: kind != "constant"),
+    "warmup": ("warmup_steps", bool),
+    "warmup_start": ("warmup_steps", bool),
+    "kl_horizon": ("kl_target", lambda target: target is not None),
+    "detach_value": ("value", lambda value: value is None),
+    "gae_lambda": ("n_steps", lambda steps: steps is None),
+}
+
 
 def own_error(error: BaseException | None) -> ConfigError | DataError | None:
     """The ``ConfigError`` or ``DataError`` that ``error`` is wrapped around, if any."""
@@ -46,6 +60,22 @@ def refuse_nulls(config: Namespace) -> None:
         for where, found, arguments in _classes(config.get(key), key):
             if wrong := null_for_value(found, arguments):
                 raise ConfigError(f"{where}.init_args.{wrong}.")
+
+
+def tell_unused(config: Namespace) -> None:
+    """Say which settings have no effect beside the others."""
+    notes, steps = [], config.trainer.max_steps
+    for key in PARTS:
+        for where, found, given in _classes(config.get(key), key):
+            defaults = inspect.signature(found).parameters
+            for name, (other, acts) in NEEDS.items():
+                if {name, other} <= set(given) and given[name] != defaults[name].default:
+                    idle = f"{name} {given[name]} has no effect where {other} is {given[other]}"
+                    notes += [] if acts(given[other]) else [f"{where}.init_args.{idle}"]
+            if 0 < steps <= given.get("warmup_steps", 0):
+                notes.append(f"{where}: all {steps} steps are warm-up, of {given['warmup_steps']}")
+    for note in notes:
+        print(f"note: {note}.", file=sys.stderr)
 
 
 def construction_error(error: Exception, config: Namespace) -> Exception:

@@ -34,6 +34,7 @@ from alignlab.before_start import (
     micro_batches,
     own_error,
     refuse_nulls,
+    tell_unused,
 )
 from alignlab.callbacks import checkpoints, logs
 from alignlab.callbacks.interrupt import Interrupt
@@ -331,6 +332,7 @@ def run_fit(command: Command) -> None:
     torch.set_num_threads(command.config.threads)
     _read_data(command)
     check_validation(command.datamodule, command.trainer)
+    tell_unused(command.config)
     for callback in command.trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, FrontierProbe):
             callback.prepare(command.model)

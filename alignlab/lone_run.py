@@ -7,6 +7,7 @@ which a pipeline draws in a stage of its own, are drawn once from what the run's
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,22 +77,25 @@ def _write_points(run: Path, config: Mapping[str, Any], sha: str) -> None:
     from alignlab.files import read_record
 
     tables, points = [], []
+    folder = run.resolve()  # runs are numbered in every folder, and figures of several are merged
+    name = f"{folder.parents[1].name}-{folder.name}"
     for path in sorted(run.glob("points/step-*.parquet")):
         record = read_record(path.with_suffix(".json"))
         if record is None or not is_whole(path.with_suffix(".json")):
             raise DataError(f"{path}: damaged, or not what the run wrote. Run it again.")
         for table in read_prompt_tables(path):
+            table = replace(table, run_id=name)
             tables.append(table)
             points.append(
                 table.point(
-                    experiment=f"{run.resolve().parent.name}/{run.resolve().name}",
+                    experiment=f"{folder.parent.name}/{folder.name}",
                     hparams=_hparams(config["model"]["init_args"]),
                     config_sha=sha,
                     git_sha="",
                     seconds=record["seconds"],
                 )
             )
-    write_prompt_tables(run / "points" / f"{tables[0].run_id}.parquet", tables)
+    write_prompt_tables(run / "points" / f"{name}.parquet", tables)
     write_points(run / POINTS, points)
 
 

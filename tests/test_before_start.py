@@ -6,7 +6,12 @@ from typing import Any, Literal
 import pytest
 from jsonargparse import Namespace
 
-from alignlab.before_start import check_validation, construction_error, refuse_nulls
+from alignlab.before_start import (
+    check_validation,
+    construction_error,
+    refuse_nulls,
+    tell_unused,
+)
 from alignlab.data.modules import DemonstrationData
 from alignlab.errors import ConfigError
 
@@ -139,3 +144,22 @@ def test_validation_that_is_off_or_impossible(capsys: pytest.CaptureFixture[str]
     assert "trainer.limit_val_batches is 0" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="val_check_interval 6: an epoch has 5 batches"):
         check_validation(Rows(), Times(10, 6))  # type: ignore[arg-type]
+
+
+def test_settings_that_act_only_beside_others_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    def told(max_steps: int = 9, **given: Any) -> list[str]:
+        schedule = Namespace(class_path="alignlab.objectives.schedule.Schedule")
+        defaults = {"warmup_steps": 0, "warmup_start": 0.0, "decay": "constant", "floor": 0.0}
+        schedule.init_args = Namespace(**(defaults | given))
+        inside = Namespace(class_path=f"{__name__}.Outer", init_args=Namespace(inner=schedule))
+        tell_unused(Namespace(model=inside, trainer=Namespace(max_steps=max_steps)))
+        return capsys.readouterr().err.splitlines()
+
+    where = "note: model.init_args.inner"
+    assert told() == told(warmup_steps=8, warmup_start=0.5, decay="cosine", floor=0.1) == []
+    assert told(floor=0.1, warmup_start=0.5) == [
+        f"{where}.init_args.floor 0.1 has no effect where decay is constant.",
+        f"{where}.init_args.warmup_start 0.5 has no effect where warmup_steps is 0.",
+    ]
+    assert told(warmup_steps=9) == [f"{where}: all 9 steps are warm-up, of 9."]
+    assert told(warmup_steps=9, max_steps=-1) == []

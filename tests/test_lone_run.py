@@ -95,6 +95,12 @@ def test_fit_and_then_frontier(
     assert call("frontier", ".") == 0
     assert "sampling" not in capsys.readouterr().out
     assert (tmp_path / "frontier.csv").read_bytes() == (run / "frontier.csv").read_bytes()
+    # A run of the same number elsewhere is another run.
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert call("fit", "--config", str(stage), "--model.init_args.beta=0.5") == 0
+    assert call("frontier", ".", str(run), "--out", "both") == 0
+    assert {p.run_id for p in read_points(run / "points.csv")} == {f"{tmp_path.name}-version_0"}
     # What no longer is what was written is not read.
     damaged = run / "points" / "step-000004.parquet"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")

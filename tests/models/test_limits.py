@@ -103,6 +103,10 @@ def test_prompts_need_room_for_what_is_sampled(folder: Path) -> None:
     begin(9)
     with pytest.raises(DataError, match=r"row 'deep' has 55 tokens, .* has room for 54"):
         begin(10)
+    with pytest.raises(DataError, match=r"max_new_tokens leaves no room for prompts\. Lower it"):
+        begin(64)
+    with pytest.raises(DataError, match=r"max_new_tokens leaves no room for prompts\. Lower it"):
+        begin(64)
 
 
 def test_mismatched_completions_are_cut_to_the_context(folder: Path) -> None:

@@ -42,4 +42,18 @@ MUTATIONS = (
         "rollouts/test_command.py::"
         "test_an_output_that_cannot_be_written_is_told_before_the_model_loads",
     ),
+    Mutation(
+        "settings without an effect are not told",
+        "before_start.py",
+        "notes += [] if acts(given[other]) else",
+        "notes += [] if True else",
+        "test_before_start.py::test_settings_that_act_only_beside_others_are_told",
+    ),
+    Mutation(
+        "two runs of one number in two folders are one",
+        "lone_run.py",
+        "            table = replace(table, run_id=name)\n",
+        "",
+        "test_lone_run.py::test_fit_and_then_frontier",
+    ),
 )
