@@ -21,6 +21,7 @@ from alignlab.evaluation.prompt_tables import PromptTable, write_prompt_tables
 from alignlab.evaluation.prompts import load_prompts
 from alignlab.evaluation.scoring import check_vocabularies
 from alignlab.files import atomic_write, belongs, read_record, stamp, write_record
+from alignlab.models.loading import freeze
 from alignlab.models.policy import Policy
 from alignlab.rewards import Reward
 
@@ -116,7 +117,8 @@ class FrontierProbe(Callback):
             reference = copy.deepcopy(policy) if source is None else Policy.load(source)
         check_vocabularies(policy, reference)
         self.prompts = load_prompts(self.prompts_source, reference.tokenizer, limit=self.limit)
-        self.reference = reference.requires_grad_(False).eval()
+        freeze(reference)
+        self.reference = reference
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Try an evaluation of one completion: what fails after minutes fails now."""

@@ -5,7 +5,7 @@ group of rollouts. Every objective trains on batches of trees, and nothing here 
 becomes tensor rows: that is the policy's private business.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Literal
@@ -250,3 +250,36 @@ def _pad(rows: Sequence[Sequence[int]], width: int, dtype: torch.dtype) -> Tenso
         list(chain.from_iterable(rows)), dtype=dtype
     )
     return out
+
+
+def in_length_order(
+    trees: Sequence[PromptTree], batch_size: int
+) -> Iterator[tuple[list[int], PromptTrees]]:
+    """Batches of trees of like length, and their places in ``trees``: little of them is padding.
+
+    Args:
+        trees: What is read, in any order.
+        batch_size: Completions per batch; a tree is never cut.
+    """
+    lengths, counts = [t.longest for t in trees], [len(t.completions) for t in trees]
+    for places in length_batches(lengths, counts, batch_size):
+        yield places, collate([trees[i] for i in places])
+
+
+def length_batches(
+    lengths: Sequence[int], counts: Sequence[int], batch_size: int
+) -> Iterator[list[int]]:
+    """Places of items in order of their lengths, up to ``batch_size`` of their ``counts`` at once.
+
+    An item that counts for more than ``batch_size`` is a batch of its own.
+    """
+    places: list[int] = []
+    size = 0
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if places and size + counts[i] > batch_size:
+            yield places
+            places, size = [], 0
+        places.append(i)
+        size += counts[i]
+    if places:
+        yield places

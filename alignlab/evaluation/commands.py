@@ -11,7 +11,6 @@ from alignlab.evaluation.derived import Comparison, Effect, Hypervolume, Importa
 from alignlab.evaluation.tables import BUDGETS, FrontierRow, Point, write_frontier
 
 if TYPE_CHECKING:
-    from alignlab.models.policy import Policy
     from alignlab.report.findings import Findings
 
 EXAMPLE = "alignlab frontier results/quickstart"
@@ -174,9 +173,10 @@ def draw_pool(
     from alignlab.evaluation.pool import POOL_NAME
     from alignlab.evaluation.pool_sampling import build_pool
     from alignlab.evaluation.prompts import load_prompts
+    from alignlab.models.policy import Policy
     from alignlab.rewards.build import build_reward
 
-    policy = _load(reference)
+    policy = Policy.load_for_eval(reference)
     pool = build_pool(
         policy,
         load_prompts(prompts, policy.tokenizer, limit=limit),
@@ -185,20 +185,12 @@ def draw_pool(
         max_new_tokens=max_new_tokens,
         seed=seed,
         stop_ids=policy.stop_ids,
-        proposals={name: _load(folder) for name, folder in (proposals or {}).items()},
+        proposals={k: Policy.load_for_eval(v) for k, v in (proposals or {}).items()},
         proposal_samples=proposal_samples,
         proxy=None if proxy is None else build_reward(proxy),
         batch_size=batch_size,
     )
     pool.save(out / POOL_NAME)
-
-
-def _load(folder: str) -> "Policy":
-    import torch
-
-    from alignlab.models.policy import Policy
-
-    return Policy.load(folder).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _curve_budgets(points: Sequence[Point]) -> list[float]:

@@ -67,7 +67,7 @@ def answer_questions(
     kinds: list[dict[str, Any]] = []
     lines: list[str] = []
     for condition, folder in _named(policies):
-        policy = Policy.load(folder)
+        policy = Policy.load_for_eval(folder)
         answers = answer(policy, asked, stop, max_new_tokens, batch_size)
         right = [a == q.row.completion for a, q in zip(answers, asked, strict=True)]
         label = {"condition": condition, "seed": seed}

@@ -16,7 +16,7 @@ from alignlab.bounds import Count
 from alignlab.data.rows import PreferencePair, prompt_key
 from alignlab.data.sources import read_rows
 from alignlab.data.tokenise import Truncation, tokenise
-from alignlab.data.trees import PromptTree, collate
+from alignlab.data.trees import PromptTree, in_length_order
 from alignlab.evaluation.agreement import agreement
 from alignlab.evaluation.csv_tables import write_table
 from alignlab.evaluation.reward_check import kept_rows, run_settings
@@ -55,7 +55,7 @@ def check_implicit_rewards(
     """
     folders = [f for item in policies for f in ([item] if isinstance(item, str) else item)]
     rows, refusals = read_rows(pairs, PreferencePair)
-    start = _load(reference)
+    start = Policy.load_for_eval(reference)
     trees, report = tokenise(
         rows, start.tokenizer, refusals, max_length=max_length, truncation=truncation
     )
@@ -86,25 +86,19 @@ def check_implicit_rewards(
 
     tell(reference, dict.fromkeys(columns or {}, ""), {"mean_logp": before / lengths})
     for folder in folders:
-        logps, _ = _logps(_load(folder), trees, batch_size)
+        logps, _ = _logps(Policy.load_for_eval(folder), trees, batch_size)
         kinds = {"log_ratio": logps - before, "mean_logp": logps / lengths}
         tell(folder, run_settings(folder, columns or {}), kinds)
     write_table(Path(out) / "accuracy.csv", table)
-
-
-def _load(folder: str) -> Policy:
-    return Policy.load(folder).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _logps(policy: Policy, trees: Sequence[PromptTree], batch_size: int) -> tuple[Tensor, Tensor]:
     """``[N, 2]`` float64 log-probs of each pair's completions, and ``[N, 2]`` their lengths."""
     logps = torch.zeros(len(trees), 2, dtype=torch.float64)
     lengths = torch.zeros_like(logps)
-    order = sorted(range(len(trees)), key=lambda i: trees[i].longest)  # less padding, same values
     with evaluating(policy):
-        for first in range(0, len(order), batch_size):
-            some = order[first : first + batch_size]
-            scores = policy(collate([trees[i] for i in some]).to(policy.device))
-            logps[some] = scores.logps.double().cpu().view(-1, 2)
-            lengths[some] = scores.lengths.double().cpu().view(-1, 2)
+        for places, batch in in_length_order(trees, 2 * batch_size):
+            scores = policy(batch.to(policy.device))
+            logps[places] = scores.logps.double().cpu().view(-1, 2)
+            lengths[places] = scores.lengths.double().cpu().view(-1, 2)
     return logps, lengths

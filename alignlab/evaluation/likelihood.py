@@ -41,8 +41,7 @@ def write_likelihoods(
     refusals.tell()
     table = []
     for name, folder in policies.items():
-        policy = Policy.load(folder).eval()
-        policy.to("cuda" if torch.cuda.is_available() else "cpu")
+        policy = Policy.load_for_eval(folder)
         trees, _ = tokenise(rows, policy.tokenizer, Refusals(source, refuse="error"))
         nats, tokens = [], []
         for start in range(0, len(trees), batch_size):

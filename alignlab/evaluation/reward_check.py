@@ -14,7 +14,7 @@ from alignlab.data.rows import PreferencePair, prompt_key
 from alignlab.data.sources import read_rows
 from alignlab.data.texts import completion_text, prompt_text
 from alignlab.data.tokenise import tokenise
-from alignlab.data.trees import PromptTree, collate
+from alignlab.data.trees import PromptTree, in_length_order
 from alignlab.errors import ConfigError, DataError
 from alignlab.evaluation.agreement import Agreement, Bin, agreement
 from alignlab.evaluation.csv_tables import write_table
@@ -65,8 +65,7 @@ def check_reward_model(
     calibration: list[dict[str, Any]] = []
     for folder in [models] if isinstance(models, str) else models:
         check_trained_scorer(folder)
-        model = ScoreModel.load(folder).eval()
-        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        model = ScoreModel.load_for_eval(folder)
         label = {"model": _name(folder), **run_settings(folder, columns or {})}
         for name, (rows, refusals) in sets.items():
             trees, report = tokenise(
@@ -103,12 +102,9 @@ def score_gaps(model: ScoreModel, trees: Sequence[PromptTree], batch_size: int) 
         batch_size: Pairs per forward.
     """
     gaps = np.zeros(len(trees))
-    order = sorted(range(len(trees)), key=lambda i: trees[i].longest)  # less padding, same scores
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        batch = collate([trees[i] for i in rows]).to(model.device)
-        scores = model.scores(batch).double().cpu().view(-1, 2)
-        gaps[rows] = (scores[:, 0] - scores[:, 1]).numpy()
+    for places, batch in in_length_order(trees, 2 * batch_size):
+        scores = model.scores(batch.to(model.device)).double().cpu().view(-1, 2)
+        gaps[places] = (scores[:, 0] - scores[:, 1]).numpy()
     return gaps
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from alignlab.bounds import Count
@@ -102,8 +101,7 @@ def _within(x: Floats, prompt: NDArray[np.intp]) -> Floats:
 
 def _scores(folder: str, rows: Sequence[RatedCompletion], batch_size: int) -> Floats:
     check_trained_scorer(folder)
-    scorer = ScoreModel.load(folder, layout="flat").eval()
-    scorer.to("cuda" if torch.cuda.is_available() else "cpu")
+    scorer = ScoreModel.load_for_eval(folder, layout="flat")
     # Every row or none: models that refuse different rows could not be compared.
     trees, _ = tokenise(rows, scorer.tokenizer, Refusals(folder, refuse="error"))
     return score_trees(scorer, trees, batch_size).numpy()

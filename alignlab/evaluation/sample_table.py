@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from alignlab.bounds import Count, Positive, Seed
 from alignlab.data.rows import Demonstration
 from alignlab.data.sources import read_rows
@@ -47,8 +45,7 @@ def write_samples(
         ConfigError: The samples are not what the policy's forward scores (see ``check_samples``).
     """
     rows, refusals = read_rows(source, Demonstration, limit=limit)
-    model = Policy.load(policy)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model = Policy.load_for_eval(policy)
     trees, report = tokenise(rows, model.tokenizer, refusals)
     report.tell()
     drawn = sample(

@@ -3,7 +3,8 @@
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from alignlab.models.layouts import (
     tree_rows,
 )
 from alignlab.models.limits import check_batch, check_rows, context_of
+from alignlab.models.loading import default_device
 from alignlab.models.modes import reading
 from alignlab.models.prompt_tuning import PromptedTransformer, virtual_tokens
 
@@ -37,6 +39,18 @@ class TreeBackbone(nn.Module):
     model: Any  # a Hugging Face model: its attributes vary by architecture
     tokenizer: Any
     layout: Layout
+
+    @classmethod
+    def load(cls, path: str | Path, **settings: Any) -> Self:
+        """The model saved in folder ``path`` (``settings`` as in the constructor)."""
+        return cls(source=str(path), **settings)
+
+    @classmethod
+    def load_for_eval(
+        cls, path: str | Path, device: str | torch.device | None = None, **settings: Any
+    ) -> Self:
+        """The model in ``path``, in eval mode, on ``device`` or on a GPU where there is one."""
+        return cls.load(path, **settings).eval().to(device or default_device())
 
     @property
     def backbone(self) -> Any:

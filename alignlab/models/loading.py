@@ -304,6 +304,11 @@ def check_source(source: str, what: str) -> None:
         ask_hub()
 
 
+def default_device() -> str:
+    """A GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def freeze(module: nn.Module) -> nn.Module:
     """``module`` in eval mode, without gradients."""
     return module.eval().requires_grad_(False)

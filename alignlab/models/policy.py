@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -239,11 +239,6 @@ class Policy(TreeBackbone):
     def _spread(hidden: Tensor, mask: Tensor) -> Tensor:
         out = hidden.new_zeros(*mask.shape, hidden.shape[-1])
         return out.masked_scatter(mask[..., None], hidden)
-
-    @classmethod
-    def load(cls, path: str | Path, **settings: Any) -> Self:
-        """The policy saved in folder ``path`` (``settings`` as in the constructor)."""
-        return cls(source=str(path), **settings)
 
     def save(self, path: str | Path) -> None:
         """Write a Hugging Face folder: safetensors, config, tokenizer, chat template.

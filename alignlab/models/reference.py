@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from alignlab.data.trees import PromptTree, PromptTrees, collate
+from alignlab.data.trees import PromptTree, PromptTrees, collate, in_length_order
 from alignlab.errors import ConfigError
 from alignlab.files import belongs, stamp, write_record, written_whole
 from alignlab.functional import beyond_rounding
@@ -120,7 +120,7 @@ class CachedReference(nn.Module):
         reference: Computes the log-probs; may be dropped from memory afterwards.
         trees: The data set, training and validation together.
         folder: Where the file is kept; shared by all runs of the same data.
-        batch_size: Trees per forward while filling the cache.
+        batch_size: Completions per forward while filling the cache.
         first: Batches that a training is going to see, of these trees. They are computed as they
             are, because in bfloat16 a log-prob depends on what else is in its batch: a policy that
             has not moved then has log-ratios of exactly 0 in them. They are a part of the hash.
@@ -134,7 +134,7 @@ class CachedReference(nn.Module):
         reference: Policy,
         trees: Iterable[PromptTree],
         folder: Path,
-        batch_size: int = 64,
+        batch_size: int = 128,
         first: Sequence[PromptTrees] = (),
     ) -> None:
         super().__init__()
@@ -266,9 +266,9 @@ def _batches(
     for batch in first:
         seen.update(batch.index.tolist())
         yield batch
-    rest = sorted((tree for tree in rows if tree.index not in seen), key=lambda tree: tree.longest)
-    for i in range(0, len(rest), batch_size):
-        yield collate(rest[i : i + batch_size])
+    rest = [tree for tree in rows if tree.index not in seen]
+    for _, batch in in_length_order(rest, batch_size):
+        yield batch
 
 
 def _write_cache(

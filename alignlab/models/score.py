@@ -1,7 +1,7 @@
 """A transformer with a scalar head: the reward model, the value function, the classifier."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -176,11 +176,6 @@ class ScoreModel(TreeBackbone):
             generator = torch.Generator().manual_seed(seed)
             drawn = torch.randn(weight.shape, generator=generator, dtype=torch.float32)
             weight.copy_(drawn / (weight.shape[1] + 1) ** 0.5)
-
-    @classmethod
-    def load(cls, path: str | Path, **settings: Any) -> Self:
-        """The scorer saved in folder ``path``."""
-        return cls(source=str(path), **settings)
 
     def save(self, path: str | Path) -> None:
         """Write a Hugging Face folder: safetensors, config (with shift and scale), tokenizer."""

@@ -11,10 +11,17 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 
 from alignlab.bounds import Seed
 from alignlab.data.texts import rendered
+from alignlab.data.trees import length_batches
 from alignlab.errors import ConfigError, DataError
 from alignlab.models.adapters import is_adapter
 from alignlab.models.limits import misfit, positions_of
-from alignlab.models.loading import build_model, is_scorer, load_model, load_tokenizer
+from alignlab.models.loading import (
+    build_model,
+    default_device,
+    is_scorer,
+    load_model,
+    load_tokenizer,
+)
 from alignlab.models.modes import reading
 from alignlab.rewards.base import Reward
 
@@ -71,7 +78,7 @@ class ClassifierReward(Reward):
         self.positive, self.negative = named[positive.upper()], named[negative.upper()]
         self.batch_size, self.max_length = batch_size, max_length
         self.room = positions_of(model)
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or default_device()
         self.model = model.eval().to(self.device)
 
     def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
@@ -95,10 +102,7 @@ class ClassifierReward(Reward):
 
     def _log_odds(self, texts: list[str], *, add_special_tokens: bool) -> Tensor:
         scores = torch.zeros(len(texts))
-        # Texts of like length share a batch: less padding, same scores.
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
+        for rows in length_batches(list(map(len, texts)), [1] * len(texts), self.batch_size):
             batch = self.tokenizer(
                 [texts[i] for i in rows],
                 add_special_tokens=add_special_tokens,

@@ -1,13 +1,13 @@
 """A trained reward model as a reward."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, groupby, takewhile
 
 import torch
 from torch import Tensor
 
 from alignlab.data.texts import rendered
-from alignlab.data.trees import PromptTree, collate
+from alignlab.data.trees import PromptTree, in_length_order
 from alignlab.errors import ConfigError, DataError
 from alignlab.models import ScoreModel
 from alignlab.models.adapters import is_adapter
@@ -45,14 +45,14 @@ class ModelReward(Reward):
         device: str | None = None,
     ) -> None:
         check_trained_scorer(path)
-        model = ScoreModel.load(path).eval()
+        model = ScoreModel.load_for_eval(path, device)
         if append_eos and model.tokenizer.eos_token_id is None:
             raise ConfigError(
                 f"{path}: the tokenizer has no end-of-text token to close texts with. Set "
                 "append_eos to false, as the pairs of its training ended without one."
             )
         self.path, self.append_eos, self.batch_size = path, append_eos, batch_size
-        self.model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model = model
 
     def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
         """``[N]`` float32 scores of the texts that training on such rows reads (``rendered``).
@@ -114,25 +114,10 @@ def score_trees(model: ScoreModel, trees: Sequence[PromptTree], batch_size: int)
     first = list(accumulate((len(tree.completions) for tree in trees), initial=0))
     scores = torch.zeros(first[-1], dtype=torch.float64)
     with reading(model):
-        for some in _like_lengths(trees, batch_size):
-            batch = collate([trees[i] for i in some]).to(model.device)
-            rows = [m for i in some for m in range(first[i], first[i + 1])]
-            scores[rows] = model.scores(batch).double().cpu()
+        for places, batch in in_length_order(trees, batch_size):
+            rows = [m for i in places for m in range(first[i], first[i + 1])]
+            scores[rows] = model.scores(batch.to(model.device)).double().cpu()
     return scores
-
-
-def _like_lengths(trees: Sequence[PromptTree], batch_size: int) -> Iterator[list[int]]:
-    """Numbers of trees to score together: of like length, for less padding and the same scores."""
-    some: list[int] = []
-    size = 0
-    for i in sorted(range(len(trees)), key=lambda i: trees[i].longest):
-        if some and size + len(trees[i].completions) > batch_size:
-            yield some
-            some, size = [], 0
-        some.append(i)
-        size += len(trees[i].completions)
-    if some:
-        yield some
 
 
 def check_trained_scorer(path: str) -> None:

@@ -9,8 +9,6 @@ reward model.
 import json
 from pathlib import Path
 
-import torch
-
 from alignlab.bounds import Count
 from alignlab.data.rows import Demonstration
 from alignlab.data.sources import read_rows
@@ -49,8 +47,7 @@ def normalise_reward(
         DataError: No usable row, or ``unit_deviation`` of scores that do not vary.
     """
     check_trained_scorer(model)
-    scorer = ScoreModel.load(model, layout="flat").eval()
-    scorer.to("cuda" if torch.cuda.is_available() else "cpu")
+    scorer = ScoreModel.load_for_eval(model, layout="flat")
     rows, refusals = read_rows(source, Demonstration, limit=limit)
     trees, report = tokenise(rows, scorer.tokenizer, refusals, max_length=scorer.room)
     report.tell()

@@ -65,7 +65,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _records(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    import torch
     import yaml
 
     from alignlab.data.rows import Prompt, Refusals
@@ -86,8 +85,7 @@ def _records(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     else:
         rows = [Prompt(f"prompt {i + 1}", text) for i, text in enumerate(args.prompt)]
         refusals = Refusals("--prompt", seen=len(rows))
-    policy = Policy.load(args.policy)
-    policy.to("cuda" if torch.cuda.is_available() else "cpu")
+    policy = Policy.load_for_eval(args.policy)
     trees, report = tokenise(rows, policy.tokenizer, refusals)
     report.tell()
     drawn = sample(

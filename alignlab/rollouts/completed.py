@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -93,8 +92,7 @@ class Completed:
         stop_at_eos: bool,
     ) -> None:
         self.reward = build_reward(reward)
-        self.policy = Policy.load(policy)
-        self.policy.to("cuda" if torch.cuda.is_available() else "cpu")
+        self.policy = Policy.load_for_eval(policy)
         self.max_new_tokens = max_new_tokens
         rows, refusals = read_rows(prompts, Prompt, limit=limit)
         context = self.policy.room

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from alignlab.data.trees import PromptTree, StepTotals, collate, totals_of
+from alignlab.data.trees import PromptTree, StepTotals, collate, in_length_order, totals_of
 
 PAIR = PromptTree(4, "pair", (1, 5), ((7, 2), (8,)))
 TURNS = PromptTree(9, "turns", (1,), ((3, 4, 2),), loss_masks=((True, False, True),))
@@ -154,3 +154,14 @@ def test_prompts_as_completions() -> None:
     assert prompts.loss_mask.tolist() == [[True, True], [True, False]]
     assert (prompts.group.tolist(), prompts.index.tolist()) == ([0, 1], [2, 4])
     assert prompts.ids == ["lone", "pair"]
+
+
+def test_batches_in_length_order_fill_up_to_their_size_and_never_cut_a_tree() -> None:
+    """Lengths 4, 2, 3, 2 with 1, 2, 1, 3 completions in batches of up to 3."""
+    sizes = [(3, 1), (1, 2), (2, 1), (1, 3)]
+    trees = [PromptTree(i, str(i), (1,) * n, ((5,),) * k) for i, (n, k) in enumerate(sizes)]
+    batches = list(in_length_order(trees, 3))
+    assert [places for places, _ in batches] == [[1], [3], [2, 0]]
+    assert [batch.index.tolist() for _, batch in batches] == [[1], [3], [2, 0]]
+    assert [places for places, _ in in_length_order(trees, 2)] == [[1], [3], [2, 0]]
+    assert list(in_length_order([], 3)) == []

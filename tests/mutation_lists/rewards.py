@@ -133,4 +133,12 @@ MUTATIONS = (
         "_ratings(trees).to(scores.dtype).flip(0)",
         "objectives/test_regression.py::test_each_completion_is_held_against_its_own_rating",
     ),
+    Mutation(
+        "a batch of like lengths is one completion short",
+        "data/trees.py",
+        "if places and size + counts[i] > batch_size:",
+        "if places and size + counts[i] >= batch_size:",
+        "data/test_trees.py::"
+        "test_batches_in_length_order_fill_up_to_their_size_and_never_cut_a_tree",
+    ),
 )
