@@ -4,8 +4,8 @@ The tokenizer is the policy's and known late: ``setup`` takes it from the traine
 ``connect`` gives it by hand.
 """
 
-from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, cast
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import CombinedLoader
@@ -35,8 +35,6 @@ from alignlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-C = TypeVar("C", bound=Completable)
 
 
 class TreeData(pl.LightningDataModule, Generic[R]):
@@ -100,12 +98,11 @@ class TreeData(pl.LightningDataModule, Generic[R]):
             raise ConfigError(
                 "validation_source and validation_share are both given; use one of them."
             )
-        counts = {
+        for name, count in {
             "length_window": length_window,
             "limit": limit,
             "validation_limit": validation_limit,
-        }
-        for name, count in counts.items():
+        }.items():
             if count is not None and count < 1:
                 raise ConfigError(f"data.init_args.{name} must be at least 1, got {count}.")
         if not 0 <= validation_share < 1:
@@ -152,13 +149,12 @@ class TreeData(pl.LightningDataModule, Generic[R]):
             return
         tokenizer = self._find_tokenizer()
         self.train_rows, self.validation_rows, refusals = self._read()
-        self.train_trees, self.reports["train"] = self.tokenise(
-            self.train_rows, tokenizer, refusals["train"], 0
-        )
+        made = self.tokenise(self.train_rows, tokenizer, refusals["train"], 0)
+        self.train_trees, self.reports["train"] = made
         if "validation" in refusals:
-            self.validation_trees, self.reports["validation"] = self.tokenise(
-                self.validation_rows, tokenizer, refusals["validation"], len(self.train_trees)
-            )
+            after = len(self.train_trees)
+            made = self.tokenise(self.validation_rows, tokenizer, refusals["validation"], after)
+            self.validation_trees, self.reports["validation"] = made
         train_prompts = set(map(prompt_key, self.train_rows))
         held_out = set(map(prompt_key, self.validation_rows))
         self.shared_prompts = len(train_prompts & held_out)
@@ -184,15 +180,19 @@ class TreeData(pl.LightningDataModule, Generic[R]):
             for row in report.table()
         ]
 
-    @abstractmethod
     def tokenise(
-        self,
-        rows: list[R],
-        tokenizer: "PreTrainedTokenizerBase",
-        refusals: Refusals,
-        first_index: int,
+        self, rows: list[R], tokenizer: "PreTrainedTokenizerBase", refusals: Refusals, first: int
     ) -> tuple[list[PromptTree], TokenReport]:
-        """Trees of this module's rows."""
+        """Trees of rows, numbered from ``first``; here of prompts with their completions."""
+        return tokenise(
+            cast("list[Completable]", rows),
+            tokenizer,
+            refusals,
+            max_length=self.max_length,
+            truncation=self.truncation,
+            train_on_prompt=self.train_on_prompt,
+            first_index=first,
+        )
 
     def train_dataloader(self) -> TreeLoader:
         """Shuffled, stateful, sharded by rank."""
@@ -241,35 +241,24 @@ class TreeData(pl.LightningDataModule, Generic[R]):
         } | {"shared_prompts": self.shared_prompts}
 
     def _read(self) -> tuple[list[R], list[R], dict[str, Refusals]]:
-        rows, refusals = read_rows(
-            self.source,
-            self.kind,
-            split=self.split,
-            limit=self.limit,
-            columns=self.columns,
-            refuse=self.refuse,
-        )
-        if self.validation_source is None and not self.validation_share:
-            return rows, [], {"train": refusals}
-        if self.validation_source is None:
-            train, held_out = split_by_prompt(rows, self.validation_share, self.seed)
-            if not train or not held_out:
+        """Rows to train on, rows held out, and what was refused of each part."""
+        read = partial(read_rows, kind=self.kind, columns=self.columns, refuse=self.refuse)
+        rows, refusals = read(self.source, split=self.split, limit=self.limit)
+        if self.validation_source is not None:
+            split, limit = self.validation_split, self.validation_limit
+            held_out, later = read(self.validation_source, split=split, limit=limit)
+        elif self.validation_share:
+            all_rows, share = len(rows), self.validation_share
+            rows, held_out = split_by_prompt(rows, share, self.seed)
+            if not rows or not held_out:
                 raise ConfigError(
-                    f"validation_share {self.validation_share} splits the {len(rows)} rows of "
-                    f"{self.source} into {len(train)} and {len(held_out)}. Use another share, "
-                    "or a validation_source."
+                    f"validation_share {share} splits the {all_rows} rows of {self.source} into "
+                    f"{len(rows)} and {len(held_out)}. Use another share, or a validation_source."
                 )
             refusals.seen -= len(held_out)
             later = Refusals(f"{self.source} (held out)", self.refuse, len(held_out))
-            return train, held_out, {"train": refusals, "validation": later}
-        held_out, later = read_rows(
-            self.validation_source,
-            self.kind,
-            split=self.validation_split,
-            limit=self.validation_limit,
-            columns=self.columns,
-            refuse=self.refuse,
-        )
+        else:
+            return rows, [], {"train": refusals}
         return rows, held_out, {"train": refusals, "validation": later}
 
     def _find_tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -309,29 +298,7 @@ class _NoLoader(CombinedLoader):
         assert not flattened
 
 
-class CompletionData(TreeData[C]):
-    """Data modules whose rows are a prompt and as many completions as the kind of row has."""
-
-    def tokenise(
-        self,
-        rows: list[C],
-        tokenizer: "PreTrainedTokenizerBase",
-        refusals: Refusals,
-        first_index: int,
-    ) -> tuple[list[PromptTree], TokenReport]:
-        """Trees with the row's completions."""
-        return tokenise(
-            rows,
-            tokenizer,
-            refusals,
-            max_length=self.max_length,
-            truncation=self.truncation,
-            train_on_prompt=self.train_on_prompt,
-            first_index=first_index,
-        )
-
-
-class DemonstrationData(CompletionData[Demonstration]):
+class DemonstrationData(TreeData[Demonstration]):
     """Prompts with a completion to imitate: one completion a tree.
 
     Columns: ``prompt`` and ``completion``, plain or conversational, or ``messages``, or those of a
@@ -341,7 +308,7 @@ class DemonstrationData(CompletionData[Demonstration]):
     kind = Demonstration
 
 
-class PreferenceData(CompletionData[PreferencePair]):
+class PreferenceData(TreeData[PreferencePair]):
     """Preference pairs: two completions a tree, the chosen one first.
 
     Columns: ``chosen`` and ``rejected``, plain or conversational, with ``prompt`` or with the
@@ -358,7 +325,7 @@ class PreferenceData(CompletionData[PreferencePair]):
         return super().describe() | {"cycles": len(cycles), "rows_in_cycles": rows}
 
 
-class RankingData(CompletionData[Ranking]):
+class RankingData(TreeData[Ranking]):
     """Rankings: all completions of a prompt in one tree, their ranks as labels.
 
     Columns: ``prompt``; ``completions``, a list, plain or conversational; ``ranks``, a list of as
@@ -369,7 +336,7 @@ class RankingData(CompletionData[Ranking]):
     kind = Ranking
 
 
-class RatingData(CompletionData[RatedCompletion]):
+class RatingData(TreeData[RatedCompletion]):
     """Completions with a rating: one completion a tree, its rating as label.
 
     Columns: ``prompt`` and ``completion``, plain or conversational, and ``rating``, a number.
@@ -378,7 +345,7 @@ class RatingData(CompletionData[RatedCompletion]):
     kind = RatedCompletion
 
 
-class JudgedData(CompletionData[JudgedCompletion]):
+class JudgedData(TreeData[JudgedCompletion]):
     """Completions judged one by one: one completion a tree, its label 1 if desirable, else 0.
 
     Columns: ``prompt`` and ``completion``, plain or conversational, and ``label``: ``desirable`` or
@@ -404,7 +371,7 @@ class JudgedData(CompletionData[JudgedCompletion]):
             )
 
 
-class PromptData(CompletionData[Prompt]):
+class PromptData(TreeData[Prompt]):
     """Prompts to complete: no completion in a tree. ``max_length`` bounds the prompt.
 
     Columns: ``prompt``, plain or conversational, or ``messages``, or those of a pair.
@@ -423,16 +390,11 @@ class TextData(TreeData[LabelledText]):
     truncations = ("blocks",)
 
     def tokenise(
-        self,
-        rows: list[LabelledText],
-        tokenizer: "PreTrainedTokenizerBase",
-        refusals: Refusals,
-        first_index: int,
+        self, rows: list[LabelledText], tokenizer: Any, refusals: Refusals, first: int
     ) -> tuple[list[PromptTree], TokenReport]:
         """Trees of one block each."""
-        return tokenise_texts(
-            rows, tokenizer, refusals, max_length=self.max_length, first_index=first_index
-        )
+        length = self.max_length
+        return tokenise_texts(rows, tokenizer, refusals, max_length=length, first_index=first)
 
 
 class LabelledData(TreeData[LabelledText]):
@@ -445,11 +407,7 @@ class LabelledData(TreeData[LabelledText]):
     truncations = ("blocks", "drop", "keep_start", "keep_end")
 
     def tokenise(
-        self,
-        rows: list[LabelledText],
-        tokenizer: "PreTrainedTokenizerBase",
-        refusals: Refusals,
-        first_index: int,
+        self, rows: list[LabelledText], tokenizer: Any, refusals: Refusals, first: int
     ) -> tuple[list[PromptTree], TokenReport]:
         """Trees of one text each, in one completion or, with ``blocks``, in several."""
         return tokenise_labelled(
@@ -458,5 +416,5 @@ class LabelledData(TreeData[LabelledText]):
             refusals,
             max_length=self.max_length,
             truncation=self.truncation,
-            first_index=first_index,
+            first_index=first,
         )

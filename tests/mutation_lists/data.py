@@ -111,8 +111,8 @@ MUTATIONS = (
     Mutation(
         "a data module splits its rows by their place",
         "data/modules.py",
-        "train, held_out = split_by_prompt(rows, self.validation_share, self.seed)",
-        "k = int(len(rows) * self.validation_share); train, held_out = rows[k:], rows[:k]",
+        "rows, held_out = split_by_prompt(rows, share, self.seed)",
+        "k = int(len(rows) * share); rows, held_out = rows[k:], rows[:k]",
         "data/test_modules.py::test_rows_of_one_prompt_are_never_on_both_sides",
     ),
     Mutation(
