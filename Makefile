@@ -7,10 +7,10 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,\
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-CODE := alignlab tests benchmarks
+CODE := alignlab tests benchmarks docs
 ARGS ?=
 
-.PHONY: quickstart test test-all robustness smoke servers mutations lint types check clean
+.PHONY: quickstart test test-all robustness smoke servers mutations docs lint types check clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/alignlab run experiments/quickstart $(ARGS)
@@ -38,6 +38,14 @@ servers: $(INSTALLED)
 
 mutations: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutations.py $(ARGS)
+
+# The documentation as a site in site/; a broken link is an error.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
+
+$(VENV)/.docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	touch $@
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check $(CODE)

@@ -14,7 +14,7 @@ class Interrupt:
     A second one ends the training at once, as does one that comes before there are steps. Where
     somebody else already handles Ctrl-C, as a worker of the pipeline does, nothing is changed.
 
-    Args:
+    Attributes:
         hit: Whether Ctrl-C was pressed.
     """
 

@@ -25,7 +25,7 @@ MAX_CELLS = 2**24  # of a [positions, vocabulary] table held at once: 64 MiB in 
 class CompletionKL(NamedTuple):
     """KL(policy || reference) of M completions, nats per completion, float64 on the CPU.
 
-    Args:
+    Attributes:
         exact: ``[M]`` sum over steps of the KL between the two next-token distributions
             (Rao-Blackwell; Amini, Vieira and Cotterell 2025, arXiv:2504.10637).
         k1: ``[M]`` sum over steps of the sampled tokens' log-ratio.

@@ -37,7 +37,7 @@ class Parent(Protocol):
 class Trained(NamedTuple):
     """What a finished training says of itself.
 
-    Args:
+    Attributes:
         seconds: Of training, summed over continuations.
         metrics: What was logged last, name -> value.
         stopped: Why it ended before its last step, if it did.
