@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,61 +29,36 @@ def as_path(source: str | Path) -> Path | None:
     """The file, folder or pattern of files that ``source`` means; ``None`` if it is a hub id.
 
     Raises:
-        DataError: It looks like a path but there is no such file, or of no known type.
+        DataError: As ``data_files``.
     """
-    path = Path(source).expanduser()
-    if path.exists() or glob.has_magic(str(path)) or format_of(path):
-        data_files(path)
-        return path
-    if not isinstance(source, Path) and _HUB_ID.fullmatch(source):
-        return None
-    raise DataError(
-        f"{source}: no such file (looked in {Path.cwd()}), and not a hub id (owner/name). "
-        "Check the path."
-    )
+    return None if data_files(source) is None else Path(source).expanduser()
 
 
-def data_files(path: Path) -> list[Path]:
-    """The files that a path, a folder or a pattern stands for, in the order of their names.
+def data_files(source: str | Path) -> list[Path] | None:
+    """The files that a path, a folder or a pattern means, by name; ``None`` if it is a hub id.
 
     Raises:
         DataError: None, one of unknown type or without content, or files of several types.
     """
-    if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.is_file() and format_of(p))
-        missing = f"the folder holds no data file ({FORMATS})"
-    elif path.exists() or not glob.has_magic(str(path)):
-        files, missing = [path], ""
-    else:
-        files = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
-        missing = f"no file matches the pattern (looked in {Path.cwd()})"
-    if not files:
-        raise DataError(f"{path}: {missing}. Check the path.")
-    for file in files:
-        _check_file(file)
-    kinds = sorted({str(format_of(file)) for file in files})
-    if len(kinds) > 1:
-        raise DataError(
-            f"{path}: stands for files of several types ({', '.join(kinds)}). Name one "
-            f"with a pattern, such as {path if path.is_dir() else path.parent}/*{kinds[0]}."
-        )
+    path = Path(source).expanduser()
+    files = [path] if path.is_file() else _several(source, path)
+    for file in files or ():
+        if format_of(file) is None:
+            suffix = f"cannot tell its format from the suffix {file.suffix!r}"
+            raise DataError(f"{file}: {suffix}. Name it {FORMATS}.")
+        if file.stat().st_size == 0:
+            raise DataError(f"{file}: the file is empty (0 bytes). Pass one with at least one row.")
     return files
 
 
-def read_files(path: Path) -> list[Record]:
-    """All records of a file, a folder or a pattern, file after file.
+def read_files(files: Sequence[Path]) -> list[Record]:
+    """All records, file after file.
 
     Raises:
-        DataError: A file that is missing, empty or unreadable, or none with a record in it.
+        DataError: A file cannot be read.
     """
-    files = data_files(path)
     above = os.path.commonpath([file.parent for file in files])
-    records = [
-        record for file in files for record in _read_file(file, str(file.relative_to(above)))
-    ]
-    if not records:
-        raise DataError(f"{path}: the file holds no rows. Pass a file with at least one row.")
-    return records
+    return [record for file in files for record in _read_file(file, str(file.relative_to(above)))]
 
 
 def format_of(path: Path) -> str | None:
@@ -99,26 +74,35 @@ def read_lines(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file (looked in {Path.cwd()}). Check the path.")
-    if format_of(path) is None:
+def _several(source: str | Path, path: Path) -> list[Path] | None:
+    """The files of a folder or a pattern; ``None`` if ``source`` is a hub id."""
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.is_file() and format_of(p))
+        missing = f"the folder holds no data file ({FORMATS})"
+    elif glob.has_magic(str(path)):
+        files = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
+        missing = f"no file matches the pattern (looked in {Path.cwd()})"
+    elif format_of(path) or isinstance(source, Path) or not _HUB_ID.fullmatch(source):
+        known = "" if format_of(path) else ", and not a hub id (owner/name)"
+        files, missing = [], f"no such file (looked in {Path.cwd()}){known}"
+    else:
+        return None
+    if not files:
+        raise DataError(f"{path}: {missing}. Check the path.")
+    kinds = sorted({str(format_of(file)) for file in files})
+    if len(kinds) > 1:
         raise DataError(
-            f"{path}: cannot tell its format from the suffix {path.suffix!r}. Name it {FORMATS}."
+            f"{path}: stands for files of several types ({', '.join(kinds)}). Name one "
+            f"with a pattern, such as {path if path.is_dir() else path.parent}/*{kinds[0]}."
         )
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty (0 bytes). Pass a file with at least one row.")
+    return files
 
 
 def _read_file(path: Path, name: str) -> list[Record]:
-    read: dict[str, Callable[[Path, str], Iterable[Record]]] = {
-        ".jsonl": _read_json,
-        ".json": _read_json,
-        ".csv": _read_csv,
-        ".parquet": _read_parquet,
-    }
+    """The records of one file, each called ``name`` and its line or number."""
+    read = {".csv": _read_csv, ".parquet": _read_parquet}.get(str(format_of(path)), _read_json)
     try:
-        return list(read[str(format_of(path))](path, name))
+        return list(read(path, name))
     except UnicodeDecodeError as problem:
         raise DataError(
             f"{path}: not a text file: {problem.reason} at byte {problem.start}. "
@@ -131,31 +115,43 @@ def _read_file(path: Path, name: str) -> list[Record]:
 
 
 def _text(path: Path) -> str:
-    if path.suffix.lower() not in COMPRESSED:
-        return path.read_bytes().decode("utf-8-sig")
+    if path.suffix.lower() in COMPRESSED:
+        return _unpacked(path).decode("utf-8-sig")
+    return path.read_bytes().decode("utf-8-sig")
+
+
+def _unpacked(path: Path) -> bytes:
     import pyarrow as pa
 
     with pa.input_stream(str(path), compression="detect") as stream:
         content: bytes = stream.read()
-    return content.decode("utf-8-sig")
+    return content
 
 
 def _read_json(path: Path, name: str) -> list[Record]:
-    """Lines of JSON, or one JSON array; a ``.json`` may also be one object."""
-    text, problem = _text(path), None
+    """Lines of JSON, or one JSON value: an array, and in a ``.json`` also one object."""
+    text = _text(path)
     if text.lstrip()[:1] == "[" or format_of(path) == ".json":
-        try:
-            whole = json.loads(text, object_pairs_hook=_unique)
-        except (ValueError, RecursionError) as error:
-            problem = error  # lines, perhaps
-        else:
-            values = whole if isinstance(whole, list) else [whole]
-            return [_as_record(f"{name}:{k}", value) for k, value in enumerate(values, start=1)]
+        return _read_whole_json(path, name, text)
+    return _read_lines(name, text)
+
+
+def _read_lines(name: str, text: str) -> list[Record]:
     lines = enumerate(text.split("\n"), start=1)
-    records = [_read_line(f"{name}:{number}", line) for number, line in lines if line.strip()]
-    if problem is not None and not any(record.fields for record in records):
-        raise DataError(f"{path}: not JSON: {problem}. Check the file.")
-    return records
+    return [_read_line(f"{name}:{number}", line) for number, line in lines if line.strip()]
+
+
+def _read_whole_json(path: Path, name: str, text: str) -> list[Record]:
+    """One JSON value; lines of JSON where it is none."""
+    try:
+        whole = json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as problem:
+        records = _read_lines(name, text)
+        if not any(record.fields for record in records):
+            raise DataError(f"{path}: not JSON: {problem}. Check the file.") from problem
+        return records
+    values = whole if isinstance(whole, list) else [whole]
+    return [_as_record(f"{name}:{k}", value) for k, value in enumerate(values, start=1)]
 
 
 def _read_line(where: str, line: str) -> Record:

@@ -26,19 +26,15 @@ class TreeLoader:
     """Micro-batches of prompt trees, every tree once an epoch.
 
     An optimizer step takes ``batch_size`` trees over all ranks, in micro-batches of
-    ``micro_batch_size`` a rank; each micro-batch carries the totals of its whole step, which every
-    rank works out by itself from the same order. The last step of an epoch holds what is left, cut
-    into as few micro-batches as will do, of even size. If fewer trees are left than there are
-    ranks, they join the step before. Every rank gets the same number of micro-batches and none is
-    empty, so no rank waits for another, no tree is dropped and none is repeated; the price is
-    that with several ranks a micro-batch of an epoch's last step may hold one tree too many.
+    ``micro_batch_size`` a rank; each carries the totals of its whole step, which every rank works
+    out from the same order. The last step of an epoch holds what is left, in as few micro-batches
+    of even size as will do; fewer trees than ranks join the step before. So all ranks get the same
+    number of micro-batches, no tree is dropped or repeated, and with several ranks a micro-batch of
+    the last step may hold one tree too many.
 
-    Inside a step trees are sorted by length, so that its micro-batches hold little padding. With
-    a ``length_window`` whole steps are of like length: an epoch's shuffle is cut into windows of
-    several steps, sorted inside each, and the steps are shuffled again.
-
-    Taking a new iterator in the middle of an epoch starts the next one, except straight after
-    ``load_state_dict``. With ``shuffle=False`` the order is the trees' own, in every epoch.
+    Inside a step trees are sorted by length, so that its micro-batches hold little padding. A new
+    iterator in the middle of an epoch starts the next one, except straight after
+    ``load_state_dict``. With ``shuffle=False`` the order is the trees' own.
 
     Args:
         trees: What to load.
@@ -48,13 +44,12 @@ class TreeLoader:
         shuffle: Off for validation.
         padding: How batches are padded (see ``collate``).
         max_length: Width with ``padding="max_length"``.
-        length_window: Optimizer steps whose rows are sorted by length together. More than 1 saves
-            padding, but rows of one length are no random draw: a step's length then all but
-            decides whether a text ends, and the gradient is biased (on the toy world 16 left a
-            language model 0.8 nats from its data where 1 left it 0.1).
-        limit: Where the trainer leaves an epoch (its ``limit_train_batches``): a number of a
-            rank's micro-batches, or their share. What it cuts off the last step is not counted in
-            that step's totals.
+        length_window: Optimizer steps whose trees are sorted by length together, and shuffled
+            again. More than 1 saves padding, but a step's length then all but decides whether a
+            text ends, and the gradient is biased (on the toy world 16 left a language model 0.8
+            nats from its data where 1 left it 0.1).
+        limit: Where the trainer leaves an epoch (``limit_train_batches``): a number of a rank's
+            micro-batches, or their share. What it cuts off a step is not in that step's totals.
         rank: This process; asked of ``torch.distributed`` when ``None``.
         world_size: How many processes there are; asked likewise.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.data.chat import message
-from alignlab.data.files import as_path, read_files
+from alignlab.data.files import as_path, data_files, read_files
 from alignlab.data.formats import to_rows
 from alignlab.data.rows import Fields, R, Record, Refusals, Refuse, Row, Turn
 from alignlab.data.rows.nested import printable
@@ -60,11 +60,11 @@ def read_records(source: str | Path, split: str | None = None) -> list[Record]:
     Raises:
         DataError: The source is missing, empty or unreadable, or has no such split.
     """
-    path = as_path(source)
-    if path is None:
+    files = data_files(source)
+    if files is None:
         return read_hub(str(source), split or "train")
-    records = read_files(path)
-    return records if split is None else _of_split(records, path, split)
+    records = read_files(files)
+    return records if split is None else _of_split(records, source, split)
 
 
 def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
@@ -146,12 +146,12 @@ def read_hub(
     return [Record(f"{name}[{part}]:{k}", row) for k, row in enumerate(table, start=1)]
 
 
-def _of_split(records: list[Record], path: Path, split: str) -> list[Record]:
+def _of_split(records: list[Record], source: str | Path, split: str) -> list[Record]:
     values = {str((record.fields or {}).get("split")) for record in records}
     if not any("split" in (record.fields or {}) for record in records):
-        raise DataError(f"{path}: no column 'split' to pick {split!r} from. Leave split out.")
+        raise DataError(f"{source}: no column 'split' to pick {split!r} from. Leave split out.")
     if split not in values:
-        raise DataError(f"{path}: no rows of split {split!r}. Splits found: {sorted(values)}.")
+        raise DataError(f"{source}: no rows of split {split!r}. Splits found: {sorted(values)}.")
     return [r for r in records if r.fields is None or str(r.fields.get("split")) == split]
 
 

@@ -53,7 +53,7 @@ def by_content(value: Any, experiment: Path = Path()) -> Any:
                 _check_size(path)
                 return {"sha256": fingerprint(path)}
             if glob.has_magic(value) and format_of(path):  # a pattern of data files
-                return {"sha256": [sha256(file) for file in data_files(path)]}
+                return {"sha256": [sha256(file) for file in data_files(path) or ()]}
         except DataError:  # it matches nothing that can be read: its stage says so
             return value
         except OSError as error:
