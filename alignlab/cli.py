@@ -15,7 +15,7 @@ from pathlib import Path
 
 from alignlab import __version__
 from alignlab.errors import DISK_FULL, ConfigError, DataError
-from alignlab.evaluation import commands as frontier_command
+from alignlab.report import command as frontier_command
 from alignlab.rollouts import command as sample_command
 
 SUCCESS, FAILURE, BAD_INPUT = 0, 1, 2
@@ -83,6 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     frontier_command.add_arguments(frontier)
     frontier.set_defaults(command=_frontier)
+    stages = _add(
+        commands, "stages", "list what 'call:' in a pipeline.yaml may name", "alignlab stages"
+    )
+    stages.set_defaults(command=_stages)
     for name, what in (("fit", "train one stage"), ("validate", "validate one stage")):
         commands.add_parser(name, help=f"{what} from its YAML; alignlab {name} --help")
     return parser
@@ -233,8 +237,15 @@ def _sweep(args: argparse.Namespace) -> int:
     )
 
 
+def _stages(args: argparse.Namespace) -> int:
+    from alignlab.stages.listing import listed, stage_functions
+
+    print(listed(list(stage_functions())))
+    return SUCCESS
+
+
 def _frontier(args: argparse.Namespace) -> int:
-    from alignlab.lone_run import as_results
+    from alignlab.training.lone_run import as_results
 
     given = args.results
     args.results = as_results(given)
@@ -252,9 +263,9 @@ def _train(command: str, words: list[str]) -> int:
         )
     words, resume = _resumed(words)
     _check_files(words)
-    from alignlab import fit
     from alignlab.callbacks.resume import run_folder
     from alignlab.files import seal
+    from alignlab.training import fit
 
     built = fit.build(words, resume=resume)
     if command == "validate":
@@ -273,7 +284,7 @@ def _train(command: str, words: list[str]) -> int:
 
 def _help(command: str, words: list[str]) -> int:
     """Show the page of ``fit``, or with ``--model`` or ``--data`` the arguments of the class."""
-    from alignlab.help import page
+    from alignlab.training.help import page
 
     named = [
         (option, value)
@@ -285,7 +296,7 @@ def _help(command: str, words: list[str]) -> int:
         if not words:
             raise ConfigError(f"{command} needs --config STAGE.yaml.")
         return SUCCESS
-    from alignlab import fit
+    from alignlab.training import fit
 
     for option, value in named:
         with contextlib.suppress(SystemExit):  # the parser prints the class's help and ends
@@ -312,7 +323,7 @@ def _resumed(words: list[str]) -> tuple[list[str], Path | None]:
 
 def _check_files(words: Sequence[str]) -> None:
     """Refuse an unreadable config before the seconds that the heavy imports cost."""
-    from alignlab.pipeline.overlay import read_yaml
+    from alignlab.plan.overlay import read_yaml
 
     for option, value in pairwise([*words, ""]):
         if option == "--config":

@@ -21,6 +21,8 @@ TEMP_SUFFIX = ".tmp"
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"  # a training's checkpoints, the newest first
 SEAL = "sha256"  # key of a record's own hash
 DONE, SEALED = "done.json", "sealed.json"  # records of a folder: of a stage's output, of any
+STARTED = "job.json"  # record of a stage that has begun
+TRAIN = "train"  # checkpoints, logs and evaluations of a run, inside its folder
 
 
 class Stamp(TypedDict):

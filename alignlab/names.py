@@ -12,7 +12,32 @@ from collections.abc import Mapping
 from typing import Any
 
 # Recorded name -> present place, of one function or class or of all that a module holds.
-MOVED: dict[str, str] = {}
+MOVED: dict[str, str] = {
+    "alignlab.data.hh": "alignlab.worlds.hh",
+    "alignlab.data.imdb_stages": "alignlab.worlds.imdb_stages",
+    "alignlab.data.instruct": "alignlab.worlds.instruct",
+    "alignlab.data.raters": "alignlab.worlds.raters",
+    "alignlab.data.tldr_made_up": "alignlab.worlds.tldr_made_up",
+    "alignlab.data.tldr_stages": "alignlab.worlds.tldr_stages",
+    "alignlab.data.toy": "alignlab.worlds.toy",
+    "alignlab.evaluation.collect": "alignlab.stages.collect",
+    "alignlab.evaluation.commands.draw_pool": "alignlab.stages.pool_sampling.draw_pool",
+    "alignlab.evaluation.exact_match": "alignlab.stages.exact_match",
+    "alignlab.evaluation.implicit_check": "alignlab.stages.implicit_check",
+    "alignlab.evaluation.likelihood": "alignlab.stages.likelihood",
+    "alignlab.evaluation.reward_check": "alignlab.stages.reward_check",
+    "alignlab.evaluation.reward_models": "alignlab.stages.reward_models",
+    "alignlab.evaluation.sample_table": "alignlab.stages.sample_table",
+    "alignlab.evaluation.training_log": "alignlab.stages.training_log",
+    "alignlab.models.stages": "alignlab.stages.policies",
+    "alignlab.rewards.classifier.fetch_classifier": "alignlab.stages.scorers.fetch_classifier",
+    "alignlab.rewards.classifier.make_up_classifier": "alignlab.stages.scorers.make_up_classifier",
+    "alignlab.rewards.normalise": "alignlab.stages.normalise",
+    "alignlab.rewards.sentiment.compare_scorers": "alignlab.stages.scorers.compare_scorers",
+    "alignlab.rewards.sentiment.fit_sentiment": "alignlab.stages.scorers.fit_sentiment",
+    "alignlab.rollouts.best": "alignlab.stages.best",
+    "alignlab.rollouts.pairs": "alignlab.stages.pairs",
+}
 
 
 def present(name: str) -> str:

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from alignlab.pipeline.plan import Job
 from alignlab.pipeline.workers import Worker
+from alignlab.plan.experiment import Job
 from alignlab.sweep import run_sweep
 from alignlab.sweep.claims import Claim, Claims
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from alignlab.evaluation.pool import POOL_NAME, Pool
-from alignlab.evaluation.prompt_tables import PromptScores, PromptTable, write_prompt_tables
-from alignlab.evaluation.tables import Point, merge_points
+from alignlab.results.pool import POOL_NAME, Pool
+from alignlab.results.prompt_tables import PromptScores, PromptTable, write_prompt_tables
+from alignlab.results.tables import Point, merge_points
 
 SAMPLES = 64  # of the reference, for each prompt
 WORDS = ("honest", "slow", "story", "film", "a", "that", "nobody", "likes")

@@ -19,9 +19,9 @@ import time
 
 import torch
 
-from alignlab.data.toy import tokenizer
 from alignlab.data.trees import PromptTree, PromptTrees, collate
 from alignlab.models import Policy
+from alignlab.worlds.toy import tokenizer
 
 SHAPES = [(7, 10, 2), (8, 48, 2), (300, 40, 2), (8, 48, 4), (8, 48, 16), (8, 200, 9), (64, 512, 9)]
 # Demonstrations a batch, median tokens, spread (standard deviation of the logarithm), most tokens.

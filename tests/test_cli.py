@@ -101,8 +101,8 @@ def test_overlays_and_flags_apply_in_order(
 def test_callbacks_of_the_config_are_kept_and_one_of_them_may_set_the_checkpoints(
     stage: Path, here: Path
 ) -> None:
-    from alignlab import fit
     from alignlab.callbacks.resume import Resume
+    from alignlab.training import fit
 
     (here / "more.yaml").write_text(
         "trainer:\n  callbacks:\n"
@@ -122,7 +122,7 @@ def test_callbacks_of_the_config_are_kept_and_one_of_them_may_set_the_checkpoint
 def test_progress_is_lines_where_there_is_no_terminal(
     stage: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from alignlab import fit
+    from alignlab.training import fit
 
     command = fit.build(["--config", str(stage), "--trainer.max_steps=4"])
     lines = next(c for c in command.trainer.callbacks if isinstance(c, fit.ProgressLines))  # type: ignore[attr-defined]

@@ -6,21 +6,22 @@ from pathlib import Path
 import pytest
 import yaml
 
-from alignlab import fit, names
-from alignlab.models.stages import copy_policy
+from alignlab import names
 from alignlab.pipeline import run_experiment
-from alignlab.pipeline.content import by_content
-from alignlab.pipeline.overlay import read_yaml
-from alignlab.pipeline.plan import Job, load_plan
+from alignlab.plan.content import by_content
+from alignlab.plan.experiment import Job, load_plan
+from alignlab.plan.overlay import read_yaml
 from alignlab.rewards.build import build_reward
 from alignlab.rewards.rule import ToySentiment
+from alignlab.stages.policies import copy_policy
+from alignlab.training import fit
 
 
 @pytest.fixture
 def moved(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """A table of a function and of a whole module, and nothing reported yet."""
     table = {
-        "alignlab.attic.copy": "alignlab.models.stages.copy_policy",
+        "alignlab.attic.copy": "alignlab.stages.policies.copy_policy",
         "alignlab.attic.rules": "alignlab.rewards.rule",
     }
     monkeypatch.setattr(names, "MOVED", table)
@@ -32,13 +33,13 @@ def moved(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 def test_a_function_and_all_of_a_module_are_found_by_both_names(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert names.find("alignlab.models.stages.copy_policy") is copy_policy
+    assert names.find("alignlab.stages.policies.copy_policy") is copy_policy
     assert capsys.readouterr().err == ""
     assert names.find("alignlab.attic.copy") is copy_policy
     assert isinstance(build_reward("alignlab.attic.rules.ToySentiment"), ToySentiment)
     names.present("alignlab.attic.copy")  # a second time: nothing more to report
     assert capsys.readouterr().err.splitlines() == [
-        "note: alignlab.attic.copy moved to alignlab.models.stages.copy_policy",
+        "note: alignlab.attic.copy moved to alignlab.stages.policies.copy_policy",
         "note: alignlab.attic.rules.ToySentiment moved to alignlab.rewards.rule.ToySentiment",
     ]
 
@@ -47,7 +48,7 @@ def test_a_function_and_all_of_a_module_are_found_by_both_names(
 def test_only_whole_names_of_this_package_count() -> None:
     kept = ["alignlab.attic.copying", "alignlab.attic", "my.alignlab.attic.copy", "a text", ""]
     assert [names.present(name) for name in kept] == kept
-    assert names.recorded("alignlab.models.stages") == "alignlab.models.stages"
+    assert names.recorded("alignlab.stages.policies") == "alignlab.stages.policies"
 
 
 @pytest.mark.usefixtures("moved")
@@ -57,7 +58,7 @@ def test_a_hash_holds_the_recorded_name(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(old))
     now = read_yaml(path)
     assert now == {
-        "call": "alignlab.models.stages.copy_policy",
+        "call": "alignlab.stages.policies.copy_policy",
         "args": {"reward": ["alignlab.rewards.rule.ToySentiment"]},
     }
     assert by_content(now) == by_content(old) == old
@@ -77,7 +78,7 @@ def test_a_plan_keeps_its_hashes_when_code_moves(
     tmp_path: Path, moved: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = "alignlab.attic.copy", "alignlab.attic.rules.ToySentiment"
-    now = "alignlab.models.stages.copy_policy", "alignlab.rewards.rule.ToySentiment"
+    now = "alignlab.stages.policies.copy_policy", "alignlab.rewards.rule.ToySentiment"
     monkeypatch.setattr(names, "MOVED", {})
     before = job_of(tmp_path, *old)
     others = job_of(tmp_path, *now)
@@ -114,7 +115,7 @@ def test_fit_takes_old_names_from_a_file_and_from_words(
 def test_an_old_name_in_a_pipeline_runs_with_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(names, "MOVED", {"alignlab.attic": "alignlab.models.stages"})
+    monkeypatch.setattr(names, "MOVED", {"alignlab.attic": "alignlab.stages.policies"})
     monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
     monkeypatch.chdir(tmp_path)
     names._report.cache_clear()
@@ -125,7 +126,7 @@ def test_an_old_name_in_a_pipeline_runs_with_a_line(
     (tmp_path / "demo" / "pipeline.yaml").write_text(yaml.safe_dump({"stages": {"one": stage}}))
     assert run_experiment(Path("demo"), workers=1) == 0
     said = capsys.readouterr().err
-    line = "note: alignlab.attic.make_up_policy moved to alignlab.models.stages.make_up_policy\n"
+    line = "note: alignlab.attic.make_up_policy moved to alignlab.stages.policies.make_up_policy\n"
     assert said.count(line) == 1
     assert Path("results/demo/stages/one/all/config.json").exists()
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from alignlab.evaluation.tables import read_frontier, read_points
 from alignlab.report.table import CURVES_WITHOUT_TRAINING
+from alignlab.results.tables import read_frontier, read_points
 
 ROOT = Path(__file__).parents[1]
 RUN = ROOT / "results" / "quickstart-full"

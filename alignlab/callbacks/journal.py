@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from alignlab.callbacks.resume import run_folder
 from alignlab.data.modules import TreeData
-from alignlab.evaluation.csv_tables import write_table
+from alignlab.results.csv_tables import write_table
 
 ROWS = "rows.csv"  # what became of the data's rows, in the run's folder
 METRICS = ("train/loss", "val/loss", "probe/kl", "probe/reward")  # beside the hyperparameters

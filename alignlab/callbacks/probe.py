@@ -17,12 +17,12 @@ from alignlab.callbacks.resume import Resume, run_folder
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
 from alignlab.evaluation.points import PointEstimate, SampleText, evaluate_policy
-from alignlab.evaluation.prompt_tables import PromptTable, write_prompt_tables
 from alignlab.evaluation.prompts import load_prompts
 from alignlab.evaluation.scoring import check_vocabularies
 from alignlab.files import atomic_write, belongs, read_record, stamp, write_record
 from alignlab.models.loading import freeze
 from alignlab.models.policy import Policy
+from alignlab.results.prompt_tables import PromptTable, write_prompt_tables
 from alignlab.rewards import Reward
 
 FILES = "files"  # key of an evaluation's record: the files that belong to it

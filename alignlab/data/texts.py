@@ -105,3 +105,8 @@ def _reply(completion: str) -> Chat:
     """The turns of a reply."""
     own = completion.source if isinstance(completion, CompletionText) else str(completion)
     return (Turn("assistant", own),) if isinstance(own, str) else own
+
+
+def as_completion(prompt: Text, text: str) -> Text:
+    """``text`` as what follows ``prompt``: a string, or an assistant's turn."""
+    return str(text) if isinstance(prompt, str) else (Turn("assistant", str(text)),)

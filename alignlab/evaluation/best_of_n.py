@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from alignlab.errors import DataError
-from alignlab.evaluation.pool import Pool
-from alignlab.evaluation.statistics import Floats
+from alignlab.results.pool import Pool
+from alignlab.results.statistics import Floats
 
 POOL_PER_N = 16  # samples that one unit of n needs: fewer bias the KL
 

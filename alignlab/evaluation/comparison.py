@@ -12,8 +12,8 @@ from itertools import combinations, product
 
 import numpy as np
 
-from alignlab.evaluation.derived import Comparison, Hypervolume
-from alignlab.evaluation.statistics import Floats, t_quantile
+from alignlab.results.derived import Comparison, Hypervolume
+from alignlab.results.statistics import Floats, t_quantile
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 from alignlab.errors import DataError
 from alignlab.evaluation.best_of_n import best_of_n_curve
 from alignlab.evaluation.comparison import Replicates, compare, hypervolumes
-from alignlab.evaluation.derived import Comparison, Hypervolume
 from alignlab.evaluation.hull import hull_vertices, interpolate
 from alignlab.evaluation.oracle import OracleCurve, reference_reward
-from alignlab.evaluation.pool import Pool
-from alignlab.evaluation.prompt_tables import PromptTable
-from alignlab.evaluation.statistics import Floats, bootstrap_counts, t_quantile
-from alignlab.evaluation.tables import BUDGETS, FrontierRow
+from alignlab.results.derived import Comparison, Hypervolume
+from alignlab.results.pool import Pool
+from alignlab.results.prompt_tables import PromptTable
+from alignlab.results.statistics import Floats, bootstrap_counts, t_quantile
+from alignlab.results.tables import BUDGETS, FrontierRow
 
 REPLICATES = 1000
 

@@ -7,7 +7,7 @@ ends, and mean KL and mean reward lie on the chord (the KL of the mixture is eve
 import numpy as np
 from numpy.typing import NDArray
 
-from alignlab.evaluation.statistics import Floats
+from alignlab.results.statistics import Floats
 
 
 def hull_vertices(kl: Floats, reward: Floats) -> NDArray[np.int64]:

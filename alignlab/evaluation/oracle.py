@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import brentq
 
-from alignlab.evaluation.pool import Pool
-from alignlab.evaluation.statistics import Floats
+from alignlab.results.pool import Pool
+from alignlab.results.statistics import Floats
 
 MIN_ESS = 50.0
 POOR_SHARE = 0.05  # of the prompts may fall below MIN_ESS

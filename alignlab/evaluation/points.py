@@ -12,11 +12,11 @@ import numpy as np
 
 from alignlab.data.trees import PromptTree
 from alignlab.errors import DataError
-from alignlab.evaluation.prompt_tables import PromptScores
 from alignlab.evaluation.scoring import completion_kl, evaluating
-from alignlab.evaluation.statistics import Floats
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.policy import Policy
+from alignlab.results.prompt_tables import PromptScores
+from alignlab.results.statistics import Floats
 from alignlab.rewards.base import Reward, checked_rewards
 from alignlab.rollouts.comparison import check_drawn
 from alignlab.rollouts.sampler import sample

@@ -14,7 +14,7 @@ from alignlab.bounds import Bound
 from alignlab.errors import ConfigError
 from alignlab.names import find
 from alignlab.parser_errors import in_one_line
-from alignlab.pipeline.meaning import check_meaning
+from alignlab.plan.meaning import check_meaning
 
 
 def find_function(path: str, args: Mapping[str, Any]) -> Callable[..., Any]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from alignlab.pipeline.plan import Job, Plan
 from alignlab.pipeline.progress import Display
 from alignlab.pipeline.workers import Crew, Worker
+from alignlab.plan.experiment import Job, Plan
 
 TRIES = 2  # a killed worker's job is given to another worker once
 SILENCE, LOST = 30.0, 600.0  # seconds without a sign of life until it is told, and acted upon

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alignlab.evaluation.run_records import POINTS, keep_record
-from alignlab.evaluation.tables import COMMANDS, Point, merge_points
-from alignlab.files import atomic_write, read_record, stamp, write_record
-from alignlab.pipeline import overlay, state
+from alignlab.files import DONE, atomic_write, read_record, stamp, write_record
 from alignlab.pipeline.foreman import CHECK, FRONTIER, log_file
-from alignlab.pipeline.jobs import DONE
-from alignlab.pipeline.plan import Job, Plan
+from alignlab.plan import overlay, state
+from alignlab.plan.experiment import Job, Plan
+from alignlab.results.run_records import POINTS, keep_record
+from alignlab.results.tables import COMMANDS, Point, merge_points
 
 TIME = re.compile(r"([^,]+),([^,]+),\d+\.\d")  # a row of stages.csv
 

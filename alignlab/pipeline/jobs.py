@@ -7,50 +7,24 @@ import time
 from dataclasses import asdict, replace
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 from alignlab.errors import ConfigError, DataError
-from alignlab.evaluation.tables import Point
-from alignlab.files import DONE as DONE
-from alignlab.files import Stamp, is_as_stamped, read_record, stamp, write_record
+from alignlab.files import (
+    DONE,
+    STARTED,
+    TRAIN,
+    Stamp,
+    is_as_stamped,
+    read_record,
+    stamp,
+    write_record,
+)
+from alignlab.pipeline.parent import Parent, Trained
+from alignlab.results.tables import Point
 
 if TYPE_CHECKING:
-    from alignlab.evaluation.prompt_tables import PromptTable
-
-
-class Parent(Protocol):
-    """The pipeline's process, as a job sees it."""
-
-    def progress(self, step: int, total: int) -> None:
-        """So many optimizer steps are done."""
-
-    def measured(self, step: int, metrics: dict[str, float]) -> None:
-        """An evaluation after ``step`` found this."""
-
-    def why_stop(self, name: str) -> str | None:
-        """Why job ``name`` should stop, if it should."""
-
-    def say(self, line: str) -> None:
-        """Something that the user should know."""
-
-
-class Trained(NamedTuple):
-    """What a finished training says of itself.
-
-    Attributes:
-        seconds: Of training, summed over continuations.
-        metrics: What was logged last, name -> value.
-        stopped: Why it ended before its last step, if it did.
-    """
-
-    seconds: float
-    metrics: dict[str, float]
-    stopped: str | None
-
-
-ALIVE, BEAT = "alive", 2.0  # a worker's sign of life, and the seconds between two
-STARTED = "job.json"
-TRAIN = "train"  # checkpoints, logs and evaluations of a run, inside its folder
+    from alignlab.results.prompt_tables import PromptTable
 
 
 def carry_out(job: dict[str, Any], parent: Parent) -> dict[str, str]:
@@ -84,7 +58,7 @@ def check(specs: dict[str, Any], *, here: bool = True) -> dict[str, str]:
 
                 check_call(spec["call"], spec["args"])
             else:
-                from alignlab import fit
+                from alignlab.training import fit
 
                 fit.check(spec["config"], here=here, evaluated=spec.get("evaluated", False))
         except ConfigError as error:
@@ -176,7 +150,7 @@ def collect_points(job: dict[str, Any], folder: Path) -> list[Point]:
         FloatingPointError: An evaluation is not finite. The run leaves no rows: no curve can be
             drawn through them, and of a run that diverged none should be.
     """
-    from alignlab.evaluation.prompt_tables import read_prompt_tables, write_prompt_tables
+    from alignlab.results.prompt_tables import read_prompt_tables, write_prompt_tables
 
     run = job["run"]
     tables, points = [], []
@@ -238,6 +212,6 @@ def _same_start() -> None:
 
 
 def _draw(spec: dict[str, Any]) -> None:
-    from alignlab.evaluation.commands import frontier_command
+    from alignlab.report.command import frontier_command
 
     frontier_command([Path(spec["results"])], **spec["args"])

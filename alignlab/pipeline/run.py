@@ -7,9 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alignlab.evaluation.run_records import drop_damaged_rows, rows_by_run
-from alignlab.evaluation.tables import read_frontier
-from alignlab.pipeline import handing, records, state
+from alignlab.pipeline import handing
 from alignlab.pipeline.foreman import (
     FRONTIER,
     Failures,
@@ -20,10 +18,13 @@ from alignlab.pipeline.foreman import (
     with_check,
 )
 from alignlab.pipeline.lock import results_lock
-from alignlab.pipeline.plan import Job, Plan, load_plan
 from alignlab.pipeline.progress import Display
 from alignlab.pipeline.workers import Crew
+from alignlab.plan import state
+from alignlab.plan.experiment import Job, Plan, load_plan
 from alignlab.report.table import frontier_table
+from alignlab.results.run_records import drop_damaged_rows, remove_leftovers, rows_by_run
+from alignlab.results.tables import read_frontier
 
 
 def run_experiment(
@@ -47,7 +48,7 @@ def run_experiment(
     for note in plan.notes:
         _say(f"note: {experiment}: {note}.")
     with results_lock(plan.results) as lock_fd:
-        records.remove_leftovers(plan.results)
+        remove_leftovers(plan.results)
         for line in drop_damaged_rows(plan.results):
             _say(line)
         todo = state.what_to_do(plan, only=only, force=force)

@@ -6,15 +6,15 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from alignlab import fit
 from alignlab.callbacks import checkpoints
 from alignlab.callbacks.kl_bound import KLBound
 from alignlab.callbacks.probe import evaluation_at, is_whole
-from alignlab.files import atomic_write
+from alignlab.files import TRAIN, atomic_write
 from alignlab.objectives.schedule import planned_steps
-from alignlab.pipeline import overlay
-from alignlab.pipeline.identity import OtherConfig
-from alignlab.pipeline.jobs import TRAIN, Parent, Trained
+from alignlab.pipeline.parent import Parent, Trained
+from alignlab.plan import overlay
+from alignlab.training import fit
+from alignlab.training.identity import OtherConfig
 
 CONFIG = "config.yaml"
 

@@ -20,7 +20,7 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
-from alignlab.pipeline.jobs import ALIVE, BEAT
+from alignlab.pipeline.parent import ALIVE, BEAT
 
 REPORT_EVERY = 0.5  # seconds between two reports of progress
 JOB, RANK = "ALIGNLAB_JOB", "LOCAL_RANK"  # what a further rank finds in its environment

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alignlab.pipeline.jobs import ALIVE, BEAT
-from alignlab.pipeline.plan import Job
+from alignlab.pipeline.parent import ALIVE, BEAT
+from alignlab.plan.experiment import Job
 
 PAUSE = 5 * BEAT  # seconds without a look at the workers after which their silence means nothing
 

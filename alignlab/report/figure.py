@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from alignlab.evaluation.tables import FrontierRow, Point
 from alignlab.files import atomic_write
 from alignlab.report.table import CURVES_WITHOUT_TRAINING
+from alignlab.results.tables import FrontierRow, Point
 
 # Okabe and Ito's colour-blind safe palette; yellow is left out, it cannot be read on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")

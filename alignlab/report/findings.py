@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from alignlab.evaluation.derived import Comparison, Effect, Hypervolume, Importance
-from alignlab.evaluation.tables import FrontierRow, Point
+from alignlab.results.derived import Comparison, Effect, Hypervolume, Importance
+from alignlab.results.tables import FrontierRow, Point
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from alignlab.evaluation.tables import BUDGETS
 from alignlab.files import atomic_write
 from alignlab.report.findings import Findings, key_of
 from alignlab.report.sections import all_sections
 from alignlab.report.table import frontier_sentences
 from alignlab.report.traces import axes, traces
+from alignlab.results.tables import BUDGETS
 
 
 def write_page(path: Path, found: Findings) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from alignlab.evaluation.tables import FrontierRow
+from alignlab.results.tables import FrontierRow
 
 MISSING = "-"
 CURVES_WITHOUT_TRAINING = ("best_of_n", "best_of_n_gt", "oracle", "reference")

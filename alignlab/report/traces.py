@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from alignlab.evaluation.tables import FrontierRow, Point
 from alignlab.report.figure import GREY, style
 from alignlab.report.table import CURVES_WITHOUT_TRAINING
+from alignlab.results.tables import FrontierRow, Point
 
 SYMBOLS = {
     "o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down",

@@ -1,27 +1,18 @@
 """A Hugging Face sentiment classifier as a reward, as in the DPO paper's controlled experiment."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
+from transformers import AutoModelForSequenceClassification
 
-from alignlab.bounds import Seed
 from alignlab.data.texts import rendered
 from alignlab.data.trees import length_batches
 from alignlab.errors import ConfigError, DataError
 from alignlab.models.adapters import is_adapter
 from alignlab.models.limits import misfit, positions_of
-from alignlab.models.loading import (
-    build_model,
-    default_device,
-    is_scorer,
-    load_model,
-    load_tokenizer,
-)
+from alignlab.models.loading import default_device, is_scorer, load_model, load_tokenizer
 from alignlab.models.modes import reading
 from alignlab.rewards.base import Reward
 
@@ -125,53 +116,3 @@ class ClassifierReward(Reward):
             )
             if problem:
                 raise DataError(f"{self.path}: the text {text[:60]!r} {problem}")
-
-
-def fetch_classifier(*, out: str | Path, source: str) -> None:
-    """Stage: put a classifier and its tokenizer into a folder, so that nothing after asks a hub.
-
-    Args:
-        out: Folder to write.
-        source: Hub id or folder.
-    """
-    tokenizer = load_tokenizer(source)
-    model = load_model(AutoModelForSequenceClassification, source, dtype="float32", dropout=None)
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-
-
-def make_up_classifier(*, out: str | Path, seed: Seed = 0) -> None:
-    """Stage: a tiny untrained RoBERTa with the classes NEGATIVE and POSITIVE: for smoke runs.
-
-    Args:
-        out: Folder to write.
-        seed: Decides the weights.
-    """
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.add_special_tokens(["<s>", "<pad>", "</s>"])
-    backend.add_tokens(pre_tokenizers.ByteLevel.alphabet())
-    backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
-    )
-    values = {
-        "model_type": "roberta",
-        "vocab_size": len(tokenizer),
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 514,
-        "initializer_range": 1.0,  # an untrained head near 0 would score every text alike
-        "bos_token_id": 0,
-        "pad_token_id": 1,
-        "eos_token_id": 2,
-        "id2label": {0: "NEGATIVE", 1: "POSITIVE"},
-        "label2id": {"NEGATIVE": 0, "POSITIVE": 1},
-    }
-    model = build_model(
-        AutoModelForSequenceClassification, values, seed=seed, dtype="float32", dropout=0.0
-    )
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from alignlab.data.toy import sentiment
 from alignlab.rewards.base import Reward
+from alignlab.worlds.toy import sentiment
 
 
 class ToySentiment(Reward):
-    """The toy world's own score (a logit, see ``alignlab.data.toy.sentiment``): its gold reward."""
+    """The toy world's gold reward: a logit, see ``alignlab.worlds.toy.sentiment``."""
 
     def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
         """``[N]`` float64 scores; the prompts do not matter, every text has a score."""

@@ -69,13 +69,13 @@ def _records(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
     from alignlab.data.rows import Prompt, Refusals
     from alignlab.data.sources import as_json, read_rows
+    from alignlab.data.texts import as_completion
     from alignlab.data.tokenise import tokenise
     from alignlab.functional.sampling import SamplingSpec
     from alignlab.models.policy import Policy
     from alignlab.rewards.base import checked_rewards
     from alignlab.rewards.build import build_reward
     from alignlab.rollouts.comparison import check_samples
-    from alignlab.rollouts.completed import as_completion
     from alignlab.rollouts.sampler import sample
 
     spec = SamplingSpec(args.temperature, args.top_k, args.top_p)

@@ -10,11 +10,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from alignlab.errors import ConfigError
-from alignlab.evaluation.run_records import record_of, rows_by_run
-from alignlab.evaluation.tables import Point
-from alignlab.files import read_record
-from alignlab.pipeline.jobs import DONE
-from alignlab.pipeline.plan import Job, Plan
+from alignlab.files import DONE, read_record
+from alignlab.plan.experiment import Job, Plan
+from alignlab.results.run_records import record_of, rows_by_run
+from alignlab.results.tables import Point
 from alignlab.sweep.spec import PROBED
 
 

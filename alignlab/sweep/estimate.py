@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from alignlab.errors import ConfigError
-from alignlab.evaluation.tables import read_points
-from alignlab.files import read_record
-from alignlab.pipeline import state
+from alignlab.files import DONE, read_record
 from alignlab.pipeline.foreman import grouped
-from alignlab.pipeline.jobs import DONE, check
-from alignlab.pipeline.plan import Plan
+from alignlab.pipeline.jobs import check
+from alignlab.plan import state
+from alignlab.plan.experiment import Plan
+from alignlab.results.tables import read_points
 from alignlab.sweep.space import Point
 from alignlab.sweep.spec import Sweep
 

@@ -10,10 +10,8 @@ from typing import Any
 
 import optuna
 
-from alignlab.evaluation.pool import POOL_NAME, POOL_RECORD
-from alignlab.evaluation.run_records import drop_damaged_rows
 from alignlab.files import stamp, write_record, written_whole
-from alignlab.pipeline import handing, records, state
+from alignlab.pipeline import handing
 from alignlab.pipeline.foreman import (
     CHECK,
     FRONTIER,
@@ -24,10 +22,13 @@ from alignlab.pipeline.foreman import (
     own_job,
 )
 from alignlab.pipeline.lock import check_folder, results_lock
-from alignlab.pipeline.plan import Job, Plan
 from alignlab.pipeline.progress import Display
 from alignlab.pipeline.run import make_stages, tell, tell_of_strangers
 from alignlab.pipeline.workers import Crew
+from alignlab.plan import state
+from alignlab.plan.experiment import Job, Plan
+from alignlab.results.pool import POOL_NAME, POOL_RECORD
+from alignlab.results.run_records import drop_damaged_rows, remove_leftovers
 from alignlab.sweep import table
 from alignlab.sweep.claims import Claims
 from alignlab.sweep.ends import check_metrics
@@ -72,7 +73,7 @@ def run_sweep(
     began = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with results_lock(plan.results) as lock_fd:
-        records.remove_leftovers(plan.results)
+        remove_leftovers(plan.results)
         for line in drop_damaged_rows(plan.results):
             _say(line)
         own = f"sqlite:///{plan.results / STUDY}"

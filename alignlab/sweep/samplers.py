@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 
 from alignlab.errors import ConfigError
-from alignlab.pipeline.keys import (
+from alignlab.plan.keys import (
     MOST_TRIALS,
     SEED,
     SWITCH,

@@ -9,20 +9,9 @@ import optuna
 
 from alignlab.errors import ConfigError
 from alignlab.files import sha_of
-from alignlab.pipeline import overlay
-from alignlab.pipeline.content import by_content
-from alignlab.pipeline.keys import (
-    ANY,
-    COUNT,
-    MAPPING,
-    POSITIVE,
-    SEEDS,
-    SWITCH,
-    TEXT,
-    Kind,
-    checked,
-)
-from alignlab.pipeline.plan import (
+from alignlab.plan import overlay
+from alignlab.plan.content import by_content
+from alignlab.plan.experiment import (
     STAGE_KEYS,
     Job,
     Plan,
@@ -32,6 +21,17 @@ from alignlab.pipeline.plan import (
     check_stage,
     expand,
     load_plan,
+)
+from alignlab.plan.keys import (
+    ANY,
+    COUNT,
+    MAPPING,
+    POSITIVE,
+    SEEDS,
+    SWITCH,
+    TEXT,
+    Kind,
+    checked,
 )
 from alignlab.sweep.samplers import (
     LISTED,

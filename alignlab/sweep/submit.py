@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from alignlab.errors import ConfigError
-from alignlab.evaluation.commands import frontier_command
-from alignlab.pipeline import state
 from alignlab.pipeline.lock import make_folder
+from alignlab.plan import state
+from alignlab.report.command import frontier_command
 from alignlab.sweep import table
 from alignlab.sweep.run import STUDY, run_sweep
 from alignlab.sweep.spec import Sweep, load_sweep

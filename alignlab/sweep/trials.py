@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from alignlab.errors import ConfigError
-from alignlab.evaluation.tables import read_points
-from alignlab.pipeline import state
 from alignlab.pipeline.foreman import NOT_FINITE
-from alignlab.pipeline.plan import Job, Plan
+from alignlab.plan import state
+from alignlab.plan.experiment import Job, Plan
+from alignlab.results.tables import read_points
 from alignlab.sweep.claims import DIVERGED, ERROR, STOPPED, Claim, Claims
 from alignlab.sweep.ends import End, Ends
 from alignlab.sweep.spec import Sweep

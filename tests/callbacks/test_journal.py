@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from alignlab.callbacks.journal import Journal
-from alignlab.evaluation.csv_tables import read_table
+from alignlab.results.csv_tables import read_table
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*many workers", "ignore:.*LeafSpec")
 

@@ -16,9 +16,9 @@ from alignlab.callbacks.resume import LAST, Resume
 from alignlab.data.trees import PromptTree, PromptTrees, collate
 from alignlab.errors import ConfigError, DataError
 from alignlab.evaluation.points import SampleText, evaluate_policy
-from alignlab.evaluation.prompt_tables import read_prompt_tables
 from alignlab.evaluation.prompts import load_prompts
 from alignlab.models.policy import Policy
+from alignlab.results.prompt_tables import read_prompt_tables
 from alignlab.rewards import Reward
 from tests.tiny import EOS
 

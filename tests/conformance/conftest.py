@@ -10,8 +10,8 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from alignlab.data.trees import PromptTrees, collate
-from alignlab.evaluation.enumerable import EnumerableWorld, random_world
 from alignlab.models import Policy
+from alignlab.worlds.enumerable import EnumerableWorld, random_world
 
 torch.set_num_threads(1)
 TinyWorld = tuple[Policy, PromptTrees, EnumerableWorld]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from alignlab.evaluation.enumerable import EnumerableWorld
+from alignlab.worlds.enumerable import EnumerableWorld
 
 Pairs = tuple[Tensor, Tensor, Tensor]  # chosen [B], rejected [B], weight [P, B]
 

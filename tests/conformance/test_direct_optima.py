@@ -11,13 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignlab.evaluation.enumerable import (
-    EnumerableWorld,
-    TabularPolicy,
-    all_completions,
-    divergence,
-    random_world,
-)
 from alignlab.objectives.base import PairLoss
 from alignlab.objectives.cpo import cpo_loss
 from alignlab.objectives.dpo import dpo_loss
@@ -30,6 +23,13 @@ from alignlab.objectives.rdpo import rdpo_loss
 from alignlab.objectives.robust_dpo import robust_dpo_loss
 from alignlab.objectives.simpo import simpo_loss
 from alignlab.objectives.slic import slic_loss
+from alignlab.worlds.enumerable import (
+    EnumerableWorld,
+    TabularPolicy,
+    all_completions,
+    divergence,
+    random_world,
+)
 from tests.conformance.preferences import minimise, population
 
 # A loss of the policy's and the reference's log-probs and lengths, each (chosen, rejected).

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from alignlab.evaluation.enumerable import EnumerableWorld, TabularPolicy, divergence, random_world
 from alignlab.objectives.dpo import dpo_loss
+from alignlab.worlds.enumerable import EnumerableWorld, TabularPolicy, divergence, random_world
 from tests.conformance.preferences import Pairs, minimise, population
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from alignlab.evaluation.enumerable import EnumerableWorld, TabularPolicy, random_world
-from alignlab.evaluation.statistics import clustered_se
 from alignlab.functional import inverse_cdf, kl_full, kl_k1, kl_k2, kl_k3, uniform
+from alignlab.results.statistics import clustered_se
+from alignlab.worlds.enumerable import EnumerableWorld, TabularPolicy, random_world
 
 PROMPTS, SAMPLES = 64, 64
 Estimator = Callable[[Tensor, Tensor], Tensor]

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from alignlab.evaluation.enumerable import EnumerableWorld, TabularPolicy, divergence, random_world
 from alignlab.objectives.online_dpo import Labels, label, online_dpo_loss
+from alignlab.worlds.enumerable import EnumerableWorld, TabularPolicy, divergence, random_world
 from tests.conformance.preferences import minimise
 
 BETA = 0.5

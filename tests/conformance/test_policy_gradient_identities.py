@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from alignlab.evaluation.enumerable import EnumerableWorld, TabularPolicy, random_world
 from alignlab.functional import leave_one_out, rewards_to_go
 from alignlab.objectives.ppo import ppo_loss
 from alignlab.objectives.reinforce import reinforce_loss
 from alignlab.objectives.rloo import rloo_loss
+from alignlab.worlds.enumerable import EnumerableWorld, TabularPolicy, random_world
 
 KL_COEF = 0.5
 

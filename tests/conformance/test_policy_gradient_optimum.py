@@ -18,14 +18,6 @@ from torch.testing import assert_close
 
 from alignlab.data.rows import Demonstration, Prompt
 from alignlab.data.sources import read_rows
-from alignlab.evaluation.enumerable import (
-    EOS,
-    Completions,
-    EnumerableWorld,
-    TabularPolicy,
-    divergence,
-    random_world,
-)
 from alignlab.functional import kl_k1, rewards_to_go
 from alignlab.objectives.awr import awr_loss
 from alignlab.objectives.grpo import grpo_loss
@@ -33,7 +25,15 @@ from alignlab.objectives.ppo import KL_ESTIMATORS, ppo_loss
 from alignlab.objectives.reinforce import reinforce_loss
 from alignlab.objectives.rloo import rloo_loss
 from alignlab.objectives.sft import sft_loss
-from alignlab.rollouts import best, completed
+from alignlab.stages import best, completed
+from alignlab.worlds.enumerable import (
+    EOS,
+    Completions,
+    EnumerableWorld,
+    TabularPolicy,
+    divergence,
+    random_world,
+)
 from tests.conformance.preferences import minimise
 
 KL_COEF = 0.5

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from alignlab.evaluation.enumerable import (
+from alignlab.functional import clipped_value_loss, gae, inverse_cdf, kl_k1, uniform, whiten
+from alignlab.objectives.ppo import ppo_loss
+from alignlab.worlds.enumerable import (
     EnumerableWorld,
     TabularPolicy,
     divergence,
     random_world,
 )
-from alignlab.functional import clipped_value_loss, gae, inverse_cdf, kl_k1, uniform, whiten
-from alignlab.objectives.ppo import ppo_loss
 
 INNER = 2  # updates before the next rollout: the second one has ratios other than 1
 

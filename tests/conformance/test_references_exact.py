@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from alignlab.evaluation.best_of_n import best_of_n
-from alignlab.evaluation.enumerable import EnumerableWorld, random_world
 from alignlab.evaluation.oracle import optimum, optimum_at_kl, reference_reward
-from alignlab.evaluation.pool import Pool
 from alignlab.functional import inverse_cdf, uniform
+from alignlab.results.pool import Pool
+from alignlab.worlds.enumerable import EnumerableWorld, random_world
 
 PROMPTS, SAMPLES = 48, 4096
 

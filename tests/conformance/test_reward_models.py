@@ -14,11 +14,11 @@ from torch.testing import assert_close
 
 from alignlab.data.cycles import find_cycles
 from alignlab.data.rows import PreferencePair
-from alignlab.evaluation.enumerable import random_world
 from alignlab.objectives.kwise_rm import kwise_rm_loss
 from alignlab.objectives.plackett_luce import plackett_luce_loss
 from alignlab.objectives.regression import regression_loss
 from alignlab.objectives.rm import rm_loss
+from alignlab.worlds.enumerable import random_world
 
 OrderLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from alignlab.evaluation.enumerable import divergence, random_world
 from alignlab.objectives.sft import sft_loss
+from alignlab.worlds.enumerable import divergence, random_world
 from tests.conformance.conftest import TinyWorld
 from tests.conformance.preferences import minimise
 

@@ -1,7 +1,7 @@
 import pytest
 
 from alignlab.evaluation.effects import effects, importances, omega_squared
-from alignlab.evaluation.tables import Point
+from alignlab.results.tables import Point
 
 
 def point(run: str, step: int, kl: float, reward: float, **hparams: float | str | None) -> Point:

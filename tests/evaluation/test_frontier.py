@@ -9,9 +9,9 @@ from scipy import stats
 
 from alignlab.errors import DataError
 from alignlab.evaluation.frontier import build_frontier
-from alignlab.evaluation.prompt_tables import PromptTable
-from alignlab.evaluation.statistics import Floats
-from alignlab.evaluation.tables import BUDGETS, FrontierRow
+from alignlab.results.prompt_tables import PromptTable
+from alignlab.results.statistics import Floats
+from alignlab.results.tables import BUDGETS, FrontierRow
 from tests.evaluation.worlds import World
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from alignlab.evaluation.pool import Pool
-from alignlab.evaluation.prompt_tables import PromptScores, PromptTable
-from alignlab.evaluation.statistics import Floats
+from alignlab.results.pool import Pool
+from alignlab.results.prompt_tables import PromptScores, PromptTable
+from alignlab.results.statistics import Floats
 
 
 class World:

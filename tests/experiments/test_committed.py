@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from alignlab.pipeline.plan import load_plan
+from alignlab.plan.experiment import load_plan
 from alignlab.sweep.space import Point
 from alignlab.sweep.spec import load_sweep
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from alignlab.evaluation.tables import read_frontier, read_points
+from alignlab.results.tables import read_frontier, read_points
 
 ROOT = Path(__file__).parents[2]
 RUN = "results/own_data/lightning_logs/version_0"

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from alignlab import fit
 from alignlab.data.rows import Prompt
 from alignlab.objectives.base import TreeObjective
 from alignlab.pipeline.calls import check_call
-from alignlab.pipeline.plan import Job, Plan, load_plan
+from alignlab.plan.experiment import Job, Plan, load_plan
+from alignlab.training import fit
 
 EXPERIMENTS = sorted(path.parent for path in Path("experiments").glob("*/pipeline.yaml"))
 SCALES = [

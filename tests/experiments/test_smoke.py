@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from alignlab.evaluation.tables import read_points
 from alignlab.pipeline import run_experiment
-from alignlab.pipeline.plan import load_plan
+from alignlab.plan.experiment import load_plan
+from alignlab.results.tables import read_points
 
 pytestmark = pytest.mark.slow
 

@@ -117,17 +117,17 @@ MUTATIONS = (
     ),
     Mutation(
         "a post in two parts of the data stays in both",
-        "data/tldr.py",
+        "worlds/tldr.py",
         "before = part_of.setdefault(key, part)",
         "before = part",
-        "data/test_tldr.py::test_posts_and_why_rows_are_refused",
+        "worlds/test_tldr.py::test_posts_and_why_rows_are_refused",
     ),
     Mutation(
         "a conversation of the hub's test part is trained on",
-        "data/hh.py",
+        "worlds/hh.py",
         "if first in seen:",
         "if False:",
-        "data/test_hh.py::test_the_hubs_own_test_part",
+        "worlds/test_hh.py::test_the_hubs_own_test_part",
     ),
     Mutation(
         "a pair's ends are not handed on to its demonstration",

@@ -5,7 +5,7 @@ from tests.mutation_lists.mutation import Mutation
 FILES = "test_files.py::"
 CHECKPOINTS = "callbacks/test_checkpoints.py::"
 LOGS = "callbacks/test_logs.py::"
-IDENTITY = "pipeline/test_identity.py::"
+IDENTITY = "training/test_identity.py::"
 DAMAGE = "pipeline/test_damage.py::"
 
 NAMES = "test_names.py::"
@@ -13,14 +13,14 @@ NAMES = "test_names.py::"
 MUTATIONS = (
     Mutation(
         "moved code is hashed by its present place",
-        "pipeline/content.py",
+        "plan/content.py",
         "        return recorded(value)\n",
         "        return value\n",
         NAMES + "test_a_plan_keeps_its_hashes_when_code_moves",
     ),
     Mutation(
         "an old name in a YAML file is not found any more",
-        "pipeline/overlay.py",
+        "plan/overlay.py",
         "present_in(_written_out(content, 0, itertools.count(1)))",
         "_written_out(content, 0, itertools.count(1))",
         NAMES + "test_an_old_name_in_a_pipeline_runs_with_a_line",
@@ -143,86 +143,86 @@ MUTATIONS = (
     ),
     Mutation(
         "a checkpoint of another config is taken",
-        "pipeline/identity.py",
+        "training/identity.py",
         "    if changed:\n",
         "    if False:\n",
         IDENTITY + "test_another_setting_is_refused_by_name",
     ),
     Mutation(
         "an input that was changed in place is not noticed by a checkpoint",
-        "pipeline/identity.py",
+        "training/identity.py",
         "key: [canonical(by_content(value)), canonical(value)]",
         "key: [canonical(value), canonical(value)]",
         IDENTITY + "test_an_input_counts_by_its_content",
     ),
     Mutation(
         "callbacks that train may change",
-        "pipeline/identity.py",
+        "training/identity.py",
         "if not _looks_on(",
         "if False and not _looks_on(",
         IDENTITY + "test_another_setting_is_refused_by_name",
     ),
     Mutation(
         "an edited reward class is up to date",
-        "pipeline/content.py",
+        "plan/content.py",
         'return {"code": value, "sha256": source}',
         "return value",
-        "pipeline/test_content.py::"
+        "plan/test_content.py::"
         "test_an_edited_reward_counts_and_so_does_what_it_imports_of_the_users",
     ),
     Mutation(
         "code that a reward class imports does not count",
-        "pipeline/content.py",
+        "plan/content.py",
         "waiting += _imports(path, package)",
         "pass",
-        "pipeline/test_content.py::"
+        "plan/test_content.py::"
         "test_an_edited_reward_counts_and_so_does_what_it_imports_of_the_users",
     ),
     Mutation(
         "an input is not looked at before it is read",
-        "pipeline/state.py",
+        "plan/state.py",
         "plan.jobs[name] for name in upstream if not standing.done(name, thorough=True)",
         "plan.jobs[name] for name in upstream if not plan.folder(plan.jobs[name]).exists()",
         DAMAGE + "test_a_flipped_bit_in_an_input_is_found_before_it_is_read",
     ),
     Mutation(
         "an input is looked at only where its time changed",
-        "pipeline/state.py",
+        "plan/state.py",
         "absent = [plan.jobs[name] for name in names if not standing.done(name, thorough=True)]",
         "absent = [plan.jobs[name] for name in names if not standing.done(name)]",
         DAMAGE + "test_a_bit_that_a_disk_flipped_is_found_by_whoever_reads_it",
     ),
     Mutation(
         "a drawn table is not looked at again",
-        "pipeline/state.py",
+        "plan/state.py",
         "all(is_as_stamped(plan.results / name, was) for name, was in beside.items())",
         "True",
         DAMAGE + "test_a_frontier_that_was_changed_is_drawn_again",
     ),
     Mutation(
         "a changed row of the table counts",
-        "evaluation/run_records.py",
+        "results/run_records.py",
         'return record["rows"].get(str(row.step)) == row_sha(row)',
         "return True",
         DAMAGE + "test_no_changed_cell_of_the_table_passes",
     ),
     Mutation(
         "rows of a run that nobody made count",
-        "evaluation/run_records.py",
+        "results/run_records.py",
         "return not known or table_of(results, row.run_id).exists()",
         "return True",
         DAMAGE + "test_no_changed_cell_of_the_table_passes",
     ),
     Mutation(
         "the table as it was is lost when it is mended",
-        "evaluation/tables.py",
+        "results/tables.py",
         "        atomic_write(beside, path.read_bytes())\n",
         "",
         DAMAGE + "test_no_changed_cell_of_the_table_passes",
     ),
     Mutation(
         "a changed per-prompt table is up to date",
-        "evaluation/run_records.py",
+        "results/run_records.py",
         "    if not belongs(path, table.name):\n",
         "    if False:\n",
         DAMAGE + "test_no_changed_bit_of_the_tables_passes",
@@ -236,14 +236,14 @@ MUTATIONS = (
     ),
     Mutation(
         "a frontier is drawn from changed rows",
-        "evaluation/results.py",
+        "report/read.py",
         "if wrong is not None and table_of(folder, run_id).exists():",
         "if False:",
         DAMAGE + "test_a_frontier_is_not_drawn_from_changed_tables",
     ),
     Mutation(
         "a frontier is drawn from a changed pool",
-        "evaluation/results.py",
+        "report/read.py",
         "if not all(belongs(record, path.name) for record in records):",
         "if False:",
         DAMAGE + "test_a_frontier_is_not_drawn_from_changed_tables",
@@ -279,7 +279,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the checkpoint of a finished training stays for ever",
-        "pipeline/records.py",
+        "results/run_records.py",
         "            (done.parent / TRAIN / name).unlink(missing_ok=True)\n",
         "            pass\n",
         "pipeline/test_run.py::test_leftovers_of_a_killed_write_are_removed",

@@ -19,17 +19,17 @@ MUTATIONS = (
     ),
     Mutation(
         "the exact optimum multiplies the reward by beta",
-        "evaluation/enumerable.py",
+        "worlds/enumerable.py",
         "(self.ref_logps + self.rewards / beta)",
         "(self.ref_logps + self.rewards * beta)",
-        "evaluation/test_enumerable.py::test_optimum_worked_by_hand",
+        "worlds/test_enumerable.py::test_optimum_worked_by_hand",
     ),
     Mutation(
         "best-of-n is as likely to keep any of n",
-        "evaluation/enumerable.py",
+        "worlds/enumerable.py",
         "level = (up_to**n - below**n) / (up_to - below)",
         "level = (up_to - below) ** 0",
-        "evaluation/test_enumerable.py::test_best_of_n_equals_listing_all_draws",
+        "worlds/test_enumerable.py::test_best_of_n_equals_listing_all_draws",
     ),
     Mutation(
         "best-of-n by the learned reward reports the learned reward",
@@ -40,9 +40,9 @@ MUTATIONS = (
     ),
     Mutation(
         "pairs of one prompt count as independent",
-        "evaluation/agreement.py",
+        "stages/agreement.py",
         "n = len(x) / max(1.0, (together / alone) ** 2)",
         "n = len(x)",
-        "evaluation/test_agreement.py::test_pairs_that_always_agree_count_as_one",
+        "stages/test_agreement.py::test_pairs_that_always_agree_count_as_one",
     ),
 )

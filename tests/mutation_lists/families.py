@@ -20,7 +20,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a pool trusts what the sampler says",
-        "evaluation/pool_sampling.py",
+        "stages/pool_sampling.py",
         "check_samples(policy, block, spec)",
         "pass",
         "rollouts/test_comparison.py::"

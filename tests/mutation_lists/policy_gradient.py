@@ -260,14 +260,14 @@ MUTATIONS = (
     ),
     Mutation(
         "a best completion that broke off is taught to end",
-        "rollouts/best.py",
+        "stages/best.py",
         "ends=own.finished[best],",
         "ends=True,",
-        "rollouts/test_best.py::test_the_first_of_the_best_is_kept",
+        "stages/test_best.py::test_the_first_of_the_best_is_kept",
     ),
     Mutation(
         "the best-of-n stage keeps the worst",
-        "rollouts/best.py",
+        "stages/best.py",
         ".argmax(1)",
         ".argmin(1)",
         "conformance/test_policy_gradient_optimum.py::"
@@ -275,7 +275,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the best of n is picked among the completions of other groups",
-        "rollouts/best.py",
+        "stages/best.py",
         "own.rewards.view(per_prompt, n)",
         "own.rewards.view(n, per_prompt).T",
         "conformance/test_policy_gradient_optimum.py::"

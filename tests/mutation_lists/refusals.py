@@ -2,83 +2,83 @@
 
 from tests.mutation_lists.mutation import Mutation
 
-OVERLAY = "pipeline/test_overlay.py::"
+OVERLAY = "plan/test_overlay.py::"
 BAD_FILE = f"{OVERLAY}test_a_bad_file_is_named_with_what_is_wrong"
-PLAN = "pipeline/test_plan.py::"
+PLAN = "plan/test_experiment.py::"
 MUTATIONS = (
     Mutation(
         "dates and numbers to base 8 are taken for what they are not",
-        "pipeline/overlay.py",
+        "plan/overlay.py",
         "if kind in MISREAD and pattern.fullmatch(node.value):",
         "if False:",
         BAD_FILE,
     ),
     Mutation(
         "an alias of the YAML is one object in two places",
-        "pipeline/overlay.py",
+        "plan/overlay.py",
         "written_out: dict[str, Any] = present_in(_written_out(content, 0, itertools.count(1)))",
         "_written_out(written_out := content, 0, itertools.count(1))",
         f"{OVERLAY}test_a_change_of_one_place_leaves_its_alias_alone",
     ),
     Mutation(
         "a key that a merge overrides is given twice",
-        "pipeline/overlay.py",
+        "plan/overlay.py",
         "if id(node) not in self._checked:",
         "if True:",
         f"{OVERLAY}test_merge_keys_put_in_what_is_not_there",
     ),
     Mutation(
         "a not-a-number is taken",
-        "pipeline/overlay.py",
+        "plan/overlay.py",
         "return NAN.fullmatch(word) is not None or",
         "return",
         BAD_FILE,
     ),
     Mutation(
         "aliases are written out without end",
-        "pipeline/overlay.py",
+        "plan/overlay.py",
         "LARGEST_TREE = 100_000  #",
         "LARGEST_TREE = 1_000_000  #",
         BAD_FILE,
     ),
     Mutation(
         "a scale may be a path",
-        "pipeline/plan.py",
+        "plan/experiment.py",
         "if scale is not None and not re.fullmatch(SCALE, scale):",
         "if not scale and scale is not None:",
         f"{PLAN}test_a_scale_is_a_name_and_no_path",
     ),
     Mutation(
         "a cache that the run writes changes its hash",
-        "pipeline/content.py",
+        "plan/content.py",
         "key: item if key in WRITTEN else by_content(item, experiment)",
         "key: by_content(item, experiment)",
         f"{PLAN}test_what_a_run_writes_is_none_of_its_inputs",
     ),
     Mutation(
         "the working directory is an input where a text is a slash",
-        "pipeline/content.py",
+        "plan/content.py",
         'or ("/" in value and path.is_dir() and not _holds_all(path)):',
         'or ("/" in value and path.is_dir()):',
         f"{PLAN}test_text_that_is_a_path_by_chance_is_text",
     ),
     Mutation(
         "an overlay drops a stage that is not there",
-        "pipeline/plan.py",
+        "plan/experiment.py",
         "if name not in stages and not new:",
         "if name not in stages and not new and entry is not None:",
         f"{PLAN}test_an_overlay_of_a_stage_that_is_not_there",
     ),
     Mutation(
         "seeds that no stage uses are passed over",
-        "pipeline/plan.py",
+        "plan/experiment.py",
         "if key in given and not used:",
         'if key in given and not used and key != "seeds":',
         f"{PLAN}test_what_no_stage_uses_is_noted",
     ),
     Mutation(
         "seeds do not count among a stage's runs",
-        "pipeline/plan.py",
+        "plan/experiment.py",
         "check_count(len(points) * len(seeds), MOST_RUNS,",
         "check_count(len(points), MOST_RUNS,",
         f"{PLAN}test_runs_are_counted_before_they_are_listed",
@@ -120,28 +120,28 @@ MUTATIONS = (
     ),
     Mutation(
         "a text in quotes is a number all the same",
-        "pipeline/meaning.py",
+        "plan/meaning.py",
         "elif isinstance(given, str) and not isinstance(parsed, str):",
         "elif False:",
-        "pipeline/test_meaning.py",
+        "plan/test_meaning.py",
     ),
     Mutation(
         "a key that holds nothing is passed over",
-        "pipeline/meaning.py",
+        "plan/meaning.py",
         "if whole and key not in parsed:",
         "if whole and key not in parsed and value:",
-        "pipeline/test_stand_ins.py::test_the_trainer_and_its_callbacks_are_asked_too",
+        "training/test_stand_ins.py::test_the_trainer_and_its_callbacks_are_asked_too",
     ),
     Mutation(
         "the trainer is first built behind the inputs",
-        "fit.py",
+        "training/fit.py",
         "try_trainer(parsed, here=here, evaluated=evaluated)",
         "pass",
-        "pipeline/test_stand_ins.py::test_the_trainer_and_its_callbacks_are_asked_too",
+        "training/test_stand_ins.py::test_the_trainer_and_its_callbacks_are_asked_too",
     ),
     Mutation(
         "5e-7 in quotes is written without them",
-        "pipeline/overlay.py",
+        "plan/overlay.py",
         "for _words in (_Loader, _Dumper):",
         "for _words in (_Loader,):",
         f"{OVERLAY}test_text_that_looks_like_something_else_is_written_in_quotes",
@@ -155,21 +155,21 @@ MUTATIONS = (
     ),
     Mutation(
         "fuzz: what the parser reads is not compared with the file",
-        "fit.py",
+        "training/fit.py",
         "check_meaning(config, parsed.config)",
         "pass",
         "robustness/test_fuzz_config.py::test_a_training_is_refused_or_meant",
     ),
     Mutation(
         "fuzz: unknown keys are passed over",
-        "pipeline/keys.py",
+        "plan/keys.py",
         "    if unknown:",
         "    if unknown and False:",
         "robustness/test_fuzz_config.py::test_a_pipeline_is_refused_or_planned_as_written",
     ),
     Mutation(
         "fuzz: a scale's values are laid under the pipeline's",
-        "pipeline/plan.py",
+        "plan/experiment.py",
         "stage.entry = overlay.merge(_kept(stage.entry, entry), entry)",
         "stage.entry = overlay.merge(entry, _kept(stage.entry, entry))",
         "robustness/test_fuzz_config.py::test_a_scale_is_refused_or_laid_over_as_written",
@@ -183,7 +183,7 @@ MUTATIONS = (
     ),
     Mutation(
         "fuzz: a cell that is no number is a traceback",
-        "evaluation/tables.py",
+        "results/tables.py",
         'except ValueError as error:\n            raise DataError(f"{path}:{number}',
         'except ZeroDivisionError as error:\n            raise DataError(f"{path}:{number}',
         "robustness/test_fuzz_tables.py::test_a_table_of_points",
@@ -197,9 +197,9 @@ MUTATIONS = (
     ),
     Mutation(
         "a table's columns may hold anything",
-        "evaluation/prompt_tables.py",
+        "results/prompt_tables.py",
         "if gaps or not fits[kind](column.type):",
         "if gaps:",
-        "evaluation/test_prompt_tables.py::test_a_column_of_another_kind_is_named",
+        "results/test_prompt_tables.py::test_a_column_of_another_kind_is_named",
     ),
 )

@@ -92,10 +92,10 @@ MUTATIONS = (
     ),
     Mutation(
         "equal scores count as right in evaluation",
-        "evaluation/reward_models.py",
+        "stages/reward_models.py",
         "hits.append((float(agree) + 1) / 2)",
         "hits.append(float(agree >= 0))",
-        "evaluation/test_reward_models.py::test_accuracy_worked_by_hand",
+        "stages/test_reward_models.py::test_accuracy_worked_by_hand",
     ),
     Mutation(
         "a margin helps",
@@ -113,10 +113,10 @@ MUTATIONS = (
     ),
     Mutation(
         "normalising ignores the scale that is stored",
-        "rewards/normalise.py",
+        "stages/normalise.py",
         "scorer.shift += scorer.scale * mean",
         "scorer.shift += mean",
-        "rewards/test_normalise.py::test_what_is_stored_already_is_reckoned_with",
+        "stages/test_normalise.py::test_what_is_stored_already_is_reckoned_with",
     ),
     Mutation(
         "regression's target has the wrong sign",

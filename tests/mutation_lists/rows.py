@@ -55,25 +55,25 @@ MUTATIONS = (
     ),
     Mutation(
         "completions are joined with the first prompt of their id",
-        "rollouts/completed.py",
+        "stages/completed.py",
         "self.rows = [rows[tree.row] for tree in self.trees]",
         "self.rows = [rows[tree.index] for tree in self.trees]",
-        "rollouts/test_pairs.py::test_a_refused_prompt_with_the_same_id_lends_its_text_to_nobody",
+        "stages/test_pairs.py::test_a_refused_prompt_with_the_same_id_lends_its_text_to_nobody",
     ),
     Mutation(
         "pairs are joined with the first row of their id",
-        "evaluation/reward_check.py",
+        "stages/reward_check.py",
         "    return [rows[tree.row] for tree in trees]",
         "    left = iter(rows)\n"
         "    return [next(row for row in left if row.id == tree.id) for tree in trees]",
-        "evaluation/test_reward_check.py::test_rows_and_trees_are_joined_by_place",
+        "stages/test_reward_check.py::test_rows_and_trees_are_joined_by_place",
     ),
     Mutation(
         "a demonstration is looked up by its place among the usable rows",
-        "evaluation/sample_table.py",
+        "stages/sample_table.py",
         "own = [rows[tree.row] for tree in trees]",
         "own = [rows[-1] for tree in trees]",
-        "evaluation/test_sample_table.py::test_rows_with_one_id_keep_their_own_demonstrations",
+        "stages/test_sample_table.py::test_rows_with_one_id_keep_their_own_demonstrations",
     ),
     Mutation(
         "two rows of one id have one name",
@@ -84,10 +84,10 @@ MUTATIONS = (
     ),
     Mutation(
         "gold gets conversations as words only",
-        "evaluation/reward_check.py",
+        "stages/reward_check.py",
         "            prompts = [prompt_text(row.prompt) for row in new]",
         "            prompts = [str(prompt_text(row.prompt)) for row in new]",
-        "evaluation/test_reward_check.py::test_gold_may_judge_conversations",
+        "stages/test_reward_check.py::test_gold_may_judge_conversations",
     ),
     Mutation(
         "a plain copy of the question is the prompt",
@@ -248,14 +248,14 @@ MUTATIONS = (
         "data/files.py",
         'path.read_text(encoding="utf-8").split("\\n") if line]',
         'path.read_text(encoding="utf-8").splitlines() if line]',
-        "evaluation/test_findings.py::test_texts_are_found_beside_a_runs_checkpoints",
+        "report/test_gather.py::test_texts_are_found_beside_a_runs_checkpoints",
     ),
     Mutation(
         "a command is cut at U+0085",
-        "evaluation/results.py",
+        "report/read.py",
         'lines = [text.split("\\n") for text in texts]',
         "lines = [text.splitlines() for text in texts]",
-        "evaluation/test_findings.py::test_commands_are_told_as_they_were_called",
+        "report/test_gather.py::test_commands_are_told_as_they_were_called",
     ),
     Mutation(
         "refused prompts of a sample are not told",
@@ -266,10 +266,10 @@ MUTATIONS = (
     ),
     Mutation(
         "a pattern of files counts by its name",
-        "pipeline/content.py",
+        "plan/content.py",
         "            if glob.has_magic(value) and format_of(path):",
         "            if False:",
-        "pipeline/test_plan.py::test_a_pattern_counts_by_the_content_of_what_it_matches",
+        "plan/test_experiment.py::test_a_pattern_counts_by_the_content_of_what_it_matches",
     ),
     Mutation(
         "a number beyond floats ends the reading",
@@ -301,10 +301,10 @@ MUTATIONS = (
     ),
     Mutation(
         "completions of a pool all count as ended",
-        "evaluation/pool_sampling.py",
+        "stages/pool_sampling.py",
         "        joined = Samples(_joined(drawn), [], ended)",
         "        joined = Samples(_joined(drawn), [], [])",
-        "evaluation/test_pool.py::test_rewards_are_told_which_completions_ended",
+        "results/test_pool.py::test_rewards_are_told_which_completions_ended",
     ),
     Mutation(
         "of two values of one name the last is kept",

@@ -44,16 +44,16 @@ MUTATIONS = (
     ),
     Mutation(
         "settings without an effect are not told",
-        "before_start.py",
+        "training/before_start.py",
         "notes += [] if acts(given[other]) else",
         "notes += [] if True else",
-        "test_before_start.py::test_settings_that_act_only_beside_others_are_told",
+        "training/test_before_start.py::test_settings_that_act_only_beside_others_are_told",
     ),
     Mutation(
         "two runs of one number in two folders are one",
-        "lone_run.py",
+        "training/lone_run.py",
         "            table = replace(table, run_id=name)\n",
         "",
-        "test_lone_run.py::test_fit_and_then_frontier",
+        "training/test_lone_run.py::test_fit_and_then_frontier",
     ),
 )

@@ -173,9 +173,9 @@ MUTATIONS = (
     ),
     Mutation(
         "the report lists the complete trials, too",
-        "evaluation/findings.py",
+        "report/gather.py",
         'if row["state"] != COMPLETE]',
         "]",
-        "evaluation/test_findings.py::test_trials_of_jobs_that_share_a_study_are_listed_once",
+        "report/test_gather.py::test_trials_of_jobs_that_share_a_study_are_listed_once",
     ),
 )

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from alignlab.errors import DataError
-from alignlab.evaluation.pool import POOL_NAME, Pool
-from alignlab.evaluation.prompt_tables import PromptScores, PromptTable, write_prompt_tables
 from alignlab.files import write_record
+from alignlab.results.pool import POOL_NAME, Pool
+from alignlab.results.prompt_tables import PromptScores, PromptTable, write_prompt_tables
 
 PROMPTS = tuple(f"p{i}" for i in range(8))
 SAMPLES = 64

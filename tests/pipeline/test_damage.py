@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 
 from alignlab.errors import DataError
-from alignlab.evaluation.pool import POOL_NAME
-from alignlab.evaluation.results import read_results
-from alignlab.evaluation.run_records import drop_damaged_rows
-from alignlab.evaluation.tables import POINT_COLUMNS
 from alignlab.files import read_record
 from alignlab.pipeline import run_experiment
 from alignlab.pipeline.handing import merge, message
 from alignlab.pipeline.jobs import carry_out
-from alignlab.pipeline.plan import load_plan
-from alignlab.pipeline.state import frontier_is_drawn, is_done, missing, what_to_do
 from alignlab.pipeline.worker import Silent
+from alignlab.plan.experiment import load_plan
+from alignlab.plan.state import frontier_is_drawn, is_done, missing, what_to_do
+from alignlab.report.read import read_results
+from alignlab.results.pool import POOL_NAME
+from alignlab.results.run_records import drop_damaged_rows
+from alignlab.results.tables import POINT_COLUMNS
 from tests.pipeline import fake_stages
 from tests.pipeline.test_run import FRONTIER, stages, without_seconds
 from tests.test_files import flip

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from alignlab.pipeline.foreman import Schedule, on_many_devices
-from alignlab.pipeline.plan import Job
+from alignlab.plan.experiment import Job
 
 
 def job(name: str, *needs: str, objective: str | None = None) -> Job:

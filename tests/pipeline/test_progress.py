@@ -5,8 +5,8 @@ from typing import Any, cast
 import pytest
 
 from alignlab.pipeline import progress
-from alignlab.pipeline.plan import Job
 from alignlab.pipeline.workers import Worker
+from alignlab.plan.experiment import Job
 
 
 def worker(name: str | None, steps: tuple[int, int] | None = None) -> Worker:

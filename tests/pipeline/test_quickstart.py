@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from alignlab.evaluation.tables import read_points
 from alignlab.pipeline import run_experiment
+from alignlab.results.tables import read_points
 from tests.pipeline.test_run import without_seconds
 
 pytestmark = pytest.mark.slow

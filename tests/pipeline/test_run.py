@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from alignlab.errors import ConfigError
-from alignlab.evaluation.tables import POINT_COLUMNS, read_frontier, read_points
 from alignlab.pipeline import foreman, run_experiment
 from alignlab.pipeline.lock import results_lock
+from alignlab.results.tables import POINT_COLUMNS, read_frontier, read_points
 
 ROOT = Path(__file__).parents[2]
 HERE = "tests.pipeline.fake_stages"

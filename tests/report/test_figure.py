@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from alignlab.evaluation.tables import FrontierRow, Point
 from alignlab.report.figure import PALETTE, _draw, _vertical, draw_frontier, style
+from alignlab.results.tables import FrontierRow, Point
 
 
 def make_rows(names: tuple[str, ...]) -> list[FrontierRow]:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from alignlab.evaluation.derived import Comparison, Effect, Hypervolume, Importance
-from alignlab.evaluation.tables import FrontierRow, Point
 from alignlab.report.findings import Findings, Sample, key_of
 from alignlab.report.page import write_page
+from alignlab.results.derived import Comparison, Effect, Hypervolume, Importance
+from alignlab.results.tables import FrontierRow, Point
 
 BETA = "dpo/model.init_args.beta"
 TRIALS = [

@@ -1,7 +1,7 @@
 """The printed table, to the character, and its sentences."""
 
-from alignlab.evaluation.tables import FrontierRow
 from alignlab.report.table import frontier_sentences, frontier_table
+from alignlab.results.tables import FrontierRow
 
 
 def row(objective: str, budget: float, reward: float | None, share: float | None) -> FrontierRow:

@@ -13,11 +13,8 @@ from transformers import (
 
 from alignlab.errors import ConfigError, DataError
 from alignlab.rewards.base import Reward
-from alignlab.rewards.classifier import (
-    ClassifierReward,
-    fetch_classifier,
-    make_up_classifier,
-)
+from alignlab.rewards.classifier import ClassifierReward
+from alignlab.stages.scorers import fetch_classifier, make_up_classifier
 
 WORDS = ["<s>", "<pad>", "</s>", "<unk>", "a", "good", "bad", "film", "not"]
 

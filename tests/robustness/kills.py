@@ -24,11 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.callbacks import checkpoints
-from alignlab.evaluation.csv_tables import write_table
-from alignlab.files import read_record
-from alignlab.pipeline import handing, records, state
-from alignlab.pipeline.jobs import DONE, TRAIN
-from alignlab.pipeline.plan import Plan
+from alignlab.files import DONE, TRAIN, read_record
+from alignlab.pipeline import handing
+from alignlab.plan import state
+from alignlab.plan.experiment import Plan
+from alignlab.results.csv_tables import write_table
+from alignlab.results.run_records import remove_leftovers
 from tests.robustness.trainings import NAMES, plan_of, write_ground
 
 COLUMNS = ("kill", "training", "aim", "survived_step", "differs", "seconds")
@@ -95,7 +96,7 @@ def do_what_is_left(plan: Plan, bomb: Bomb) -> int:
     from alignlab.pipeline.jobs import carry_out
 
     bomb.arm()
-    records.remove_leftovers(plan.results)
+    remove_leftovers(plan.results)
     (name,) = plan.jobs
     todo = state.what_to_do(plan, only=name)
     for job in todo.unmerged:
@@ -285,9 +286,6 @@ def import_everything() -> None:
     from tensorboard.backend.event_processing import event_accumulator  # noqa: F401
     from torch.utils.tensorboard import SummaryWriter  # noqa: F401
     from transformers import AutoModelForCausalLM, LlamaForCausalLM  # noqa: F401
-
-    import alignlab.fit
-    import alignlab.pipeline.training  # noqa: F401
 
     torch.set_num_threads(1)
     gc.freeze()

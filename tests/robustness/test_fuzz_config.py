@@ -14,13 +14,14 @@ import pytest
 import yaml
 from hypothesis import given, strategies
 
-from alignlab import fit
 from alignlab.errors import ConfigError
-from alignlab.pipeline import handing, overlay, state
+from alignlab.pipeline import handing
 from alignlab.pipeline.jobs import check
-from alignlab.pipeline.overlay import PLACEHOLDER
-from alignlab.pipeline.plan import Plan, load_plan
+from alignlab.plan import overlay, state
+from alignlab.plan.experiment import Plan, load_plan
+from alignlab.plan.overlay import PLACEHOLDER
 from alignlab.sweep.spec import Sweep, load_sweep
+from alignlab.training import fit
 from tests.robustness.fuzzing import attempt, fuzz, same, spoilt, spoilt_bytes
 
 HERE = "tests.robustness.fuzz_stages"

@@ -16,15 +16,18 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, strategies
 
-from alignlab.evaluation.commands import frontier_command
-from alignlab.evaluation.pool import POOL_NAME, Pool
-from alignlab.evaluation.prompt_tables import (
+from alignlab.files import DONE, STARTED, stamp, write_record
+from alignlab.plan import state
+from alignlab.plan.experiment import load_plan
+from alignlab.report.command import frontier_command
+from alignlab.results.pool import POOL_NAME, Pool
+from alignlab.results.prompt_tables import (
     PromptScores,
     PromptTable,
     read_prompt_tables,
     write_prompt_tables,
 )
-from alignlab.evaluation.tables import (
+from alignlab.results.tables import (
     FrontierRow,
     Point,
     read_frontier,
@@ -32,10 +35,6 @@ from alignlab.evaluation.tables import (
     write_frontier,
     write_points,
 )
-from alignlab.files import stamp, write_record
-from alignlab.pipeline import state
-from alignlab.pipeline.jobs import DONE, STARTED
-from alignlab.pipeline.plan import load_plan
 from tests.robustness.fuzzing import WORDS, attempt, fuzz, same, spoilt, spoilt_bytes
 
 PROMPTS = tuple(f"p{i}" for i in range(6))

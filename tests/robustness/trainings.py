@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from alignlab.data.toy import make_demonstrations, split_prompts, tokenizer
 from alignlab.files import sha_of
-from alignlab.pipeline.plan import Job, Plan
+from alignlab.plan.experiment import Job, Plan
+from alignlab.worlds.toy import make_demonstrations, split_prompts, tokenizer
 
 STEPS = 9  # of 21 rows in steps of 4: an epoch and a half; three rollout phases and a bit
 EVERY = 3  # steps between two evaluations

@@ -9,12 +9,13 @@ import torch
 
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
-from alignlab.evaluation import points, pool_sampling
+from alignlab.evaluation import points
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.policy import Policy
 from alignlab.rollouts import sampler
 from alignlab.rollouts.comparison import check_drawn, check_samples
 from alignlab.rollouts.samples import Samples
+from alignlab.stages import pool_sampling
 from tests.rollouts.word_sum import WordSum
 from tests.tiny import EOS
 

@@ -10,10 +10,10 @@ import pytest
 from alignlab.bounds import LARGEST_SEED
 from alignlab.errors import ConfigError, DataError
 from alignlab.evaluation.points import PointEstimate
-from alignlab.evaluation.prompt_tables import PromptScores
-from alignlab.evaluation.tables import read_points
 from alignlab.pipeline.jobs import check
 from alignlab.pipeline.lock import results_lock
+from alignlab.results.prompt_tables import PromptScores
+from alignlab.results.tables import read_points
 from alignlab.sweep import run_sweep
 from alignlab.sweep.spec import PROBED, load_sweep
 from tests.sweep.test_run import RESULTS, Write, write
@@ -275,7 +275,7 @@ def remember(seconds: float) -> None:
     """What two workers' earlier runs left: 60 s of dpo, and the times of the inputs."""
     import csv
 
-    from alignlab.evaluation.tables import POINT_COLUMNS
+    from alignlab.results.tables import POINT_COLUMNS
 
     row = dict.fromkeys(POINT_COLUMNS, "1") | {"objective": "dpo", "run_id": "dpo-beta9-s0"}
     row |= {"experiment": "demo", "hparams": "{}", "seconds": str(seconds)}

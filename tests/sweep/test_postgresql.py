@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from alignlab.errors import ConfigError
-from alignlab.evaluation.tables import read_points
+from alignlab.results.tables import read_points
 from alignlab.sweep.storage import open_storage
 from tests.sweep.server import DECODED, PASSWORD, postgresql
 from tests.sweep.test_run import Write, start, write

@@ -17,7 +17,7 @@ import yaml
 from optuna.trial import TrialState
 
 from alignlab.errors import ConfigError
-from alignlab.evaluation.tables import read_frontier, read_points
+from alignlab.results.tables import read_frontier, read_points
 from alignlab.sweep import run_sweep
 from tests.pipeline.test_run import HERE, ROOT, stages, without_seconds
 

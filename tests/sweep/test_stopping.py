@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from alignlab.evaluation.tables import read_points
 from alignlab.models.policy import Policy
+from alignlab.results.tables import read_points
 from alignlab.sweep import run_sweep
 from tests.sweep.test_run import RESULTS, rows, study, write
 from tests.sweep.training import EVERY, LR, STEPS, STILL, WILD, write_stage

@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState
 
 from alignlab.errors import ConfigError
-from alignlab.evaluation.tables import read_points
+from alignlab.results.tables import read_points
 from alignlab.sweep.submit import Work, start, submit_sweep
 from tests.sweep.test_run import RESULTS, Write, rows, study, write
 

@@ -9,10 +9,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from alignlab.files import read_record, stamp, write_record
-from alignlab.pipeline import handing, state
-from alignlab.pipeline.jobs import DONE, collect_points
-from alignlab.pipeline.plan import Job, Plan
+from alignlab.files import DONE, read_record, stamp, write_record
+from alignlab.pipeline import handing
+from alignlab.pipeline.jobs import collect_points
+from alignlab.plan import state
+from alignlab.plan.experiment import Job, Plan
 from alignlab.sweep.claims import DIVERGED, STOPPED, Claims
 from alignlab.sweep.spec import Stop, Sweep, load_sweep
 from alignlab.sweep.storage import Storage

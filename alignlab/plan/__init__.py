@@ -1,0 +1,1 @@
+"""What is to be done: YAML files read, checked, hashed and ordered, in milliseconds."""

@@ -1,0 +1,143 @@
+"""``alignlab frontier``: the tables, figures and report of results folders."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alignlab.errors import ConfigError
+from alignlab.results.derived import Comparison, Effect, Hypervolume, Importance, write_derived
+from alignlab.results.tables import BUDGETS, FrontierRow, Point, write_frontier
+
+if TYPE_CHECKING:
+    from alignlab.report.findings import Findings
+
+EXAMPLE = "alignlab frontier results/quickstart"
+CURVE_POINTS = 24  # budgets between those of the table, for smooth lines
+LARGEST_SHOWN = 25.0  # nats; a run that left for KL 100 should not squeeze all others
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``alignlab frontier``."""
+    parser.add_argument(
+        "results",
+        nargs="+",
+        type=Path,
+        metavar="RESULTS_DIR",
+        help="folders with a points.csv, or runs of alignlab fit",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where table and figures go (default: the folder; for several, 'frontier' beside "
+        "the first)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out ``alignlab frontier``; returns the exit status."""
+    frontier_command(args.results, args.out)
+    return 0
+
+
+def frontier_command(
+    dirs: Sequence[Path], out: Path | None = None, *, reward_label: str = "gold reward"
+) -> None:
+    """Write ``frontier.csv``, figures, the tables beside it and ``report.html``; print the table.
+
+    ``curves.csv`` has the same columns at more budgets: what the figure's lines are drawn from.
+    ``comparisons.csv``, ``hypervolumes.csv``, ``effects.csv`` and ``importances.csv``: see
+    ``derived``. ``samples.csv``: texts from both ends of each objective's frontier, as far as
+    checkpoints still have theirs.
+
+    Args:
+        dirs: Results folders; several are merged.
+        out: Where the files go. Default: the folder itself, or ``frontier`` beside the first of
+            several.
+        reward_label: Name and unit of the reward in the figure.
+
+    Raises:
+        DataError: Folders that cannot be read or do not belong together.
+        ArithmeticError: An efficiency lies above 1 beyond its interval. The files are written,
+            with that cell empty.
+    """
+    from alignlab.evaluation.frontier import build_frontier
+    from alignlab.report.figure import draw_frontier
+    from alignlab.report.gather import gather, sample_rows
+    from alignlab.report.page import write_page
+    from alignlab.report.read import read_results
+    from alignlab.report.table import frontier_sentences, frontier_table
+    from alignlab.results.csv_tables import write_table
+
+    if out is not None and out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: a file stands there. Name another folder with --out.")
+    found = read_results(dirs)
+    out = out or (dirs[0] if len(dirs) == 1 else dirs[0].parent / "frontier")
+    budgets = _curve_budgets(found.points)
+    frontier = build_frontier(found.tables, found.pool, budgets=budgets)
+    rows = [row for row in frontier.rows if row.kl_budget in BUDGETS]
+    write_frontier(out / "frontier.csv", rows)
+    write_frontier(out / "curves.csv", frontier.rows)
+    title = ", ".join(sorted({point.experiment for point in found.points}))
+    draw_frontier(
+        frontier.rows,
+        found.points,
+        out,
+        title=f"{title}: reward against KL",
+        reward_label=reward_label,
+    )
+    page = gather(
+        dirs,
+        found,
+        frontier,
+        out=out,
+        title=f"{title}: reward against KL",
+        reward_label=reward_label,
+    )
+    _write_derived(out, page)
+    if page.samples:
+        write_table(out / "samples.csv", sample_rows(page))
+    write_page(out / "report.html", page)
+    print(f"{title}: {len(found.points)} checkpoints, {rows[0].n_prompts} prompts\n")
+    print(frontier_table(rows))
+    sentences = [frontier_sentences(rows), _short_of_budgets(rows, found.points)]
+    print("\n" + "\n".join(filter(None, sentences)))
+    print(f"\nTable and figure: {out}/frontier.csv, .png, .svg")
+    print(f"To look into: {out}/report.html")
+    wrong = [str(row) for row in frontier.impossible if row.kl_budget in BUDGETS]
+    if wrong:
+        raise ArithmeticError(
+            f"impossible efficiency: {'; '.join(wrong)}. Check that policies and pool share the "
+            "reward's scale, the prompts, the reference and the sampling settings."
+        )
+
+
+def _short_of_budgets(rows: Sequence[FrontierRow], points: Sequence[Point]) -> str:
+    """What to do where no trained objective reaches any budget of the table."""
+    names = {point.objective for point in points}
+    if any(row.reward is not None for row in rows if row.objective in names):
+        return ""
+    farthest = max(points, key=lambda point: point.kl)
+    return (
+        f"No run reaches KL {min(BUDGETS):g}, the smallest budget: the farthest is "
+        f"{farthest.run_id} ({farthest.objective}) with KL {farthest.kl:.2g} after step "
+        f"{farthest.step}. Train longer, raise the learning rate, or lower beta or kl_coef."
+    )
+
+
+def _write_derived(out: Path, page: "Findings") -> None:
+    for row_type, rows in (
+        (Comparison, page.comparisons),
+        (Hypervolume, page.hypervolumes),
+        (Effect, page.effects),
+        (Importance, page.importances),
+    ):
+        write_derived(out / f"{row_type.__name__.lower()}s.csv", row_type, rows)
+
+
+def _curve_budgets(points: Sequence[Point]) -> list[float]:
+    """The table's budgets and others, evenly spaced on the figure's square-root axis."""
+    largest = min(max(point.kl for point in points), LARGEST_SHOWN)
+    dense = (largest * (k / CURVE_POINTS) ** 2 for k in range(1, CURVE_POINTS + 1))
+    return sorted({*BUDGETS, *(round(budget, 4) for budget in dense if budget > 0.01)})

@@ -1,0 +1,165 @@
+"""Gathering what the report shows beside tables: completions, configs, and where it was made."""
+
+import csv
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from alignlab.data.files import read_lines
+from alignlab.evaluation.effects import effects, importances, last_points
+from alignlab.evaluation.frontier import Frontier
+from alignlab.files import belongs
+from alignlab.report.findings import Findings, Sample, key_of
+from alignlab.report.read import Results, read_commands
+from alignlab.results.pool import REFERENCE, Pool
+from alignlab.results.tables import Point
+
+SAMPLES = 4  # completions of a checkpoint, of the same prompts as far as they were kept
+TEXT_LIMIT = 2_500_000  # bytes of completions on a page; last checkpoints go first
+TRIALS, COMPLETE = "trials.csv", "complete"
+LIBRARIES = ("torch", "lightning", "transformers", "optuna", "numpy")
+
+
+def gather(
+    folders: Sequence[Path],
+    found: Results,
+    frontier: Frontier,
+    *,
+    out: Path,
+    title: str,
+    reward_label: str,
+) -> Findings:
+    """All that the report's page in ``out`` shows of the results in ``folders``."""
+    again = f"alignlab frontier {' '.join(map(str, folders))}"
+    return Findings(
+        title=title,
+        reward_label=reward_label,
+        rows=frontier.rows,
+        points=found.points,
+        comparisons=frontier.comparisons,
+        hypervolumes=frontier.hypervolumes,
+        effects=effects(found.points),
+        importances=importances(found.points),
+        trials=read_trials([out] if (out / TRIALS).exists() else folders),
+        samples=read_samples(folders, found.points),
+        references=reference_texts(found.pool),
+        configs=read_configs(folders, found.points),
+        environment=environment(found.points),
+        command="\n".join([*read_commands(folders), again]),
+    )
+
+
+def read_trials(folders: Iterable[Path]) -> list[dict[str, str]]:
+    """Trials of the folders' sweeps that ended otherwise than complete, each once."""
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    for folder in folders:
+        if (folder / TRIALS).exists():
+            with (folder / TRIALS).open(newline="", encoding="utf-8") as file:
+                rows = [row for row in csv.DictReader(file) if row["state"] != COMPLETE]
+            found |= {tuple(row.values()): row for row in rows}
+    return list(found.values())
+
+
+def read_samples(folders: Sequence[Path], points: Sequence[Point]) -> dict[str, list[Sample]]:
+    """Some completions of each checkpoint that still has them, up to ``TEXT_LIMIT`` in all."""
+    last = {key_of(point) for own in last_points(points).values() for point in own}
+    ordered = sorted(points, key=lambda point: (key_of(point) not in last, point.order))
+    files = {}
+    for folder in folders:
+        for path in folder.glob("stages/*/*/train/points/step-*.texts.jsonl"):
+            stage, key = path.parts[-5], path.parts[-4]
+            run = stage if key == "all" else f"{stage}-{key}"
+            files[f"{run}, step {int(path.name[5:].partition('.')[0])}"] = path
+    kept, size = {}, 0
+    for point in ordered:
+        file = files.get(key_of(point))
+        if file is not None and size < TEXT_LIMIT and _is_whole(file):
+            kept[key_of(point)] = _samples(file)
+            size += sum(len(sample.completion.encode()) for sample in kept[key_of(point)])
+    return kept
+
+
+def _is_whole(path: Path) -> bool:
+    record = path.with_name(path.name.replace(".texts.jsonl", ".json"))
+    if belongs(record, path.name):
+        return True
+    print(f"{path} is damaged; its texts are left out", file=sys.stderr)
+    return False
+
+
+def _samples(path: Path) -> list[Sample]:
+    """The completions of the first prompts in the order of their names."""
+    rows = read_lines(path)
+    rows.sort(key=lambda row: row["prompt_id"])
+    return [
+        Sample(
+            prompt_id=row["prompt_id"],
+            prompt=row["prompt"],
+            completion=row["completion"],
+            reward=row["reward"],
+        )
+        for row in rows[:SAMPLES]
+    ]
+
+
+def reference_texts(pool: Pool) -> dict[str, tuple[str, float]]:
+    """The reference's first completion of each prompt, and its reward."""
+    if pool.texts is None:
+        return {}
+    own = [i for i, j in enumerate(pool.proposal) if pool.proposals[j] == REFERENCE]
+    return {
+        prompt_id: (texts[own[0]], float(rewards[own[0]]))
+        for prompt_id, texts, rewards in zip(pool.prompt_ids, pool.texts, pool.rewards, strict=True)
+    }
+
+
+def sample_rows(found: Findings) -> list[dict[str, object]]:
+    """Texts from both ends of each objective's frontier, beside the reference's.
+
+    They are those of the runs that ended with the least and with the most KL.
+    """
+    rows: list[dict[str, object]] = []
+    for own in last_points(found.points).values():
+        kept = sorted((p for p in own if key_of(p) in found.samples), key=lambda p: p.kl)
+        for point in dict.fromkeys(key_of(p) for p in (*kept[:1], *kept[-1:])):
+            kl = next(p.kl for p in kept if key_of(p) == point)
+            for sample in found.samples[point]:
+                text, reward = found.references.get(sample.prompt_id, ("", None))
+                rows.append(
+                    {
+                        "run": point,
+                        "kl": kl,
+                        "prompt": sample.prompt,
+                        "completion": sample.completion,
+                        "reward": sample.reward,
+                        "reference": text,
+                        "reference_reward": reward,
+                    }
+                )
+    return rows
+
+
+def read_configs(folders: Sequence[Path], points: Iterable[Point]) -> dict[str, str]:
+    """A resolved config of each objective, that of its first run."""
+    configs = {}
+    for objective, own in last_points(points).items():
+        first = min(own, key=lambda point: point.order)
+        for folder in folders:
+            path = folder / "configs" / f"{first.run_id}.yaml"
+            if path.exists():
+                name = f"Config of {first.run_id}, the first run of {objective}"
+                configs[name] = path.read_text(encoding="utf-8")
+    return configs
+
+
+def environment(points: Iterable[Point]) -> dict[str, str]:
+    """Versions, machine, and the commits that the runs were made from."""
+    commits = sorted({point.git_sha for point in points})
+    return {
+        "commit": ", ".join(commits),
+        "Python": sys.version.split()[0],
+        **{name: importlib.metadata.version(name) for name in LIBRARIES},
+        "machine": f"{platform.system()} {platform.machine()}",
+    }

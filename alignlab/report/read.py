@@ -1,0 +1,146 @@
+"""Reading results folders back: points, their per-prompt tables and the oracle's pool."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from alignlab.errors import DataError
+from alignlab.evaluation.oracle import reference_reward
+from alignlab.files import belongs
+from alignlab.results.pool import POOL_NAME, POOL_RECORD, Pool
+from alignlab.results.prompt_tables import PromptTable, read_prompt_tables
+from alignlab.results.run_records import POINTS, damage, record_of, table_of
+from alignlab.results.statistics import clustered_se
+from alignlab.results.tables import COMMANDS, Point, read_frontier, read_points
+
+FRONTIER = "frontier.csv"
+
+
+class Results(NamedTuple):
+    """What a frontier is made of."""
+
+    points: list[Point]
+    tables: list[PromptTable]
+    pool: Pool
+
+
+def read_results(folders: Sequence[Path]) -> Results:
+    """All points of ``folders``, the per-prompt table of each, and the pool.
+
+    The pool is ``pool.parquet`` in the folder itself or below its ``stages/``. Several folders need
+    the same prompts, reference and reward; the first pool is used, and another one must agree with
+    it on the reference's mean reward.
+
+    Raises:
+        DataError: A folder without points, a point without per-prompt rows or with other ones, a
+            checkpoint that stands in two folders, no pool, or two that disagree.
+    """
+    points: list[Point] = []
+    tables: list[PromptTable] = []
+    pools: list[tuple[Path, Pool]] = []
+    where: dict[tuple[str, str, int], Path] = {}
+    for folder in folders:
+        own = read_points(folder / POINTS)
+        for point in own:
+            key = (point.objective, point.run_id, point.step)
+            if key in where:
+                raise DataError(
+                    f"{folder}: {point.run_id!r}, step {point.step}, of objective "
+                    f"{point.objective!r} also stands in {where[key]}. Merge folders of different "
+                    "runs."
+                )
+            where[key] = folder
+        points += own
+        tables += _tables_of(folder, own)
+        pools += [(path, _load_pool(path)) for path in find_pools(folder)]
+    if not points:
+        raise DataError(f"{folders[0]}: {POINTS} has no row. Finish a run with a probe first.")
+    if not pools:
+        raise DataError(_without_pool(folders, points))
+    return Results(points, tables, _agreed(pools))
+
+
+def find_pools(folder: Path) -> list[Path]:
+    """The pool files of a results folder; one that was put beside the tables goes first."""
+    beside = folder / POOL_NAME
+    return [beside] if beside.exists() else sorted((folder / "stages").rglob(POOL_NAME))
+
+
+def _load_pool(path: Path) -> Pool:
+    records = [path.with_name(name) for name in ("done.json", POOL_RECORD)]
+    if not all(belongs(record, path.name) for record in records):
+        raise DataError(
+            f"{path} is not what was written. The command that made the folder makes it again."
+        )
+    return Pool.load(path)
+
+
+def _tables_of(folder: Path, points: Sequence[Point]) -> list[PromptTable]:
+    found = {}
+    for run_id in sorted({point.run_id for point in points}):
+        wrong = damage(folder, run_id, [point for point in points if point.run_id == run_id])
+        if wrong is not None and table_of(folder, run_id).exists():
+            raise DataError(
+                f"{wrong}. The command that made {folder} makes it again; if the change is meant, "
+                f"delete {record_of(folder, run_id)}."
+            )
+        for table in read_prompt_tables(table_of(folder, run_id)):
+            found[table.run_id, table.step] = table
+    tables = []
+    for point in points:
+        path = table_of(folder, point.run_id)
+        if (point.run_id, point.step) not in found:
+            raise DataError(f"{path}: no rows of step {point.step}. Run {point.run_id!r} again.")
+        table = found[point.run_id, point.step]
+        kl, reward = table.scores.kl.mean(), table.scores.reward.mean()
+        if not np.allclose([kl, reward], [point.kl, point.reward], rtol=1e-6, atol=1e-9):
+            raise DataError(
+                f"{path}: step {point.step} has mean KL {kl:.6g} and reward {reward:.6g}, "
+                f"{POINTS} says {point.kl:.6g} and {point.reward:.6g}. Run {point.run_id!r} again."
+            )
+        tables.append(table)
+    return tables
+
+
+def read_commands(folders: Iterable[Path]) -> list[str]:
+    """What the folders were made by, as far as they say."""
+    files = [folder / COMMANDS for folder in folders]
+    texts = [path.read_bytes().decode(errors="replace") for path in files if path.exists()]
+    lines = [text.split("\n") for text in texts]
+    return list(dict.fromkeys(line for own in lines for line in own if line))
+
+
+def _without_pool(folders: Sequence[Path], points: Sequence[Point]) -> str:
+    """What is missing, what makes it, and whether it is needed at all."""
+    first = folders[0]
+    sweep = points[0].experiment.startswith("sweep-")
+    usual = "alignlab sweep SWEEP.yaml" if sweep else "alignlab run EXPERIMENT"
+    command = (read_commands([first]) or [usual])[-1]
+    command += "" if "--results" in command else f" --results {first}"
+    table = first / FRONTIER
+    drawn = table.exists() and {p.objective for p in points} <= {
+        row.objective for row in read_frontier(table)
+    }
+    stands = f" What was drawn with it stands in {table}." if drawn else ""
+    return (
+        f"{', '.join(map(str, folders))}: no {POOL_NAME} there or below stages/. The frontier "
+        "starts at the reference's reward, which is measured on it. The command that made the "
+        f"folder makes it again, and draws: {command}.{stands}"
+    )
+
+
+def _agreed(pools: Sequence[tuple[Path, Pool]]) -> Pool:
+    (first_path, first), *others = pools
+    for path, pool in others:
+        if set(pool.prompt_ids) != set(first.prompt_ids):
+            raise DataError(f"{path}: its prompts are not those of {first_path}.")
+        difference = reference_reward(pool.take(first.prompt_ids)) - reference_reward(first)
+        mean, se = float(difference.mean()), clustered_se(difference)
+        if abs(mean) > 5 * se + 1e-9:
+            raise DataError(
+                f"{path}: the reference's reward differs from that in {first_path} by {mean:.4g} "
+                f"(standard error {se:.2g}). Merge results of one reference and one reward."
+            )
+    return first

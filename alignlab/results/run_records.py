@@ -1,0 +1,108 @@
+"""``points/<run>.json``: what says that a run's rows and its per-prompt table are as written.
+
+With it a run is up to date without its weights: it names the config that the run was of, the hash
+of every row in ``points.csv`` and of ``points/<run>.parquet``, and keeps what was logged last.
+Tables of before there were such records have none, and are taken as they are.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from alignlab.files import (
+    DONE,
+    LAST,
+    PREVIOUS,
+    TEMP_SUFFIX,
+    TRAIN,
+    belongs,
+    read_record,
+    write_record,
+)
+from alignlab.results.tables import Point, drop_rows, read_points, row_sha
+
+POINTS, TABLES = "points.csv", "points"
+KEPT = ("config_sha", "metrics", "stopped")
+
+
+def table_of(results: Path, run_id: str) -> Path:
+    """The run's per-prompt table."""
+    return results / TABLES / f"{run_id}.parquet"
+
+
+def record_of(results: Path, run_id: str) -> Path:
+    """The run's record."""
+    return results / TABLES / f"{run_id}.json"
+
+
+def rows_by_run(results: Path) -> dict[str, list[Point]]:
+    """``run_id`` -> its rows in ``points.csv``.
+
+    Raises:
+        DataError: The table cannot be read.
+    """
+    found: dict[str, list[Point]] = {}
+    for row in read_points(results / POINTS) if (results / POINTS).exists() else []:
+        found.setdefault(row.run_id, []).append(row)
+    return found
+
+
+def keep_record(results: Path, run_id: str, done: dict[str, Any]) -> None:
+    """Write the record of a run whose rows have just been put into ``points.csv``.
+
+    Args:
+        results: Results folder.
+        run_id: Name of the run.
+        done: What the finished run says of itself.
+    """
+    rows = rows_by_run(results)[run_id]
+    shas = {str(row.step): row_sha(row) for row in rows}
+    stamps = {table_of(results, run_id).name: done["table"]}
+    record = {key: done[key] for key in KEPT} | {"rows": shas, "files": stamps}
+    write_record(record_of(results, run_id), record)
+
+
+def damage(results: Path, run_id: str, rows: Sequence[Point]) -> str | None:
+    """What is wrong with a run's rows, its per-prompt table or its record; ``None``: nothing."""
+    path, table = record_of(results, run_id), table_of(results, run_id)
+    if not table.exists():
+        return f"{table} is missing"
+    if not path.exists():
+        return None
+    record = read_record(path)
+    if record is None:
+        return f"{path} is damaged"
+    if not belongs(path, table.name):
+        return f"{table} is not what was written"
+    if {str(row.step): row_sha(row) for row in rows} != record["rows"]:
+        return f"the rows of {run_id} in {results / POINTS} are not what was written"
+    return None
+
+
+def drop_damaged_rows(results: Path) -> list[str]:
+    """Take out of ``points.csv`` what is not what was written; a line of what is said for each."""
+    known = {path.stem: read_record(path) for path in (results / TABLES).glob("*.json")}
+
+    def is_right(row: Point) -> bool:
+        record = known.get(row.run_id)
+        if record is None:  # of a run without a record, or whose record is the damaged one
+            return not known or table_of(results, row.run_id).exists()
+        return record["rows"].get(str(row.step)) == row_sha(row)
+
+    return drop_rows(results / POINTS, is_right)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a killed process left under a results folder.
+
+    That is half-written files, and checkpoints of trainings that are finished.
+    """
+    for done in folder.glob(f"stages/*/*/{DONE}"):
+        for name in (LAST, PREVIOUS):
+            (done.parent / TRAIN / name).unlink(missing_ok=True)
+    for path in list(folder.rglob(f"*{TEMP_SUFFIX}")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

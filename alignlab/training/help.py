@@ -1,0 +1,76 @@
+"""What ``alignlab fit --help`` says, read from the sources: importing them would take seconds."""
+
+import ast
+from collections.abc import Iterator
+
+from alignlab.stages.listing import PACKAGE, listed
+
+PAGE = """\
+usage: alignlab {command} --config STAGE.yaml [--config OVERLAY.yaml ...] [--KEY VALUE ...]
+       alignlab fit --resume RUN_FOLDER
+
+{what} A stage is a YAML file of a model, its data and a trainer; every key of it
+is also an option, and what comes later wins.
+
+options:
+  --config FILE       the stage; a second one is laid over the first
+  --KEY VALUE         any key of the stage: --model.init_args.beta 0.2, --trainer.max_steps 100
+  --resume [FOLDER]   go on with the run in FOLDER from its last.ckpt, in the same folder (without
+                      FOLDER: the newest run of the stage's trainer.default_root_dir)
+  --ckpt_path FILE    start from this checkpoint, in a new folder
+  --threads N         CPU threads (default: 1)
+  --print_config      print all settings and stop
+  --debug             show the traceback of an error
+
+objectives (model.class_path):
+{objectives}
+
+data (data.class_path):
+{data}
+
+A class with its arguments: alignlab {command} --model alignlab.objectives.dpo.DPO --help
+
+examples:
+  alignlab run experiments/quickstart --only sft,pairs
+  alignlab fit --config experiments/quickstart/dpo.yaml --model.init_args.beta 0.2
+  alignlab fit --config experiments/quickstart/dpo.yaml --data.init_args.source my/pairs.jsonl
+  alignlab fit --resume lightning_logs/version_0
+"""
+WHAT = {"fit": "Train one stage.", "validate": "Evaluate one stage on its validation rows."}
+
+
+def page(command: str) -> str:
+    """The help of ``fit`` or ``validate``."""
+    data = [(f"alignlab.data.modules.{name}", what) for name, what in _data_modules()]
+    data.append(("alignlab.data.rollout_data.RolloutData", "prompts that rollouts are sampled for"))
+    return PAGE.format(
+        command=command, what=WHAT[command], objectives=listed(_objectives()), data=listed(data)
+    )
+
+
+def _objectives() -> list[tuple[str, str]]:
+    """Path and name of every objective: the files with a loss of their own name."""
+    found = []
+    for path in sorted((PACKAGE / "objectives").glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        losses = [n for n in tree.body if isinstance(n, ast.FunctionDef)]
+        if any(function.name == f"{path.stem}_loss" for function in losses):
+            name = [n.name for n in tree.body if isinstance(n, ast.ClassDef)][-1]
+            found.append((f"alignlab.objectives.{path.stem}.{name}", _first_words(tree)))
+    return found
+
+
+def _data_modules() -> Iterator[tuple[str, str]]:
+    tree = ast.parse((PACKAGE / "data" / "modules.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and any(
+            isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "kind"
+            for each in node.body
+        ):
+            yield node.name, _first_words(node)
+
+
+def _first_words(node: ast.Module | ast.ClassDef) -> str:
+    """The first sentence of a docstring, without the paper that it names."""
+    first = (ast.get_docstring(node) or "").split("\n")[0]
+    return first.partition(" (")[0].partition(": ")[0].rstrip(".,")

@@ -1,0 +1,113 @@
+"""Which config a checkpoint is of: what of it shapes the weights, and what may change meanwhile.
+
+Model, data and seed shape every step, and so do a few of the trainer's settings and callbacks. How
+long the training goes on, what is logged and where, on how many threads: that may change between
+two continuations, and the new value is the one in force.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from alignlab.errors import ConfigError
+from alignlab.files import canonical
+from alignlab.plan.content import WRITTEN, by_content
+
+SHAPING = (
+    "precision",
+    "accumulate_grad_batches",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "limit_train_batches",
+    "overfit_batches",
+    "sync_batchnorm",
+    "reload_dataloaders_every_n_epochs",
+    "plugins",
+)
+OWN, LIGHTNING = "alignlab.callbacks.", "lightning."
+LOOKING_ON = {  # Lightning's callbacks that change no weight and take no setting from a checkpoint
+    *("DeviceStatsMonitor", "LearningRateMonitor", "ModelCheckpoint", "ModelSummary"),
+    *("OnExceptionCheckpoint", "RichModelSummary", "RichProgressBar", "ThroughputMonitor"),
+    *("Timer", "TQDMProgressBar"),
+}
+SHOWN = 60  # characters of a value in a message
+
+Identity = dict[str, list[str]]  # dotted key -> what counts of its value, and the value to be read
+
+
+class OtherConfig(ConfigError):
+    """A checkpoint is of another config."""
+
+
+def identity_of(config: Mapping[str, Any]) -> Identity:
+    """All that shapes the weights; files, folders and a user's code count by their content.
+
+    Args:
+        config: A training's config with all defaults, as plain values.
+    """
+    trainer = config.get("trainer") or {}
+    shaping = {key: trainer.get(key) for key in SHAPING}
+    callbacks = trainer.get("callbacks") or []
+    shaping["callbacks"] = [
+        callback
+        for callback in (callbacks if isinstance(callbacks, list) else [callbacks])
+        if not _looks_on(str((callback or {}).get("class_path", "")))
+    ]
+    kept = {
+        "seed_everything": config.get("seed_everything"),
+        "model": config.get("model"),
+        "data": config.get("data"),
+        "trainer": shaping,
+    }
+    return {
+        key: [canonical(by_content(value)), canonical(value)] for key, value in _leaves(kept, "")
+    }
+
+
+def check_same(before: Identity, now: Identity, checkpoint: Path) -> None:
+    """Refuse to continue one training with the config of another.
+
+    Args:
+        before: Identity that the checkpoint holds.
+        now: Identity of the training that is to continue it.
+        checkpoint: Its path, for the message.
+
+    Raises:
+        OtherConfig: They differ; names each key with both values.
+    """
+    keys = dict.fromkeys([*before, *now])
+    unset = [canonical(None)] * 2
+    pairs = {key: (before.get(key, unset), now.get(key, unset)) for key in keys}
+    changed = {key: pair for key, pair in pairs.items() if pair[0][0] != pair[1][0]}
+    if changed:
+        told = ", ".join(f"{key} {_shown(*pair)}" for key, pair in changed.items())
+        raise OtherConfig(
+            f"{checkpoint} is of another config: {told}. Continue it with the values that it was "
+            "begun with, or start anew without a checkpoint."
+        )
+
+
+def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for name, item in value.items():
+            yield from _leaves(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list) and value:
+        for number, item in enumerate(value):
+            yield from _leaves(item, f"{key}.{number}")
+    elif key.rpartition(".")[2] not in WRITTEN:
+        yield key, value
+
+
+def _looks_on(class_path: str) -> bool:
+    name = class_path.rpartition(".")[2]
+    return class_path.startswith(OWN) or (class_path.startswith(LIGHTNING) and name in LOOKING_ON)
+
+
+def _shown(before: list[str], now: list[str]) -> str:
+    if before[1] == now[1]:
+        return f"{_short(now[1])} with another content"
+    return f"{_short(before[1])} -> {_short(now[1])}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

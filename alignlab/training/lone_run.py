@@ -1,0 +1,140 @@
+"""A run of ``alignlab fit`` as a results folder, so that ``alignlab frontier`` can read it.
+
+The run's evaluations become ``points.csv`` and ``points/<run>.parquet``; the reference's samples,
+which a pipeline draws in a stage of its own, are drawn once from what the run's config names.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignlab.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from alignlab.callbacks.probe import FrontierProbe
+
+CONFIG, POINTS = "config.yaml", "points.csv"
+POOL_FACTOR = 8  # the reference's samples of a prompt, for each of an evaluation's
+
+
+def as_results(folders: Sequence[Path]) -> list[Path]:
+    """``folders`` with every run of ``alignlab fit`` in them made a results folder.
+
+    Args:
+        folders: Results folders, which are left alone; runs; or folders with runs in
+            ``lightning_logs``.
+    """
+    return [ready for folder in folders for ready in _ready(folder)]
+
+
+def _ready(folder: Path) -> Iterator[Path]:
+    runs = [folder] if _is_run(folder) else sorted(filter(_is_run, folder.glob("*/version_*")))
+    whole = (folder / POINTS).exists() and not _is_run(folder)
+    if not whole and not runs and (folder / CONFIG).is_file():
+        raise ConfigError(
+            f"{folder}: a run without an evaluation. Give trainer.callbacks a FrontierProbe whose "
+            "every_n_steps the run reaches."
+        )
+    if whole or not runs:
+        yield folder
+        return
+    for run in runs:
+        _collect(run)
+        yield run
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and any(folder.glob("points/step-*.parquet"))
+
+
+def _collect(run: Path) -> None:
+    """Write the tables of a run, and its pool where there is none or one of other settings."""
+    import yaml
+
+    from alignlab.files import belongs, read_record, stamp, write_record
+    from alignlab.results.pool import POOL_NAME, POOL_RECORD
+
+    text = (run / CONFIG).read_text(encoding="utf-8")
+    config = yaml.safe_load(text)
+    _write_points(run, config, hashlib.sha256(text.encode()).hexdigest()[:12])
+    drawn_from = {key: config[key] for key in ("model", "trainer")}
+    drawn_from["trainer"] = {"callbacks": config["trainer"]["callbacks"]}
+    wanted = hashlib.sha256(json.dumps(drawn_from, sort_keys=True).encode()).hexdigest()
+    pool, record = run / POOL_NAME, run / POOL_RECORD
+    drawn = (read_record(record) or {}).get("drawn_from")
+    if drawn != wanted or not belongs(record, pool.name):
+        _draw_pool(run)
+        write_record(record, {"drawn_from": wanted, "files": {pool.name: stamp(pool)}})
+
+
+def _write_points(run: Path, config: Mapping[str, Any], sha: str) -> None:
+    from alignlab.callbacks.probe import is_whole
+    from alignlab.files import read_record
+    from alignlab.results.prompt_tables import read_prompt_tables, write_prompt_tables
+    from alignlab.results.tables import write_points
+
+    tables, points = [], []
+    folder = run.resolve()  # runs are numbered in every folder, and figures of several are merged
+    name = f"{folder.parents[1].name}-{folder.name}"
+    for path in sorted(run.glob("points/step-*.parquet")):
+        record = read_record(path.with_suffix(".json"))
+        if record is None or not is_whole(path.with_suffix(".json")):
+            raise DataError(f"{path}: damaged, or not what the run wrote. Run it again.")
+        for table in read_prompt_tables(path):
+            table = replace(table, run_id=name)
+            tables.append(table)
+            points.append(
+                table.point(
+                    experiment=f"{folder.parent.name}/{folder.name}",
+                    hparams=_hparams(config["model"]["init_args"]),
+                    config_sha=sha,
+                    git_sha="",
+                    seconds=record["seconds"],
+                )
+            )
+    write_prompt_tables(run / "points" / f"{name}.parquet", tables)
+    write_points(run / POINTS, points)
+
+
+def _hparams(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers that an objective was given, and its learning rate."""
+    own = {k: v for k, v in arguments.items() if isinstance(v, (int, float))}
+    optimizer = arguments.get("optimizer") or {}
+    return own | {"lr": (optimizer.get("init_args") or {}).get("lr")}
+
+
+def _draw_pool(run: Path) -> None:
+    from alignlab.results.pool import POOL_NAME
+    from alignlab.stages.pool_sampling import build_pool
+    from alignlab.training import fit
+
+    command = fit.build(["--config", str(run / CONFIG)])
+    probe = _probe_of(command.trainer.callbacks, run)  # type: ignore[attr-defined]
+    probe.prepare(command.model)
+    assert probe.reference is not None
+    samples = POOL_FACTOR * probe.samples
+    print(f"{run}: sampling {samples} completions of the reference for each of "
+          f"{len(probe.prompts)} prompts, once", flush=True)  # fmt: skip
+    build_pool(
+        probe.reference.to(command.trainer.strategy.root_device),
+        probe.prompts,
+        probe.reward,
+        samples=samples,
+        max_new_tokens=probe.max_new_tokens,
+        seed=probe.seed,
+        stop_ids=command.model.policy.stop_ids,
+        proxy=probe.proxy,
+        batch_size=probe.batch_size,
+    ).save(run / POOL_NAME)
+
+
+def _probe_of(callbacks: Sequence[Any], run: Path) -> "FrontierProbe":
+    from alignlab.callbacks.probe import FrontierProbe
+
+    for callback in callbacks:
+        if isinstance(callback, FrontierProbe):
+            return callback
+    raise ConfigError(f"{run / CONFIG}: no FrontierProbe in trainer.callbacks. Run with one.")

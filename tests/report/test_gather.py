@@ -1,0 +1,93 @@
+"""Texts of checkpoints: read from a run's folder, and picked from both ends of a frontier."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from alignlab.pipeline.handing import keep_command
+from alignlab.report.findings import Sample, key_of
+from alignlab.report.gather import read_samples, read_trials, sample_rows
+from alignlab.report.read import read_commands
+from alignlab.results.tables import Point
+from tests.report.test_page import findings, point
+
+POINTS = [
+    point(run, step, kl=kl, reward=0.0)
+    for run, step, kl in [
+        ("dpo-b1-s0", 10, 0.1),  # not its last checkpoint
+        ("dpo-b1-s0", 20, 0.4),
+        ("dpo-b2-s0", 20, 0.9),
+        ("dpo-b3-s0", 20, 2.5),
+        ("ppo-s0", 20, 1.5),
+    ]
+]
+
+
+def text(point: Point) -> Sample:
+    return Sample(prompt_id="p0", prompt="A film", completion=key_of(point), reward=point.kl)
+
+
+def test_texts_come_from_the_least_and_the_most_kl_of_each_objective() -> None:
+    found = findings(points=POINTS, samples={key_of(p): [text(p)] for p in POINTS})
+    rows = sample_rows(found)
+    assert [(row["run"], row["kl"]) for row in rows] == [
+        ("dpo-b1-s0, step 20", 0.4),
+        ("dpo-b3-s0, step 20", 2.5),
+        ("ppo-s0, step 20", 1.5),
+    ]
+    assert rows[1] == {
+        "run": "dpo-b3-s0, step 20",
+        "kl": 2.5,
+        "prompt": "A film",
+        "completion": "dpo-b3-s0, step 20",
+        "reward": 2.5,
+        "reference": "dull",
+        "reference_reward": -0.5,
+    }
+
+
+def test_runs_whose_texts_are_gone_are_passed_over() -> None:
+    found = findings(points=POINTS, samples={key_of(POINTS[2]): [text(POINTS[2])]}, references={})
+    (row,) = sample_rows(found)
+    assert (row["kl"], row["reference"], row["reference_reward"]) == (0.9, "", None)
+
+
+@pytest.mark.parametrize(("folder", "run"), [("dpo/b1-s0", "dpo-b1-s0"), ("ppo/all", "ppo")])
+def test_texts_are_found_beside_a_runs_checkpoints(tmp_path: Path, folder: str, run: str) -> None:
+    file = tmp_path / "stages" / folder / "train" / "points" / "step-000020.texts.jsonl"
+    file.parent.mkdir(parents=True)
+    rows = [{"prompt_id": f"p{9 - i}", "prompt": "A", "completion": f"c{i}", "reward": i, "kl": 0}
+            for i in range(8)]  # fmt: skip
+    # Line ends of Unicode inside a text, as json.dumps leaves them without ensure_ascii.
+    rows[7]["completion"] = ends = "a\x85b\u2028c\u2029d\x0ce"
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    last = point(run, 20, kl=1.0, reward=0.0)
+    found = read_samples([tmp_path], [last, point("gone", 20, kl=1.0, reward=0.0)])
+    assert list(found) == [key_of(last)]
+    assert [(s.prompt_id, s.completion) for s in found[key_of(last)]] == [
+        ("p2", ends), ("p3", "c6"), ("p4", "c5"), ("p5", "c4"),
+    ]  # fmt: skip
+
+
+def test_trials_of_jobs_that_share_a_study_are_listed_once(tmp_path: Path) -> None:
+    text = "slot,state,note\n0,complete,\n1,failed,a bug\n2,stopped,KL\n"
+    for name in ("job-0", "job-1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "trials.csv").write_text(text)
+    found = read_trials([tmp_path / "job-0", tmp_path / "job-1", tmp_path])
+    assert [(row["slot"], row["state"], row["note"]) for row in found] == [
+        ("1", "failed", "a bug"), ("2", "stopped", "KL"),
+    ]  # fmt: skip
+
+
+def test_commands_are_told_as_they_were_called(tmp_path: Path) -> None:
+    """An argument may hold what Unicode calls the end of a line."""
+    words = ["run", "experiments/quickstart", "--only", "a\x85b\u2028c"]
+    keep_command(tmp_path, words)
+    keep_command(tmp_path, words)
+    keep_command(tmp_path, ["frontier"])
+    assert read_commands([tmp_path, tmp_path]) == [
+        "alignlab run experiments/quickstart --only 'a\x85b\u2028c'",
+        "alignlab frontier",
+    ]

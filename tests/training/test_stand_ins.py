@@ -1,0 +1,112 @@
+"""Constructors asked without models: every objective of the experiments can be built so far."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignlab.errors import ConfigError
+from alignlab.plan import overlay
+from alignlab.plan.experiment import load_plan
+from alignlab.training import fit
+
+
+def one_of_each_class() -> dict[str, dict[str, Any]]:
+    """Class of the objective -> a training of it, from whatever experiment and scale."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(Path("experiments").glob("*/pipeline.yaml")):
+        scales = (path.parent / "scales").glob("*.yaml")
+        for scale in [None, *sorted(p.stem for p in scales if "smoke" not in p.stem)]:
+            plan = load_plan(path.parent, scale=scale)
+            for job in plan.jobs.values():
+                if "config" in job.spec:
+                    config = plan.resolved(job)["config"]
+                    found.setdefault(config["model"]["class_path"], config)
+    return found
+
+
+EACH = one_of_each_class()
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_constructors_are_reached_to_the_last(name: str) -> None:
+    """The optimizer is asked after objective and data, so its complaint shows that they stood."""
+    fit.check(EACH[name])
+    config = copy.deepcopy(EACH[name])
+    config["model"]["init_args"]["optimizer"]["init_args"]["lr"] = -0.1
+    with pytest.raises(ConfigError, match=r"model\.init_args\.optimizer: Invalid learning rate"):
+        fit.check(config)
+
+
+def refused(config: dict[str, Any], **settings: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        fit.check(config, **settings)
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+@pytest.fixture
+def dpo() -> dict[str, Any]:
+    return copy.deepcopy(EACH["alignlab.objectives.dpo.DPO"])
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        ("trainer.max_steps", -3, "max_steps"),
+        ("trainer.max_epochs", -7, "max_epochs"),
+        ("trainer.limit_val_batches", -1.0, "limit_val_batches"),
+        ("trainer.val_check_interval", 7.5, "val_check_interval"),
+        ("trainer.gradient_clip_algorithm", "median", "gradient_clip_algorithm"),
+        ("trainer.max_time", "ten minutes", "trainer: `Timer(duration='ten minutes')` is not"),
+        ("trainer.max_time", "99999999999:00:00:00", "trainer: "),
+        ("trainer.accelerator", "tpu", "trainer: "),
+        ("trainer.callbacks.0.init_args.samples", 0, "FrontierProbe needs samples"),
+        ("trainer.callbacks.0.init_args.limit", 0, "FrontierProbe needs limit >= 1"),
+        ("trainer.callbacks.0.init_args.seed", -1, "FrontierProbe needs limit >= 1 and a seed"),
+        ("seed_everything", True, "seed_everything must be a whole number, got True"),
+        ("seed_everything", None, "seed_everything"),
+        ("model.init_args.beta", "0.1", "model.init_args.beta is the text '0.1'"),
+        ("data.init_args.split", "null", "data.init_args.split is the text 'null'"),
+        ("data.init_args.extra", {}, "unknown key data.init_args.extra"),
+    ],
+)
+def test_the_trainer_and_its_callbacks_are_asked_too(
+    dpo: dict[str, Any], place: str, value: Any, said: str
+) -> None:
+    overlay.set_dotted(dpo, place, value)
+    assert said in refused(dpo)
+
+
+@pytest.mark.parametrize("trainer", [None, True, 3, "fast", []])
+def test_a_trainer_is_settings(dpo: dict[str, Any], trainer: Any) -> None:
+    assert "trainer" in refused(dpo | {"trainer": trainer})
+
+
+def test_devices_are_looked_for_where_the_training_will_run(dpo: dict[str, Any]) -> None:
+    dpo["trainer"] |= {"accelerator": "tpu", "devices": 8, "num_nodes": 2}
+    fit.check(dpo, here=False)
+
+
+def test_a_bound_on_kl_needs_a_probe_before_it(dpo: dict[str, Any]) -> None:
+    bound = {"class_path": "alignlab.callbacks.kl_bound.KLBound", "init_args": {"limit": 3.0}}
+    probe = dpo["trainer"]["callbacks"][0]
+    dpo["trainer"]["callbacks"] = [probe, bound]
+    fit.check(dpo)
+    for callbacks in ([bound, probe], [bound]):
+        dpo["trainer"]["callbacks"] = callbacks
+        assert "reads what a FrontierProbe measures. Put one before it" in refused(dpo)
+
+
+def test_a_point_of_the_frontier_needs_a_probe(dpo: dict[str, Any]) -> None:
+    fit.check(dpo, evaluated=True)
+    del dpo["trainer"]["callbacks"]
+    fit.check(dpo)
+    assert "nothing evaluates it. Add a FrontierProbe" in refused(dpo, evaluated=True)
+
+
+def test_a_config_that_is_checked_stays_as_it_was(dpo: dict[str, Any]) -> None:
+    before = copy.deepcopy(dpo)
+    fit.check(dpo)
+    assert dpo == before
