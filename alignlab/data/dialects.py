@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from alignlab.data.rows.base import Completable, Fields, Record, Refused, Turn
+from alignlab.data.rows.base import Completable
 from alignlab.data.rows.nested import tools_of
 from alignlab.data.rows.reader import Reader
+from alignlab.data.rows.values import Fields, Record, Refused, Turn
 
 C = TypeVar("C", bound=Completable)
 

@@ -9,10 +9,11 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from alignlab.data.dialects import in_their_words, translated, with_context
-from alignlab.data.rows.base import Completable, Fields, R, Record, Refused, Row
+from alignlab.data.rows.base import Completable, R, Row
 from alignlab.data.rows.nested import mostly_chats, printable
 from alignlab.data.rows.reader import Layout, Reader
 from alignlab.data.rows.refusals import Refusals
+from alignlab.data.rows.values import Fields, Record, Refused
 from alignlab.errors import ConfigError, DataError
 
 LEADS = ("completion", "chosen", "messages", "prompt")  # the first says what a row's texts are

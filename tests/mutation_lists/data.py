@@ -89,7 +89,7 @@ MUTATIONS = (
     ),
     Mutation(
         "an empty completion is kept",
-        "data/rows/base.py",
+        "data/rows/values.py",
         'raise Refused("empty completion", f" in {name!r}")',
         "pass",
         "data/test_formats.py::test_dialogue_warts_are_counted",

@@ -217,7 +217,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a reply without words in the middle is trained on",
-        "data/rows/base.py",
+        "data/rows/values.py",
         "or any(silent)",
         "",
         "data/test_formats.py::test_a_turn_without_words_is_no_reply",

@@ -1,17 +1,6 @@
 """Rows: one file for each kind, and what they share."""
 
-from alignlab.data.rows.base import (
-    Branch,
-    Chat,
-    Completable,
-    Fields,
-    R,
-    Record,
-    Refused,
-    Row,
-    Text,
-    Turn,
-)
+from alignlab.data.rows.base import Branch, Completable, R, Row
 from alignlab.data.rows.demonstration import Demonstration
 from alignlab.data.rows.judged import JudgedCompletion
 from alignlab.data.rows.labelled import LabelledText
@@ -21,6 +10,7 @@ from alignlab.data.rows.ranking import Ranking
 from alignlab.data.rows.rated import RatedCompletion
 from alignlab.data.rows.refusals import Refusals, Refuse
 from alignlab.data.rows.split import prompt_key, split_by_prompt, unit_hash
+from alignlab.data.rows.values import Chat, Fields, Record, Refused, Text, Turn
 
 __all__ = [
     "Branch",

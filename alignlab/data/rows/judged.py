@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from alignlab.data.rows.base import Branch, Completable, Text
+from alignlab.data.rows.base import Branch, Completable
 from alignlab.data.rows.reader import Reader
+from alignlab.data.rows.values import Text
 
 
 @dataclass(frozen=True, slots=True)

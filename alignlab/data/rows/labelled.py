@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Self
 
-from alignlab.data.rows.base import Refused, Row, check_number, check_text
+from alignlab.data.rows.base import Row
 from alignlab.data.rows.reader import Reader
+from alignlab.data.rows.values import Refused, check_number, check_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignlab.data.rows.base import Chat, Fields, Refused, Turn
+from alignlab.data.rows.values import Chat, Fields, Refused, Turn
 
 NAMES = ("role", "content"), ("from", "value")  # how messages are written: OpenAI's, ShareGPT's
 ROLES = {  # ShareGPT's speakers

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Self
 
-from alignlab.data.rows.base import Branch, Completable, Refused, Text, Turn, check_number
+from alignlab.data.rows.base import Branch, Completable
 from alignlab.data.rows.reader import Reader
+from alignlab.data.rows.values import Refused, Text, Turn, check_number
 
 ASSISTANT = "\n\nAssistant:"  # opens a reply in dialogues written as in Anthropic's HH
 

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Self
 
-from alignlab.data.rows.base import Completable, Refused, Turn
+from alignlab.data.rows.base import Completable
 from alignlab.data.rows.pair import PreferencePair
 from alignlab.data.rows.reader import Reader
+from alignlab.data.rows.values import Refused, Turn
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,9 @@
 from dataclasses import dataclass
 from typing import Self
 
-from alignlab.data.rows.base import (
-    Branch,
-    Completable,
-    Refused,
-    Text,
-    check_completion,
-    check_text,
-)
+from alignlab.data.rows.base import Branch, Completable
 from alignlab.data.rows.reader import Reader
+from alignlab.data.rows.values import Refused, Text, check_completion, check_text
 
 
 @dataclass(frozen=True, slots=True)

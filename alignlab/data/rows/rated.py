@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Self
 
-from alignlab.data.rows.base import Branch, Completable, Refused, Text, check_number
+from alignlab.data.rows.base import Branch, Completable
 from alignlab.data.rows.reader import Reader
+from alignlab.data.rows.values import Refused, Text, check_number
 
 
 @dataclass(frozen=True, slots=True)

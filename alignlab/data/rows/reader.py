@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from alignlab.data.rows.base import Chat, Fields, Refused, Text
 from alignlab.data.rows.nested import as_list, as_turns, shown
+from alignlab.data.rows.values import Chat, Fields, Refused, Text
 
 _TRUTH = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 

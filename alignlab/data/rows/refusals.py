@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from alignlab.data.rows.base import Refused
+from alignlab.data.rows.values import Refused
 from alignlab.errors import ConfigError, DataError
 
 Refuse = Literal["drop", "error"]
