@@ -1,4 +1,4 @@
-"""The walk "Your own data": 400 pairs and a reward class in a working directory, and no hub."""
+"""README's "Bring your own model, data and reward", typed: 400 pairs, a reward class, no hub."""
 
 import json
 import os
@@ -51,8 +51,8 @@ def write_pairs(path: Path, rows: int) -> None:
 
 
 def blocks(language: str) -> list[str]:
-    """Code blocks of the README's section "Your own data"."""
-    section = (ROOT / "README.md").read_text().split("## Your own data")[1].split("\n## ")[0]
+    """Code blocks of the README's section "Bring your own model, data and reward"."""
+    section = (ROOT / "README.md").read_text().split("\n## Bring your own")[1].split("\n## ")[0]
     return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
 
 

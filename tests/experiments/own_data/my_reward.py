@@ -1,4 +1,4 @@
-"""The reward class of README's "Your own data", as a user has it in the working directory."""
+"""The reward class of README's "Bring your own ...", in the working directory."""
 
 from collections.abc import Sequence
 
