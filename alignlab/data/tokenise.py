@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from alignlab.data.chat import Rendered, render, render_prompt, unread_fields
 from alignlab.data.encode import AT_ONCE, Code, Encoder, chunks, without_specials
-from alignlab.data.rows import Chat, Completable, Refusals, Refused
+from alignlab.data.rows import Completable, Refusals, Refused
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
 
@@ -127,37 +127,31 @@ def tokenise(
     encode = Encoder(tokenizer)
     report = TokenReport(refusals)
     trees: list[PromptTree] = []
-    labelled = any(row.labels for row in rows)
-    if labelled and (bare := sum(row.labels is None for row in rows)):
+    labels = [row.labels for row in rows]
+    labelled = any(labels)
+    if labelled and (bare := labels.count(None)):
         refusals.notes.append(f"a margin of 0 for pairs that lack one, as others have: {bare:,}")
     for chunk in chunks(list(enumerate(rows)), AT_ONCE):
         ready = []
         for place, row in chunk:
             try:
-                branches = _render(tokenizer, row)
-                unread = [] if isinstance(row.prompt, str) else _unread(tokenizer, row.prompt, row)
+                ready.append((place, row, _render(tokenizer, row, refusals.unused)))
             except Refused as problem:
                 refusals.add(row.id, problem)
-                continue
-            ready.append((place, row, branches))
-            for name in unread:
-                refusals.unused[name] = refusals.unused.get(name, 0) + 1
-        encodings = iter(encode([branch.text for *_, branches in ready for branch in branches]))
-        for place, row, branches in ready:
-            codes = [next(encodings) for _ in branches]
+        codes = iter(encode([text.text for *_, texts in ready for text in texts]))
+        for place, row, texts in ready:
             try:
-                draft = _draft(encode, row, branches, codes)
+                draft = _draft(encode, row, texts, [next(codes) for _ in texts])
                 cut = draft.fit(max_length, truncation, encode.bos)
                 if train_on_prompt:
                     draft.count_all()
-                labels = (row.labels or (0.0,) * len(branches)) if labelled else None
-                tree = draft.tree(first_index + len(trees), row.id, labels)
-                changed = train_on_prompt or (isinstance(row.prompt, str) and (cut or draft.merged))
-                tree = replace(tree, row=place, source=None if changed else row.prompt)
+                own = (labels[place] or (0.0,) * len(texts)) if labelled else None
+                tree = draft.tree(first_index + len(trees), row.id, own)
             except Refused as problem:
                 refusals.add(row.id, problem)
                 continue
-            trees.append(tree)
+            changed = train_on_prompt or (isinstance(row.prompt, str) and (cut or draft.merged))
+            trees.append(replace(tree, row=place, source=None if changed else row.prompt))
             report.count(tree, truncated=cut, merged=draft.merged, ended=sum(draft.ends))
     refusals.require_rows(len(trees))
     return trees, report
@@ -228,25 +222,21 @@ class _Draft:
         return PromptTree(index, id, tuple(self.prompt), completions, masks, labels)
 
 
-def _render(tokenizer: "PreTrainedTokenizerBase", row: Completable) -> list[Rendered]:
-    """The row's joint texts; a prompt's own text where there is nothing to join."""
-    texts = [render(tokenizer, row.prompt, text, ends) for _, text, ends in row.branches()]
+def _render(
+    tokenizer: "PreTrainedTokenizerBase", row: Completable, unread: dict[str, int]
+) -> list[Rendered]:
+    """The row's joint texts, or its prompt's; counts what a template leaves out of messages."""
+    branches = row.branches()
+    texts = [render(tokenizer, row.prompt, text, ends) for _, text, ends in branches]
+    if isinstance(row.prompt, tuple):
+        chats = [text for _, text, _ in branches if isinstance(text, tuple)] or [()]
+        names = {name for chat in chats for name in unread_fields(tokenizer, row.prompt, chat)}
+        for name in sorted(names):
+            unread[f"{name} of a turn"] = unread.get(f"{name} of a turn", 0) + 1
     return texts or [render_prompt(tokenizer, row.prompt)]
 
 
-def _unread(tokenizer: "PreTrainedTokenizerBase", prompt: Chat, row: Completable) -> list[str]:
-    """What the row's messages hold and the template leaves out."""
-    chats = [text for _, text, _ in row.branches() if not isinstance(text, str)] or [()]
-    unread = [name for chat in chats for name in unread_fields(tokenizer, prompt, chat)]
-    return [f"{name} of a turn" for name in dict.fromkeys(unread)]
-
-
-def _draft(
-    encode: Encoder,
-    row: Completable,
-    texts: list[Rendered],
-    codes: list[Code],
-) -> _Draft:
+def _draft(encode: Encoder, row: Completable, texts: list[Rendered], codes: list[Code]) -> _Draft:
     branches = [_branch(encode, text, code) for text, code in zip(texts, codes, strict=True)]
     shared = _common_prefix([branch.ids[: branch.prompt] for branch in branches])
     prompt = branches[0].ids[:shared]
