@@ -90,6 +90,10 @@ def null_for_value(found: Callable[..., Any], arguments: Mapping[str, Any]) -> s
         if null and parameter.default is not None and not _takes_none(hint):
             wanted = plain_type(hint.__name__ if isinstance(hint, type) else str(hint))
             return f"{name} must be {wanted}, got null"
+        inner = getattr(arguments.get(name), "__dict__", {})  # a group without a class_path
+        wrong = inner and isinstance(hint, type) and null_for_value(hint, inner)
+        if wrong and "class_path" not in inner:
+            return f"{name}.{wrong}"
     return None
 
 

@@ -170,6 +170,7 @@ def test_validate_reports_and_trains_nothing(
         ),
         (["--model.init_args.optimizer", "null"], "model.init_args.optimizer must be given"),
         (["--model.init_args.optimizer.init_args.lr=-1"], "optimizer: Invalid learning rate: -1"),
+        (["--model.init_args.policy.dtype", "null"], "dtype must be one of ["),
         (["--data.init_args.seed", "null"], "data.init_args.seed must be a whole number, got null"),
         (["--data.init_args.length_window", "0"], "length_window must be at least 1, got 0"),
         (["--trainer.max_step", "5"], "did you mean trainer.max_steps?"),
@@ -515,13 +516,31 @@ def test_classes_in_the_working_directory_are_found(
     assert sys.path[-1] == str(here)  # last: a file here hides no library
 
 
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_null_for_an_argument_of_an_argument_is_none(stage: Path, apart: bool) -> None:
+    """The parser alone reads it as a text there: a tokenizer, or a class, of the name None."""
+    from alignlab import fit
+
+    given: list[str] = []
+    for word in ("policy.init_args.dropout", "optimizer.init_args.fused", "policy.lora"):
+        option = f"--model.init_args.{word}"
+        given += [option, "null"] if apart else [f"{option}=null"]
+    model = fit.build(["--config", str(stage), *given]).config.model.init_args
+    policy = model.policy.init_args
+    assert (policy.dropout, policy.lora, model.optimizer.init_args.fused) == (None, None, None)
+    assert policy.config["num_attention_heads"] == 2  # what else was given stays
+
+
 @pytest.mark.slow
 def test_ctrl_c_saves_the_step_and_says_how_to_go_on(stage: Path, here: Path) -> None:
     words = [sys.executable, "-m", "alignlab.cli", "fit", "--config", str(stage)]
     more = ["--trainer.max_steps", "1000000", "--trainer.logger", "true"]
+    # A shell that ignores SIGINT, as one in the background does, would hand that on.
+    own = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [*words, *more], cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+    signal.signal(signal.SIGINT, own)
     run = here / "lightning_logs" / "version_0"
     wait_for(lambda: any(run.glob("events*")))
     time.sleep(2)

@@ -1,8 +1,11 @@
 """The messages are real ones, as jsonargparse raised them."""
 
 import pytest
+from jsonargparse import Namespace
 
-from alignlab.parser_errors import in_one_line
+from alignlab.functional.sampling import SamplingSpec
+from alignlab.objectives.on_policy import Sampling
+from alignlab.parser_errors import in_one_line, null_for_value
 
 NOT_THIS = """Parser key "model":
   Does not validate against any of the Union subtypes
@@ -136,3 +139,12 @@ def test_short_messages(message: str, said: str) -> None:
 def test_a_class_without_a_signature_in_python_is_told_all_the_same() -> None:
     message = "Problem with given class_path 'torch.Tensor':\nOption 'a' is not accepted"
     assert in_one_line(message).startswith("unknown key a")
+
+
+def test_a_null_inside_a_group_is_told_by_its_key() -> None:
+    spec = Namespace(temperature=1.0, top_k=0, top_p=None)
+    assert null_for_value(SamplingSpec, vars(spec)) == "top_p must be a number, got null"
+    sampling = {"max_new_tokens": 6, "spec": spec}
+    assert null_for_value(Sampling, sampling) == "spec.top_p must be a number, got null"
+    assert str(null_for_value(Sampling, sampling | {"spec": None})).startswith("spec must be ")
+    assert null_for_value(Sampling, {"max_new_tokens": 6, "spec": Namespace(top_p=1.0)}) is None

@@ -81,9 +81,12 @@ class TreeBackbone(nn.Module):
 
         Raises:
             DataError: A row is too long, or has a token without an embedding.
+            ConfigError: Sparse attention does not keep all tokens of a row.
         """
-        room = self.room
+        room, trees = self.room, list(trees)
         left = None if room is None else room - more
+        branches = (len(t.prompt) + max(map(len, t.completions), default=0) for t in trees)
+        check_sparse(self.model, max(branches, default=1) - 1 + more)  # nothing reads the last
         check_rows(self.model, self.tokenizer, trees, left)
 
     def hidden_states(self, trees: PromptTrees, select: Tensor, *, after: bool) -> Tensor:

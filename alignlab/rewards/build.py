@@ -43,8 +43,9 @@ def parse_reward(spec: Mapping[str, Any] | str) -> tuple[ArgumentParser, Any, st
     """
     if isinstance(spec, str):
         spec = {"class_path": spec}
-    if not set(spec) <= {"class_path", "init_args"} or "class_path" not in spec:
-        raise ConfigError(f"a reward needs class_path and may have init_args, got {dict(spec)}.")
+    keys = set(spec) if isinstance(spec, Mapping) else set()
+    if not keys <= {"class_path", "init_args"} or "class_path" not in keys:
+        raise ConfigError(f"a reward needs class_path and may have init_args, got {spec}.")
     path = str(spec["class_path"])
     try:
         made = find(path)

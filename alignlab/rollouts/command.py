@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alignlab.errors import ConfigError
+from alignlab.errors import ConfigError, in_a_line
 from alignlab.files import check_writable
 
 EXAMPLE = (
@@ -79,7 +79,10 @@ def _records(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from alignlab.rollouts.sampler import sample
 
     spec = SamplingSpec(args.temperature, args.top_k, args.top_p)
-    reward = build_reward(yaml.safe_load(args.reward)) if args.reward else None
+    try:
+        reward = build_reward(yaml.safe_load(args.reward)) if args.reward else None
+    except yaml.YAMLError as problem:
+        raise ConfigError(f"--reward {args.reward}: not YAML: {in_a_line(problem)}.") from None
     if args.prompts:
         rows, refusals = read_rows(args.prompts, Prompt, limit=args.limit)
     else:

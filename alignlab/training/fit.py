@@ -6,7 +6,9 @@ from either. Importing this module costs seconds (torch, lightning): import it l
 
 import contextlib
 import copy
+import json
 import logging
+import re
 import shlex
 import sys
 import time
@@ -257,7 +259,7 @@ def build(
         ConfigError: An unknown key, a wrong type, an impossible value, an unreadable file.
         DataError: Input that cannot be used.
     """
-    args = [_with_present_name(word) for word in args]
+    args = _with_nulls([_with_present_name(word) for word in args])
     if resume not in (None, NEWEST) and not (resume / "config.yaml").is_file():
         raise ConfigError(f"--resume {resume}: no run there (no config.yaml). Check the path.")
     if resume not in (None, NEWEST) and not any(a.startswith("--config") for a in args):
@@ -269,6 +271,23 @@ def build(
 def _with_present_name(word: str) -> str:
     option, equals, value = word.rpartition("=")
     return option + equals + present(value)
+
+
+def _with_nulls(args: Sequence[str]) -> list[str]:
+    """Nulls for arguments of an argument as mappings: the parser takes the bare word for text."""
+    words: list[str] = []
+    for word in args:
+        option, equals, value = word.rpartition("=")
+        words += [option, value] if equals and value == "null" else [word]
+        if words[-1] == "null" and (nested := _NESTED.fullmatch(words[-2])):
+            inner: Any = None
+            for key in reversed(nested[2].split(".")):
+                inner = {key: inner}
+            words[-2:] = [nested[1], json.dumps(inner)]
+    return words
+
+
+_NESTED = re.compile(r"(--(?:model|data)\.init_args\.\w+)\.([\w.]+)")
 
 
 def continue_in(trainer: Trainer, folder: Path) -> Path:

@@ -141,6 +141,9 @@ def test_rows_longer_than_sparse_attention_keeps_are_refused(build: Any) -> None
     assert policy(collate([random_tree(9, [7, 7])])).mask.sum() == 14
     with pytest.raises(ConfigError, match=r"index_topk.* a row has 17: .* by 16 tokens"):
         policy(collate([random_tree(10, [8])]))  # 18, the last of which nothing reads
+    policy.check_rows([random_tree(9, [7]), random_tree(9, [8])])
+    with pytest.raises(ConfigError, match=r"index_topk.* a row has 17"):
+        policy.check_rows([random_tree(10, [8]), random_tree(9, [7])])  # before the first step
     settings: dict[str, Any] = {"spec": SamplingSpec(), "seed": 0, "stop_ids": (), "samples": 1}
     sample(policy, [random_tree(9, [])], max_new_tokens=7, **settings)
     with pytest.raises(ConfigError, match=r"index_topk.* a row has 17"):

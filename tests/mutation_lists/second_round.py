@@ -43,6 +43,27 @@ MUTATIONS = (
         "test_an_output_that_cannot_be_written_is_told_before_the_model_loads",
     ),
     Mutation(
+        "a null for an argument of an argument is the text None",
+        "fit.py",
+        'if words[-1] == "null" and',
+        "if False and",
+        "test_cli.py::test_a_null_for_an_argument_of_an_argument_is_none",
+    ),
+    Mutation(
+        "a null inside a group passes",
+        "parser_errors.py",
+        "wrong = inner and isinstance(hint, type) and null_for_value(hint, inner)",
+        "wrong = None",
+        "test_parser_errors.py::test_a_null_inside_a_group_is_told_by_its_key",
+    ),
+    Mutation(
+        "rows that sparse attention cuts are found at the first of them",
+        "models/backbone.py",
+        "check_sparse(self.model, max(branches, default=1) - 1 + more)",
+        "max(branches, default=1)",
+        "models/test_rows.py::test_rows_longer_than_sparse_attention_keeps_are_refused",
+    ),
+    Mutation(
         "settings without an effect are not told",
         "training/before_start.py",
         "notes += [] if acts(given[other]) else",
