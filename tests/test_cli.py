@@ -519,7 +519,7 @@ def test_classes_in_the_working_directory_are_found(
 @pytest.mark.parametrize("apart", [True, False])
 def test_a_null_for_an_argument_of_an_argument_is_none(stage: Path, apart: bool) -> None:
     """The parser alone reads it as a text there: a tokenizer, or a class, of the name None."""
-    from alignlab import fit
+    from alignlab.training import fit
 
     given: list[str] = []
     for word in ("policy.init_args.dropout", "optimizer.init_args.fused", "policy.lora"):

@@ -44,7 +44,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a null for an argument of an argument is the text None",
-        "fit.py",
+        "training/fit.py",
         'if words[-1] == "null" and',
         "if False and",
         "test_cli.py::test_a_null_for_an_argument_of_an_argument_is_none",
