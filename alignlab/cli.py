@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -262,12 +263,20 @@ def _train(command: str, words: list[str]) -> int:
             f"a stage's file goes with --config: alignlab {command} --config {words[0]}"
         )
     words, resume = _resumed(words)
-    _check_files(words)
-    from alignlab.callbacks.resume import run_folder
-    from alignlab.files import seal
-    from alignlab.training import fit
+    with tempfile.TemporaryDirectory() as temporary:
+        if words and ":" in words[0] and not words[0].startswith("-"):
+            from alignlab.plan.address import as_config
 
-    built = fit.build(words, resume=resume)
+            words = as_config(command, words, Path(temporary))
+        _check_files(words)
+        from alignlab.callbacks.resume import run_folder
+        from alignlab.files import seal
+        from alignlab.training import fit
+
+        try:
+            built = fit.build(words, resume=resume)
+        except ConfigError as error:
+            raise _with_address(error, command, words) from error
     if command == "validate":
         fit.run_validate(built)
         return SUCCESS
@@ -282,6 +291,18 @@ def _train(command: str, words: list[str]) -> int:
     return SUCCESS
 
 
+def _with_address(error: ConfigError, command: str, words: Sequence[str]) -> ConfigError:
+    """``error``, and how to train a stage whose file leaves its inputs to a pipeline."""
+    named = (word.removeprefix("--config=") for word in _joined(words))
+    folders = [Path(word).parent for word in named if word.endswith(".yaml")]
+    if "must be given" in str(error) and folders and (folders[0] / "pipeline.yaml").is_file():
+        return ConfigError(
+            f"{error} {folders[0]}/pipeline.yaml sets the inputs of its stages: train one of them "
+            f"with alignlab {command} {folders[0]}:STAGE."
+        )
+    return error
+
+
 def _help(command: str, words: list[str]) -> int:
     """Show the page of ``fit``, or with ``--model`` or ``--data`` the arguments of the class."""
     from alignlab.training.help import page
@@ -294,7 +315,7 @@ def _help(command: str, words: list[str]) -> int:
     if not named:
         print(page(command), file=sys.stdout if words else sys.stderr)
         if not words:
-            raise ConfigError(f"{command} needs --config STAGE.yaml.")
+            raise ConfigError(f"{command} needs an address, DIR:STAGE, or --config STAGE.yaml.")
         return SUCCESS
     from alignlab.training import fit
 

@@ -119,6 +119,52 @@ def test_callbacks_of_the_config_are_kept_and_one_of_them_may_set_the_checkpoint
     assert isinstance(fit.build(["--config", str(stage)]).resume, Resume)
 
 
+def test_the_probe_has_a_key_of_its_own_and_goes_first(stage: Path, here: Path) -> None:
+    from alignlab.training import fit
+
+    (here / "prompts.jsonl").write_text('{"prompt": " w3"}\n')
+    (here / "probe.yaml").write_text(
+        "probe: {prompts: prompts.jsonl, samples: 2, max_new_tokens: 2, every_n_steps: 2,\n"
+        "        reward: {class_path: alignlab.rewards.rule.ToySentiment}}\n"
+        "trainer:\n  callbacks:\n"
+        "  - class_path: lightning.pytorch.callbacks.GradientAccumulationScheduler\n"
+        "    init_args: {scheduling: {0: 1}}\n"
+        "  - {class_path: alignlab.callbacks.kl_bound.KLBound, init_args: {limit: 3.0}}\n"
+    )
+    words = ["--config", str(stage), "--config", str(here / "probe.yaml"), "--probe.samples=3"]
+    command = fit.build(words)
+    callbacks = command.trainer.callbacks  # type: ignore[attr-defined]
+    kinds = [type(callback).__name__ for callback in callbacks]
+    assert kinds[:3] == ["FrontierProbe", "GradientAccumulationScheduler", "KLBound"]
+    assert callbacks[0].samples == 3
+    assert call("fit", *words, "--trainer.default_root_dir=run") == 0
+    assert sorted(path.stem for path in (here / "run" / "points").glob("*.parquet")) == [
+        "step-000002", "step-000003",
+    ]  # fmt: skip
+
+
+def test_a_stage_is_trained_and_validated_by_its_address(
+    stage: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Into the folder of a lone run: what the pipeline made and will make is left alone."""
+    (here / "demo").mkdir()
+    (here / "demo" / "sft.yaml").write_text(stage.read_text())
+    (here / "demo" / "pipeline.yaml").write_text(
+        "stages: {sft: {fit: sft.yaml, set: {trainer.logger: true}}}"
+    )
+    before = {path.name for path in here.iterdir()}
+    assert call("fit", "demo:sft", "--trainer.max_steps", "2") == 0
+    said = capsys.readouterr()
+    assert said.out == f"Trained 2 steps. Model: {here}/lightning_logs/version_0/model\n"
+    assert "demo:sft: sft, with inputs from results/demo\n" in said.err
+    assert {path.name for path in here.iterdir()} - before == {"lightning_logs"}
+    assert call("validate", "demo:sft", "--ckpt_path=lightning_logs/version_0/last.ckpt") == 0
+    assert "val/loss" in capsys.readouterr().out
+    (here / "demo" / "sft.yaml").write_text("model: {class_path: alignlab.objectives.sft.SFT}\n")
+    assert call("fit", "--config", "demo/sft.yaml") == 2
+    assert "train one of them with alignlab fit demo:STAGE." in capsys.readouterr().err
+
+
 def test_progress_is_lines_where_there_is_no_terminal(
     stage: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -492,7 +538,7 @@ def test_the_first_words_of_a_newcomer_are_answered_at_once(words: list[str]) ->
     assert done.returncode == (2 if words == ["fit"] else 0)
     said = done.stdout + done.stderr
     assert ("alignlab.objectives.dpo.DPO" in said) == ("fit" in words)
-    assert ("error: fit needs --config STAGE.yaml" in said) == (words == ["fit"])
+    assert ("error: fit needs an address, DIR:STAGE, or --config" in said) == (words == ["fit"])
 
 
 def test_help_of_one_class(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,9 +12,9 @@ from alignlab.errors import ConfigError
 class KLBound(Callback):
     """Ends the training when an evaluation finds a KL beyond a bound.
 
-    Whoever draws a frontier up to some KL learns nothing from a policy far beyond it. It stands
-    behind the ``FrontierProbe`` in ``trainer.callbacks``: it reads what the probe has just written.
-    Where it ends a run depends on the weights alone.
+    Policies far beyond the largest KL of interest add nothing to a frontier. It reads what the
+    ``FrontierProbe`` before it has just written, so where it ends a run depends on the weights
+    alone.
 
     Args:
         limit: KL to the reference, nats per completion.
@@ -59,17 +59,35 @@ class KLBound(Callback):
             trainer.should_stop = True
 
 
+def in_order(probe: FrontierProbe | None, callbacks: Any) -> list[Callback]:
+    """A config's callbacks, with the probe before those that read what it measures.
+
+    Args:
+        probe: The config's ``probe``.
+        callbacks: Its ``trainer.callbacks``: a list, a single one or none.
+
+    Raises:
+        ConfigError: Two probes, which would write the same files, or a ``KLBound`` without one.
+    """
+    given = [probe, *(callbacks if isinstance(callbacks, list) else [callbacks])]
+    found = sorted(filter(None, given), key=lambda each: not isinstance(each, FrontierProbe))
+    if sum(isinstance(each, FrontierProbe) for each in found) > 1:
+        raise ConfigError("there is a second FrontierProbe. Keep one, under the key probe.")
+    check_order(found)
+    return found
+
+
 def check_order(callbacks: Sequence[Callback]) -> None:
     """Refuse a ``KLBound`` with no probe before it: it would never end anything.
 
     Raises:
-        ConfigError: There is one.
+        ConfigError: A ``KLBound`` has no probe before it.
     """
     probed = False
     for callback in callbacks:
         probed |= isinstance(callback, FrontierProbe)
         if isinstance(callback, KLBound) and not probed:
             raise ConfigError(
-                "KLBound (a sweep's 'stop: kl') reads what a FrontierProbe measures. Put one "
-                "before it in trainer.callbacks."
+                "KLBound (a sweep's 'stop: kl') reads what a FrontierProbe measures. Add one "
+                "under the key probe."
             )

@@ -108,7 +108,7 @@ class FrontierProbe(Callback):
         if not isinstance(policy, Policy):
             raise ConfigError(
                 f"FrontierProbe evaluates a policy; {type(pl_module).__name__} trains none. "
-                "Take it out of trainer.callbacks."
+                "Take the probe out."
             )
         if self.reference is not None:
             return

@@ -174,7 +174,7 @@ def collect_points(job: dict[str, Any], folder: Path) -> list[Point]:
     if not points:
         raise DataError(
             f"{job['name']} left no evaluation, so it has no place on the frontier. "
-            "Add the probe to its trainer.callbacks, or leave 'objective' out of its stage."
+            "Add a probe to its config, or leave 'objective' out of its stage."
         )
     write_prompt_tables(Path(run["prompt_table"]), tables)
     return points

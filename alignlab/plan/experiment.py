@@ -48,6 +48,7 @@ STAGE_KEYS = {
 }
 PLAN_KEYS = {"seeds": SEEDS, "set": MAPPING, "stages": MAPPING, "frontier": MAPPING}
 FRONTIER_KEYS = {"needs": TEXTS, "args": MAPPING}
+PROBE = "alignlab.callbacks.probe.FrontierProbe"
 SCALE, SMOKE = "[A-Za-z0-9][A-Za-z0-9_-]*", "smoke"
 LONGEST_NAME = 200  # characters of a run's name; file systems take 255 for a file's
 FIXED_NAMES = ("seed", "out", "experiment", "results")
@@ -549,12 +550,26 @@ def _check_placeholders(
     overlay.fill(spec, known)
 
 
+def _with_callback(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``config`` with its ``probe`` as the first callback: both ways to write it have one hash."""
+    rest = {key: value for key, value in config.items() if key != "probe"}
+    if (probe := config.get("probe")) is None:
+        return rest
+    trainer = rest.get("trainer") or {}
+    callbacks = trainer.get("callbacks") or []
+    callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+    probe = probe if "class_path" in probe else {"class_path": PROBE, "init_args": probe}
+    return {**rest, "trainer": {**trainer, "callbacks": [probe, *callbacks]}}
+
+
 def _config_sha(
     spec: Mapping[str, Any],
     seed: int | None,
     needs: Mapping[str, Sequence[Job]],
     experiment: Path,
 ) -> str:
+    if "config" in spec:
+        spec = {"config": _with_callback(spec["config"])}
     return sha_of(
         {
             "spec": by_content(spec, experiment),

@@ -205,10 +205,11 @@ def _as_it_is(value: Any) -> Any:
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """``over`` laid over ``base``, key by key; lists and scalars are replaced, not joined.
 
-    Where ``over`` names another ``class_path``, the old ``init_args`` go with the old class.
+    Where ``over`` names another ``class_path``, the old ``init_args`` go with the old class. A
+    base may leave the class out: then its ``init_args`` are for whichever class is named.
     """
     merged = dict(base)
-    if "class_path" in over and over["class_path"] != base.get("class_path"):
+    if "class_path" in over and base.get("class_path") not in (None, over["class_path"]):
         merged.pop("init_args", None)
     for key, value in over.items():
         merged[key] = _over(merged.get(key), value)

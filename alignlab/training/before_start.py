@@ -25,7 +25,7 @@ from alignlab.errors import ConfigError, DataError
 from alignlab.objectives.base import Objective
 from alignlab.parser_errors import null_for_value
 
-PARTS = ("model", "data", "trainer")  # of a config
+PARTS = ("model", "data", "trainer", "probe")  # of a config
 MANY = 16  # processes on a CPU that are not yet a mistake, however few cores there are
 
 NEEDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # settings that act only beside another

@@ -30,6 +30,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from alignlab.callbacks import checkpoints, logs
 from alignlab.callbacks.interrupt import Interrupt
 from alignlab.callbacks.journal import Journal
+from alignlab.callbacks.kl_bound import in_order
 from alignlab.callbacks.probe import FrontierProbe
 from alignlab.callbacks.resume import LAST, Resume, run_folder, state_in
 from alignlab.data.modules import TreeData
@@ -103,7 +104,10 @@ class Command(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Settings of the command itself."""
+        """The probe, and settings of the command itself."""
+        parser.add_argument(
+            "--probe", type=FrontierProbe | None, default=None, help="Evaluates the policy."
+        )
         parser.add_argument(
             "--ckpt_path", type=str | None, default=None, help="Checkpoint to continue from."
         )
@@ -150,7 +154,7 @@ class Command(LightningCLI):
         check_optimizer(self.model)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The trainer with the config's callbacks and those that every training has."""
+        """The trainer with the config's callbacks, and those that every training has after them."""
         wanted = self.config.trainer.enable_progress_bar
         added = list(self._extra)
         kwargs["enable_progress_bar"] = wanted is not False and sys.stderr.isatty()
@@ -158,9 +162,10 @@ class Command(LightningCLI):
             added.append(TQDMProgressBar())
         elif wanted is not False:
             added.append(ProgressLines())
-        given = self.config_init.trainer.callbacks or []
-        if not any(isinstance(c, Resume) for c in (given if isinstance(given, list) else [given])):
+        given = in_order(self.config_init.probe, self.config_init.trainer.callbacks)
+        if not any(isinstance(c, Resume) for c in given):
             added.append(Resume())
+        kwargs["callbacks"] = given
         settings = yaml.safe_load(self.parser.dump(self.config, skip_validation=True))
         added.append(Journal({key: settings[key] for key in ("model", "data")}))
         self.trainer_defaults = {"callbacks": added}  # LightningCLI appends them

@@ -6,14 +6,23 @@ from collections.abc import Iterator
 from alignlab.stages.listing import PACKAGE, listed
 
 PAGE = """\
-usage: alignlab {command} --config STAGE.yaml [--config OVERLAY.yaml ...] [--KEY VALUE ...]
+usage: alignlab {command} DIR:STAGE [--scale NAME] [--seed N] [--point K] [--results DIR]
+                    [--KEY VALUE ...]
+       alignlab {command} --config STAGE.yaml [--config OVERLAY.yaml ...] [--KEY VALUE ...]
        alignlab fit --resume RUN_FOLDER
 
-{what} A stage is a YAML file of a model, its data and a trainer; every key of it
-is also an option, and what comes later wins.
+{what} DIR:STAGE is a stage of an experiment, such as experiments/quickstart:dpo,
+with the settings and inputs that the pipeline gives it. A file of your own has a model, its data
+and a trainer. Every key is also an option, and what comes later wins.
+
+options of DIR:STAGE:
+  --scale NAME        the stage as DIR/scales/NAME.yaml has it
+  --seed N            of a stage with one run for each seed (default: the experiment's first)
+  --point K           which point of the stage's grid, from 0 (default: 0)
+  --results DIR       where its inputs are (default: results/<experiment>[-<scale>])
 
 options:
-  --config FILE       the stage; a second one is laid over the first
+  --config FILE       the stage, or more for DIR:STAGE; a second one is laid over the first
   --KEY VALUE         any key of the stage: --model.init_args.beta 0.2, --trainer.max_steps 100
   --resume [FOLDER]   go on with the run in FOLDER from its last.ckpt, in the same folder (without
                       FOLDER: the newest run of the stage's trainer.default_root_dir)
@@ -32,8 +41,9 @@ A class with its arguments: alignlab {command} --model alignlab.objectives.dpo.D
 
 examples:
   alignlab run experiments/quickstart --only sft,pairs
-  alignlab fit --config experiments/quickstart/dpo.yaml --model.init_args.beta 0.2
-  alignlab fit --config experiments/quickstart/dpo.yaml --data.init_args.source my/pairs.jsonl
+  alignlab fit experiments/quickstart:dpo --model.init_args.beta 0.2
+  alignlab fit experiments/quickstart:dpo --data.init_args.source my/pairs.jsonl
+  alignlab fit --config experiments/own_data/dpo.yaml
   alignlab fit --resume lightning_logs/version_0
 """
 WHAT = {"fit": "Train one stage.", "validate": "Evaluate one stage on its validation rows."}

@@ -35,7 +35,7 @@ def _ready(folder: Path) -> Iterator[Path]:
     whole = (folder / POINTS).exists() and not _is_run(folder)
     if not whole and not runs and (folder / CONFIG).is_file():
         raise ConfigError(
-            f"{folder}: a run without an evaluation. Give trainer.callbacks a FrontierProbe whose "
+            f"{folder}: a run without an evaluation. Give its config a probe whose "
             "every_n_steps the run reaches."
         )
     if whole or not runs:
@@ -60,8 +60,8 @@ def _collect(run: Path) -> None:
     text = (run / CONFIG).read_text(encoding="utf-8")
     config = yaml.safe_load(text)
     _write_points(run, config, hashlib.sha256(text.encode()).hexdigest()[:12])
-    drawn_from = {key: config[key] for key in ("model", "trainer")}
-    drawn_from["trainer"] = {"callbacks": config["trainer"]["callbacks"]}
+    drawn_from = {key: config[key] for key in ("model", "probe") if config.get(key) is not None}
+    drawn_from["trainer"] = {"callbacks": config["trainer"].get("callbacks")}
     wanted = hashlib.sha256(json.dumps(drawn_from, sort_keys=True).encode()).hexdigest()
     pool, record = run / POOL_NAME, run / POOL_RECORD
     drawn = (read_record(record) or {}).get("drawn_from")
@@ -137,4 +137,4 @@ def _probe_of(callbacks: Sequence[Any], run: Path) -> "FrontierProbe":
     for callback in callbacks:
         if isinstance(callback, FrontierProbe):
             return callback
-    raise ConfigError(f"{run / CONFIG}: no FrontierProbe in trainer.callbacks. Run with one.")
+    raise ConfigError(f"{run / CONFIG}: it has no probe. Run with one.")

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
 from torch import nn
 
-from alignlab.callbacks.kl_bound import check_order
+from alignlab.callbacks.kl_bound import in_order
 from alignlab.callbacks.probe import FrontierProbe
 from alignlab.errors import ConfigError
 from alignlab.models.policy import Policy
@@ -98,21 +98,21 @@ def try_trainer(command: LightningCLI, *, here: bool, evaluated: bool) -> None:
         ConfigError: One of them refuses a value, or there is no probe where one is needed.
     """
     try:
-        parsed = Namespace(trainer=command.config.trainer)
-        settings = vars(command.parser.instantiate(parsed).trainer)
+        parsed = Namespace(trainer=command.config.trainer, probe=command.config.probe)
+        built = command.parser.instantiate(parsed)
+        settings = vars(built.trainer)
+        callbacks = in_order(built.probe, settings["callbacks"])
         if not here:
             settings |= {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
         settings["accumulate_grad_batches"] = settings["accumulate_grad_batches"] or 1
-        trainer = Trainer(**settings)
+        trainer = Trainer(**settings | {"callbacks": callbacks})
     except Exception as error:
         raise construction_error(error, command.config) from error
     if here:
         check_devices(trainer)
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    check_order(callbacks)
     if evaluated and not any(isinstance(callback, FrontierProbe) for callback in callbacks):
         raise ConfigError(
             "its stage has an 'objective', so its evaluations are to be points of the frontier, "
-            "and nothing evaluates it. Add a FrontierProbe to its trainer.callbacks, or leave "
+            "and nothing evaluates it. Add a FrontierProbe under the key probe, or leave "
             "'objective' out."
         )

@@ -48,5 +48,5 @@ def test_without_an_evaluation_before_it_a_bound_is_refused(tmp_path: Path) -> N
         default_root_dir=tmp_path, callbacks=[KLBound(limit=1.0)], logger=False, accelerator="cpu"
     )
     bound = next(c for c in trainer.callbacks if isinstance(c, KLBound))  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match=r"Put one before it in trainer\.callbacks"):
+    with pytest.raises(ConfigError, match="Add one under the key probe"):
         bound.setup(trainer, LightningModule(), "fit")

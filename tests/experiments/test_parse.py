@@ -12,6 +12,7 @@ import yaml
 from alignlab.data.rows import Prompt
 from alignlab.objectives.base import TreeObjective
 from alignlab.pipeline.calls import check_call
+from alignlab.plan.address import as_config
 from alignlab.plan.experiment import Job, Plan, load_plan
 from alignlab.training import fit
 
@@ -28,11 +29,22 @@ SCALES = [
     )
     if not smoke or (folder / "scales" / "smoke.yaml").is_file()
 ]
-SIBLINGS = [
-    (path, path.with_name(said.group(1)))
-    for path in sorted(Path("experiments").glob("*/*.yaml"))
-    if (said := re.search(r"Sibling: (\w+\.yaml) differs only in `model`", path.read_text()))
+FILES = sorted(path for path in Path("experiments").glob("*/*.yaml") if path.name[0] != "_")
+BASES = sorted(Path("experiments").glob("*/_*.yaml"))
+# Laid over a base, or used without a pipeline.
+LAID = {
+    path.resolve()
+    for folder, scale, _ in SCALES
+    for stage in load_plan(folder, scale=scale).stages.values()
+    if isinstance(stage.entry.get("fit"), list)
+    for path in (folder / name for name in stage.entry["fit"])
+    if path.name[0] != "_"
+}
+ALONE = [
+    *sorted(Path("experiments/own_data").glob("[!p]*.yaml")),
+    Path("experiments/imdb/classify.yaml"),
 ]
+SIBLINGS = [path for path in FILES if "dpo.yaml differs only in `model`" in path.read_text()]
 
 
 def one_of_each_stage(plan: Plan) -> list[Job]:
@@ -59,8 +71,9 @@ def find(class_path: str) -> Any:
 
 @pytest.mark.parametrize(("folder", "scale", "smoke"), SCALES)
 def test_stages_parse(folder: Path, scale: str | None, smoke: bool, parse: Any) -> None:
-    for job in one_of_each_stage(load_plan(folder, scale=scale, smoke=smoke)):
-        spec = load_plan(folder, scale=scale, smoke=smoke).resolved(job)
+    plan = load_plan(folder, scale=scale, smoke=smoke)
+    for job in one_of_each_stage(plan):
+        spec = plan.resolved(job)
         if "config" in spec:
             assert parse(spec["config"]).model.class_path == spec["config"]["model"]["class_path"]
         else:
@@ -83,31 +96,60 @@ def test_smoke_runs_train_in_their_scales_precision(
     assert {stage: full.get(stage, found) for stage, found in small.items()} == small
 
 
-STAGES = [p for p in sorted(Path("experiments").glob("*/*.yaml")) if "\nmodel:" in p.read_text()]
+@pytest.mark.parametrize("folder", EXPERIMENTS, ids=str)
+def test_objectives_are_given_rows_that_they_train_on(folder: Path) -> None:
+    configs = [yaml.safe_load(path.read_text()) for path in ALONE if path.parent == folder]
+    for scale in [scale for own, scale, smoke in SCALES if own == folder and not smoke]:
+        jobs = one_of_each_stage(load_plan(folder, scale=scale))
+        configs += [job.spec["config"] for job in jobs if "config" in job.spec]
+    for config in configs:
+        objective, data = (find(config[part]["class_path"]) for part in ("model", "data"))
+        rows = objective.rows if issubclass(objective, TreeObjective) else (Prompt,)
+        assert data.kind in rows, config["model"]["class_path"]
 
 
-@pytest.mark.parametrize("path", STAGES, ids=str)
-def test_objectives_are_given_rows_that_they_train_on(path: Path) -> None:
-    config = yaml.safe_load(path.read_text())
-    objective, data = (find(config[part]["class_path"]) for part in ("model", "data"))
-    assert data.kind in (objective.rows if issubclass(objective, TreeObjective) else (Prompt,))
-
-
-@pytest.mark.parametrize("path", sorted(Path("experiments").glob("*/*.yaml")), ids=str)
-def test_stage_files_say_how_to_run_them_and_parse_alone(path: Path, parse: Any) -> None:
-    text = path.read_text()
-    header = [line for line in text.splitlines() if line.startswith("# ")]
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_stage_files_say_how_to_run_them(
+    path: Path, parse: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the command that they give is an address of theirs, or their own path."""
+    header = [line for line in path.read_text().splitlines() if line.startswith("# ")]
     for word in ("Run", "Expected", *["Source"] * (path.name != "pipeline.yaml")):
         assert any(word in line for line in header), f"{path}: no line with {word}"
-    if path.name != "pipeline.yaml":
-        parse(yaml.safe_load(text))
+    if path.name == "pipeline.yaml":
+        return
+    (command,) = re.findall(r"alignlab fit ([^\\\n]*)", "\n".join(header))
+    words = command.split()
+    if path in ALONE:
+        assert words[:2] == ["--config", str(path)]
+        parse(yaml.safe_load(path.read_text()))
+        return
+    monkeypatch.setattr("alignlab.plan.state.Standing.done", lambda *_, **__: True)
+    fit.build(as_config("fit", words, tmp_path))
+    folder, _, stage = words[0].partition(":")
+    scale = words[words.index("--scale") + 1] if "--scale" in words else None
+    files = load_plan(Path(folder), scale=scale).stages[stage].entry["fit"]
+    assert (files if isinstance(files, str) else files[-1]) == path.name
 
 
-@pytest.mark.parametrize(("path", "sibling"), SIBLINGS, ids=str)
-def test_siblings_differ_only_in_their_model(path: Path, sibling: Path) -> None:
-    own, other = (yaml.safe_load(file.read_text()) for file in (path, sibling))
-    assert own.pop("model") != other.pop("model")
-    assert own == other
+def test_an_objectives_file_says_what_the_objective_is_and_no_more() -> None:
+    assert len(LAID) == 52
+    for path in [*LAID, *BASES]:
+        lines = path.read_text().splitlines()
+        assert lines[0].startswith("# "), f"{path}: no header"
+        own = [line for line in lines if not line.startswith("#")]
+        assert path in BASES or len(own) <= 10, f"{path}: {len(own)} lines"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path not in ALONE], ids=str)
+def test_inputs_are_named_by_the_pipeline_alone(path: Path) -> None:
+    assert path.name == "pipeline.yaml" or "results/" not in str(yaml.safe_load(path.read_text()))
+
+
+@pytest.mark.parametrize("path", SIBLINGS, ids=str)
+def test_siblings_differ_only_in_their_model(path: Path) -> None:
+    sibling = path.with_name("dpo.yaml")
+    assert [list(yaml.safe_load(file.read_text())) for file in (path, sibling)] == [["model"]] * 2
 
 
 def test_a_stages_own_paths_are_folders_that_an_experiment_makes() -> None:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from tests.mutation_lists import (
+    addresses,
     command_line,
     data,
     direct,
@@ -41,6 +42,7 @@ LISTS = (
     rows,
     refusals,
     second_round,
+    addresses,
 )
 MUTATIONS: tuple[Mutation, ...] = tuple(
     replace(mutation, group=entries.__name__.rpartition(".")[2])

@@ -17,10 +17,7 @@ from tests.pipeline.test_run import without_seconds
 pytestmark = pytest.mark.slow
 
 KILLS = 10
-PROBE = {
-    "trainer.callbacks.0.init_args.every_n_steps": 30,
-    "trainer.callbacks.0.init_args.samples": 4,
-}
+PROBE = {"probe.every_n_steps": 30, "probe.samples": 4}
 PPO = {
     "grid": {"model.init_args.kl_target": [1.0]},
     "set": {"trainer.max_steps": 100, **PROBE},

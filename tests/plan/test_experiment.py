@@ -442,3 +442,26 @@ def test_the_frontiers_own_rows_are_no_objectives(experiment: Path) -> None:
     write(experiment, pipeline={"stages": {"one": {"call": "m.f", "objective": "oracle"}}})
     with pytest.raises(ConfigError, match="objective 'oracle' is a row of its own"):
         load_plan(experiment)
+
+
+def test_a_probe_has_the_hash_of_the_first_callback(tmp_path: Path) -> None:
+    """So rows of runs whose stage named it in trainer.callbacks are up to date."""
+    more = {"class_path": "m.More"}
+    arguments = {"samples": 4, "reward": {"class_path": "m.R"}}
+    probe = {"class_path": "alignlab.callbacks.probe.FrontierProbe", "init_args": arguments}
+
+    def sha(**config: Any) -> str:
+        write(tmp_path / "demo", pipeline={"stages": {"a": {"fit": "a.yaml"}}}, a=config)
+        return load_plan(tmp_path / "demo").jobs["a"].config_sha
+
+    for callbacks in ([], [more]):
+        first = sha(trainer={"max_steps": 1, "callbacks": [probe, *callbacks]})
+        others = {"callbacks": callbacks} if callbacks else {}
+        assert sha(trainer={"max_steps": 1, **others}, probe=arguments) == first
+        assert sha(trainer={"max_steps": 1, **others}, probe=probe) == first
+        assert sha(trainer={"max_steps": 1, **others}, probe=arguments | {"samples": 5}) != first
+    assert sha(probe=arguments, trainer={"callbacks": more}) == sha(
+        trainer={"callbacks": [probe, more]}
+    )
+    assert sha(probe=None, trainer={"max_steps": 1}) == sha(trainer={"max_steps": 1})
+    assert sha(probe=arguments) == sha(trainer={"callbacks": [probe]})

@@ -113,6 +113,14 @@ def test_another_class_does_not_inherit_arguments() -> None:
     assert same["init_args"] == {"beta": 0.1, "lr": 1}
 
 
+def test_a_base_without_a_class_keeps_its_arguments_for_whichever_is_named() -> None:
+    base = {"model": {"init_args": {"lr": 1, "beta": 2}}}
+    over = {"model": {"class_path": "a.New", "init_args": {"beta": 3}}}
+    assert overlay.merge(base, over) == {
+        "model": {"class_path": "a.New", "init_args": {"lr": 1, "beta": 3}}
+    }
+
+
 def test_dotted_keys_make_mappings_and_step_into_lists() -> None:
     config = {"trainer": {"callbacks": [{"every": 1}, {"every": 2}]}, "model": None}
     overlay.set_dotted(config, "trainer.callbacks.1.every", 5)

@@ -23,5 +23,5 @@ def test_it_lists_every_objective_and_data_module_by_a_path_that_works() -> None
 
 
 def test_both_commands_have_examples() -> None:
-    assert "alignlab fit --config experiments/quickstart/dpo.yaml" in page("fit")
-    assert page("validate").startswith("usage: alignlab validate --config")
+    assert "alignlab fit experiments/quickstart:dpo" in page("fit")
+    assert page("validate").startswith("usage: alignlab validate DIR:STAGE")

@@ -44,13 +44,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory, build: Callable[..., Policy]
             "class_path": "alignlab.data.modules.PreferenceData",
             "init_args": {"source": str(folder / "pairs.jsonl"), "batch_size": 8},
         },
-        "trainer": {
-            "max_steps": 6,
-            "accelerator": "cpu",
-            "callbacks": [
-                {"class_path": "alignlab.callbacks.probe.FrontierProbe", "init_args": probe}
-            ],
-        },
+        "trainer": {"max_steps": 6, "accelerator": "cpu"},
+        "probe": probe,
     }
     (folder / "stage.yaml").write_text(yaml.safe_dump(config))
     return folder / "stage.yaml"
@@ -101,6 +96,17 @@ def test_fit_and_then_frontier(
     assert call("fit", "--config", str(stage), "--model.init_args.beta=0.5") == 0
     assert call("frontier", ".", str(run), "--out", "both") == 0
     assert {p.run_id for p in read_points(run / "points.csv")} == {f"{tmp_path.name}-version_0"}
+    monkeypatch.chdir(tmp_path)
+    # Of another probe, and of one in trainer.callbacks, the pool is drawn for itself.
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["probe"]["init_args"]["seed"] = 5
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert call("frontier", ".") == 0
+    assert "sampling" in capsys.readouterr().out
+    config["trainer"]["callbacks"] = [config.pop("probe")]
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert call("frontier", ".") == 0
+    assert "sampling" in capsys.readouterr().out
     # What no longer is what was written is not read.
     damaged = run / "points" / "step-000004.parquet"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
@@ -133,4 +139,4 @@ def test_a_folder_without_runs_is_told_as_before(
     (tmp_path / "config.yaml").touch()
     with pytest.raises(SystemExit):
         cli.main(["frontier", str(tmp_path)])
-    assert "a run without an evaluation. Give trainer.callbacks" in capsys.readouterr().err
+    assert "a run without an evaluation. Give its config a probe" in capsys.readouterr().err

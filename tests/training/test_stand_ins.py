@@ -62,9 +62,9 @@ def dpo() -> dict[str, Any]:
         ("trainer.max_time", "ten minutes", "trainer: `Timer(duration='ten minutes')` is not"),
         ("trainer.max_time", "99999999999:00:00:00", "trainer: "),
         ("trainer.accelerator", "tpu", "trainer: "),
-        ("trainer.callbacks.0.init_args.samples", 0, "FrontierProbe needs samples"),
-        ("trainer.callbacks.0.init_args.limit", 0, "FrontierProbe needs limit >= 1"),
-        ("trainer.callbacks.0.init_args.seed", -1, "FrontierProbe needs limit >= 1 and a seed"),
+        ("probe.samples", 0, "FrontierProbe needs samples"),
+        ("probe.limit", 0, "FrontierProbe needs limit >= 1"),
+        ("probe.seed", -1, "FrontierProbe needs limit >= 1 and a seed"),
         ("seed_everything", True, "seed_everything must be a whole number, got True"),
         ("seed_everything", None, "seed_everything"),
         ("model.init_args.beta", "0.1", "model.init_args.beta is the text '0.1'"),
@@ -89,19 +89,21 @@ def test_devices_are_looked_for_where_the_training_will_run(dpo: dict[str, Any])
     fit.check(dpo, here=False)
 
 
-def test_a_bound_on_kl_needs_a_probe_before_it(dpo: dict[str, Any]) -> None:
+def test_the_probe_goes_before_a_bound_on_kl_however_they_are_written(dpo: dict[str, Any]) -> None:
     bound = {"class_path": "alignlab.callbacks.kl_bound.KLBound", "init_args": {"limit": 3.0}}
-    probe = dpo["trainer"]["callbacks"][0]
-    dpo["trainer"]["callbacks"] = [probe, bound]
+    dpo["trainer"]["callbacks"] = [bound]
     fit.check(dpo)
-    for callbacks in ([bound, probe], [bound]):
-        dpo["trainer"]["callbacks"] = callbacks
-        assert "reads what a FrontierProbe measures. Put one before it" in refused(dpo)
+    probe = {"class_path": "alignlab.callbacks.probe.FrontierProbe", "init_args": dpo.pop("probe")}
+    assert "reads what a FrontierProbe measures. Add one under the key probe" in refused(dpo)
+    dpo["trainer"]["callbacks"] = [bound, probe]
+    fit.check(dpo)
+    dpo["probe"] = probe
+    assert "there is a second FrontierProbe. Keep one, under the key probe." in refused(dpo)
 
 
 def test_a_point_of_the_frontier_needs_a_probe(dpo: dict[str, Any]) -> None:
     fit.check(dpo, evaluated=True)
-    del dpo["trainer"]["callbacks"]
+    del dpo["probe"]
     fit.check(dpo)
     assert "nothing evaluates it. Add a FrontierProbe" in refused(dpo, evaluated=True)
 

@@ -1,0 +1,103 @@
+"""``experiments/quickstart:dpo``: a single training, with the config that the pipeline gives it."""
+
+import argparse
+import contextlib
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from alignlab.errors import ConfigError
+from alignlab.plan import overlay
+from alignlab.plan.experiment import SMOKE, Job, Plan, load_plan
+from alignlab.plan.state import Standing
+
+
+def as_config(command: str, words: Sequence[str], folder: Path) -> list[str]:
+    """A command line of which ``DIR:STAGE`` and its options have become ``--config FILE``.
+
+    A line on standard error says which seed and grid point it is.
+
+    Args:
+        command: ``fit`` or ``validate``, for the usage.
+        words: ``DIR:STAGE``, its own options, and options of the training.
+        folder: Where the file is written.
+
+    Raises:
+        ConfigError: No such experiment, stage, seed or grid point, a stage that is a call, or an
+            input that has not been made.
+    """
+    parser = argparse.ArgumentParser(f"alignlab {command}", add_help=False, allow_abbrev=False)
+    parser.add_argument("address", metavar="DIR:STAGE")
+    parser.add_argument("--scale", metavar="NAME")
+    parser.add_argument("--seed", type=int, metavar="N")
+    parser.add_argument("--point", type=int, default=0, metavar="K")
+    parser.add_argument("--results", type=Path, metavar="DIR")
+    args, rest = parser.parse_known_args(words)
+    experiment, _, stage = args.address.rpartition(":")
+    seeds = None if args.seed is None else [args.seed]
+    plan = load_plan(Path(experiment), scale=args.scale, results=args.results, seeds=seeds)
+    run = ["alignlab", "run", experiment]
+    run += [] if args.scale is None else ["--scale", args.scale]
+    run += [] if args.results is None else ["--results", str(args.results)]
+    job = _job(plan, stage, args.seed, args.point, run)
+    _check_inputs(plan, job, rest, run)
+    print(f"{args.address}: {job.name}, with inputs from {plan.results}", file=sys.stderr)
+    file = folder / "stage.yaml"
+    file.write_text(overlay.write_yaml(plan.resolved(job)["config"]), encoding="utf-8")
+    return ["--config", str(file), *rest]
+
+
+def _job(plan: Plan, stage: str, seed: int | None, point: int, run: Sequence[str]) -> Job:
+    where = f"{plan.experiment}:{stage}"
+    if stage not in plan.stages:
+        trainings = [name for name, found in plan.stages.items() if "fit" in found.entry]
+        scales = [f"--scale {name}" for name in _scales_with(stage, plan.experiment)]
+        advice = f"Add {' or '.join(scales)}." if scales else f"Trainings: {', '.join(trainings)}."
+        raise ConfigError(f"{where}: {plan.name} has no stage {stage!r}. {advice}")
+    entry = plan.stages[stage].entry
+    if "call" in entry:
+        raise ConfigError(
+            f"{where}: the stage is a call of {entry['call']}, not a training. Run it with: "
+            f"{shlex.join([*run, '--only', stage])}"
+        )
+    if seed is not None and not entry.get("per_seed"):
+        raise ConfigError(
+            f"{where}: the stage runs once for all seeds. Give --seed_everything {seed} in place "
+            "of --seed."
+        )
+    own = [job for job in plan.jobs.values() if job.stage == stage]
+    points = [job for job in own if job.seed in (None, plan.seeds[0])]
+    if not 0 <= point < len(points):
+        listed = ", ".join(f"{k} {job.hparams}" for k, job in enumerate(points))
+        raise ConfigError(f"{where}: there is no grid point {point}. Points: {listed}.")
+    return points[point]
+
+
+def _scales_with(stage: str, experiment: Path) -> Iterable[str]:
+    for path in sorted((experiment / "scales").glob("*.yaml")):
+        real = "." not in path.stem and path.stem != SMOKE
+        if real and (overlay.read_yaml(path).get("stages") or {}).get(stage):
+            yield path.stem
+
+
+def _check_inputs(plan: Plan, job: Job, options: Iterable[str], run: Sequence[str]) -> None:
+    """Refuse a training whose inputs are not there, but for those that ``options`` replace."""
+    config = overlay.merge({}, job.spec["config"])
+    for word in options:
+        if word.startswith("--"):
+            with contextlib.suppress(ConfigError):  # the parser will say that there is no such key
+                overlay.set_dotted(config, word[2:].partition("=")[0], None)
+    read: list[str] = []
+    overlay.fill(config, lambda name: read.extend(job.needs.get(name, ())) or "")
+    standing = Standing(plan)
+    absent = [plan.jobs[name] for name in dict.fromkeys(read) if not standing.done(name)]
+    if absent:
+        seeds = dict.fromkeys(str(each.seed) for each in absent if each.seed is not None)
+        command = [*run, *(["--seeds", ",".join(seeds)] if seeds else [])]
+        command += ["--only", ",".join(dict.fromkeys(each.stage for each in absent))]
+        raise ConfigError(
+            f"{plan.experiment}:{job.stage} reads the output of "
+            f"{', '.join(each.name for each in absent)}. {plan.results} has none of the "
+            f"experiment's present settings. Make it with: {shlex.join(command)}"
+        )

@@ -1,0 +1,141 @@
+"""``DIR:STAGE``: the config is the pipeline's own, and what is not there is said in a sentence."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignlab.errors import ConfigError
+from alignlab.files import DONE, write_record
+from alignlab.plan import overlay
+from alignlab.plan.address import as_config
+from alignlab.plan.experiment import load_plan
+from tests.plan.test_experiment import DPO, PIPELINE, SFT, write
+
+IPO = {
+    "stages": {"ipo": {"fit": "dpo.yaml", "needs": ["sft"], "set": {"model.class_path": "m.IPO"}}}
+}
+
+
+@pytest.fixture
+def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Stages ``world`` (a call), ``sft`` and ``dpo``, in the scale ``full`` also ``ipo``."""
+    monkeypatch.chdir(tmp_path)
+    more = {"scales__full": IPO, "scales__full.smoke": IPO, "scales__smoke": {}}
+    write(Path("demo"), pipeline=PIPELINE, sft=SFT, dpo=DPO, **more)
+    return "demo"
+
+
+def make(*names: str, scale: str | None = None, results: Path | None = None) -> None:
+    """Leave what those jobs leave when they are done."""
+    plan = load_plan(Path("demo"), scale=scale, results=results)
+    for name in names:
+        record = {"config_sha": plan.jobs[name].config_sha, "files": {}, "logs": {}}
+        plan.folder(plan.jobs[name]).mkdir(parents=True)
+        write_record(plan.folder(plan.jobs[name]) / DONE, record)
+
+
+def read(words: list[str]) -> dict[str, Any]:
+    assert words[0] == "--config"
+    return overlay.read_yaml(Path(words[1]))
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ([], "dpo-beta0.1-s0"),
+        (["--point", "1"], "dpo-beta0.5-s0"),
+        (["--point=1", "--seed=1"], "dpo-beta0.5-s1"),
+        (["--seed", "7"], "dpo-beta0.1-s7"),
+        (["--scale", "full"], "dpo-beta0.1-s0"),
+        (["--results", "there"], "dpo-beta0.1-s0"),
+    ],
+)
+def test_the_config_is_the_pipelines(
+    demo: str, tmp_path: Path, words: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scale = "full" if "full" in words else None
+    results = Path("there") if "there" in words else None
+    make("sft", scale=scale, results=results)
+    found = read(as_config("fit", ["demo:dpo", *words], tmp_path))
+    plan = load_plan(Path("demo"), scale=scale, results=results, seeds=[0, 1, 7])
+    assert found == plan.resolved(plan.jobs[name])["config"]
+    folder = results or Path("results") / ("demo-full" if scale else "demo")
+    beta, seed = (float(name[8:11]), int(name[-1]))
+    arguments = {"policy": f"{folder}/stages/sft/all", "beta": beta}
+    assert found["model"] == {"class_path": "m.DPO", "init_args": arguments}
+    assert found["seed_everything"] == seed
+    assert capsys.readouterr().err == f"demo:dpo: {name}, with inputs from {folder}\n"
+
+
+def test_other_options_are_left_as_they_were(demo: str, tmp_path: Path) -> None:
+    make("sft")
+    own = ["--model.init_args.beta", "-1", "--config", "more.yaml", "--trainer.max_steps=3"]
+    words = ["demo:dpo", *own[:2], "--point", "1", *own[2:]]
+    assert as_config("fit", words, tmp_path)[2:] == own
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["demo:ipo"],
+            "demo:ipo: demo has no stage 'ipo'. Add --scale full.",
+        ),
+        (
+            ["demo:nope", "--scale=full"],
+            "demo:nope: demo-full has no stage 'nope'. Trainings: sft, dpo, ipo.",
+        ),
+        (
+            ["demo:world"],
+            "demo:world: the stage is a call of m.world, not a training. Run it with: "
+            "alignlab run demo --only world",
+        ),
+        (
+            ["demo:sft", "--seed", "3"],
+            "demo:sft: the stage runs once for all seeds. Give --seed_everything 3 in place of "
+            "--seed.",
+        ),
+        (
+            ["demo:dpo", "--point", "2"],
+            "demo:dpo: there is no grid point 2. Points: 0 {'beta': 0.1}, 1 {'beta': 0.5}.",
+        ),
+        (
+            ["demo:dpo", "--results", "my results", "--scale=full"],
+            "demo:dpo reads the output of sft. my results has none of the experiment's present "
+            "settings. Make it with: alignlab run demo --scale full --results 'my results' "
+            "--only sft",
+        ),
+        (
+            [":dpo"],
+            ".: no pipeline.yaml there. Name an experiment folder, such as experiments/quickstart.",
+        ),
+    ],
+)
+def test_what_is_not_there_is_said(demo: str, tmp_path: Path, words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        as_config("fit", words, tmp_path)
+    assert str(caught.value) == said
+
+
+def test_inputs_of_other_settings_or_another_seed_are_not_there(demo: str, tmp_path: Path) -> None:
+    make("world", "sft")
+    as_config("fit", ["demo:dpo"], tmp_path)
+    write(Path("demo"), sft=SFT | {"seed_everything": 5})
+    with pytest.raises(ConfigError, match=r"reads the output of sft\."):
+        as_config("fit", ["demo:dpo"], tmp_path)
+    stages = PIPELINE["stages"] | {"rm": {"fit": "sft.yaml", "needs": ["world"], "per_seed": True}}
+    stages["ppo"] = {"fit": "dpo.yaml", "needs": ["rm"], "per_seed": True}
+    stages["ppo"]["set"] = {"model.init_args.policy": "{rm}"}
+    write(Path("demo"), pipeline={"stages": stages})
+    with pytest.raises(ConfigError, match=r"reads the output of rm-s3\..*--seeds 3 --only rm$"):
+        as_config("fit", ["demo:ppo", "--seed", "3"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "option", [["--model.init_args.policy=my"], ["--model.init_args.policy", "my"]]
+)
+def test_an_input_that_an_option_replaces_is_not_asked_for(
+    demo: str, tmp_path: Path, option: list[str]
+) -> None:
+    assert as_config("fit", ["demo:dpo", *option], tmp_path)[2:] == option
