@@ -89,7 +89,12 @@ def _check_inputs(plan: Plan, job: Job, options: Iterable[str], run: Sequence[st
             with contextlib.suppress(ConfigError):  # the parser will say that there is no such key
                 overlay.set_dotted(config, word[2:].partition("=")[0], None)
     read: list[str] = []
-    overlay.fill(config, lambda name: read.extend(job.needs.get(name, ())) or "")
+
+    def note(name: str) -> str:
+        read.extend(job.needs.get(name, ()))
+        return ""
+
+    overlay.fill(config, note)
     standing = Standing(plan)
     absent = [plan.jobs[name] for name in dict.fromkeys(read) if not standing.done(name)]
     if absent:
