@@ -304,7 +304,7 @@ MUTATIONS = (
         "stages/pool_sampling.py",
         "        joined = Samples(_joined(drawn), [], ended)",
         "        joined = Samples(_joined(drawn), [], [])",
-        "results/test_pool.py::test_rewards_are_told_which_completions_ended",
+        "stages/test_pool_sampling.py::test_rewards_are_told_which_completions_ended",
     ),
     Mutation(
         "of two values of one name the last is kept",

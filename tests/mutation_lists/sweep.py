@@ -162,7 +162,7 @@ MUTATIONS = (
         "pipeline/jobs.py",
         "            _check_finite(table)\n",
         "",
-        "sweep/test_trials.py::test_a_run_with_an_evaluation_that_is_no_number_leaves_no_rows",
+        "pipeline/test_jobs.py::test_a_run_with_an_evaluation_that_is_no_number_leaves_no_rows",
     ),
     Mutation(
         "null cannot be sorted among numbers",

@@ -14,8 +14,7 @@ import pytest
 import yaml
 
 from alignlab.errors import ConfigError
-from alignlab.pipeline import foreman, run_experiment
-from alignlab.pipeline.lock import results_lock
+from alignlab.pipeline import run_experiment
 from alignlab.results.tables import POINT_COLUMNS, read_frontier, read_points
 
 ROOT = Path(__file__).parents[2]
@@ -194,29 +193,6 @@ def test_a_failure_stops_what_depends_on_it_and_nothing_else(
         assert "RuntimeError: a bug" in Path("results/demo/stages/logs/bad.log").read_text()
 
 
-def test_a_killed_workers_job_is_tried_once_more(
-    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    args = {"witness": str(tmp_path / "witness")}
-    assert run_experiment(write({"one": {"call": f"{HERE}.die_once", "args": args}})) == 0
-    assert "one: its worker died (status -9); trying once more" in capsys.readouterr().err
-    assert Path("results/demo/stages/one/all/words.txt").read_text() == "survived"
-
-
-def test_a_worker_that_was_stopped_is_told_of_and_its_job_done_by_another(
-    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
-) -> None:
-    monkeypatch.setattr(foreman, "SILENCE", 4.0)
-    monkeypatch.setattr(foreman, "LOST", 6.0)
-    args = {"witness": str(tmp_path / "witness")}
-    assert run_experiment(write({"one": {"call": f"{HERE}.stop_once", "args": args}})) == 0
-    said = capsys.readouterr().err
-    assert "one: its worker (process " in said
-    assert "gives no sign of life; it is ended after 6 s of silence" in said
-    assert "one: its worker died (status -9); trying once more" in said
-    assert Path("results/demo/stages/one/all/words.txt").read_text() == "survived"
-
-
 @pytest.mark.parametrize(
     ("call", "args", "said"),
     [
@@ -264,15 +240,6 @@ def test_wrong_configs_are_all_told_before_anything_is_done(
     assert not [p for p in Path("results/demo/stages").iterdir() if p.name != "logs"]
 
 
-def test_a_run_without_an_evaluation_is_an_error(
-    write: Write, capsys: pytest.CaptureFixture[str]
-) -> None:
-    content = {"one": {"call": f"{HERE}.write_words", "objective": "x", "args": {"words": []}}}
-    assert run_experiment(write(content)) == 2
-    assert "one left no evaluation" in capsys.readouterr().err
-    assert not Path("results/demo/points.csv").exists()
-
-
 def test_leftovers_of_a_killed_write_are_removed(write: Write) -> None:
     folder = Path("results/demo/points")
     folder.mkdir(parents=True)
@@ -295,23 +262,6 @@ def wait_for(condition: Callable[[], bool], patience: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def test_a_second_run_is_refused_at_once_and_workers_die_with_the_first(write: Write) -> None:
-    write({"one": {"call": f"{HERE}.write_forever"}})
-    first = start()
-    now = Path("results/demo/stages/one/all/now")
-    wait_for(now.exists)
-    second = start()
-    _, said = second.communicate(timeout=20)
-    assert second.returncode == 2
-    assert f"in use by another run (process {first.pid})" in said
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-    with results_lock(Path("results/demo")):  # free only when the last worker has gone
-        before = now.read_text()
-        time.sleep(0.1)
-        assert now.read_text() == before
 
 
 def test_ctrl_c_is_one_line_and_status_130(write: Write) -> None:

@@ -10,13 +10,11 @@ import numpy as np
 import pytest
 
 from alignlab.errors import DataError
-from alignlab.models.policy import Policy
 from alignlab.report import command as commands
 from alignlab.report.command import add_arguments, frontier_command
 from alignlab.results.pool import Pool
 from alignlab.results.prompt_tables import read_prompt_tables, write_prompt_tables
 from alignlab.results.tables import BUDGETS, read_frontier, read_points, write_points
-from alignlab.stages.pool_sampling import draw_pool
 from tests.evaluation.worlds import World
 
 pytestmark = pytest.mark.usefixtures("light_figures")
@@ -193,28 +191,3 @@ def test_the_commands_arguments(tmp_path: Path) -> None:
     args = parser.parse_args([str(tmp_path / "a"), "--out", str(tmp_path / "out")])
     assert commands.run(args) == 0
     assert (tmp_path / "out" / "frontier.svg").exists()
-
-
-def test_the_pools_stage_writes_a_pool(tmp_path: Path, build: Callable[..., Policy]) -> None:
-    build(dtype="float32").save(tmp_path / "reference")
-    build("gpt2", dtype="float32").save(tmp_path / "other")
-    prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text('{"prompt": " w4 w5"}\n{"prompt": " w6"}\n{"prompt": " w7"}\n')
-    draw_pool(
-        tmp_path / "out",
-        reference=str(tmp_path / "reference"),
-        prompts=str(prompts),
-        reward="alignlab.rewards.rule.ToySentiment",
-        samples=6,
-        max_new_tokens=4,
-        seed=0,
-        limit=2,
-        proxy={"class_path": "alignlab.rewards.rule.ToySentiment"},
-        proposals={"other": str(tmp_path / "other")},
-        proposal_samples=2,
-    )
-    pool = Pool.load(tmp_path / "out" / "pool.parquet")
-    assert pool.rewards.shape == (2, 8)
-    assert pool.proposals == ("reference", "other")
-    assert pool.proxy is not None
-    assert np.array_equal(pool.proxy, pool.rewards)

@@ -1,54 +1,8 @@
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from alignlab.errors import ConfigError
-from alignlab.sweep.spec import Sweep, load_sweep
-
-DPO = {
-    "model": {"class_path": "m.DPO", "init_args": {"policy": "{sft}", "beta": 0.3}},
-    "trainer": {"callbacks": [{"class_path": "m.Probe"}]},
-}
-PIPELINE: dict[str, Any] = {
-    "seeds": [0, 1],
-    "stages": {
-        "sft": {"call": "m.sft"},
-        "pairs": {"call": "m.pairs", "per_seed": True},
-        "dpo": {
-            "fit": "dpo.yaml",
-            "objective": "dpo",
-            "needs": ["sft", "pairs"],
-            "per_seed": True,
-            "grid": {"model.init_args.beta": [7.0]},
-        },
-        "pool": {"call": "m.pool", "needs": ["dpo-beta7-s0"]},
-    },
-    "frontier": {"needs": ["pool"], "args": {"reward_label": "gold"}},
-}
-SWEEP: dict[str, Any] = {
-    "experiment": "demo",
-    "arms": {"dpo": {}},
-    "space": {"model.init_args.beta": [0.5, 1.0]},
-    "metrics": {"reward": "maximize", "kl": "minimize"},
-    "sampler": "grid",
-}
-
-
-@pytest.fixture
-def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.chdir(tmp_path)
-    Path("demo").mkdir()
-    Path("demo/pipeline.yaml").write_text(yaml.safe_dump(PIPELINE, sort_keys=False))
-    Path("demo/dpo.yaml").write_text(yaml.safe_dump(DPO))
-
-    def read(**changes: Any) -> Sweep:
-        content = {key: value for key, value in (SWEEP | changes).items() if value is not None}
-        Path("try.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-        return load_sweep(Path("try.yaml"))
-
-    return read
 
 
 def test_a_trial_is_the_arms_stage_with_the_points_values_for_each_seed(load: Any) -> None:
@@ -109,36 +63,6 @@ def test_what_does_not_leaves_it(load: Any) -> None:
     tpe = {"sampler": "tpe", "space": {"model.init_args.beta": {"float": [0.1, 1.0]}}}
     assert load(**tpe, trials=3).definition == load(**tpe, trials=9, minutes=5).definition
     assert load(storage="journal:///x").definition == load().definition
-
-
-@pytest.mark.parametrize("sampler", ["random", "qmc"])
-def test_a_random_design_is_the_same_every_time_and_has_no_point_twice(
-    load: Any, sampler: str
-) -> None:
-    space = {
-        "model.init_args.beta": {"float": [0.1, 1.0], "log": True},
-        "trainer.max_steps": [1, 2],
-    }
-    sweeps = [load(sampler=sampler, trials=6, space=space) for _ in range(2)]
-    assert sweeps[0].points == sweeps[1].points
-    assert len({str(p) for p in sweeps[0].points}) == 6
-    assert all(0.1 <= p.values["model.init_args.beta"] <= 1.0 for p in sweeps[0].points)
-    other = load(sampler={sampler: {"seed": 1}}, trials=6, space=space)
-    assert other.points != sweeps[0].points
-    assert len(load(sampler=sampler, trials=9, space={"trainer.max_steps": [1, 2]}).points) == 2
-
-
-@pytest.mark.parametrize(
-    ("entry", "values"),
-    [
-        ({"int": [1, 7], "step": 3}, [1, 4, 7]),
-        ({"float": [0.1, 0.4], "step": 0.1}, [0.1, 0.2, 0.3, 0.4]),
-        ({"choices": ["a", None]}, ["a", None]),
-    ],
-)
-def test_ranges_with_steps_have_a_grid(load: Any, entry: Any, values: list[Any]) -> None:
-    points = load(space={"model.init_args.beta": entry}).points
-    assert [p.values["model.init_args.beta"] for p in points] == values
 
 
 BETA = "model.init_args.beta"

@@ -11,7 +11,6 @@ from optuna.trial import TrialState
 
 from alignlab.files import DONE, read_record, stamp, write_record
 from alignlab.pipeline import handing
-from alignlab.pipeline.jobs import collect_points
 from alignlab.plan import state
 from alignlab.plan.experiment import Job, Plan
 from alignlab.sweep.claims import DIVERGED, STOPPED, Claims
@@ -19,7 +18,6 @@ from alignlab.sweep.spec import Stop, Sweep, load_sweep
 from alignlab.sweep.storage import Storage
 from alignlab.sweep.study import open_study
 from alignlab.sweep.trials import Trials
-from tests.pipeline import fake_stages
 from tests.report.test_page import point
 from tests.sweep.test_run import RESULTS, write
 
@@ -187,15 +185,3 @@ def test_what_another_configuration_logged_does_not_count(begin: Begin) -> None:
     assert known is not None
     write_record(kept, known | {"config_sha": "other", "metrics": {"val/loss": 1.0}})
     assert begin(logged).take().name == job.name
-
-
-def test_a_run_with_an_evaluation_that_is_no_number_leaves_no_rows(tmp_path: Path) -> None:
-    (tmp_path / "words.txt").touch()
-    (tmp_path / "run").mkdir()
-    fake_stages.train(tmp_path / "run", str(tmp_path), seed=0, beta=1.0, wild=True)
-    table = tmp_path / "dpo.parquet"
-    names = {"experiment": "e", "config_sha": "c", "git_sha": "g", "prompt_table": str(table)}
-    run = {"objective": "dpo", "run_id": "dpo", "seed": 0, "hparams": {}} | names
-    with pytest.raises(FloatingPointError, match=r"step 20 has KL nan, .* the weights have diver"):
-        collect_points({"name": "dpo", "run": run}, tmp_path / "run")
-    assert not table.exists()
