@@ -22,7 +22,7 @@ BELOW = {
     "results": set(),
     "data": {"functional"},
     "models": {"functional", "data.trees"},
-    "worlds": {"functional", "data"},
+    "worlds": {"functional", "data", "models.loading"},
     "rewards": {"functional", "data", "models", "worlds"},
     "rollouts": {"functional", "data", "models", "rewards"},
     "objectives": {"functional", "data", "models", "rewards", "rollouts"},

@@ -26,7 +26,7 @@ from alignlab.data.sources import (
     write_rows,
 )
 from alignlab.errors import ConfigError, DataError
-from alignlab.worlds.imdb_stages import load_tokenizer
+from alignlab.models.loading import load_tokenizer
 from alignlab.worlds.tally import tally, write_tally
 
 HELPFUL = ("helpful-base", "helpful-rejection-sampled")

@@ -13,12 +13,12 @@ from alignlab.bounds import Amount, Count, Seed
 from alignlab.data.rows import Demonstration, LabelledText, Prompt
 from alignlab.data.sources import first_available, read_rows, write_rows
 from alignlab.errors import ConfigError, DataError
+from alignlab.models.loading import load_tokenizer
 from alignlab.worlds import toy
 from alignlab.worlds.imdb import Split, prefix_prompts, read_imdb
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerBase
 
 TRAINING: tuple[Split, ...] = ("train", "unsupervised")
 SPECIAL = {"pad_token": "<|pad|>", "bos_token": "<|bos|>", "eos_token": "<|eos|>"}
@@ -184,21 +184,6 @@ def _write_reviews(out: Path, rows: Sequence[tuple[Split, str, float | None]]) -
             "split": ["unsup" if part == "unsupervised" else part for part, _, _ in kept],
         }
         pq.write_table(pa.table(table), out / f"{file}.parquet", compression="zstd")
-
-
-def load_tokenizer(source: str) -> "PreTrainedTokenizerBase":
-    """The tokenizer in a folder or of a hub id.
-
-    Raises:
-        ConfigError: None there.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError) as problem:
-        first = str(problem).strip().partition("\n")[0]
-        raise ConfigError(f"no tokenizer at {source}: {first} Give its folder or hub id.") from None
 
 
 def _opening(row: LabelledText, max_characters: int) -> Demonstration:

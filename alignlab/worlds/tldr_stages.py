@@ -20,7 +20,7 @@ from alignlab.data.rows import (
 )
 from alignlab.data.sources import first_available, read_rows, write_rows
 from alignlab.errors import ConfigError
-from alignlab.worlds.imdb_stages import load_tokenizer
+from alignlab.models.loading import load_tokenizer
 from alignlab.worlds.negatives import (
     KINDS,
     Kind,

@@ -146,7 +146,7 @@ def test_prompts_are_short_distinct_and_unseen_in_training(source: str, tmp_path
 
 def test_a_tokenizer_that_is_not_there_is_named(source: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match=r"no tokenizer at .*empty"):
+    with pytest.raises(ConfigError, match=r"folder for a tokenizer is empty: .*empty"):
         write_prompts(
             out=tmp_path / "p", source=source, tokenizer=str(tmp_path / "empty"), train=1, test=1
         )
