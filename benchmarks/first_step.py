@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from alignlab.pipeline.workers import Worker
+from alignlab.pipeline.worker_pool import Worker
 from alignlab.plan.experiment import Job
 from alignlab.sweep import run_sweep
-from alignlab.sweep.claims import Claim, Claims
+from alignlab.sweep.slots import ClaimedTrial, Slots
 
 WARMING = 2  # trials that still import, and compile what PyTorch compiles at first use
 
@@ -31,13 +31,13 @@ class Stopwatch:
 
     def wrap(self) -> None:
         """Put itself between the sweep's classes."""
-        ask, give = Claims.next, Worker.give
+        ask, give = Slots.next, Worker.give
 
-        def asks(claims: Claims) -> Claim | None:
+        def asks(slots: Slots) -> ClaimedTrial | None:
             if len(self.seconds) >= self.trials:
                 return None
             self.asked = time.monotonic()
-            return ask(claims)
+            return ask(slots)
 
         def gives(worker: Worker, job: Job, message: Any) -> None:
             worker.waits_since = self.asked if job.objective else None  # type: ignore[attr-defined]
@@ -50,7 +50,7 @@ class Stopwatch:
                 object.__setattr__(worker, "waits_since", None)
             object.__setattr__(worker, name, value)
 
-        Claims.next, Worker.give = asks, gives  # type: ignore[method-assign]
+        Slots.next, Worker.give = asks, gives  # type: ignore[method-assign]
         Worker.__setattr__ = reports  # type: ignore[method-assign, assignment]
 
 

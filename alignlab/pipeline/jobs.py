@@ -20,14 +20,14 @@ from alignlab.files import (
     stamp,
     write_record,
 )
-from alignlab.pipeline.parent import Parent, Trained
+from alignlab.pipeline.messages import Reporter, Trained
 from alignlab.results.tables import Point
 
 if TYPE_CHECKING:
     from alignlab.results.prompt_tables import PromptTable
 
 
-def carry_out(job: dict[str, Any], parent: Parent) -> dict[str, str]:
+def carry_out(job: dict[str, Any], reporter: Reporter) -> dict[str, str]:
     """Do ``job``: a stage's, or one of the pipeline's own.
 
     Returns:
@@ -39,7 +39,7 @@ def carry_out(job: dict[str, Any], parent: Parent) -> dict[str, str]:
     if "frontier" in spec:
         _draw(spec["frontier"])
     else:
-        _carry_out_stage(job, parent)
+        _carry_out_stage(job, reporter)
     return {}
 
 
@@ -66,7 +66,7 @@ def check(specs: dict[str, Any], *, here: bool = True) -> dict[str, str]:
     return wrong
 
 
-def _carry_out_stage(job: dict[str, Any], parent: Parent) -> None:
+def _carry_out_stage(job: dict[str, Any], reporter: Reporter) -> None:
     """Do a stage's job and leave ``done.json`` in its folder as the very last thing.
 
     A training whose folder holds a checkpoint of the same job continues from it; everything else
@@ -77,7 +77,7 @@ def _carry_out_stage(job: dict[str, Any], parent: Parent) -> None:
         return
     started = read_record(folder / STARTED)
     if started is None and (folder / STARTED).exists():
-        parent.say(f"{job['name']}: {folder / STARTED} is damaged; starting over")
+        reporter.say(f"{job['name']}: {folder / STARTED} is damaged; starting over")
     same = started is not None and started["config_sha"] == job["config_sha"]
     if "call" in job["spec"] or job["fresh"] or not same:
         shutil.rmtree(folder, ignore_errors=True)
@@ -91,7 +91,7 @@ def _carry_out_stage(job: dict[str, Any], parent: Parent) -> None:
     else:
         from alignlab.pipeline.training import train
 
-        trained = train(job, folder, parent)
+        trained = train(job, folder, reporter)
     write_record(
         folder / DONE,
         {

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from alignlab.pipeline.workers import Worker
+from alignlab.pipeline.worker_pool import Worker
 
 LINE_EVERY = 30.0  # seconds between two lines where there is no terminal
 OVERALL = "{l_bar}{bar}| {elapsed}, {remaining} left"

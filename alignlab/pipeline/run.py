@@ -7,19 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alignlab.pipeline import handing
-from alignlab.pipeline.foreman import (
-    FRONTIER,
+from alignlab.pipeline import messages, records
+from alignlab.pipeline.lock import results_lock
+from alignlab.pipeline.messages import FRONTIER, log_file
+from alignlab.pipeline.progress import Display
+from alignlab.pipeline.scheduler import (
     Failures,
-    Foreman,
-    Schedule,
-    log_file,
+    JobQueue,
+    Scheduler,
     own_job,
     with_check,
 )
-from alignlab.pipeline.lock import results_lock
-from alignlab.pipeline.progress import Display
-from alignlab.pipeline.workers import Crew
+from alignlab.pipeline.worker_pool import WorkerPool
 from alignlab.plan import state
 from alignlab.plan.experiment import Job, Plan, load_plan
 from alignlab.report.table import frontier_table
@@ -55,15 +54,15 @@ def run_experiment(
         for line in todo.damaged:
             _say(line)
         for job in todo.unmerged:
-            handing.merge(plan, job)
+            records.merge(plan, job)
         _say(f"{plan.results}: {_summary(plan, todo)}")
         failures = Failures()
         if todo.jobs or todo.frontier:
             words = {"--scale": scale, "--results": results, "--smoke": smoke, "--seeds": seeds}
-            handing.keep_command(plan.results, ["run", str(experiment), *_options(words)])
+            records.keep_command(plan.results, ["run", str(experiment), *_options(words)])
             failures = _carry_out(plan, todo, workers, lock_fd, force)
-            handing.write_times(plan)
-        tell_of_strangers(plan.results, plan.runs)
+            records.write_times(plan)
+        warn_about_foreign_rows(plan.results, plan.runs)
         table = plan.results / state.FIGURES[0]
         if todo.frontier and table.exists():
             _say(f"\n{frontier_table(read_frontier(table))}\n")
@@ -75,7 +74,7 @@ def run_experiment(
     return failures.status
 
 
-def make_stages(plan: Plan, names: Iterable[str], *, workers: int) -> Failures:
+def ensure_stages(plan: Plan, names: Iterable[str], *, workers: int) -> Failures:
     """See to it that the output of ``names`` is there, for somebody who only reads it.
 
     Two who want the same at the same time take turns, and the second finds it done.
@@ -94,30 +93,30 @@ def make_stages(plan: Plan, names: Iterable[str], *, workers: int) -> Failures:
 
 
 def _carry_out(plan: Plan, todo: state.Todo, size: int, lock_fd: int, force: bool) -> Failures:
-    commit = handing.git_sha()
+    commit = records.git_sha()
     jobs = with_check(plan, todo.jobs)
     log = log_file(plan, "workers")
-    crew = Crew(min(size, max(len(jobs), 1)), log, lock_fd)
-    display = Display(len(todo.jobs) + todo.frontier, len(crew.workers))
+    pool = WorkerPool(min(size, max(len(jobs), 1)), log, lock_fd)
+    display = Display(len(todo.jobs) + todo.frontier, len(pool.workers))
 
     def message(job: Job, first: bool) -> dict[str, Any]:
-        return handing.message(plan, job, commit, fresh=force and first)
+        return messages.message(plan, job, commit, fresh=force and first)
 
     def finished(job: Job) -> None:
-        handing.record(plan, job)
+        records.record(plan, job)
 
-    foreman = Foreman(plan, crew, display, message, finished)
+    scheduler = Scheduler(plan, pool, display, message, finished)
     try:
-        foreman.work(Schedule(jobs))
-        undone = {*foreman.failures.skipped, *foreman.failures.failed}
+        scheduler.work(JobQueue(jobs))
+        undone = {*scheduler.failures.skipped, *scheduler.failures.failed}
         ready = not undone & set(plan.frontier_needs) and (plan.results / state.POINTS).exists()
         if todo.frontier and ready:
             own = own_job(FRONTIER, {"results": str(plan.results), "args": plan.frontier})
-            foreman.work(Schedule([own]))
+            scheduler.work(JobQueue([own]))
     finally:
         display.close()
-        crew.dismiss()
-    return foreman.failures
+        pool.dismiss()
+    return scheduler.failures
 
 
 def _summary(plan: Plan, todo: state.Todo) -> str:
@@ -137,14 +136,14 @@ def tell(failures: Failures) -> None:
         _say(failures.advice)
 
 
-def tell_of_strangers(results: Path, runs: Iterable[Job]) -> None:
+def warn_about_foreign_rows(results: Path, runs: Iterable[Job]) -> None:
     """Say which rows of the table none of ``runs`` made; they are kept and drawn."""
     current = {job.name: job.config_sha for job in runs}
     recorded = rows_by_run(results)
-    strangers = [name for name, rows in recorded.items() if current.get(name) != rows[0].config_sha]
-    if strangers:
+    foreign = [name for name, rows in recorded.items() if current.get(name) != rows[0].config_sha]
+    if foreign:
         _say(
-            f"note: points.csv also holds runs of another configuration: {', '.join(strangers)}. "
+            f"note: points.csv also holds runs of another configuration: {', '.join(foreign)}. "
             "Delete their rows if they should not count."
         )
 

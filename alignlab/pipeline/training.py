@@ -11,7 +11,7 @@ from alignlab.callbacks.kl_bound import KLBound
 from alignlab.callbacks.probe import evaluation_at, is_whole
 from alignlab.files import TRAIN, atomic_write
 from alignlab.objectives.schedule import planned_steps
-from alignlab.pipeline.parent import Parent, Trained
+from alignlab.pipeline.messages import Reporter, Trained
 from alignlab.plan import overlay
 from alignlab.training import fit
 from alignlab.training.identity import OtherConfig
@@ -22,8 +22,8 @@ CONFIG = "config.yaml"
 class Progress(Callback):
     """Tells the pipeline of steps and evaluations, and stops when the pipeline says so."""
 
-    def __init__(self, name: str, parent: Parent) -> None:
-        self.name, self.parent = name, parent
+    def __init__(self, name: str, reporter: Reporter) -> None:
+        self.name, self.reporter = name, reporter
         self._told_of = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -39,9 +39,9 @@ class Progress(Callback):
         batch_idx: int,
     ) -> None:
         """Report; the receiver drops what comes too often."""
-        self.parent.progress(trainer.global_step, planned_steps(trainer) or 0)
+        self.reporter.progress(trainer.global_step, planned_steps(trainer) or 0)
         self._tell_of_evaluation(trainer)
-        told = self.parent.why_stop(self.name) is not None
+        told = self.reporter.why_stop(self.name) is not None
         if trainer.strategy.reduce_boolean_decision(told, all=False):
             trainer.should_stop = True
 
@@ -50,10 +50,10 @@ class Progress(Callback):
         found = evaluation_at(trainer, step) if step != self._told_of else None
         if found is not None:
             self._told_of = step
-            self.parent.measured(step, found)
+            self.reporter.measured(step, found)
 
 
-def train(job: dict[str, Any], folder: Path, parent: Parent) -> Trained:
+def train(job: dict[str, Any], folder: Path, reporter: Reporter) -> Trained:
     """Train from the job's config, continuing from the newest whole checkpoint in ``train/``.
 
     The trained model is written to ``folder`` itself, as a Hugging Face folder.
@@ -62,20 +62,20 @@ def train(job: dict[str, Any], folder: Path, parent: Parent) -> Trained:
     config = _with_folders(job["spec"]["config"], run)
     atomic_write(folder / CONFIG, overlay.write_yaml(config).encode())
     for line in _drop_damaged(run):
-        parent.say(f"{job['name']}: {line}")
+        reporter.say(f"{job['name']}: {line}")
     try:
-        command = take_part(job, folder, parent)
+        command = take_part(job, folder, reporter)
     except OtherConfig as error:  # an input was made again, and its content is another one
-        parent.say(f"{job['name']}: {error} Starting over.")
+        reporter.say(f"{job['name']}: {error} Starting over.")
         shutil.rmtree(run)
-        command = take_part(job, folder, parent)
+        command = take_part(job, folder, reporter)
     command.model.save(folder)
     callbacks: list[Callback] = command.trainer.callbacks  # type: ignore[attr-defined]
     bounds = [c.reached for c in callbacks if isinstance(c, KLBound)]
     return Trained(
         seconds=command.resume.seconds,
         metrics=command.resume.metrics,
-        stopped=next(filter(None, bounds), parent.why_stop(job["name"])),
+        stopped=next(filter(None, bounds), reporter.why_stop(job["name"])),
     )
 
 
@@ -98,12 +98,12 @@ def _drop_damaged(run: Path) -> list[str]:
     return []
 
 
-def take_part(job: dict[str, Any], folder: Path, parent: Parent) -> fit.Command:
+def take_part(job: dict[str, Any], folder: Path, reporter: Reporter) -> fit.Command:
     """The training itself, in each of its processes, from the config that ``train`` wrote."""
     found, _ = checkpoints.newest(folder / TRAIN)
     args = ["--config", str(folder / CONFIG)]
     args += [] if found is None else ["--ckpt_path", str(found)]
-    command = fit.build(args, [Progress(job["name"], parent)])
+    command = fit.build(args, [Progress(job["name"], reporter)])
     fit.run_fit(command)
     return command
 

@@ -20,13 +20,13 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
-from alignlab.pipeline.parent import ALIVE, BEAT
+from alignlab.pipeline.messages import ALIVE, BEAT
 
 REPORT_EVERY = 0.5  # seconds between two reports of progress
 JOB, RANK = "ALIGNLAB_JOB", "LOCAL_RANK"  # what a further rank finds in its environment
 
 
-class Reporter:
+class PipeReporter:
     """Sends messages to the parent, one JSON object a line."""
 
     def __init__(self, out: TextIO) -> None:
@@ -71,7 +71,7 @@ class Reporter:
         return self._stops.get(name)
 
 
-class Silent:
+class NullReporter:
     """The parent, as further ranks see it: nobody listens, nobody tells them anything."""
 
     def progress(self, step: int, total: int) -> None:
@@ -94,7 +94,7 @@ def main() -> None:
         _take_part(json.loads(os.environ[JOB]))
         return
     inbox: queue.Queue[dict[str, Any]] = queue.Queue()
-    reporter = Reporter(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    reporter = PipeReporter(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     # Whatever libraries print belongs into the job's log, not between the messages.
     os.dup2(2, 1)
     threading.Thread(target=_listen, args=(inbox, reporter), daemon=True).start()
@@ -104,7 +104,7 @@ def main() -> None:
         _serve(inbox.get(), reporter)
 
 
-def _listen(inbox: "queue.Queue[dict[str, Any]]", reporter: Reporter) -> None:
+def _listen(inbox: "queue.Queue[dict[str, Any]]", reporter: PipeReporter) -> None:
     for line in sys.stdin:
         message = json.loads(line)
         if "stop" in message:
@@ -114,7 +114,7 @@ def _listen(inbox: "queue.Queue[dict[str, Any]]", reporter: Reporter) -> None:
     os._exit(0)  # the parent is gone or done with us; half-done work is redone from its checkpoint
 
 
-def _serve(job: dict[str, Any], reporter: Reporter) -> None:
+def _serve(job: dict[str, Any], reporter: PipeReporter) -> None:
     from alignlab.errors import DISK_FULL, ConfigError, DataError
     from alignlab.pipeline.jobs import carry_out
 
@@ -138,7 +138,7 @@ def _take_part(job: dict[str, Any]) -> None:
     from alignlab.pipeline.training import take_part
 
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    take_part(job, Path(job["folder"]), Silent())
+    take_part(job, Path(job["folder"]), NullReporter())
 
 
 def _end_with(parent: int) -> None:

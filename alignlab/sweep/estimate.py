@@ -8,8 +8,8 @@ from pathlib import Path
 
 from alignlab.errors import ConfigError
 from alignlab.files import DONE, read_record
-from alignlab.pipeline.foreman import grouped
 from alignlab.pipeline.jobs import check
+from alignlab.pipeline.scheduler import grouped
 from alignlab.plan import state
 from alignlab.plan.experiment import Plan
 from alignlab.results.tables import read_points

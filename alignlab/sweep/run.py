@@ -11,33 +11,31 @@ from typing import Any
 import optuna
 
 from alignlab.files import stamp, write_record, written_whole
-from alignlab.pipeline import handing
-from alignlab.pipeline.foreman import (
-    CHECK,
-    FRONTIER,
+from alignlab.pipeline import messages, records
+from alignlab.pipeline.lock import check_folder, results_lock
+from alignlab.pipeline.messages import CHECK, FRONTIER, log_file
+from alignlab.pipeline.progress import Display
+from alignlab.pipeline.run import ensure_stages, tell, warn_about_foreign_rows
+from alignlab.pipeline.scheduler import (
     Failures,
-    Foreman,
-    Schedule,
-    log_file,
+    JobQueue,
+    Scheduler,
     own_job,
 )
-from alignlab.pipeline.lock import check_folder, results_lock
-from alignlab.pipeline.progress import Display
-from alignlab.pipeline.run import make_stages, tell, tell_of_strangers
-from alignlab.pipeline.workers import Crew
+from alignlab.pipeline.worker_pool import WorkerPool
 from alignlab.plan import state
 from alignlab.plan.experiment import Job, Plan
 from alignlab.results.pool import POOL_NAME, POOL_RECORD
 from alignlab.results.run_records import drop_damaged_rows, remove_leftovers
 from alignlab.sweep import table
-from alignlab.sweep.claims import Claims
-from alignlab.sweep.ends import check_metrics
 from alignlab.sweep.estimate import estimate
+from alignlab.sweep.outcomes import check_metrics
+from alignlab.sweep.slots import Slots
 from alignlab.sweep.space import ARM
 from alignlab.sweep.spec import Sweep, load_sweep
 from alignlab.sweep.storage import Storage, check_url, open_storage, shown
 from alignlab.sweep.study import open_study
-from alignlab.sweep.trials import Trials
+from alignlab.sweep.trial_queue import TrialQueue
 
 STUDY = "study.db"
 CHECKED = "checked"
@@ -81,7 +79,7 @@ def run_sweep(
         with open_storage(url) as study_storage:
             words = ["sweep", str(path), *(["--results", str(results)] if results else [])]
             words += ["--storage", shown(storage)] if storage else []
-            handing.keep_command(plan.results, words)
+            records.keep_command(plan.results, words)
             call = _Call(sweep, plan, study_storage, url == own, lock_fd)
             failures = call.carry_out(workers)
     tell(failures)
@@ -91,70 +89,72 @@ def run_sweep(
 
 
 class _Call:
-    """One call of the command: a crew, a study and what is left to do."""
+    """One call of the command: a pool, a study and what is left to do."""
 
     def __init__(
         self, sweep: Sweep, plan: Plan, storage: Storage, private: bool, lock_fd: int
     ) -> None:
         self.sweep, self.plan, self.storage = sweep, plan, storage
         self.private, self.lock_fd = private, lock_fd
-        self.trials: Trials | None = None
+        self.trials: TrialQueue | None = None
 
     def carry_out(self, size: int) -> Failures:
         """Check, make the inputs, run the trials, draw."""
         seeds = len(self.plan.seeds)
-        crew = Crew(size, log_file(self.plan, "workers"), self.lock_fd)
+        pool = WorkerPool(size, log_file(self.plan, "workers"), self.lock_fd)
         display = Display(seeds * (self._trials() or 0), size)
-        commit = handing.git_sha()
+        commit = records.git_sha()
 
         def message(job: Job, first: bool) -> dict[str, Any]:
-            return handing.message(self.plan, job, commit, fresh=False)
+            return messages.message(self.plan, job, commit, fresh=False)
 
-        foreman = Foreman(
-            self.plan, crew, display, message, self._finished,
+        scheduler = Scheduler(
+            self.plan, pool, display, message, self._finished,
             one_each=self.sweep.process_per_trial,
         )  # fmt: skip
         try:
             study, created = open_study(self.sweep, self.storage)
             _say(f"{self.plan.results}: study {study.study_name} in {self.storage.shown}")
             if CHECKED not in study.user_attrs:
-                foreman.work(Schedule([own_job(CHECK, self._configs())]))
-                if foreman.failures.failed:
-                    return foreman.failures
+                scheduler.work(JobQueue([own_job(CHECK, self._configs())]))
+                if scheduler.failures.failed:
+                    return scheduler.failures
                 study.set_user_attr(CHECKED, True)
-            made = make_stages(self.sweep.plan, self.sweep.needs, workers=size)
+            made = ensure_stages(self.sweep.plan, self.sweep.needs, workers=size)
             if made.failed:
                 return made
             self._copy_pool()
-            self._work(foreman, display, study, created)
+            self._work(scheduler, display, study, created)
             news = table.write_trials(self.plan.results / "trials.csv", self.sweep, study)
             _say(table.summary(self.sweep, study))
-            tell_of_strangers(self.plan.results, self._runs(study))
-            self._draw(foreman, display, news)
+            warn_about_foreign_rows(self.plan.results, self._runs(study))
+            self._draw(scheduler, display, news)
         finally:
             display.close()
-            crew.dismiss()
-        return foreman.failures
+            pool.dismiss()
+        return scheduler.failures
 
-    def _work(self, foreman: Foreman, display: Display, study: optuna.Study, created: bool) -> None:
+    def _work(
+        self, scheduler: Scheduler, display: Display, study: optuna.Study, created: bool
+    ) -> None:
         owner = f"{socket.gethostname()}:{self.plan.results.resolve()}"
         sweep = self.sweep
-        claims = Claims(
+        slots = Slots(
             study, self.storage, sweep.space, sweep.points, sweep.trials, owner,
             private=self.private,
         )  # fmt: skip
-        started = claims.begin(created=created)
-        self.trials = Trials(sweep, self.plan, claims, started, self._record, display.say)
+        started = slots.begin(created=created)
+        self.trials = TrialQueue(sweep, self.plan, slots, started, self._record, display.say)
         done = study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
         display.total = max(0, display.total - len(self.plan.seeds) * len(done))
-        foreman.work(self.trials)
+        scheduler.work(self.trials)
 
     def _finished(self, job: Job) -> None:
         if self.trials is None or self.trials.holds(job):
             self._record(job)
 
     def _record(self, job: Job) -> None:
-        handing.record(self.plan, job)
+        records.record(self.plan, job)
 
     def _runs(self, study: optuna.Study) -> list[Job]:
         """Every run that the sweep's trials consist of, made or not."""
@@ -181,14 +181,14 @@ class _Call:
                 stamps = {POOL_NAME: stamp(self.plan.results / POOL_NAME)}
                 write_record(self.plan.results / POOL_RECORD, {"files": stamps})
 
-    def _draw(self, foreman: Foreman, display: Display, news: bool) -> None:
+    def _draw(self, scheduler: Scheduler, display: Display, news: bool) -> None:
         """Draw what is not drawn yet; the report has ``news`` of the trials in it, too."""
         points, pool = self.plan.results / state.POINTS, self.plan.results / POOL_NAME
         drawn = not news and state.frontier_is_drawn(self.plan)
         if points.exists() and pool.exists() and not drawn:
             spec = {"results": str(self.plan.results), "args": self.plan.frontier}
             display.total = display.finished + 1  # trials that failed are no longer waited for
-            foreman.work(Schedule([own_job(FRONTIER, spec)]))
+            scheduler.work(JobQueue([own_job(FRONTIER, spec)]))
 
 
 def _say(line: str) -> None:

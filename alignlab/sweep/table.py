@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import TrialState
 
 from alignlab.files import atomic_write
-from alignlab.sweep.claims import DIVERGED, ERROR, SLOT, STOPPED
+from alignlab.sweep.slots import DIVERGED, ERROR, SLOT, STOPPED
 from alignlab.sweep.space import ARM
 from alignlab.sweep.spec import Sweep
 

@@ -250,7 +250,7 @@ MUTATIONS = (
     ),
     Mutation(
         "nobody hears of a stopped worker",
-        "pipeline/foreman.py",
+        "pipeline/scheduler.py",
         "            if not worker.missed:\n",
         "            if False:\n",
         "pipeline/test_run.py::"

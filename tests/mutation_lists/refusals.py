@@ -99,7 +99,7 @@ MUTATIONS = (
     ),
     Mutation(
         "calls do not wait for the check",
-        "pipeline/foreman.py",
+        "pipeline/scheduler.py",
         "behind = [replace(job, needs={**job.needs, CHECK: (CHECK,)}) for job in jobs]",
         "behind = list(jobs)",
         "pipeline/test_run.py::test_wrong_configs_are_all_told_before_anything_is_done",

@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from alignlab.pipeline import progress
-from alignlab.pipeline.workers import Worker
+from alignlab.pipeline.worker_pool import Worker
 from alignlab.plan.experiment import Job
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alignlab.pipeline.handing import keep_command
+from alignlab.pipeline.records import keep_command
 from alignlab.report.findings import Sample, key_of
 from alignlab.report.gather import read_samples, read_trials, sample_rows
 from alignlab.report.read import read_commands

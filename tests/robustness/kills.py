@@ -25,7 +25,7 @@ from typing import Any
 
 from alignlab.callbacks import checkpoints
 from alignlab.files import DONE, TRAIN, read_record
-from alignlab.pipeline import handing
+from alignlab.pipeline import messages, records
 from alignlab.plan import state
 from alignlab.plan.experiment import Plan
 from alignlab.results.csv_tables import write_table
@@ -100,10 +100,10 @@ def do_what_is_left(plan: Plan, bomb: Bomb) -> int:
     (name,) = plan.jobs
     todo = state.what_to_do(plan, only=name)
     for job in todo.unmerged:
-        handing.merge(plan, job)
+        records.merge(plan, job)
     for job in todo.jobs:
-        carry_out(handing.message(plan, job, "commit", fresh=False), Nobody())
-        handing.record(plan, job)
+        carry_out(messages.message(plan, job, "commit", fresh=False), Nobody())
+        records.record(plan, job)
     bomb.count.write_text(str(bomb.calls))
     return 0
 

@@ -114,8 +114,8 @@ def test_one_more_value_runs_one_more_trial_and_those_taken_out_are_named(
     assert len(rows()) == 5
     assert "another configuration" not in capsys.readouterr().err
     assert run_sweep(write(space={"beta": [1.0, 2.0, 4.0, 8.0]})) == 0
-    strangers = "runs of another configuration: dpo-beta0.5-s0, dpo-beta0.5-s1. Delete"
-    assert strangers in capsys.readouterr().err
+    foreign = "runs of another configuration: dpo-beta0.5-s0, dpo-beta0.5-s1. Delete"
+    assert foreign in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("sampler", ["tpe", {"nsgaii": {"population_size": 2}}])

@@ -1,4 +1,4 @@
-"""Claims of two processes on one study, with their deaths in between."""
+"""Slots of two processes on one study, with their deaths in between."""
 
 import time
 import warnings
@@ -8,8 +8,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from alignlab.sweep import claims as module
-from alignlab.sweep.claims import DIVERGED, ERROR, Claim, Claims
+from alignlab.sweep import slots as module
+from alignlab.sweep.slots import DIVERGED, ERROR, ClaimedTrial, Slots
 from alignlab.sweep.space import Point, Space, read_dimension
 from alignlab.sweep.storage import Storage
 
@@ -34,18 +34,18 @@ def process(
     *,
     points: list[Point] | None = POINTS,
     trials: int | None = None,
-) -> Claims:
+) -> Slots:
     storage = Storage(study._storage._backend, "", heartbeat=True)  # type: ignore[attr-defined]
-    return Claims(study, storage, SPACE, points, trials, owner, private=False)
+    return Slots(study, storage, SPACE, points, trials, owner, private=False)
 
 
-def begun(claims: Claims, created: bool = False) -> list[float]:
-    return [values(claim) for claim in claims.begin(created=created)]
+def begun(slots: Slots, created: bool = False) -> list[float]:
+    return [values(claimed) for claimed in slots.begin(created=created)]
 
 
-def values(claim: Claim | None) -> float:
-    assert claim is not None
-    beta = claim.point.values["beta"]
+def values(claimed: ClaimedTrial | None) -> float:
+    assert claimed is not None
+    beta = claimed.point.values["beta"]
     assert isinstance(beta, float)
     return beta
 
@@ -60,10 +60,10 @@ def test_two_processes_share_the_points_and_get_none_twice(study: optuna.Study) 
 
 def test_both_filling_the_queue_still_runs_each_point_once(study: optuna.Study) -> None:
     a, b = process(study, "a"), process(study, "b")
-    for claims in (a, b):  # neither sees that the other is at it
+    for slots in (a, b):  # neither sees that the other is at it
         for slot, point in enumerate(POINTS):
-            claims._enqueue(slot, SPACE.params(point))
-    got = [claim for claim in (a.next(), b.next(), a.next(), b.next()) if claim is not None]
+            slots._enqueue(slot, SPACE.params(point))
+    got = [claimed for claimed in (a.next(), b.next(), a.next(), b.next()) if claimed is not None]
     assert sorted(map(values, got)) == [1.0, 2.0]
 
 
@@ -72,9 +72,9 @@ def test_a_folder_takes_up_what_it_left_running(study: optuna.Study) -> None:
     begun(a, created=True)
     first = a.next()
     again = process(study, "a")  # the process was killed and is called again
-    (claim,) = again.begin(created=False)
-    assert values(claim) == values(first)
-    assert again.complete(claim, [0.0], {})
+    (claimed,) = again.begin(created=False)
+    assert values(claimed) == values(first)
+    assert again.complete(claimed, [0.0], {})
     assert len(study.trials) == 2
 
 
@@ -139,9 +139,9 @@ def test_a_sampled_study_has_so_many_slots_whoever_asks(study: optuna.Study) -> 
     a = process(study, "a", points=None, trials=3)
     b = process(study, "b", points=None, trials=3)
     got = [a.next(), b.next(), a.next(), b.next()]
-    assert [claim is None for claim in got] == [False, False, False, True]
-    for claims, claim in zip((a, b, a), got, strict=False):
-        assert claim is not None
-        assert claims.complete(claim, [1.0], {})
+    assert [claimed is None for claimed in got] == [False, False, False, True]
+    for slots, claimed in zip((a, b, a), got, strict=False):
+        assert claimed is not None
+        assert slots.complete(claimed, [1.0], {})
     assert a.next() is None
     assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 3

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from alignlab.errors import ConfigError
-from alignlab.pipeline.foreman import NOT_FINITE
+from alignlab.pipeline.scheduler import NOT_FINITE
 from alignlab.plan import state
 from alignlab.plan.experiment import Job, Plan
 from alignlab.results.tables import read_points
-from alignlab.sweep.claims import DIVERGED, ERROR, STOPPED, Claim, Claims
-from alignlab.sweep.ends import End, Ends
+from alignlab.sweep.outcomes import Outcome, Outcomes
+from alignlab.sweep.slots import DIVERGED, ERROR, STOPPED, ClaimedTrial, Slots
 from alignlab.sweep.spec import Sweep
 
 # How the reasons begin for which a run is told to stop.
@@ -23,7 +23,7 @@ PRUNED, DOMINATED = "pruned", "other runs had more reward at less KL"
 class Running:
     """A claimed trial: its runs still to come, and what became of the finished ones."""
 
-    claim: Claim
+    claimed: ClaimedTrial
     waiting: list[Job]
     at_work: set[str] = field(default_factory=set)
     measures: list[dict[str, float]] = field(default_factory=list)
@@ -35,13 +35,13 @@ class Running:
         self.notes.setdefault(kind, []).append(f"{job.name}: {why}")
 
 
-class Trials:
-    """Where the foreman takes a sweep's jobs from.
+class TrialQueue:
+    """Where the scheduler takes a sweep's jobs from.
 
     Args:
         sweep: The sweep.
         plan: Its results folder.
-        claims: The study's trials.
+        slots: The study's trials.
         started: Trials that an earlier call left running.
         record: Puts a finished run's rows into the tables.
         say: Shows a line.
@@ -52,45 +52,45 @@ class Trials:
         self,
         sweep: Sweep,
         plan: Plan,
-        claims: Claims,
-        started: Sequence[Claim],
+        slots: Slots,
+        started: Sequence[ClaimedTrial],
         record: Callable[[Job], None],
         say: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._sweep, self._plan, self._claims = sweep, plan, claims
+        self._sweep, self._plan, self._slots = sweep, plan, slots
         self._record, self._say = record, say
         self._clock, self._began = clock, clock()
         self._again: list[Job] = []
         self._of_job: dict[str, Running] = {}
         self._running: list[Running] = []
-        self._ends = Ends(plan)
-        self._recorded = self._ends.recorded
+        self._outcomes = Outcomes(plan)
+        self._recorded = self._outcomes.recorded
         self._beaten: dict[str, int] = {}  # run -> evaluations in a row that were dominated
         self._said_wait = False
         self.complete = 0
-        for claim in started:
-            self._begin(claim)
+        for claimed in started:
+            self._begin(claimed)
 
     def next(self) -> Job | None:
         """A run of a trial in hand, or of a new one."""
-        self._claims.keep_alive()
+        self._slots.keep_alive()
         if self._again:
             return self._again.pop()
         while True:
             job = self._waiting_job()
             if job is not None or self._late():
                 return job
-            claim = self._claims.next()
-            if claim is None:
+            claimed = self._slots.next()
+            if claimed is None:
                 return None
-            self._begin(claim)
+            self._begin(claimed)
 
     def over(self) -> bool:
         """Whether nothing can come any more; trials of other folders may die and be ours then."""
         if self._running or self._again or self._late():
             return not (self._running or self._again)
-        others = self._claims.others_at_work()
+        others = self._slots.others_at_work()
         if others and not self._said_wait:
             self._said_wait = True
             self._say(f"{others} trials are at work elsewhere; waiting in case they die")
@@ -105,7 +105,7 @@ class Trials:
         running = self._of_job.pop(job.name, None)
         if running is not None:
             running.at_work.discard(job.name)
-            self._add_end(running, job)
+            self._add_outcome(running, job)
             self._close_if_done(running)
 
     def drop(self, name: str, why: str) -> list[str]:
@@ -116,7 +116,7 @@ class Trials:
         lost = [job.name for job in running.waiting]
         kind = DIVERGED if why.startswith(NOT_FINITE) else ERROR
         self._forget(running)
-        self._claims.fail(running.claim, kind, f"{name}: {why}")
+        self._slots.fail(running.claimed, kind, f"{name}: {why}")
         return lost
 
     def drop_all(self) -> list[str]:
@@ -125,7 +125,7 @@ class Trials:
 
     def measured(self, job: Job, step: int, metrics: dict[str, float]) -> str | None:
         """Report to the pruner, look for runs that are better in everything."""
-        self._claims.keep_alive()
+        self._slots.keep_alive()
         running = self._of_job.get(job.name)
         if running is None:
             return None
@@ -135,8 +135,8 @@ class Trials:
                 with warnings.catch_warnings():
                     # A continued run tells of its last evaluation once more.
                     warnings.filterwarnings("ignore", message="The reported value is ignored")
-                    running.claim.trial.report(metrics[metric], step)
-                if running.claim.trial.should_prune():
+                    running.claimed.trial.report(metrics[metric], step)
+                if running.claimed.trial.should_prune():
                     running.pruned = True
                     return f"{PRUNED} at step {step}"
         if self._is_dominated(job, metrics):
@@ -146,18 +146,18 @@ class Trials:
     def holds(self, job: Job) -> bool:
         """Whether the job's rows are this folder's to keep, and no other's by now."""
         running = self._of_job.get(job.name)
-        return running is None or self._claims.holds(running.claim)
+        return running is None or self._slots.holds(running.claimed)
 
     def _late(self) -> bool:
         minutes = self._sweep.minutes
         return minutes is not None and self._clock() - self._began > 60 * minutes
 
-    def _begin(self, claim: Claim) -> None:
-        running = Running(claim, [])
+    def _begin(self, claimed: ClaimedTrial) -> None:
+        running = Running(claimed, [])
         self._running.append(running)
-        for job in self._sweep.jobs(claim.point):
+        for job in self._sweep.jobs(claimed.point):
             if self._stands(job):
-                self._add_end(running, job)
+                self._add_outcome(running, job)
             else:
                 running.waiting.append(job)
                 self._of_job[job.name] = running
@@ -165,20 +165,20 @@ class Trials:
 
     def _stands(self, job: Job) -> bool:
         """Whether a run need not be made: it is done, or its rows are there with every metric."""
-        end = self._ends.of(job)
-        if self._is_cut_short(end):
+        outcome = self._outcomes.of(job)
+        if self._is_cut_short(outcome):
             return False
         recorded = state.is_recorded(self._plan, job, self._recorded)
         if state.is_done(self._plan, job):
             if not recorded:  # the parent was killed just before
                 self._record(job)
             return True
-        return recorded and self._sweep.metrics.keys() <= end.measures.keys()
+        return recorded and self._sweep.metrics.keys() <= outcome.measures.keys()
 
-    def _is_cut_short(self, end: End) -> bool:
+    def _is_cut_short(self, outcome: Outcome) -> bool:
         """Whether it was stopped by a rule that the sweep had then and has no longer."""
-        return (end.stopped.startswith(PRUNED) and self._sweep.pruner is None) or (
-            end.stopped.startswith(DOMINATED) and self._sweep.stop.dominated is None
+        return (outcome.stopped.startswith(PRUNED) and self._sweep.pruner is None) or (
+            outcome.stopped.startswith(DOMINATED) and self._sweep.stop.dominated is None
         )
 
     def _waiting_job(self) -> Job | None:
@@ -191,15 +191,16 @@ class Trials:
                 return job
         return None
 
-    def _add_end(self, running: Running, job: Job) -> None:
-        end, limit = self._ends.of(job), self._sweep.stop.kl
-        running.measures.append(end.measures)
+    def _add_outcome(self, running: Running, job: Job) -> None:
+        outcome, limit = self._outcomes.of(job), self._sweep.stop.kl
+        running.measures.append(outcome.measures)
         # What was pruned stays so, in a study made later and behind a killed parent, too.
-        running.pruned |= end.stopped.startswith(PRUNED)
-        if limit is not None and end.measures.get("kl", 0.0) > limit:
-            running.note(DIVERGED, job, end.stopped or f"KL {end.measures['kl']:.4g} > {limit:g}")
-        elif end.stopped:
-            running.note(STOPPED, job, end.stopped)
+        running.pruned |= outcome.stopped.startswith(PRUNED)
+        if limit is not None and outcome.measures.get("kl", 0.0) > limit:
+            why = f"KL {outcome.measures['kl']:.4g} > {limit:g}"
+            running.note(DIVERGED, job, outcome.stopped or why)
+        elif outcome.stopped:
+            running.note(STOPPED, job, outcome.stopped)
 
     def _close_if_done(self, running: Running) -> None:
         if running.pruned:
@@ -209,13 +210,13 @@ class Trials:
         self._forget(running)
         notes = {kind: "; ".join(whys) for kind, whys in running.notes.items()}
         if running.pruned:
-            self._claims.prune(running.claim, notes)
+            self._slots.prune(running.claimed, notes)
             return
         values = [self._mean(running, name) for name in self._sweep.metrics]
         if not all(math.isfinite(value) for value in values):
             found = dict(zip(self._sweep.metrics, values, strict=True))
-            self._claims.fail(running.claim, DIVERGED, f"not finite: {found}")
-        elif self._claims.complete(running.claim, values, notes):
+            self._slots.fail(running.claimed, DIVERGED, f"not finite: {found}")
+        elif self._slots.complete(running.claimed, values, notes):
             self.complete += 1
 
     def _forget(self, running: Running) -> None:
@@ -228,7 +229,7 @@ class Trials:
         if len(found) < len(running.measures):
             logged = sorted(set().union(*running.measures))
             raise ConfigError(
-                f"metric {metric!r} was never logged by arm {running.claim.point.arm!r}; logged: "
+                f"metric {metric!r} was never logged by arm {running.claimed.point.arm!r}; logged: "
                 f"{', '.join(logged) or 'nothing'}. Name one of these in the sweep's metrics: "
                 "what has been trained is kept."
             )

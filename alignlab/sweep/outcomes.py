@@ -18,7 +18,7 @@ from alignlab.sweep.spec import PROBED
 
 
 @dataclass(frozen=True)
-class End:
+class Outcome:
     """How a run ended.
 
     Args:
@@ -30,7 +30,7 @@ class End:
     stopped: str
 
 
-class Ends:
+class Outcomes:
     """The ends of the runs in a results folder; rows are read once, those in ``points.csv`` now."""
 
     def __init__(self, plan: Plan) -> None:
@@ -39,7 +39,7 @@ class Ends:
         last = (max(rows, key=lambda row: row.order) for rows in self.recorded.values())
         self._rows = {row.run_id: row for row in last}
 
-    def of(self, job: Job) -> End:
+    def of(self, job: Job) -> Outcome:
         """From ``done.json``; where that is gone, from what stands beside the tables."""
         done = read_record(self._plan.folder(job) / DONE)
         if done is not None and done["config_sha"] == job.config_sha:
@@ -54,7 +54,7 @@ class Ends:
             last = max(rows, key=lambda row: row.step)
             values = {f.name: getattr(last, f.name) for f in fields(Point) if f.name in PROBED}
             measures |= {name: float(value) for name, value in values.items() if value is not None}
-        return End(measures, done.get("stopped") or "")
+        return Outcome(measures, done.get("stopped") or "")
 
 
 def check_metrics(where: Path, metrics: Iterable[str]) -> None:

@@ -1,53 +1,19 @@
-"""What a worker is told about a job, and what is kept of what it did: tables and configs."""
+"""What is kept of a finished job: rows in the tables, its config, what it took."""
 
 import re
 import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from alignlab.files import DONE, atomic_write, read_record, stamp, write_record
-from alignlab.pipeline.foreman import CHECK, FRONTIER, log_file
+from alignlab.pipeline.messages import CHECK, FRONTIER
 from alignlab.plan import overlay, state
 from alignlab.plan.experiment import Job, Plan
 from alignlab.results.run_records import POINTS, keep_record
 from alignlab.results.tables import COMMANDS, Point, merge_points
 
 TIME = re.compile(r"([^,]+),([^,]+),\d+\.\d")  # a row of stages.csv
-
-
-def message(plan: Plan, job: Job, commit: str, *, fresh: bool) -> dict[str, Any]:
-    """Everything a worker needs to know about a job.
-
-    Args:
-        plan: Whose job it is.
-        job: A stage's, or one of the pipeline's own.
-        commit: Of the code, for the tables.
-        fresh: Start over, whatever its folder holds.
-    """
-    told: dict[str, Any] = {"name": job.name, "log": str(log_file(plan, job.name))}
-    if job.stage in (CHECK, FRONTIER):
-        return told | {"spec": job.spec}
-    run = None
-    if job.objective is not None:
-        run = {
-            "experiment": plan.name,
-            "objective": job.objective,
-            "run_id": job.name,
-            "seed": 0 if job.seed is None else job.seed,
-            "hparams": job.hparams,
-            "config_sha": job.config_sha,
-            "git_sha": commit,
-            "prompt_table": str(state.prompt_table(plan, job)),
-        }
-    return told | {
-        "folder": str(plan.folder(job)),
-        "config_sha": job.config_sha,
-        "spec": plan.resolved(job),
-        "fresh": fresh,
-        "run": run,
-    }
 
 
 def record(plan: Plan, job: Job) -> None:

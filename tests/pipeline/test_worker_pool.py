@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from alignlab.pipeline import foreman, run_experiment
+from alignlab.pipeline import run_experiment, scheduler
 from tests.pipeline.test_run import HERE, Write
 
 
@@ -21,8 +21,8 @@ def test_a_killed_workers_job_is_tried_once_more(
 def test_a_worker_that_was_stopped_is_told_of_and_its_job_done_by_another(
     write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(foreman, "SILENCE", 4.0)
-    monkeypatch.setattr(foreman, "LOST", 6.0)
+    monkeypatch.setattr(scheduler, "SILENCE", 4.0)
+    monkeypatch.setattr(scheduler, "LOST", 6.0)
     args = {"witness": str(tmp_path / "witness")}
     assert run_experiment(write({"one": {"call": f"{HERE}.stop_once", "args": args}})) == 0
     said = capsys.readouterr().err

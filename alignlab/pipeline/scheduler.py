@@ -1,20 +1,19 @@
-"""Handing jobs to workers: which may start, what comes back, what a failure takes with it."""
+"""Scheduling: gives jobs to workers, takes what they report, drops what a failure affects."""
 
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Protocol
 
+from alignlab.pipeline.messages import CHECK, FRONTIER, log_file
 from alignlab.pipeline.progress import Display
-from alignlab.pipeline.workers import Crew, Worker
+from alignlab.pipeline.worker_pool import Worker, WorkerPool
 from alignlab.plan.experiment import Job, Plan
 
 TRIES = 2  # a killed worker's job is given to another worker once
 SILENCE, LOST = 30.0, 600.0  # seconds without a sign of life until it is told, and acted upon
-CHECK, FRONTIER = "check", "frontier"  # the pipeline's own jobs, beside those of the stages
-NOT_FINITE = "FloatingPointError"  # how a run ends whose numbers are none any more
+NOT_FINITE = "FloatingPointError"  # the exception that marks a diverged run
 
 
 @dataclass
@@ -27,7 +26,7 @@ class Failures:
 
     @property
     def advice(self) -> str:
-        """What to do about them; no repetition mends a wrong input or a run that diverged."""
+        """What to do: calling again helps neither wrong input nor a run that diverged."""
         if self.input_only:
             return "What is finished stays finished: mend this and call again."
         if all(why.startswith(NOT_FINITE) for why in self.failed.values()):
@@ -40,8 +39,8 @@ class Failures:
         return (2 if self.input_only else 1) if self.failed else 0
 
 
-class Jobs(Protocol):
-    """Where the foreman takes jobs from."""
+class Queue(Protocol):
+    """Where the scheduler takes jobs from: a ``JobQueue``, or a sweep's ``TrialQueue``."""
 
     def next(self) -> Job | None:
         """A job that may start now, if there is one."""
@@ -65,7 +64,7 @@ class Jobs(Protocol):
         """``job`` was evaluated at ``step``; why it should stop, if it should."""
 
 
-class Schedule:
+class JobQueue:
     """Which job of a list may start next.
 
     Args:
@@ -142,12 +141,12 @@ def with_check(plan: Plan, jobs: Sequence[Job]) -> list[Job]:
     return [own_job(CHECK, specs), *behind] if jobs else []
 
 
-class Foreman:
-    """Hands jobs to workers until none is left.
+class Scheduler:
+    """Gives jobs to workers until none is left.
 
     Args:
         plan: Whose jobs they are.
-        crew: The workers.
+        pool: The workers.
         display: Shows how far they are.
         message: What a worker is told about a job: (job, whether it is its first try).
         finished: Called with each job that left its output.
@@ -158,37 +157,37 @@ class Foreman:
     def __init__(
         self,
         plan: Plan,
-        crew: Crew,
+        pool: WorkerPool,
         display: Display,
         message: Callable[[Job, bool], dict[str, Any]],
         finished: Callable[[Job], None],
         *,
         one_each: bool = False,
     ) -> None:
-        self._plan, self._crew, self._display = plan, crew, display
+        self._plan, self._pool, self._display = plan, pool, display
         self._message, self._when_finished = message, finished
         self._one_each = one_each
         self._tries: Counter[str] = Counter()
         self._started: dict[str, float] = {}
-        self._schedule: Jobs = Schedule([])
+        self._queue: Queue = JobQueue([])
         self.failures = Failures()
 
-    def work(self, jobs: Jobs) -> None:
-        """Do ``jobs``; what failed or could not be done stands in ``failures``."""
-        self._schedule = jobs
+    def work(self, queue: Queue) -> None:
+        """Do the jobs of ``queue``; what failed or could not be done stands in ``failures``."""
+        self._queue = queue
         while True:
-            for worker in self._crew.idle():
-                job = self._schedule.next()
+            for worker in self._pool.idle():
+                job = self._queue.next()
                 if job is None:
                     break
                 self._give(worker, job)
-            if all(worker.job is None for worker in self._crew.workers) and jobs.over():
+            if all(worker.job is None for worker in self._pool.workers) and queue.over():
                 return
-            heard = self._crew.hear(timeout=0.5)
+            heard = self._pool.hear(timeout=0.5)
             if heard is not None:
                 self._answer(*heard)
             self._look_after_the_silent()
-            self._display.update(self._crew.workers)
+            self._display.update(self._pool.workers)
 
     def _give(self, worker: Worker, job: Job) -> None:
         self._tries[job.name] += 1
@@ -198,7 +197,7 @@ class Foreman:
     def _answer(self, worker: Worker, message: dict[str, Any] | None) -> None:
         job = worker.job
         if message is None:
-            status = self._crew.replace(worker)
+            status = self._pool.replace(worker)
             if job is not None:
                 self._worker_died(job, status)
         elif message["event"] == "said":
@@ -206,18 +205,18 @@ class Foreman:
         elif message["event"] == "progress":
             worker.progress = (message["step"], message["total"])
         elif job is not None and message["event"] == "measured":
-            why = self._schedule.measured(job, message["step"], message["metrics"])
+            why = self._queue.measured(job, message["step"], message["metrics"])
             if why is not None:
                 worker.tell_to_stop(job, why)
         elif job is not None and message["event"] in ("done", "failed"):
             worker.job = worker.progress = None
             self._ended(job, message)
             if (self._one_each and job.stage not in (CHECK, FRONTIER)) or on_many_devices(job.spec):
-                self._crew.replace(worker)
+                self._pool.replace(worker)
 
     def _look_after_the_silent(self) -> None:
         """A worker that was stopped or hangs: say so, and in the end give its job to another."""
-        for worker in self._crew.silent(SILENCE):
+        for worker in self._pool.silent(SILENCE):
             assert worker.job is not None
             pid = worker.process.pid
             if not worker.missed:
@@ -226,7 +225,7 @@ class Foreman:
                     f"{worker.job.name}: its worker (process {pid}) gives no sign of life; it is "
                     f"ended after {LOST:.0f} s of silence (kill -CONT {pid} wakes a stopped one)"
                 )
-            if worker in self._crew.silent(LOST):
+            if worker in self._pool.silent(LOST):
                 worker.kill()
 
     def _ended(self, job: Job, message: dict[str, Any]) -> None:
@@ -235,7 +234,7 @@ class Foreman:
             self._failed(name, why, input_error=True)
         if job.stage == CHECK and message["wrong_input"]:
             # A slip in one config is better mended before hours go into the others.
-            self.failures.skipped += self._schedule.drop_all()
+            self.failures.skipped += self._queue.drop_all()
         elif message["event"] == "done":
             self._finished(job)
         elif not message["wrong_input"]:
@@ -245,14 +244,14 @@ class Foreman:
     def _worker_died(self, job: Job, status: int) -> None:
         if self._tries[job.name] < TRIES:
             self._display.say(f"{job.name}: its worker died (status {status}); trying once more")
-            self._schedule.again(job)
+            self._queue.again(job)
         else:
             why = f"its worker died {TRIES} times (status {status})"
             self._failed(job.name, why, input_error=False)
 
     def _finished(self, job: Job) -> None:
         self._when_finished(job)
-        self._schedule.finished(job)
+        self._queue.finished(job)
         seconds = time.monotonic() - self._started[job.name]
         if job.stage != CHECK:
             self._display.finished_one(job.name, seconds)
@@ -260,17 +259,12 @@ class Foreman:
     def _failed(self, name: str, why: str, *, input_error: bool) -> None:
         self.failures.failed[name] = why
         self.failures.input_only &= input_error
-        self.failures.skipped += self._schedule.drop(name, why)
+        self.failures.skipped += self._queue.drop(name, why)
         self._display.say(f"{name} FAILED: {why}")
 
 
-def log_file(plan: Plan, name: str) -> Path:
-    """Where the job's prints and traceback go."""
-    return plan.results / "stages" / "logs" / f"{name}.log"
-
-
 def grouped(wrong: Mapping[str, str]) -> dict[str, str]:
-    """``wrong`` with each reason told once: a slip in an arm is one in all of its points."""
+    """``wrong`` with identical reasons merged: a typo in an arm affects all of its points."""
     names: dict[str, list[str]] = {}
     for name, why in wrong.items():
         names.setdefault(why, []).append(name)

@@ -10,14 +10,14 @@ import pytest
 from optuna.trial import TrialState
 
 from alignlab.files import DONE, read_record, stamp, write_record
-from alignlab.pipeline import handing
+from alignlab.pipeline import records
 from alignlab.plan import state
 from alignlab.plan.experiment import Job, Plan
-from alignlab.sweep.claims import DIVERGED, STOPPED, Claims
+from alignlab.sweep.slots import DIVERGED, STOPPED, Slots
 from alignlab.sweep.spec import Stop, Sweep, load_sweep
 from alignlab.sweep.storage import Storage
 from alignlab.sweep.study import open_study
-from alignlab.sweep.trials import Trials
+from alignlab.sweep.trial_queue import TrialQueue
 from tests.report.test_page import point
 from tests.sweep.test_run import RESULTS, write
 
@@ -31,7 +31,7 @@ class Hand:
     sweep: Sweep
     plan: Plan
     study: optuna.Study
-    trials: Trials
+    trials: TrialQueue
 
     def take(self) -> Job:
         job = self.trials.next()
@@ -50,7 +50,7 @@ class Hand:
         table.parent.mkdir(parents=True, exist_ok=True)
         table.touch()
         write_record(folder / DONE, left | {"table": stamp(table)} | done)
-        handing.merge(self.plan, job)
+        records.merge(self.plan, job)
         self.trials.finished(job)
 
     def states(self) -> list[str]:
@@ -70,9 +70,9 @@ def begin(write: Callable[..., Path]) -> Begin:
         plan = replace(sweep.plan, results=RESULTS)
         storage = Storage(optuna.storages.InMemoryStorage(), "", heartbeat=False)
         study, created = open_study(sweep, storage)
-        claims = Claims(study, storage, sweep.space, sweep.points, None, "me", private=True)
-        started = claims.begin(created=created)
-        trials = Trials(sweep, plan, claims, started, lambda job: None, print)
+        slots = Slots(study, storage, sweep.space, sweep.points, None, "me", private=True)
+        started = slots.begin(created=created)
+        trials = TrialQueue(sweep, plan, slots, started, lambda job: None, print)
         return Hand(sweep, plan, study, trials)
 
     return call

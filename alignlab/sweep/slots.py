@@ -25,7 +25,7 @@ REST = 2.0  # seconds between two looks at what other processes do
 
 
 @dataclass(frozen=True)
-class Claim:
+class ClaimedTrial:
     """A trial that this process runs, and its point."""
 
     slot: int
@@ -33,7 +33,7 @@ class Claim:
     point: Point
 
 
-class Claims:
+class Slots:
     """The trials of one study, as one process sees them.
 
     Args:
@@ -64,7 +64,7 @@ class Claims:
         self._ownerless: dict[int, float] = {}  # trial id -> when it was first seen so
         self._looked = self._beaten = 0.0
 
-    def begin(self, *, created: bool) -> list[Claim]:
+    def begin(self, *, created: bool) -> list[ClaimedTrial]:
         """Fill the queue, take up what this folder left running, give failed slots another try.
 
         Args:
@@ -72,15 +72,15 @@ class Claims:
         """
         self._fill(created)
         self._requeue(failed_too=True)
-        claims = []
+        started = []
         for frozen in self._all(TrialState.RUNNING):
             if self._is_mine(frozen):
-                claim = self._claimed(optuna.Trial(self._study, frozen._trial_id))
-                claims += [] if claim is None else [claim]
-        return claims
+                claimed = self._claimed(optuna.Trial(self._study, frozen._trial_id))
+                started += [] if claimed is None else [claimed]
+        return started
 
-    def next(self) -> Claim | None:
-        """Claim another trial, if there is one to be had."""
+    def next(self) -> ClaimedTrial | None:
+        """ClaimedTrial another trial, if there is one to be had."""
         self._look_round()
         while True:
             waiting = bool(self._all(TrialState.WAITING))
@@ -90,9 +90,9 @@ class Claims:
                 # Signs of life are given here, for all trials in hand at once.
                 warnings.filterwarnings("ignore", message="Heartbeat of storage")
                 trial = self._study.ask()
-            claim = self._claimed(trial)
-            if claim is not None:
-                return claim
+            claimed = self._claimed(trial)
+            if claimed is not None:
+                return claimed
 
     def others_at_work(self) -> int:
         """Trials that run elsewhere; dead ones among them are told by their missing heartbeat."""
@@ -107,24 +107,26 @@ class Claims:
             for trial in self._mine.values():
                 self._storage.alive(trial._trial_id)
 
-    def complete(self, claim: Claim, values: Sequence[float], notes: Mapping[str, str]) -> bool:
+    def complete(
+        self, claimed: ClaimedTrial, values: Sequence[float], notes: Mapping[str, str]
+    ) -> bool:
         """The trial's values; whether it still was this process's to end.
 
         One that ``diverged`` beyond the KL bound is complete, too: samplers learn to avoid it.
         """
-        return self._end(claim.trial, TrialState.COMPLETE, notes, values)
+        return self._end(claimed.trial, TrialState.COMPLETE, notes, values)
 
-    def prune(self, claim: Claim, notes: Mapping[str, str]) -> bool:
+    def prune(self, claimed: ClaimedTrial, notes: Mapping[str, str]) -> bool:
         """The trial was stopped early for being worse than others."""
-        return self._end(claim.trial, TrialState.PRUNED, notes)
+        return self._end(claimed.trial, TrialState.PRUNED, notes)
 
-    def fail(self, claim: Claim, kind: str, why: str) -> bool:
+    def fail(self, claimed: ClaimedTrial, kind: str, why: str) -> bool:
         """The trial failed (``error``: tried again by the next call) or ``diverged``."""
-        return self._end(claim.trial, TrialState.FAIL, {kind: why})
+        return self._end(claimed.trial, TrialState.FAIL, {kind: why})
 
-    def holds(self, claim: Claim) -> bool:
+    def holds(self, claimed: ClaimedTrial) -> bool:
         """Whether the trial is still this process's: a long silence makes it another's."""
-        return any(t.number == claim.trial.number for t in self._all(TrialState.RUNNING))
+        return any(t.number == claimed.trial.number for t in self._all(TrialState.RUNNING))
 
     def _end(
         self,
@@ -206,7 +208,7 @@ class Claims:
                 params = last.system_attrs.get("fixed_params") or last.params
                 self._enqueue(slot, params)
 
-    def _claimed(self, trial: optuna.Trial) -> Claim | None:
+    def _claimed(self, trial: optuna.Trial) -> ClaimedTrial | None:
         """Make ``trial`` this process's; ``None`` if its slot is another trial's."""
         trial.set_user_attr(OWNER, self._owner)
         self._mine[trial.number] = trial
@@ -216,7 +218,7 @@ class Claims:
             self._end(trial, TrialState.FAIL, {ERROR: "its point is another trial's"})
             return None
         trial.set_user_attr(SLOT, slot)
-        return Claim(slot, trial, self._space.suggest(trial))
+        return ClaimedTrial(slot, trial, self._space.suggest(trial))
 
     def _is_taken(self, trial: optuna.Trial, slot: int) -> bool:
         before = [t for t in self._all(*TAKEN) if t.number < trial.number]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alignlab.pipeline.parent import ALIVE, BEAT
+from alignlab.pipeline.messages import ALIVE, BEAT
 from alignlab.plan.experiment import Job
 
 PAUSE = 5 * BEAT  # seconds without a look at the workers after which their silence means nothing
@@ -64,7 +64,7 @@ class Worker:
         return status
 
 
-class Crew:
+class WorkerPool:
     """A fixed number of workers and one queue of what they report.
 
     Args:
