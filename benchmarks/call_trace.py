@@ -78,7 +78,7 @@ class Recorder:
         else:
             if stack:
                 stack.pop()
-            self._return(_place(code), arg)
+            self._return(code, arg)
             if (self.what, self.name) == ("return", code.co_name):
                 self.write(time.time())
                 os._exit(0)
@@ -94,7 +94,10 @@ class Recorder:
     def _add(self, caller: CodeType | None, code: CodeType | None, owner: Any) -> None:
         self.calls.setdefault((_place(caller), _place(code), owner), time.time())
 
-    def _return(self, place: Any, value: object) -> None:
+    def _return(self, code: CodeType, value: object) -> None:
+        if "<locals>" in code.co_qualname:  # what a comprehension gives stays in its function
+            return
+        place = _place(code)
         first, valued = self.returned.get(place, (time.time(), None))
         if valued is None and value is not None:
             valued = time.time()

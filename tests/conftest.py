@@ -2,14 +2,26 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from beartype import BeartypeConf
+from beartype.claw import beartype_package
 
-from alignlab.data.trees import PromptTree
-from alignlab.models.policy import Policy
 from tests.tiny import FAMILIES, VOCABULARY
+
+if TYPE_CHECKING:
+    from alignlab.data.trees import PromptTree
+    from alignlab.models.policy import Policy
+
+
+def pytest_configure() -> None:
+    """Check the types of all that goes into ``alignlab.functional``, and of what it returns.
+
+    It has to be set before the package is imported, so nothing of alignlab is imported above.
+    """
+    beartype_package("alignlab.functional", conf=BeartypeConf(is_pep484_tower=True))
 
 
 @pytest.fixture(scope="session")
@@ -34,10 +46,12 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def build(words: Path) -> Callable[..., Policy]:
+def build(words: Path) -> Callable[..., "Policy"]:
     """Make a tiny policy of a family, with weights large enough for a peaked distribution."""
 
-    def make(family: str = "llama", dtype: Any = "float64", spread: float = 0.4) -> Policy:
+    from alignlab.models.policy import Policy
+
+    def make(family: str = "llama", dtype: Any = "float64", spread: float = 0.4) -> "Policy":
         own_range = {"max_position_embeddings": 64} if family != "gpt2" else {}
         config = {"model_type": family, "initializer_range": spread, **own_range}
         policy = Policy(config=config | FAMILIES[family], tokenizer=str(words), dtype=dtype)
@@ -48,8 +62,10 @@ def build(words: Path) -> Callable[..., Policy]:
 
 
 @pytest.fixture
-def ragged() -> list[PromptTree]:
+def ragged() -> "list[PromptTree]":
     """Seven prompts of 1 to 6 tokens, out of order of length, with indices that are not places."""
+    from alignlab.data.trees import PromptTree
+
     generator = torch.Generator().manual_seed(5)
     trees = []
     for i, n in enumerate((3, 1, 6, 2, 3, 5, 1)):

@@ -13,7 +13,7 @@ from alignlab.models import LiveReference, Policy, Scores
 from alignlab.objectives.base import LossAndMetrics
 from alignlab.objectives.on_policy import LeaveOneOutObjective, Sampling
 from alignlab.objectives.schedule import Schedule
-from alignlab.objectives.settings import positive
+from alignlab.objectives.settings import checked
 from alignlab.rewards.base import Reward
 
 
@@ -77,8 +77,8 @@ class AWR(LeaveOneOutObjective):
             policy, reward, sampling, optimizer, kl_coef, reference=reference, seed=seed,
             schedule=schedule,
         )  # fmt: skip
-        self.beta = positive(self, "beta", beta)
-        self.weight_cap = positive(self, "weight_cap", weight_cap)
+        self.beta = checked(self, "beta", beta, "> 0")
+        self.weight_cap = checked(self, "weight_cap", weight_cap, "> 0")
 
     def loss_and_metrics(self, batch: RolloutBatch, scores: Scores) -> LossAndMetrics:
         """Weighted regression, and the share of completions at the cap."""

@@ -311,19 +311,21 @@ def finite(losses: Tensor, trees: PromptTrees) -> Tensor:
     Raises:
         FloatingPointError: A loss is NaN or infinite; names the rows at fault.
     """
-    bad = ~torch.isfinite(losses.detach())
-    if bool(bad.any()):
-        rows = list(trees.ids)
-        if bad.dim():
-            of_completions = len(bad) == len(trees.group)
-            prompts = trees.group.tolist() if of_completions else list(range(len(rows)))
-            at = bad.nonzero()[:, 0].tolist()
-            rows = list(dict.fromkeys(trees.ids[prompts[i]] for i in at))
-        raise FloatingPointError(
-            f"loss is not finite for {len(rows)} rows, e.g. {rows[:5]}. Unless these rows are odd, "
-            "the weights have diverged: lower the learning rate."
-        )
-    return losses
+    if bool(torch.isfinite(losses.detach()).all()):
+        return losses
+    rows = _rows_at_fault(~torch.isfinite(losses.detach()), trees)
+    raise FloatingPointError(
+        f"loss is not finite for {len(rows)} rows, e.g. {rows[:5]}. Unless these rows are odd, "
+        "the weights have diverged: lower the learning rate."
+    )
+
+
+def _rows_at_fault(bad: Tensor, trees: PromptTrees) -> list[str]:
+    if not bad.dim():
+        return list(trees.ids)
+    of_completions = len(bad) == len(trees.group)
+    prompts = trees.group.tolist() if of_completions else list(range(len(trees.ids)))
+    return list(dict.fromkeys(trees.ids[prompts[i]] for i in bad.nonzero()[:, 0].tolist()))
 
 
 def require_pairs(trees: PromptTrees) -> None:

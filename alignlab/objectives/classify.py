@@ -17,7 +17,7 @@ from alignlab.functional import token_logps
 from alignlab.models import LanguageHead, ScoreModel
 from alignlab.objectives.base import LossAndMetrics, TreeObjective
 from alignlab.objectives.schedule import Schedule
-from alignlab.objectives.settings import not_negative
+from alignlab.objectives.settings import checked
 
 CHUNK = 4096  # positions whose logits are held at once
 
@@ -64,7 +64,7 @@ class Classify(TreeObjective):
         schedule: Schedule | None = None,
     ) -> None:
         super().__init__(optimizer, schedule)
-        self.model, self.alpha = model, not_negative(self, "alpha", alpha)
+        self.model, self.alpha = model, checked(self, "alpha", alpha, ">= 0")
         self.lm_head = LanguageHead(model) if alpha else None
 
     def loss_and_metrics(self, trees: PromptTrees) -> LossAndMetrics:

@@ -11,7 +11,7 @@ from alignlab.functional import bradley_terry
 from alignlab.models import Policy, Scores
 from alignlab.objectives.base import PairLoss, PairObjective, split_pairs
 from alignlab.objectives.schedule import Schedule
-from alignlab.objectives.settings import not_negative, positive
+from alignlab.objectives.settings import checked
 
 
 def cpo_loss(
@@ -48,7 +48,8 @@ class CPO(PairObjective):
         schedule: Schedule | None = None,
     ) -> None:
         super().__init__(policy, optimizer, schedule)
-        self.beta, self.lam = positive(self, "beta", beta), not_negative(self, "lam", lam)
+        self.beta = checked(self, "beta", beta, "> 0")
+        self.lam = checked(self, "lam", lam, ">= 0")
 
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """Eq. 5 on the batch."""

@@ -12,7 +12,7 @@ from alignlab.data.trees import PromptTrees
 from alignlab.models import Policy, ReferenceKind, Scores, make_reference
 from alignlab.objectives.base import PairLoss, PairObjective, split_pairs
 from alignlab.objectives.schedule import Schedule
-from alignlab.objectives.settings import flip_rate, not_negative, positive
+from alignlab.objectives.settings import checked
 
 
 def dpo_loss(
@@ -71,9 +71,9 @@ class DPO(PairObjective):
     ) -> None:
         super().__init__(policy, optimizer, schedule)
         self.reference = make_reference(policy, reference, reference_cache)
-        self.beta = positive(self, "beta", beta)
-        self.label_smoothing = flip_rate(self, "label_smoothing", label_smoothing)
-        self.nll_coef = not_negative(self, "nll_coef", nll_coef)
+        self.beta = checked(self, "beta", beta, "> 0")
+        self.label_smoothing = checked(self, "label_smoothing", label_smoothing, "in [0, 0.5)")
+        self.nll_coef = checked(self, "nll_coef", nll_coef, ">= 0")
 
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """Eq. 7 on the batch."""

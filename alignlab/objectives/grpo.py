@@ -15,7 +15,7 @@ from alignlab.models import LiveReference, Policy, Scores
 from alignlab.objectives.base import LossAndMetrics
 from alignlab.objectives.on_policy import OnPolicyObjective, Sampling, Scored
 from alignlab.objectives.schedule import Schedule
-from alignlab.objectives.settings import positive
+from alignlab.objectives.settings import checked
 from alignlab.rewards.base import Reward
 
 
@@ -101,9 +101,11 @@ class GRPO(OnPolicyObjective):
             policy, reward, sampling, optimizer, kl_coef, kl_target, kl_horizon, reference, seed,
             schedule,
         )  # fmt: skip
-        self.clip_epsilon = positive(self, "clip_epsilon", clip_epsilon)
+        self.clip_epsilon = checked(self, "clip_epsilon", clip_epsilon, "> 0")
         self.scale_by_std = scale_by_std
-        self.normaliser = None if normaliser is None else positive(self, "normaliser", normaliser)
+        if normaliser is not None:
+            checked(self, "normaliser", normaliser, "> 0")
+        self.normaliser = normaliser
 
     def advantages(self, scored: Scored) -> RolloutBatch:
         """Standardised rewards, the same for every token of a completion."""

@@ -10,7 +10,7 @@ from alignlab.data.trees import PromptTrees
 from alignlab.models import Policy, ReferenceKind, Scores, make_reference
 from alignlab.objectives.base import PairLoss, PairObjective
 from alignlab.objectives.schedule import Schedule
-from alignlab.objectives.settings import positive
+from alignlab.objectives.settings import checked
 
 
 def hinge_loss(
@@ -48,7 +48,7 @@ class Hinge(PairObjective):
     ) -> None:
         super().__init__(policy, optimizer, schedule)
         self.reference = make_reference(policy, reference, reference_cache)
-        self.beta = positive(self, "beta", beta)
+        self.beta = checked(self, "beta", beta, "> 0")
 
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """The loss of each pair of the batch."""

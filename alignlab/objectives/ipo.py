@@ -11,7 +11,7 @@ from alignlab.data.trees import PromptTrees
 from alignlab.models import Policy, ReferenceKind, Scores, make_reference
 from alignlab.objectives.base import PairLoss, PairObjective, split_pairs
 from alignlab.objectives.schedule import Schedule
-from alignlab.objectives.settings import positive
+from alignlab.objectives.settings import checked
 
 
 def ipo_loss(
@@ -60,7 +60,7 @@ class IPO(PairObjective):
     ) -> None:
         super().__init__(policy, optimizer, schedule)
         self.reference = make_reference(policy, reference, reference_cache)
-        self.tau = positive(self, "tau", tau)
+        self.tau = checked(self, "tau", tau, "> 0")
         self.per_token = per_token
 
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:

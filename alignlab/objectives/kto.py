@@ -16,7 +16,7 @@ from alignlab.models import LiveReference, Policy, make_reference
 from alignlab.models.modes import reading
 from alignlab.objectives.base import LossAndMetrics, TreeObjective
 from alignlab.objectives.schedule import Schedule
-from alignlab.objectives.settings import not_negative, positive
+from alignlab.objectives.settings import checked
 
 
 def kto_loss(
@@ -86,9 +86,9 @@ class KTO(TreeObjective):
     ) -> None:
         super().__init__(optimizer, schedule)
         self.policy = policy
-        self.beta = positive(self, "beta", beta)
-        self.lambda_d = not_negative(self, "lambda_d", lambda_d)
-        self.lambda_u = not_negative(self, "lambda_u", lambda_u)
+        self.beta = checked(self, "beta", beta, "> 0")
+        self.lambda_d = checked(self, "lambda_d", lambda_d, ">= 0")
+        self.lambda_u = checked(self, "lambda_u", lambda_u, ">= 0")
         self.reference = make_reference(policy, reference)
         self.register_buffer("kl", torch.zeros((), dtype=torch.float64))
         self.register_buffer("kl_sums", torch.zeros(2, dtype=torch.float64))  # sum and count

@@ -24,7 +24,7 @@ from alignlab.models import LiveReference, Policy, Scores, make_reference
 from alignlab.models.modes import reading
 from alignlab.objectives.base import LossAndMetrics, Objective, finite
 from alignlab.objectives.schedule import Schedule
-from alignlab.objectives.settings import not_negative, positive
+from alignlab.objectives.settings import checked
 from alignlab.rewards.base import Reward, checked_rewards
 from alignlab.rollouts.comparison import check_drawn
 from alignlab.rollouts.sampler import sample
@@ -140,10 +140,10 @@ class OnPolicyObjective(Objective):
         schedule: Schedule | None = None,
     ) -> None:
         super().__init__(optimizer, schedule)
-        not_negative(self, "kl_coef", kl_coef)
+        checked(self, "kl_coef", kl_coef, ">= 0")
         if kl_target is not None:
-            positive(self, "kl_target", kl_target)
-            positive(self, "kl_horizon", kl_horizon)
+            checked(self, "kl_target", kl_target, "> 0")
+            checked(self, "kl_horizon", kl_horizon, "> 0")
         if sampling.spec.top_k or sampling.spec.top_p < 1:
             raise ConfigError(
                 f"{type(self).__name__} cannot learn from samples of top_k {sampling.spec.top_k} "

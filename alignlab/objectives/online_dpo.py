@@ -20,7 +20,7 @@ from alignlab.models import LiveReference, Policy, Scores
 from alignlab.objectives.base import LossAndMetrics, PairLoss, split_pairs
 from alignlab.objectives.on_policy import OnPolicyObjective, Sampling, Scored
 from alignlab.objectives.schedule import Schedule
-from alignlab.objectives.settings import positive
+from alignlab.objectives.settings import checked
 from alignlab.rewards.base import Reward
 
 Labels = Literal["sampled", "soft", "argmax"]
@@ -102,7 +102,8 @@ class OnlineDPO(OnPolicyObjective):
         )
         if labels not in get_args(Labels):
             raise ConfigError(f"labels: {', '.join(get_args(Labels))}; got {labels!r}.")
-        self.beta, self.scale = positive(self, "beta", beta), positive(self, "scale", scale)
+        self.beta = checked(self, "beta", beta, "> 0")
+        self.scale = checked(self, "scale", scale, "> 0")
         self.labels: Labels = labels
         self.rollout = 0
 

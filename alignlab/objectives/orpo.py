@@ -12,7 +12,7 @@ from alignlab.functional import bradley_terry, log1mexp
 from alignlab.models import Policy, Scores
 from alignlab.objectives.base import PairLoss, PairObjective, split_pairs
 from alignlab.objectives.schedule import Schedule
-from alignlab.objectives.settings import not_negative
+from alignlab.objectives.settings import checked
 
 
 def orpo_loss(
@@ -72,7 +72,7 @@ class ORPO(PairObjective):
         schedule: Schedule | None = None,
     ) -> None:
         super().__init__(policy, optimizer, schedule)
-        self.lam, self.prompt_nll = not_negative(self, "lam", lam), prompt_nll
+        self.lam, self.prompt_nll = checked(self, "lam", lam, ">= 0"), prompt_nll
 
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """Eq. 6 on the batch."""

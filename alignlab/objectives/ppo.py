@@ -30,7 +30,7 @@ from alignlab.models.value import ValueFunction
 from alignlab.objectives.base import LossAndMetrics
 from alignlab.objectives.on_policy import OnPolicyObjective, Sampling, Scored
 from alignlab.objectives.schedule import Schedule
-from alignlab.objectives.settings import not_negative, positive, unit_interval
+from alignlab.objectives.settings import checked
 from alignlab.rewards.base import Reward
 
 KL_ESTIMATORS = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
@@ -131,16 +131,16 @@ class PPO(OnPolicyObjective):
         )  # fmt: skip
         self.value = ValueFunction(policy, value, detach_value)
         self.want = self.value.want
-        self.value_lr = None if value_lr is None else positive(self, "value_lr", value_lr)
-        self.value_coef = not_negative(self, "value_coef", value_coef)
-        self.clip_epsilon = positive(self, "clip_epsilon", clip_epsilon)
-        self.value_clip_epsilon = positive(self, "value_clip_epsilon", value_clip_epsilon)
-        self.discount = unit_interval(self, "discount", discount)
-        self.gae_lambda = unit_interval(self, "gae_lambda", gae_lambda)
-        self.n_steps = None if n_steps is None else int(positive(self, "n_steps", n_steps))
+        self.value_lr = None if value_lr is None else checked(self, "value_lr", value_lr, "> 0")
+        self.value_coef = checked(self, "value_coef", value_coef, ">= 0")
+        self.clip_epsilon = checked(self, "clip_epsilon", clip_epsilon, "> 0")
+        self.value_clip_epsilon = checked(self, "value_clip_epsilon", value_clip_epsilon, "> 0")
+        self.discount = checked(self, "discount", discount, "in [0, 1]")
+        self.gae_lambda = checked(self, "gae_lambda", gae_lambda, "in [0, 1]")
+        self.n_steps = None if n_steps is None else int(checked(self, "n_steps", n_steps, "> 0"))
         self.kl_in, self.kl_estimator = kl_in, KL_ESTIMATORS[kl_estimator]
         self.whiten_rewards, self.whiten_advantages = whiten_rewards, whiten_advantages
-        self.ptx_coef = not_negative(self, "ptx_coef", ptx_coef)
+        self.ptx_coef = checked(self, "ptx_coef", ptx_coef, ">= 0")
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """Policy and value function in one optimizer, so that a step is a step."""

@@ -14,7 +14,7 @@ from alignlab.functional import bradley_terry
 from alignlab.models import Policy, ReferenceKind, Scores, make_reference
 from alignlab.objectives.base import PairLoss, PairObjective, split_pairs
 from alignlab.objectives.schedule import Schedule
-from alignlab.objectives.settings import not_negative, positive
+from alignlab.objectives.settings import checked
 
 
 def rdpo_loss(
@@ -61,8 +61,8 @@ class RDPO(PairObjective):
     ) -> None:
         super().__init__(policy, optimizer, schedule)
         self.reference = make_reference(policy, reference, reference_cache)
-        self.beta = positive(self, "beta", beta)
-        self.alpha = not_negative(self, "alpha", alpha)
+        self.beta = checked(self, "beta", beta, "> 0")
+        self.alpha = checked(self, "alpha", alpha, ">= 0")
 
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """Eq. 9 on the batch."""

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from alignlab.data.rows import PreferencePair
 from alignlab.data.trees import PromptTrees
-from alignlab.errors import ConfigError
 from alignlab.functional import bradley_terry
 from alignlab.models import ScoreModel
 from alignlab.objectives.base import LossAndMetrics, PairLoss, require_pairs, split_pairs
@@ -18,6 +17,7 @@ from alignlab.objectives.metrics import Metric
 from alignlab.objectives.rankings import calibration_metric, ranking_means
 from alignlab.objectives.schedule import Schedule
 from alignlab.objectives.scored import ScoreObjective
+from alignlab.objectives.settings import checked
 
 
 def rm_loss(
@@ -71,12 +71,8 @@ class RewardModel(ScoreObjective):
         margin_scale: float = 1.0,
     ) -> None:
         super().__init__(model, optimizer, schedule)
-        for name, value in (("centre_coef", centre_coef), ("margin_scale", margin_scale)):
-            if value < 0:
-                raise ConfigError(
-                    f"the reward model needs {name} >= 0, got {value}. Set model.init_args.{name}."
-                )
-        self.centre_coef, self.margin_scale = centre_coef, margin_scale
+        self.centre_coef = checked(self, "centre_coef", centre_coef, ">= 0")
+        self.margin_scale = checked(self, "margin_scale", margin_scale, ">= 0")
 
     def score_loss_and_metrics(self, trees: PromptTrees, scores: Tensor) -> LossAndMetrics:
         """One loss per pair."""

@@ -13,7 +13,7 @@ from alignlab.errors import ConfigError
 from alignlab.models import Policy, ReferenceKind, Scores, make_reference
 from alignlab.objectives.base import PairLoss, PairObjective
 from alignlab.objectives.schedule import Schedule
-from alignlab.objectives.settings import flip_rate, positive
+from alignlab.objectives.settings import checked
 
 
 def robust_dpo_loss(
@@ -66,8 +66,8 @@ class RobustDPO(PairObjective):
     ) -> None:
         super().__init__(policy, optimizer, schedule)
         self.reference = make_reference(policy, reference, reference_cache)
-        self.beta = positive(self, "beta", beta)
-        self.label_smoothing = flip_rate(self, "label_smoothing", label_smoothing)
+        self.beta = checked(self, "beta", beta, "> 0")
+        self.label_smoothing = checked(self, "label_smoothing", label_smoothing, "in [0, 0.5)")
 
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """Eq. 12 on the batch."""

@@ -9,7 +9,7 @@ from alignlab.functional import bradley_terry
 from alignlab.models import Policy, Scores
 from alignlab.objectives.base import PairLoss, PairObjective, split_pairs
 from alignlab.objectives.schedule import Schedule
-from alignlab.objectives.settings import not_negative, positive
+from alignlab.objectives.settings import checked
 
 
 def simpo_loss(
@@ -80,8 +80,8 @@ class SimPO(PairObjective):
         schedule: Schedule | None = None,
     ) -> None:
         super().__init__(policy, optimizer, schedule)
-        self.beta = positive(self, "beta", beta)
-        self.gamma = not_negative(self, "gamma", target_margin(beta, gamma, gamma_beta_ratio))
+        self.beta = checked(self, "beta", beta, "> 0")
+        self.gamma = checked(self, "gamma", target_margin(beta, gamma, gamma_beta_ratio), ">= 0")
 
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """Eq. 6 on the batch."""

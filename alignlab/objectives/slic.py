@@ -10,7 +10,7 @@ from alignlab.data.trees import PromptTrees
 from alignlab.models import Policy, Scores
 from alignlab.objectives.base import PairLoss, PairObjective, split_pairs
 from alignlab.objectives.schedule import Schedule
-from alignlab.objectives.settings import not_negative, positive
+from alignlab.objectives.settings import checked
 
 
 def slic_loss(
@@ -45,7 +45,8 @@ class SLiC(PairObjective):
         schedule: Schedule | None = None,
     ) -> None:
         super().__init__(policy, optimizer, schedule)
-        self.delta, self.lam = positive(self, "delta", delta), not_negative(self, "lam", lam)
+        self.delta = checked(self, "delta", delta, "> 0")
+        self.lam = checked(self, "lam", lam, ">= 0")
 
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """Eq. 3 on the batch."""

@@ -10,10 +10,10 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from alignlab.data.trees import PromptTrees
-from alignlab.errors import ConfigError
 from alignlab.models import Policy, Scores
 from alignlab.objectives.base import PairLoss, PairObjective, split_pairs
 from alignlab.objectives.schedule import Schedule
+from alignlab.objectives.settings import checked
 
 
 def unlikelihood_loss(
@@ -49,12 +49,8 @@ class Unlikelihood(PairObjective):
         alpha: float = 0.5,
         schedule: Schedule | None = None,
     ) -> None:
-        if not 0 <= alpha <= 1:
-            raise ConfigError(
-                f"Unlikelihood needs alpha in [0, 1], got {alpha}. Set model.init_args.alpha."
-            )
         super().__init__(policy, optimizer, schedule)
-        self.alpha = alpha
+        self.alpha = checked(self, "alpha", alpha, "in [0, 1]")
 
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """The loss of each pair of the batch."""

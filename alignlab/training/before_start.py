@@ -1,7 +1,6 @@
 """What can be said of a training before its first step: values, constructors, what will run."""
 
 import errno
-import importlib
 import inspect
 import os
 import sys
@@ -22,6 +21,7 @@ from alignlab.data.loader import micro_batches_of
 from alignlab.data.modules import TreeData
 from alignlab.data.rollout_data import RolloutData
 from alignlab.errors import ConfigError, DataError
+from alignlab.names import find
 from alignlab.objectives.base import Objective
 from alignlab.parser_errors import null_for_value
 
@@ -252,8 +252,7 @@ def _classes(node: Any, where: str) -> Iterator[tuple[str, Any, Mapping[str, Any
         return
     path, arguments = values.get("class_path"), values.get("init_args")
     if isinstance(path, str) and isinstance(arguments, Namespace):
-        module, _, name = path.rpartition(".")
-        found = getattr(importlib.import_module(module), name, None)
+        found = find(path)
         if isinstance(found, type):
             yield where, found, vars(arguments)
     for key, value in values.items():

@@ -1,7 +1,9 @@
 import math
+from typing import Any
 
 import pytest
 import torch
+from beartype.roar import BeartypeCallHintParamViolation
 from torch.testing import assert_close
 
 from alignlab.functional import kl_full, kl_k1, kl_k2, kl_k3
@@ -61,3 +63,10 @@ def test_impossible_tokens_cost_nothing_and_get_no_gradient() -> None:
 @pytest.mark.parametrize("q", [[0.5, 0.5, 0.0], [0.2, 0.3, 0.5]])
 def test_a_possible_token_that_q_excludes_costs_infinity(q: list[float]) -> None:
     assert kl_full(logs(P), logs(q)).isinf().item() == (0.0 in q)
+
+
+def test_types_are_checked_while_the_tests_run() -> None:
+    """See ``pytest_configure`` in tests/conftest.py."""
+    no_tensor: Any = [0.0]
+    with pytest.raises(BeartypeCallHintParamViolation, match="logps"):
+        kl_k1(no_tensor, torch.zeros(1))
