@@ -133,14 +133,14 @@ MUTATIONS = (
         "sweep/trial_queue.py",
         "return recorded and self._sweep.metrics.keys() <= outcome.measures.keys()",
         "return recorded",
-        "sweep/test_trial_queue.py::test_a_logged_metric_outlives_the_weights",
+        "sweep/test_outcomes.py::test_a_logged_metric_outlives_the_weights",
     ),
     Mutation(
         "what another configuration logged counts",
         "sweep/outcomes.py",
         'if done is None or done["config_sha"] != job.config_sha:',
         "if done is None:",
-        "sweep/test_trial_queue.py::test_what_another_configuration_logged_does_not_count",
+        "sweep/test_outcomes.py::test_what_another_configuration_logged_does_not_count",
     ),
     Mutation(
         "a misspelt metric is found after the first run",

@@ -1,12 +1,22 @@
 """A sweep over stages that are never run."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import yaml
 
+from alignlab.sweep.slots import Slots
 from alignlab.sweep.spec import Sweep, load_sweep
+from alignlab.sweep.storage import Storage
+from alignlab.sweep.study import open_study
+from alignlab.sweep.trial_queue import TrialQueue
+from tests.pipeline.test_run import ROOT, stages
+from tests.sweep.test_run import RESULTS, SPACE, Write
+from tests.sweep.test_trial_queue import Begin, Hand
 
 DPO = {
     "model": {"class_path": "m.DPO", "init_args": {"policy": "{sft}", "beta": 0.3}},
@@ -54,3 +64,46 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         return load_sweep(Path("try.yaml"))
 
     return read
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Writes the experiment ``demo`` and a sweep ``try.yaml`` over it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("GIT_DIR", str(tmp_path))  # no commit made meanwhile can change a table
+
+    def to_file(seconds: float = 0.0, more: dict[str, Any] | None = None, **keys: Any) -> Path:
+        (tmp_path / "demo").mkdir(exist_ok=True)
+        own = stages(seconds) | (more or {})
+        plan = {"seeds": [0, 1], "stages": own, "frontier": {"needs": ["pool"]}}
+        (tmp_path / "demo" / "pipeline.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
+        sweep = {
+            "experiment": "demo",
+            "arms": {"dpo": {}},
+            "space": SPACE,
+            "metrics": {"reward": "maximize", "kl": "minimize"},
+            "sampler": "grid",
+        } | keys
+        (tmp_path / "try.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
+        return Path("try.yaml")
+
+    return to_file
+
+
+@pytest.fixture
+def begin(write: Callable[..., Path]) -> Begin:
+    """Begins a call of a sweep over two betas and two seeds; every call has a study of its own."""
+
+    def call(keys: dict[str, Any] | None = None, **changes: Any) -> Hand:
+        path = write(**({"space": {"beta": [1.0, 2.0]}} | (keys or {})))
+        sweep = replace(load_sweep(path), **changes)
+        plan = replace(sweep.plan, results=RESULTS)
+        storage = Storage(optuna.storages.InMemoryStorage(), "", heartbeat=False)
+        study, created = open_study(sweep, storage)
+        slots = Slots(study, storage, sweep.space, sweep.points, None, "me", private=True)
+        started = slots.begin(created=created)
+        trials = TrialQueue(sweep, plan, slots, started, lambda job: None, print)
+        return Hand(sweep, plan, study, trials)
+
+    return call

@@ -16,10 +16,9 @@ from alignlab.results.prompt_tables import PromptScores
 from alignlab.results.tables import read_points
 from alignlab.sweep import run_sweep
 from alignlab.sweep.spec import PROBED, load_sweep
-from tests.sweep.test_run import RESULTS, Write, write
+from tests.sweep.test_run import RESULTS, Write
 from tests.sweep.test_spec import BETA
 
-__all__ = ["write"]  # a fixture
 CALL = {"arms": {"sft": {"objective": "sft"}}, "space": {"x": [1]}}
 ONE = {"metrics": {"reward": "maximize"}}
 RANGE = {BETA: {"float": [0.1, 1.0]}}

@@ -13,9 +13,8 @@ from alignlab.errors import ConfigError
 from alignlab.results.tables import read_points
 from alignlab.sweep.storage import open_storage
 from tests.sweep.server import DECODED, PASSWORD, postgresql
-from tests.sweep.test_run import Write, start, write
+from tests.sweep.test_run import Write, start
 
-__all__ = ["write"]  # a fixture
 pytestmark = pytest.mark.slow
 
 

@@ -13,42 +13,16 @@ from typing import Any
 
 import optuna
 import pytest
-import yaml
 from optuna.trial import TrialState
 
 from alignlab.errors import ConfigError
 from alignlab.results.tables import read_frontier, read_points
 from alignlab.sweep import run_sweep
-from tests.pipeline.test_run import HERE, ROOT, stages, without_seconds
+from tests.pipeline.test_run import HERE, without_seconds
 
 Write = Callable[..., Path]
 SPACE = {"beta": [0.5, 1.0, 2.0, 4.0]}
 RESULTS = Path("results/sweep-try")
-
-
-@pytest.fixture
-def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Writes the experiment ``demo`` and a sweep ``try.yaml`` over it."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("GIT_DIR", str(tmp_path))  # no commit made meanwhile can change a table
-
-    def to_file(seconds: float = 0.0, more: dict[str, Any] | None = None, **keys: Any) -> Path:
-        (tmp_path / "demo").mkdir(exist_ok=True)
-        own = stages(seconds) | (more or {})
-        plan = {"seeds": [0, 1], "stages": own, "frontier": {"needs": ["pool"]}}
-        (tmp_path / "demo" / "pipeline.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
-        sweep = {
-            "experiment": "demo",
-            "arms": {"dpo": {}},
-            "space": SPACE,
-            "metrics": {"reward": "maximize", "kl": "minimize"},
-            "sampler": "grid",
-        } | keys
-        (tmp_path / "try.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
-        return Path("try.yaml")
-
-    return to_file
 
 
 def study(url: str = f"sqlite:///{RESULTS}/study.db") -> optuna.Study:
@@ -200,23 +174,6 @@ def test_a_key_that_no_arm_has_stops_before_anything(
     assert "error: arm dpo, betta: 1.0: call" in capsys.readouterr().err
     assert not Path("results/demo").exists()
     assert not (RESULTS / "points.csv").exists()
-
-
-def test_a_dry_run_makes_nothing(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_sweep(write(), dry_run=True) == 0
-    said = capsys.readouterr().out
-    assert "4 trials (grid), 2 seeds each, 8 runs\n  dpo: beta=0.5\n" in said
-    assert "inputs in results/demo: sft, pool to make" in said
-    assert "time and disk: unknown, no run of dpo is finished yet" in said
-    assert not Path("results").exists()
-    run_sweep(Path("try.yaml"))
-    capsys.readouterr()
-    run_sweep(Path("try.yaml"), dry_run=True)
-    said = capsys.readouterr().out
-    assert "inputs in results/demo: all there" in said
-    assert "time: about 0.0 minutes; disk: about 0 MB" in said
-    with pytest.raises(ConfigError, match=r"arm dpo, betta: 1\.0: call"):
-        run_sweep(write(space={"betta": [1.0]}), dry_run=True)
 
 
 def start(*words: str, cwd: Path | None = None) -> "subprocess.Popen[str]":

@@ -11,10 +11,8 @@ from optuna.trial import TrialState
 from alignlab.models.policy import Policy
 from alignlab.results.tables import read_points
 from alignlab.sweep import run_sweep
-from tests.sweep.test_run import RESULTS, rows, study, write
+from tests.sweep.test_run import RESULTS, rows, study
 from tests.sweep.training import EVERY, LR, STEPS, STILL, WILD, write_stage
-
-__all__ = ["write"]  # a fixture
 
 WHOLE = list(range(EVERY, STEPS + 1, EVERY))
 Sweep = Callable[..., Path]

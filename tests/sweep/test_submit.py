@@ -10,9 +10,8 @@ from optuna.trial import TrialState
 from alignlab.errors import ConfigError
 from alignlab.results.tables import read_points
 from alignlab.sweep.submit import Work, start, submit_sweep
-from tests.sweep.test_run import RESULTS, Write, rows, study, write
+from tests.sweep.test_run import RESULTS, Write, rows, study
 
-__all__ = ["write"]  # a fixture
 # submitit leaves it to the interpreter's end to notice that its jobs' processes are over.
 quiet = pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 

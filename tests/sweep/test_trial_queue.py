@@ -2,26 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import optuna
-import pytest
 from optuna.trial import TrialState
 
-from alignlab.files import DONE, read_record, stamp, write_record
+from alignlab.files import DONE, stamp, write_record
 from alignlab.pipeline import records
 from alignlab.plan import state
 from alignlab.plan.experiment import Job, Plan
-from alignlab.sweep.slots import DIVERGED, STOPPED, Slots
-from alignlab.sweep.spec import Stop, Sweep, load_sweep
-from alignlab.sweep.storage import Storage
-from alignlab.sweep.study import open_study
+from alignlab.sweep.slots import STOPPED
+from alignlab.sweep.spec import Stop, Sweep
 from alignlab.sweep.trial_queue import TrialQueue
 from tests.report.test_page import point
-from tests.sweep.test_run import RESULTS, write
-
-__all__ = ["write"]  # a fixture
 
 
 @dataclass
@@ -58,24 +51,6 @@ class Hand:
 
 
 Begin = Callable[..., Hand]
-
-
-@pytest.fixture
-def begin(write: Callable[..., Path]) -> Begin:
-    """Begins a call of a sweep over two betas and two seeds; every call has a study of its own."""
-
-    def call(keys: dict[str, Any] | None = None, **changes: Any) -> Hand:
-        path = write(**({"space": {"beta": [1.0, 2.0]}} | (keys or {})))
-        sweep = replace(load_sweep(path), **changes)
-        plan = replace(sweep.plan, results=RESULTS)
-        storage = Storage(optuna.storages.InMemoryStorage(), "", heartbeat=False)
-        study, created = open_study(sweep, storage)
-        slots = Slots(study, storage, sweep.space, sweep.points, None, "me", private=True)
-        started = slots.begin(created=created)
-        trials = TrialQueue(sweep, plan, slots, started, lambda job: None, print)
-        return Hand(sweep, plan, study, trials)
-
-    return call
 
 
 PRUNER = ("threshold", {"upper": 5.0})
@@ -143,45 +118,3 @@ def test_domination_needs_less_kl_and_surely_more_reward_several_times_in_a_row(
     without = begin()
     assert without.take().name == job.name
     assert without.trials.next() is None
-
-
-def test_a_last_evaluation_beyond_the_bound_counts_as_diverged_too(
-    begin: Begin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Sweep, "_with_bound", lambda sweep, job: job)  # these are no trainings
-    hand = begin(stop=Stop(kl=3.0))
-    while (job := hand.trials.next()) is not None:
-        hand.end(job, kl=4.0 if job.name == "dpo-beta2-s1" else 3.0)
-    assert hand.states() == ["COMPLETE"] * 2
-    assert [trial.user_attrs.get(DIVERGED) for trial in hand.study.trials] == [
-        None, "dpo-beta2-s1: KL 4 > 3",
-    ]  # fmt: skip
-
-
-def test_a_logged_metric_outlives_the_weights(begin: Begin) -> None:
-    logged = KL | {"metrics": {"val/loss": "minimize"}}
-    hand = begin(logged)
-    for loss in (1.0, 2.0):
-        hand.end(hand.take(), metrics={"val/loss": loss})
-    for job in hand.sweep.jobs(hand.sweep.points[0]):  # type: ignore[index]
-        (hand.plan.folder(job) / DONE).unlink()
-    again = begin(logged)
-    assert again.take().name == "dpo-beta2-s0"
-    assert again.study.trials[0].values == [1.5]
-    # A folder of a time when nothing was kept: the run is made again.
-    for job in hand.sweep.jobs(hand.sweep.points[0]):  # type: ignore[index]
-        state.prompt_table(hand.plan, job).with_suffix(".json").unlink()
-    assert begin(logged).take().name == "dpo-beta1-s0"
-
-
-def test_what_another_configuration_logged_does_not_count(begin: Begin) -> None:
-    logged = KL | {"metrics": {"val/loss": "minimize"}}
-    hand = begin(logged)
-    job = hand.take()
-    hand.end(job, metrics={"val/loss": 1.0})
-    (hand.plan.folder(job) / DONE).unlink()
-    kept = state.prompt_table(hand.plan, job).with_suffix(".json")
-    known = read_record(kept)
-    assert known is not None
-    write_record(kept, known | {"config_sha": "other", "metrics": {"val/loss": 1.0}})
-    assert begin(logged).take().name == job.name

@@ -1,0 +1,53 @@
+"""The parts of the page."""
+
+from pathlib import Path
+
+from alignlab.report.page import write_page
+from tests.report.test_page import TRIALS, findings, read
+
+
+def test_completions_stand_beside_the_references_and_cannot_run(tmp_path: Path) -> None:
+    write_page(tmp_path / "report.html", findings())
+    page, data = read(tmp_path / "report.html")
+    assert data["samples"] == {
+        "dpo-s0, step 20": [
+            {"prompt": "p0", "text": "</script><script>alert(1)</script>", "reward": "1.5"}
+        ]
+    }
+    assert data["prompts"]["p0"] == {
+        "text": "A film", "reference": {"text": "dull", "reward": "-0.5"},
+    }  # fmt: skip
+    assert "alert(1)" not in "".join(text for _, text in page.scripts[1:])
+
+
+def test_trials_that_did_not_complete_are_listed_with_the_reason(tmp_path: Path) -> None:
+    write_page(tmp_path / "report.html", findings())
+    page, _ = read(tmp_path / "report.html")
+    at = page.cells.index("diverged")
+    row = ["3", "diverged", "dpo", "beta 0.1, lr None", "dpo-beta0.1-s0: loss is <b>not finite"]
+    assert page.cells[at - 1 : at + 4] == row
+    write_page(tmp_path / "report.html", findings(trials=[]))
+    assert "did not complete" not in (tmp_path / "report.html").read_text()
+
+
+def test_parameters_whose_short_names_are_alike_keep_their_whole_ones(tmp_path: Path) -> None:
+    trial = TRIALS[0] | {"params": '{"a.lr": 1, "b.lr": 2}'}
+    write_page(tmp_path / "report.html", findings(trials=[trial]))
+    assert "a.lr 1, b.lr 2" in read(tmp_path / "report.html")[0].cells
+
+
+def test_tables_say_the_same_as_text(tmp_path: Path) -> None:
+    write_page(tmp_path / "report.html", findings())
+    page, _ = read(tmp_path / "report.html")
+    for cell in (
+        "dpo above",
+        "cannot tell",
+        "0.3 [0.1, 0.5]",
+        "0.87",
+        "1.25 [1.15, 1.35]",
+        "2 ± 0.2",
+    ):
+        assert cell in page.cells
+    text = (tmp_path / "report.html").read_text()
+    assert "toy &lt;b&gt;" in text
+    assert "model: &lt;x&gt;" in text
