@@ -40,7 +40,7 @@ def tokenise_texts(
             index = first_index + len(trees)
             tree = PromptTree(index, name, (start,), (block,), row=place, source="")
             trees.append(tree)
-            report.count(tree, truncated=False, merged=False, ended=k == len(blocks) - 1)
+            report.count(tree, truncated=False, straddling=False, ended=k == len(blocks) - 1)
     refusals.require_rows(len(trees))
     return trees, report
 
@@ -86,7 +86,7 @@ def tokenise_labelled(
         trees.append(tree)
         cut = sum(map(len, pieces)) < len(body)
         ended = int(not cut or truncation == "keep_end")
-        report.count(tree, truncated=cut, merged=False, ended=ended)
+        report.count(tree, truncated=cut, straddling=False, ended=ended)
     refusals.require_rows(len(trees))
     return trees, report
 

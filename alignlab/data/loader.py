@@ -73,7 +73,7 @@ class TreeLoader:
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
-        here, world = place()
+        here, world = rank_and_world_size()
         self.rank = here if rank is None else rank
         self.world_size = world if world_size is None else world_size
         self.trees, self.batch_size, self.seed, self.shuffle = trees, batch_size, seed, shuffle
@@ -219,7 +219,7 @@ def _cut(items: list[int], sizes: Sequence[int]) -> list[list[int]]:
     return parts
 
 
-def place() -> tuple[int, int]:
+def rank_and_world_size() -> tuple[int, int]:
     """This process's rank and how many processes there are."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()

@@ -234,7 +234,7 @@ class TreeData(pl.LightningDataModule, Generic[R]):
                 "completions": report.completions,
                 "tokens": report.tokens,
                 "truncated": report.truncated,
-                "merged": report.merged,
+                "merged": report.straddling,
                 "ended": report.ended,
             }
             for name, report in self.reports.items()

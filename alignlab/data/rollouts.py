@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignlab.data.loader import place
+from alignlab.data.loader import rank_and_world_size
 from alignlab.data.trees import PromptTree, PromptTrees, StepTotals, collate, totals_of
 from alignlab.errors import ConfigError
 from alignlab.functional.noise import permutation
@@ -187,7 +187,7 @@ class RolloutLoader:
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
-        here, world = place()
+        here, world = rank_and_world_size()
         self.rank = here if rank is None else rank
         self.parts = micro_batches * (world if world_size is None else world_size)
         if prompts % (minibatches * self.parts):

@@ -37,7 +37,7 @@ class TokenReport:
         completions: Completions in them.
         tokens: Completion tokens in them.
         truncated: Rows that something was cut from.
-        merged: Rows whose prompt has other tokens by itself than before its completion: a token
+        straddling: Rows whose prompt has other tokens by itself than before its completion: a token
             straddles the border, or white space in front of it is cut otherwise.
         ended: Completions that end in a trained end-of-text token.
     """
@@ -47,16 +47,16 @@ class TokenReport:
     completions: int = 0
     tokens: int = 0
     truncated: int = 0
-    merged: int = 0
+    straddling: int = 0
     ended: int = 0
 
-    def count(self, tree: PromptTree, *, truncated: bool, merged: bool, ended: int) -> None:
+    def count(self, tree: PromptTree, *, truncated: bool, straddling: bool, ended: int) -> None:
         """Add one tree."""
         self.trees += 1
         self.completions += len(tree.completions)
         self.tokens += sum(map(len, tree.completions))
         self.truncated += truncated
-        self.merged += merged
+        self.straddling += straddling
         self.ended += ended
 
     def summary(self) -> str:
@@ -67,8 +67,8 @@ class TokenReport:
             f"{read.source}: {read.seen - read.count:,} of {read.seen:,} rows kept: "
             f"{self.trees:,} trees, {self.completions:,} completions, {self.tokens:,} tokens",
             *read.lines(),
-            f"  {self.truncated:,} rows truncated; {self.merged:,} with a token across the border "
-            f"of prompt and completion; {share} of completions end in a trained EOS",
+            f"  {self.truncated:,} rows truncated; {self.straddling:,} with a token across the "
+            f"border of prompt and completion; {share} of completions end in a trained EOS",
         ]
         return "\n".join(lines)
 
@@ -84,7 +84,7 @@ class TokenReport:
             ("read", "", read.seen, ""),
             ("kept", "", read.seen - read.count, ""),
             ("truncated", "", self.truncated, ""),
-            ("token across the border", "", self.merged, ""),
+            ("token across the border", "", self.straddling, ""),
             *(("refused", why, n, read.examples(why)) for why, n in read.counts.items()),
             *(("column not used", name, n, "") for name, n in read.unused.items()),
             *(("note", note, 0, "") for note in read.notes),
@@ -150,9 +150,9 @@ def tokenise(
             except Refused as problem:
                 refusals.add(row.id, problem)
                 continue
-            changed = train_on_prompt or (isinstance(row.prompt, str) and (cut or draft.merged))
+            changed = train_on_prompt or (isinstance(row.prompt, str) and (cut or draft.straddling))
             trees.append(replace(tree, row=place, source=None if changed else row.prompt))
-            report.count(tree, truncated=cut, merged=draft.merged, ended=sum(draft.ends))
+            report.count(tree, truncated=cut, straddling=draft.straddling, ended=sum(draft.ends))
     refusals.require_rows(len(trees))
     return trees, report
 
@@ -164,7 +164,7 @@ class _Branch:
     ids: list[int]
     prompt: int
     mask: list[bool]  # over ids[prompt:]
-    merged: bool
+    straddling: bool
 
 
 @dataclass(slots=True)
@@ -175,7 +175,7 @@ class _Draft:
     completions: list[list[int]]
     masks: list[list[bool]]
     ends: list[bool]
-    merged: bool
+    straddling: bool
 
     def fit(self, max_length: int | None, truncation: Truncation, bos: int | None) -> bool:
         """Cut to ``max_length``; returns whether anything was cut."""
@@ -245,7 +245,7 @@ def _draft(encode: Encoder, row: Completable, texts: list[Rendered], codes: list
             raise Refused("no prompt token left of the border")
         prompt = [encode.start]
     if not row.branches():
-        return _Draft(prompt, [], [], [], merged=False)
+        return _Draft(prompt, [], [], [], straddling=False)
     completions, masks = [], []
     for text, branch in zip(texts, branches, strict=True):
         tail = [encode.eos] * text.ends
@@ -255,8 +255,8 @@ def _draft(encode: Encoder, row: Completable, texts: list[Rendered], codes: list
         completions.append(completion + tail)
         moved = branch.prompt - shared  # tokens that another branch's border gave to completions
         masks.append([True] * moved + branch.mask + [True] * text.ends)
-    merged = any(branch.merged or branch.prompt > shared for branch in branches)
-    return _Draft(prompt, completions, masks, [text.ends for text in texts], merged)
+    straddling = any(branch.straddling or branch.prompt > shared for branch in branches)
+    return _Draft(prompt, completions, masks, [text.ends for text in texts], straddling)
 
 
 def _branch(encode: Encoder, text: Rendered, code: Code) -> _Branch:
@@ -270,8 +270,8 @@ def _branch(encode: Encoder, text: Rendered, code: Code) -> _Branch:
         ids = without_specials(encode, ids, prompt, text.ends)
     covered = offsets[prompt - 1][1] if prompt else 0
     doubtful = covered < text.boundary or text.text[: text.boundary][-1:].isspace()
-    merged = doubtful and _straddles(encode, text, ids[:prompt])
-    return _Branch(ids, prompt, _mask(text, offsets[prompt : len(ids)]), merged)
+    straddling = doubtful and _straddles(encode, text, ids[:prompt])
+    return _Branch(ids, prompt, _mask(text, offsets[prompt : len(ids)]), straddling)
 
 
 def _straddles(encode: Encoder, text: Rendered, prompt: list[int]) -> bool:

@@ -1,5 +1,6 @@
 """Pure tensor math: no models, no data, no files."""
 
+from alignlab.functional.calibration import calibration_gaps
 from alignlab.functional.kl import kl_full, kl_k1, kl_k2, kl_k3
 from alignlab.functional.logps import token_logps, token_logps_and_entropies
 from alignlab.functional.noise import permutation, uniform
@@ -14,6 +15,7 @@ __all__ = [
     "SamplingSpec",
     "beyond_rounding",
     "bradley_terry",
+    "calibration_gaps",
     "clip_fraction",
     "clipped_surrogate",
     "clipped_value_loss",

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-BINS = 10
+from alignlab.functional import calibration_gaps
+
 Metric = tuple[Callable[[Tensor], Tensor], Tensor]  # computes the metric from sums; a batch's sums
 
 
@@ -50,9 +51,7 @@ def calibration_error(margins: Tensor, weights: Tensor) -> Metric:
     """
     margins, weights = _exact(margins), _exact(weights)
     confidence, right = margins.abs().sigmoid(), (margins.sign() + 1) / 2
-    bins = ((2 * confidence - 1) * BINS).long().clamp(max=BINS - 1)
-    gaps = torch.zeros(BINS, dtype=torch.float64)
-    gaps = gaps.index_add(0, bins, weights * (confidence - right))
+    gaps = calibration_gaps(confidence, right, weights, lowest=0.5)
     return _calibration_error, torch.cat([gaps, weights.sum()[None]])
 
 

@@ -18,12 +18,11 @@ from alignlab.bounds import Count, Seed, Share
 from alignlab.data.files import read_lines
 from alignlab.data.rows import LabelledText, split_by_prompt
 from alignlab.errors import ConfigError, DataError
+from alignlab.functional import calibration_gaps
 from alignlab.models.loading import build_model, load_model, load_tokenizer
 from alignlab.rewards.build import build_reward
 from alignlab.rewards.ngrams import NgramScorer, calibrate, fit_nbsvm, frequent_ngrams, words
 from alignlab.worlds.imdb import read_imdb
-
-PROBABILITY_BINS = 10
 
 
 def fit_sentiment(
@@ -112,9 +111,7 @@ def measure(logits: Tensor, labels: Tensor) -> dict[str, float]:
     n = int(positive.sum())
     above = float(ranks[positive].sum()) - n * (n + 1) / 2
     probability = logits.sigmoid()
-    bins = (probability * PROBABILITY_BINS).long().clamp(max=PROBABILITY_BINS - 1)
-    gaps = torch.zeros(PROBABILITY_BINS, dtype=torch.float64)
-    gaps.index_add_(0, bins, probability - labels)
+    gaps = calibration_gaps(probability, labels)
     return {
         "texts": len(labels),
         "accuracy": float(((logits > 0) == positive).double().mean()),

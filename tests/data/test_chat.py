@@ -78,7 +78,7 @@ def test_token_across_the_border_of_a_pair_of_conversations() -> None:
         (True, False, True, True),
         (True, True, True, False, True, True),
     )
-    assert report.merged == 1
+    assert report.straddling == 1
 
 
 def test_chatml_turns_are_trained_to_their_end() -> None:
@@ -143,7 +143,7 @@ def test_families_by_hand(template: str, bos: str | None, eos: str, wanted: str)
     tokenizer = bytewise(template, bos=bos, eos=eos)
     (tree,), report = trees_of([Demonstration("r", TWO_TURNS[:1], TWO_TURNS[1:])], tokenizer)
     assert shown(tokenizer, tree) == wanted
-    assert (report.ended, report.merged) == (1, 0)
+    assert (report.ended, report.straddling) == (1, 0)
     (last,), _ = trees_of([Demonstration("r", TWO_TURNS[:3], TWO_TURNS[3:])], tokenizer)
     (prompt,), _ = trees_of([Prompt("r", TWO_TURNS[:3])], tokenizer)
     assert prompt.prompt == last.prompt  # a rollout is asked as the policy was trained

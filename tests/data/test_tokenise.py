@@ -64,14 +64,14 @@ def test_token_across_the_border_belongs_to_every_completion() -> None:
     assert tree.prompt == (BOS, C)
     assert tree.completions == ((A_SPACE_B, EOS), (A, SPACE, D, EOS))
     assert tree.loss_masks is None  # all of it counts, the moved "a" included
-    assert report.merged == 1
+    assert report.straddling == 1
 
 
 def test_clean_border_is_not_counted() -> None:
     (tree,), report = trees_of([pair("ca", " c", " d")])
     assert tree.prompt == (BOS, C, A)
     assert tree.completions == ((SPACE, C, EOS), (SPACE, D, EOS))
-    assert report.merged == 0
+    assert report.straddling == 0
 
 
 @pytest.mark.parametrize("adds_bos", [False, True])
@@ -83,7 +83,7 @@ def test_prompt_and_completion_ids_are_the_joint_ids(adds_bos: bool) -> None:
     ]
     trees, report = trees_of(rows, tokenizer)
     assert len(trees) == 300
-    assert report.merged > 20
+    assert report.straddling > 20
     for tree, row in zip(trees, rows, strict=True):
         for ids, text in zip(tree.completions, (row.chosen, row.rejected), strict=True):
             joint = tokenizer(f"{row.prompt}{text}", add_special_tokens=False)["input_ids"]
@@ -94,7 +94,7 @@ def test_prompt_and_completion_ids_are_the_joint_ids(adds_bos: bool) -> None:
     "tokenizer", [bytewise(trim_offsets=True), bytewise(trim_offsets=False), metaspace()]
 )
 @pytest.mark.parametrize(
-    ("prompt", "completion", "ids_of_prompt", "merged"),
+    ("prompt", "completion", "ids_of_prompt", "straddling"),
     [
         ("c ", "b", "c", True),
         ("c", " b", "c", False),
@@ -103,14 +103,14 @@ def test_prompt_and_completion_ids_are_the_joint_ids(adds_bos: bool) -> None:
     ],
 )
 def test_border_where_a_space_belongs_to_the_next_token(
-    tokenizer, prompt: str, completion: str, ids_of_prompt: str, merged: bool
+    tokenizer, prompt: str, completion: str, ids_of_prompt: str, straddling: bool
 ) -> None:
     """Trimmed offsets hide that the prompt's last space went to the completion's first token."""
     (tree,), report = trees_of([Demonstration("r", prompt, completion)], tokenizer)
     assert tokenizer.decode(tree.prompt[1:]) == ids_of_prompt
     whole = [*tree.prompt, *tree.completions[0]]
     assert tokenizer.decode(whole[1:-1]) == prompt + completion
-    assert report.merged == merged
+    assert report.straddling == straddling
 
 
 def test_newlines_that_are_cut_otherwise_before_a_word_are_counted() -> None:
@@ -118,13 +118,13 @@ def test_newlines_that_are_cut_otherwise_before_a_word_are_counted() -> None:
     tokenizer = bytewise(double_newline=True)
     rows = [Demonstration("r", "c\n\n", "d"), Demonstration("r", "c\n", "d")]
     _, report = trees_of(rows, tokenizer)
-    assert report.merged == 1
+    assert report.straddling == 1
 
 
 def test_dropped_space_is_not_a_merge() -> None:
     (tree,), report = trees_of([Demonstration("r", "c ", "d")], words())
     assert (tree.prompt, tree.completions) == ((BOS, C), ((D, EOS),))
-    assert report.merged == 0
+    assert report.straddling == 0
 
 
 def test_prompt_that_merges_away_is_refused_without_bos() -> None:

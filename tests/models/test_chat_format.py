@@ -80,7 +80,7 @@ def test_golden_ids_and_mask_of_two_turns() -> None:
     assert tree.completions == ((*ids("yo"), EOT, *user, *header, *ids("so"), EOT),)
     untrained = [False] * len(user + header)
     assert tree.loss_masks == ((*[True] * 3, *untrained, *[True] * 3),)
-    assert (report.merged, report.ended) == (0, 1)
+    assert (report.straddling, report.ended) == (0, 1)
 
 
 def test_rollout_prompt_is_the_training_prompt_though_newlines_stand_at_the_border() -> None:

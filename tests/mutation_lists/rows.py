@@ -42,15 +42,15 @@ MUTATIONS = (
     Mutation(
         "a token across the border is read twice",
         "data/tokenise.py",
-        "(cut or draft.merged))",
+        "(cut or draft.straddling))",
         "cut)",
         "data/test_texts.py::test_a_token_across_the_border_is_read_once",
     ),
     Mutation(
         "a cut prompt is scored whole",
         "data/tokenise.py",
-        "(cut or draft.merged))",
-        "draft.merged)",
+        "(cut or draft.straddling))",
+        "draft.straddling)",
         "data/test_texts.py::test_a_prompt_that_was_cut_is_scored_as_cut",
     ),
     Mutation(
