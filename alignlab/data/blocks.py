@@ -27,7 +27,7 @@ def tokenise_texts(
     """Language-modelling trees: every text whole, in blocks of at most ``max_length`` tokens.
 
     A block is a tree with the beginning-of-text token as its prompt (the end-of-text token where
-    the tokenizer has no other). The end-of-text token stands at the text's real end only.
+    the tokenizer has no other). Only the last block of a text ends in the end-of-text token.
     """
     report = TokenReport(refusals)
     if labels := sum(row.label is not None for row in rows):
@@ -59,7 +59,7 @@ def tokenise_labelled(
     Args:
         rows: Texts, each with a label.
         tokenizer: A fast tokenizer.
-        refusals: The record that reading the rows began; continued here.
+        refusals: Where refused rows are recorded, as those refused by reading were.
         max_length: Bound on every branch.
         truncation: What happens to a longer text. ``blocks`` makes its consecutive pieces the
             completions of one tree, each with the text's label; ``drop`` refuses it;

@@ -1,4 +1,4 @@
-"""A tokenizer called so that nothing is added, cut or padded, and what texts may not hold."""
+"""Tokenises texts without adding, cutting or padding, and refuses special tokens inside them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Token ids of one text and the characters each stands for."""
+    """Token ids of one text, and the first and one-past-last character of each."""
 
     ids: list[int]
     offsets: list[tuple[int, int]]
 
 
 class Encoder:
-    """A fast tokenizer, called so that nothing is added, cut or padded behind our back."""
+    """A fast tokenizer that is called without its own special tokens, truncation and padding."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         if not tokenizer.is_fast:
@@ -86,7 +86,7 @@ def without_specials(encode: Encoder, ids: list[int], prompt: int, ends: bool) -
     """Plain text's ids, less an end-of-text token that its author wrote at the end.
 
     Raises:
-        Refused: A special token stands where it would teach a wrong beginning or end.
+        Refused: A special token inside the text would teach a wrong beginning or end.
     """
     if ends and len(ids) > prompt and ids[-1] == encode.eos:
         ids = ids[:-1]

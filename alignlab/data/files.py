@@ -25,15 +25,6 @@ FORMATS = f"{', '.join(SUFFIXES)}, texts also with {', '.join(COMPRESSED)} behin
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
-def as_path(source: str | Path) -> Path | None:
-    """The file, folder or pattern of files that ``source`` means; ``None`` if it is a hub id.
-
-    Raises:
-        DataError: As ``data_files``.
-    """
-    return None if data_files(source) is None else Path(source).expanduser()
-
-
 def data_files(source: str | Path) -> list[Path] | None:
     """The files that a path, a folder or a pattern means, by name; ``None`` if it is a hub id.
 

@@ -137,10 +137,10 @@ def _missing(kind: type[Row], found: Sequence[str], source: str) -> DataError:
 
 
 def _unique_names(records: Sequence[Record], repeated: list[str]) -> Iterator[str]:
-    """A name for each row: its own id where it has one, else where it stands.
+    """A unique name for each row: its own id where it has one, else its place in the source.
 
-    Ids are labels that users give, and results are joined by name: an id that an earlier row has
-    gets a number, which ``repeated`` says.
+    Users may give several rows one id, but results are joined by name: a repeated id gets a number,
+    and ``repeated`` a remark.
     """
     taken: set[str] = set()
     for record in records:

@@ -5,21 +5,12 @@ that is stopped between two batches goes on with exactly those that are left.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TypedDict
 
 import torch.distributed
 
 from alignlab.data.trees import Padding, PromptTree, PromptTrees, StepTotals, collate, totals_of
 from alignlab.errors import ConfigError
 from alignlab.functional.noise import permutation
-
-
-class LoaderState(TypedDict):
-    """Where a loader stands: the next batch it will give out, and of how many in an epoch."""
-
-    epoch: int
-    position: int
-    length: int
 
 
 class TreeLoader:
@@ -84,7 +75,7 @@ class TreeLoader:
         if len(trees) < self.world_size:
             raise ConfigError(
                 f"{len(trees)} rows cannot be shared by {self.world_size} processes without one "
-                "of them waiting for ever. Use fewer devices or more rows."
+                "of them waiting forever. Use fewer devices or more rows."
             )
         self._steps = _step_sizes(len(trees), batch_size, self.world_size)
         whole = sum(map(self._pieces, range(len(self._steps))))
@@ -108,11 +99,11 @@ class TreeLoader:
         self._as_loaded = False
         return self._run(self._epoch, self._position)
 
-    def state_dict(self) -> LoaderState:
-        """The place of the next batch, as plain numbers."""
+    def state_dict(self) -> dict[str, int]:
+        """Epoch and position of the next batch, and the number of batches in an epoch."""
         return {"epoch": self._epoch, "position": self._position, "length": self._end}
 
-    def load_state_dict(self, state: LoaderState) -> None:
+    def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on where ``state`` was taken.
 
         Raises:
@@ -123,7 +114,7 @@ class TreeLoader:
                 f"the checkpoint's epoch has {state['length']} batches, this one {self._end}. "
                 "Resume with the same data, batch_size, micro_batch_size and devices."
             )
-        self._epoch, self._position = int(state["epoch"]), int(state["position"])
+        self._epoch, self._position = state["epoch"], state["position"]
         self._as_loaded = True
 
     def step_trees(self, epoch: int) -> list[list[int]]:

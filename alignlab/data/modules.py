@@ -1,7 +1,7 @@
 """Lightning data modules: a source, a kind of row, and how its trees are batched.
 
-The tokenizer is the policy's and known late: ``setup`` takes it from the trainer's module, or
-``connect`` gives it by hand.
+The tokenizer is the policy's: ``setup`` takes it from the trainer's module, or you pass it to
+``connect``.
 """
 
 from functools import partial
@@ -38,36 +38,36 @@ if TYPE_CHECKING:
 
 
 class TreeData(pl.LightningDataModule, Generic[R]):
-    """What all data modules share: reading, splitting, tokenising once, and the loaders.
+    """Reads rows, splits them, tokenises them once, and makes the loaders.
 
-    After ``setup`` the trees stand in ``train_trees`` and ``validation_trees``, the rows they were
-    made of in ``train_rows`` and ``validation_rows``; tree indices are unique over both.
+    A subclass names its ``kind`` of row. ``setup`` sets ``train_rows`` and ``validation_rows``, and
+    the trees made of them, ``train_trees`` and ``validation_trees``, whose indices are unique.
 
     Args:
         source: A ``.jsonl``, ``.csv`` or ``.parquet`` file, or the hub id of a data set.
         batch_size: Trees per optimizer step, over micro-batches and processes.
-        micro_batch_size: Trees per forward; the whole step's when left out.
-        max_length: Bound on the tokens of a prompt + completion.
+        micro_batch_size: Trees per forward; by default those of a whole step.
+        max_length: Maximum tokens of a prompt + completion.
         truncation: What happens to a longer row. ``drop`` leaves it out with a count;
             ``keep_start`` cuts completions at their end; ``keep_end`` cuts the prompt at its
-            beginning, then completions at their end (of a lone text: its beginning); ``blocks``
-            cuts a lone text into consecutive pieces. Left out, texts are cut into blocks and
-            everything else is dropped.
+            beginning, then completions at their end (a whole text at its beginning); ``blocks``
+            cuts a whole text into consecutive pieces. Default: ``blocks`` for whole texts, else
+            ``drop``.
         padding: ``longest``, ``bucket`` (few shapes) or ``max_length`` (one shape).
-        length_window: Optimizer steps that are bucketed by length together: saves padding where
-            lengths vary much, at the price of biased steps (see ``TreeLoader``).
+        length_window: Optimizer steps whose trees are sorted by length together. More than 1 saves
+            padding, but biases the steps (see ``TreeLoader``).
         validation_source: Like ``source``, for validation.
         split: Which part of ``source``: a hub split, or a value of a file's column ``split``.
         validation_split: Which part of ``validation_source``.
         validation_share: Share of prompts held out of ``source`` where there is no
             ``validation_source``; all rows of a prompt fall on one side.
-        columns: Our name of a column -> its name in the source, where they differ.
+        columns: Expected name of a column -> its name in the source, where they differ.
         seed: Seed of the shuffles and of what ``validation_share`` holds out.
-        limit: Keep the first so many usable rows.
+        limit: Number of usable rows to keep, the first ones.
         validation_limit: The same for ``validation_source``.
         refuse: ``drop`` leaves unusable rows out with a count; ``error`` stops at the first.
-        train_on_prompt: Demonstrations only: the loss covers every token of a row, the prompt's
-            and all turns', and not the assistant's alone.
+        train_on_prompt: Train on every token of a row, including the prompt and all turns
+            (demonstrations only).
     """
 
     kind: ClassVar[type[Any]]
@@ -138,7 +138,7 @@ class TreeData(pl.LightningDataModule, Generic[R]):
         self.shared_prompts = 0
 
     def connect(self, tokenizer: "PreTrainedTokenizerBase") -> None:
-        """Give the tokenizer by hand (without a trainer)."""
+        """Set the tokenizer, where no trainer has a module with one."""
         self.tokenizer = tokenizer
 
     def setup(self, stage: str | None = None) -> None:
@@ -165,7 +165,7 @@ class TreeData(pl.LightningDataModule, Generic[R]):
             )
 
     def report(self) -> str:
-        """What became of the rows of each part, in lines for people; after ``setup``."""
+        """A readable report on the rows of each part; after ``setup``."""
         return "\n".join(f"{name}: {report.summary()}" for name, report in self.reports.items())
 
     def report_table(self) -> list[dict[str, str | int]]:
@@ -301,8 +301,8 @@ class _NoLoader(CombinedLoader):
 class DemonstrationData(TreeData[Demonstration]):
     """Prompts with a completion to imitate: one completion a tree.
 
-    Columns: ``prompt`` and ``completion``, plain or conversational, or ``messages``, or those of a
-    pair, of which the chosen side is taken.
+    Columns: ``prompt`` and ``completion``, plain or conversational; or ``messages``; or those of a
+    pair, whose chosen completion is used.
     """
 
     kind = Demonstration

@@ -20,28 +20,28 @@ class Collector(Protocol):
 
 
 class RolloutData(PromptData):
-    """Deals prompts out to rollout phases, and each phase as minibatches.
+    """Splits prompts into rollout phases, and each phase into minibatches.
 
-    Every prompt is used once before any is used again; the order is a function of the seed and of
-    how often the prompts have been gone through.
+    Every prompt is used once before any is used again, in an order that is a function of the seed
+    and the number of passes over the prompts.
 
     Args:
         source: See ``TreeData``; rows need a ``prompt``.
         rollout_size: Prompts of a phase.
         batch_size: Prompts of an optimizer step (a minibatch); divides ``rollout_size``.
         samples_per_prompt: Completions of each prompt.
-        inner_epochs: Times that a phase is gone through; more reuses samples, at the risk of
-            leaving the region where their ratios mean something.
-        micro_batch_size: Prompts per forward; a whole minibatch when left out.
-        max_length: Bound on a prompt's tokens.
+        inner_epochs: Passes over a phase's samples. With more of them the policy moves further
+            from the one that sampled, and its probability ratios say less.
+        micro_batch_size: Prompts per forward; by default those of a whole minibatch.
+        max_length: Maximum tokens of a prompt.
         split: See ``TreeData``.
         columns: See ``TreeData``.
-        seed: Of all shuffles.
-        limit: Keep the first so many usable prompts.
+        seed: Seed of all shuffles.
+        limit: Number of usable prompts to keep, the first ones.
         refuse: See ``TreeData``.
         pretraining: Texts to mix into every optimizer step (PPO's ``ptx_coef``); its ``batch_size``
-            counts those of a step, and they are cut into micro-batches as the rollouts are.
-            InstructGPT takes 8 a completion.
+            is the number of texts of a step, which is cut into micro-batches as rollouts are.
+            InstructGPT uses 8 texts for each completion.
 
     Raises:
         ConfigError: Sizes that do not divide, or fewer prompts than a phase needs.
@@ -92,7 +92,7 @@ class RolloutData(PromptData):
             self.reports["pretraining"] = self.pretraining.reports["train"]
 
     def train_dataloader(self) -> RolloutLoader:  # type: ignore[override]
-        """An epoch of it is one phase of the module in training."""
+        """A loader whose epoch is one rollout phase of the module in training."""
         if len(self.train_trees) < self.rollout_size:
             raise ConfigError(
                 f"{self.source} has {len(self.train_trees)} usable prompts, fewer than the "

@@ -1,6 +1,6 @@
 """On-policy training as a data loader: an epoch is one rollout phase.
 
-The loader asks for fresh rollouts when a phase begins and deals them out as minibatches, so PPO and
+The loader collects fresh rollouts when a phase begins and yields them as minibatches, so PPO and
 its relatives run under the same automatic optimisation as everything else: clipping, accumulation,
 schedules, checkpoints and ``global_step`` keep their ordinary meaning.
 """
@@ -22,7 +22,7 @@ PER_TOKEN = ("old_token_logps", "advantages", "returns", "old_values", "ref_toke
 
 @dataclass(slots=True)
 class RolloutBatch:
-    """Sampled completions and what the policy update needs to know of them.
+    """Sampled completions, and what the policy update needs about them.
 
     Args:
         trees: P prompts with the same number of completions each, M in all.
@@ -31,8 +31,8 @@ class RolloutBatch:
         returns: ``[M, T]``, targets of the value function, or ``None`` without one.
         old_values: ``[M, T]``, values at the time of sampling, or ``None``.
         ref_token_logps: ``[M, T]`` log-probs under the reference, or ``None``.
-        pretraining: Texts of a pretraining mix that go with this batch, or ``None``.
-        first: Whether no update has happened since these were sampled: ratios are 1 then.
+        pretraining: Texts of a pretraining mix for this batch, or ``None``.
+        first: Whether no update has happened since sampling, so that all ratios are 1.
     """
 
     trees: PromptTrees
@@ -108,15 +108,15 @@ def select_prompts(trees: PromptTrees, prompts: Tensor) -> tuple[PromptTrees, Te
 
 
 class Pretraining:
-    """Texts dealt out to optimizer steps beside the rollouts: a pure function of (seed, step).
+    """Texts for each optimizer step beside the rollouts: a pure function of (seed, step).
 
-    Every text is used once before any is used again, but for those left over where the number does
-    not divide: they change from pass to pass.
+    Every text is used once before any is used again, except for those left over when
+    ``batch_size`` does not divide their number; which ones changes from pass to pass.
 
     Args:
         trees: The texts.
         batch_size: Texts of an optimizer step.
-        seed: Of the shuffles.
+        seed: Seed of the shuffles.
 
     Raises:
         ConfigError: Fewer texts than a step takes.
@@ -152,20 +152,20 @@ class Pretraining:
 
 
 class RolloutLoader:
-    """Deals out each rollout phase as minibatches, over several inner epochs.
+    """Yields each rollout phase as minibatches, over several inner epochs.
 
-    Sized, so that Lightning does not fetch a batch ahead (it would come from a stale policy), and
-    stateful: rollouts in use are part of the state, and a run stopped anywhere continues with
-    exactly the batches that were left.
+    It has a length, so that Lightning does not fetch a batch ahead (which a stale policy would have
+    sampled), and a state that includes the rollouts in use, so that a run that was stopped anywhere
+    continues with exactly the batches that were left.
 
     Args:
         collect: Samples rollout phase ``r``; called when the phase's first batch is asked for.
         prompts: Prompts of a phase.
         minibatches: Optimizer steps of one inner epoch; divides ``prompts``.
         micro_batches: Forwards per optimizer step; divides a minibatch's prompts.
-        inner_epochs: Times that the phase's rollouts are gone through.
+        inner_epochs: Passes over the rollouts of a phase.
         seed: Shuffles are a function of it, the phase and the inner epoch.
-        pretraining: Texts that go with every optimizer step.
+        pretraining: Texts for every optimizer step.
         rank: This process; asked of ``torch.distributed`` when ``None``. Every rank samples the
             whole phase (noise is a function of names, so they agree) and trains on its share.
         world_size: How many processes there are; asked likewise.
@@ -239,7 +239,7 @@ class RolloutLoader:
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands, rollouts in use included."""
+        """The position of the loader and the rollouts in use."""
         buffer = None if self.buffer is None else self.buffer.state_dict()
         return {"rollout": self.rollout, "position": self.position, "buffer": buffer}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.data.chat import message
-from alignlab.data.files import as_path, data_files, read_files
+from alignlab.data.files import data_files, read_files
 from alignlab.data.formats import to_rows
 from alignlab.data.rows import Fields, R, Record, Refusals, Refuse, Row, Turn
 from alignlab.data.rows.nested import printable
@@ -34,8 +34,8 @@ def read_rows(
         kind: A row type of ``alignlab.data.rows``, such as ``PreferencePair``.
         split: Which part. For a hub id the name of a split (``train`` if left out); for a file
             the value to keep in its column ``split``.
-        limit: Keep the first so many usable rows.
-        columns: Our name of a column -> its name in the source, where they differ.
+        limit: Number of usable rows to keep, the first ones.
+        columns: Expected name of a column -> its name in the source, where they differ.
         refuse: ``drop`` leaves unusable rows out with a count; ``error`` stops at the first.
 
     Returns:
@@ -97,7 +97,7 @@ def first_available(source: str | Sequence[str]) -> str:
         if Path(name).expanduser().exists():
             return name
         try:
-            if as_path(name) is None:
+            if data_files(name) is None:
                 return name
         except DataError:
             continue

@@ -1,12 +1,12 @@
-"""From rows to prompt trees: one tokenisation of the joint text, the border where it says.
+"""From rows to prompt trees: the joint text is tokenised once and cut where its prompt ends.
 
 Tokenising prompt and completion apart gives ids that the joint text never has when a token merges
 across the border. So the joint text is tokenised once; the prompt is the tokens that end at or
 before the border in *every* completion of the tree, and a token that straddles it belongs to the
 completions. Then prompt ids + completion ids are exactly the ids of the joint text.
 
-The beginning-of-text token (if the tokenizer has one) stands exactly once in front. The end-of-text
-token follows a completion that ends, and is trained on; one that was cut never ends in it.
+The beginning-of-text token (if the tokenizer has one) comes first, exactly once. The end-of-text
+token follows a complete completion, and is trained on; a completion that was cut does not get it.
 """
 
 import sys
@@ -29,16 +29,16 @@ REPORT_COLUMNS = ("what", "reason", "rows", "examples")
 
 @dataclass(slots=True)
 class TokenReport:
-    """What became of rows on the way to trees.
+    """Counts of what rows became: trees, their completions and tokens, or refusals.
 
     Args:
-        refusals: Rows left out, by reason, reading and tokenising together.
+        refusals: Rows left out by reading and by tokenising, by reason.
         trees: Trees made.
-        completions: Completions in them.
-        tokens: Completion tokens in them.
-        truncated: Rows that something was cut from.
-        straddling: Rows whose prompt has other tokens by itself than before its completion: a token
-            straddles the border, or white space in front of it is cut otherwise.
+        completions: Completions in the trees.
+        tokens: Completion tokens in the trees.
+        truncated: Rows that were cut to ``max_length``.
+        straddling: Rows whose prompt is tokenised differently without its completion: a token
+            contains the end of the prompt and the start of the completion, or spaces merge.
         ended: Completions that end in a trained end-of-text token.
     """
 
@@ -60,7 +60,7 @@ class TokenReport:
         self.ended += ended
 
     def summary(self) -> str:
-        """What became of the rows, for people: a line for the rows kept, one for each loss."""
+        """A readable report: a line for the rows kept, and one for each reason for a loss."""
         read = self.refusals
         share = f"{self.ended / self.completions:.1%}" if self.completions else "none"
         lines = [
@@ -73,7 +73,7 @@ class TokenReport:
         return "\n".join(lines)
 
     def tell(self) -> None:
-        """Say on standard error what was lost, if anything was."""
+        """Print the report on standard error if any row was refused or cut."""
         if self.refusals.lines() or self.truncated:
             print(self.summary(), file=sys.stderr, flush=True)
 
@@ -102,22 +102,21 @@ def tokenise(
     train_on_prompt: bool = False,
     first_index: int = 0,
 ) -> tuple[list[PromptTree], TokenReport]:
-    """Prompt trees of prompts (no completion), demonstrations (one), pairs (chosen, rejected) ...
+    """Prompt trees of rows, with the row's completions in the order of its ``branches``.
 
-    Labels are ratings, ranks, 1 for desirable and 0 for not, or a pair's margin and 0; a pair
-    without a margin has 0 where others of the set have one.
+    If any row has labels, a row without them (a pair without a margin) gets zeros.
 
     Args:
         rows: Validated rows.
         tokenizer: A fast tokenizer; its chat template renders conversations.
-        refusals: The record that reading the rows began; continued here.
-        max_length: Bound on prompt + completion of every branch, with its special tokens.
+        refusals: Where refused rows are recorded, as those refused by reading were.
+        max_length: Maximum tokens of prompt + completion, special tokens included.
         truncation: What happens to a longer row. ``drop`` refuses it; ``keep_start`` cuts the
             completions' end; ``keep_end`` cuts the prompt's beginning (not its beginning-of-text
             token), then the completions' end. A cut completion has no end-of-text token.
-        train_on_prompt: Count every token of the row, the prompt's and all turns'. The tree's
-            prompt is then the first token alone, which nothing predicts.
-        first_index: ``PromptTree.index`` of the first tree; they count up from here.
+        train_on_prompt: Train on every token of the row, including the prompt and all turns. The
+            tree's prompt is then the first token alone, which nothing predicts.
+        first_index: ``PromptTree.index`` of the first tree.
 
     Raises:
         ConfigError: The tokenizer lacks what the rows need, or an impossible setting.
@@ -199,7 +198,7 @@ class _Draft:
         return True
 
     def count_all(self) -> None:
-        """Hand the prompt, less its first token, to the completions; every token counts."""
+        """Move the prompt, except for its first token, to the completions, and train on it all."""
         self.completions = [self.prompt[1:] + completion for completion in self.completions]
         self.masks = [[True] * len(completion) for completion in self.completions]
         self.prompt = self.prompt[:1]

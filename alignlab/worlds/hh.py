@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignlab.bounds import Count, Seed, Share
-from alignlab.data.files import as_path
+from alignlab.data.files import data_files
 from alignlab.data.formats import to_rows
 from alignlab.data.rows import PreferencePair, Prompt, Record, Refusals, Refused, unit_hash
 from alignlab.data.rows.pair import ASSISTANT
@@ -212,7 +212,7 @@ _REPLIES = (
 
 
 def _records(source: str | Path, subset: str, split: str) -> list[Record]:
-    if as_path(source) is None:
+    if data_files(source) is None:
         return read_hub(str(source), split, folder=subset)
     records = read_records(source)
     names = {str((record.fields or {}).get("subset")) for record in records}

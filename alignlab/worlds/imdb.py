@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from alignlab.data.files import as_path
+from alignlab.data.files import data_files
 from alignlab.data.formats import to_rows
 from alignlab.data.rows import (
     LabelledText,
@@ -172,11 +172,8 @@ def _without(records: list[Record], test: set[object], refusals: Refusals) -> It
 def _file(source: str | Path, split: Split) -> Path | str:
     """The Parquet file that holds a split, or the hub id."""
     path = Path(source).expanduser()
-    if not path.is_dir():
-        named = as_path(source)
-        if named is None:
-            return str(source)
-        path = named
+    if not path.is_dir() and data_files(source) is None:
+        return str(source)
     folder = path if path.is_dir() else path.parent
     file = folder / "imdb_unsup.parquet" if split == "unsupervised" else path
     file = file / "imdb.parquet" if file.is_dir() else file

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
 
-from alignlab.data.files import as_path
+from alignlab.data.files import data_files
 from alignlab.data.rows import (
     Demonstration,
     Fields,
@@ -201,7 +201,7 @@ def _cut(
 
 
 def _records(source: str | Path, hub_parts: Sequence[Part]) -> dict[Part, list[Record]]:
-    if as_path(source) is None:
+    if data_files(source) is None:
         name = str(source)
         config = "comparisons" if name == OPENAI_COMPARISONS else None
         return {part: read_hub(name, part, config=config) for part in hub_parts}

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
 from alignlab import cli
 
@@ -29,8 +28,7 @@ class Edit(Completable):
 
     @classmethod
     def parse(cls, read):
-        prompt = read.text("prompt")
-        draft, final = read.completions(prompt, "draft", "final")
+        prompt, draft, final = read.prompt_and("draft", "final")
         return cls(read.id, prompt, draft, final, read.number("hours") or 0.0)
 
     def check(self):
@@ -57,7 +55,6 @@ class EditDPO(DPO):
 
     rows = (Edit,)
 '''
-DPO = Path(__file__).parents[2] / "experiments" / "quickstart" / "dpo.yaml"
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")  # Lightning's advice
@@ -77,20 +74,18 @@ def test_a_new_kind_is_one_file(
     rows += [{**rows[0], "final": " w9"}, {"prompt": " w3", "draft": " w4"}]
     rows += [{**rows[0], "final": " "}, {**rows[0], "hours": "long"}]
     Path("edits.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = yaml.safe_load(DPO.read_text())
-    config["model"]["class_path"] = "house.edits.EditDPO"
-    config["data"]["class_path"] = "house.edits.EditData"
-    Path("edits.yaml").write_text(yaml.safe_dump(config))
     sizes = "hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1, num_attention_heads: 2"
-    Path("small.yaml").write_text(
-        f"model: {{init_args: {{policy: {{source: null, tokenizer: {words}, "
-        f"config: {{model_type: llama, {sizes}}}}}, reference_cache: cache, beta: 0.5}}}}\n"
-        "data: {init_args: {source: edits.jsonl, batch_size: 5}}\n"
-        "trainer: {max_steps: 2, callbacks: [], default_root_dir: run, accelerator: cpu, "
-        "logger: false}\n"
+    Path("edits.yaml").write_text(
+        "model:\n  class_path: house.edits.EditDPO\n"
+        f"  init_args: {{policy: {{source: null, tokenizer: {words}, "
+        f"config: {{model_type: llama, {sizes}}}}}, beta: 0.5, "
+        "optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 0.02}}}\n"
+        "data:\n  class_path: house.edits.EditData\n"
+        "  init_args: {source: edits.jsonl, batch_size: 5}\n"
+        "trainer: {max_steps: 2, default_root_dir: run, accelerator: cpu, logger: false}\n"
     )
     with pytest.raises(SystemExit) as ended:
-        cli.main(["fit", "--config", "edits.yaml", "--config", "small.yaml"])
+        cli.main(["fit", "--config", "edits.yaml"])
     said = capsys.readouterr()
     assert ended.value.code == 0, said.err
     assert "Trained 2 steps. Model: run/model" in said.out

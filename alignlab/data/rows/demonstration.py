@@ -42,8 +42,7 @@ class Demonstration(Completable):
                 raise Refused("'messages' does not end with an assistant turn")
             first = replies[0]
             return cls(read.id, turns[:first], turns[first:], ends=read.flag("ends"))
-        prompt = read.text("prompt")
-        (completion,) = read.completions(prompt, "completion")
+        prompt, completion = read.prompt_and("completion")
         return cls(read.id, prompt, completion, ends=read.flag("ends"))
 
     def branches(self) -> list[Branch]:

@@ -20,8 +20,7 @@ class JudgedCompletion(Completable):
     @classmethod
     def parse(cls, read: Reader) -> Self:
         """The three columns, and ``ends``; the label may also be a truth value."""
-        prompt = read.text("prompt")
-        (completion,) = read.completions(prompt, "completion")
+        prompt, completion = read.prompt_and("completion")
         ends, desirable = read.flag("ends"), read.either("label", "desirable", "undesirable")
         return cls(read.id, prompt, completion, "desirable" if desirable else "undesirable", ends)
 

@@ -26,8 +26,7 @@ class PreferencePair(Completable):
         """A pair with a prompt, or two whole dialogues that begin alike."""
         copied = read.copied_prompt()
         if "prompt" in read.columns and copied is None:
-            prompt = read.text("prompt")
-            chosen, rejected = read.completions(prompt, "chosen", "rejected")
+            prompt, chosen, rejected = read.prompt_and("chosen", "rejected")
         else:
             prompt, chosen, rejected = _shared_beginning(read)
         ends = read.flag("chosen_ends"), read.flag("rejected_ends")

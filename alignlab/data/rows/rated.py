@@ -20,8 +20,7 @@ class RatedCompletion(Completable):
     @classmethod
     def parse(cls, read: Reader) -> Self:
         """The three columns, and ``ends``."""
-        prompt = read.text("prompt")
-        (completion,) = read.completions(prompt, "completion")
+        prompt, completion = read.prompt_and("completion")
         ends, rating = read.flag("ends"), read.number("rating")
         if rating is None:
             raise Refused("missing column 'rating'")

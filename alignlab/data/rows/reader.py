@@ -1,9 +1,9 @@
 """The values of one record, read as the types that a row needs.
 
-A file type says little about types: CSV has none, Parquet fills what a message lacks with nulls,
-and lists stand in all of them as texts. So a value is read for what it says, the same from every
-file: the number "4" and 4, the truth values "True", true and 1, a list and its text. What does not
-say what is wanted is refused.
+File formats disagree on types: CSV has none, Parquet fills missing fields of a message with nulls,
+and all of them may hold a list as text. So a value is read for its meaning, the same from every
+file: the number "4" or 4, the truth values "True", true or 1, a list or its text. A value that does
+not mean what is wanted is refused.
 """
 
 import math
@@ -56,7 +56,7 @@ class Reader:
         return self
 
     def value(self, name: str) -> Any:
-        """What stands there; ``None`` where the column is absent or empty."""
+        """The value of a column; ``None`` where the column is absent or empty."""
         self._used.add(name)
         return self._fields.get(name)
 
@@ -77,14 +77,14 @@ class Reader:
         """A string or a conversation, whichever the set holds."""
         return self.turns(name) if self.chat else self.plain(name)
 
-    def completions(self, prompt: Text, *names: str) -> list[Text]:
-        """The texts of these columns, without the prompt where the set's repeat it."""
-        found = [self.text(name) for name in names]
+    def prompt_and(self, *names: str) -> list[Text]:
+        """The prompt and the completions in these columns, which may repeat it in the source."""
+        prompt, found = self.text("prompt"), [self.text(name) for name in names]
         if self.whole:
             if any(whole[: len(prompt)] != prompt for whole in found):
                 raise Refused("prompt of the pair is not shared")
             found = [whole[len(prompt) :] for whole in found]
-        return [self.reply(name, text) for name, text in zip(names, found, strict=True)]
+        return [prompt, *map(self.reply, names, found)]
 
     def reply(self, name: str, text: Text) -> Text:
         """The text; a conversation must start with the assistant's turn."""

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from alignlab.data.rows.values import Refused
@@ -15,15 +15,15 @@ EXAMPLES = 3  # refused rows that a report names of each reason
 
 @dataclass(slots=True)
 class Refusals:
-    """Every refused row of one source: why, which, and how many there were to begin with.
+    """The refused rows of one source, by reason, and how many rows were read.
 
     Args:
         source: The file, hub id or data set that the rows come from, for messages.
         refuse: ``drop`` counts a refused row and goes on; ``error`` stops at the first.
-        seen: Rows there were to begin with.
-        by_reason: Reason -> where each refused row stands.
-        unused: Columns that nothing reads, each with the number of rows it holds something in.
-        notes: What else somebody who knows the rows should be told, a sentence each.
+        seen: Rows that were read.
+        by_reason: Reason -> place (file:line or row number) of each refused row.
+        unused: Columns that nothing reads -> number of rows in which they are not empty.
+        notes: Other remarks on the rows, a sentence each.
     """
 
     source: str
@@ -61,13 +61,6 @@ class Refusals:
             )
         self.by_reason.setdefault(problem.reason, []).append(id)
 
-    def merge(self, later: "Refusals") -> "Refusals":
-        """These refusals and those of a later step that saw what was left of the same rows."""
-        both = {reason: list(ids) for reason, ids in self.by_reason.items()}
-        for reason, ids in later.by_reason.items():
-            both.setdefault(reason, []).extend(ids)
-        return replace(self, by_reason=both)
-
     def examples(self, reason: str) -> str:
         """The first few rows refused for ``reason``."""
         rows = self.by_reason[reason]
@@ -84,7 +77,7 @@ class Refusals:
         return [*refused, *columns, *(f"  {note}" for note in self.notes)]
 
     def tell(self) -> None:
-        """Say on standard error what is left out, if anything is."""
+        """Print on standard error what is left out, if anything is."""
         if lines := self.lines():
             kept = f"{self.source}: {self.seen - self.count:,} of {self.seen:,} rows kept"
             print("\n".join([kept, *lines]), file=sys.stderr, flush=True)

@@ -11,7 +11,7 @@ Fields = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One unread row: where it stands (file:line or row number) and its fields, if it has any."""
+    """One unread row: its place (file:line or row number) and its fields, if it has any."""
 
     where: str
     fields: Fields | None
