@@ -101,6 +101,10 @@ def test_other_options_are_left_as_they_were(demo: str, tmp_path: Path) -> None:
             "demo:dpo: there is no grid point 2. Points: 0 {'beta': 0.1}, 1 {'beta': 0.5}.",
         ),
         (
+            ["demo:dpo", "--point=-1"],
+            "demo:dpo: there is no grid point -1. Points: 0 {'beta': 0.1}, 1 {'beta': 0.5}.",
+        ),
+        (
             ["demo:dpo", "--results", "my results", "--scale=full"],
             "demo:dpo reads the output of sft. my results has none of the experiment's present "
             "settings. Make it with: alignlab run demo --scale full --results 'my results' "

@@ -97,6 +97,7 @@ def test_fit_and_then_frontier(
     assert call("frontier", ".", str(run), "--out", "both") == 0
     assert {p.run_id for p in read_points(run / "points.csv")} == {f"{tmp_path.name}-version_0"}
     monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
     # Of another probe, and of one in trainer.callbacks, the pool is drawn for itself.
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["probe"]["init_args"]["seed"] = 5
