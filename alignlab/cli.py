@@ -273,10 +273,7 @@ def _train(command: str, words: list[str]) -> int:
         from alignlab.files import seal
         from alignlab.training import fit
 
-        try:
-            built = fit.build(words, resume=resume)
-        except ConfigError as error:
-            raise _with_address(error, command, words) from error
+        built = fit.build(words, resume=resume)
     if command == "validate":
         fit.run_validate(built)
         return SUCCESS
@@ -289,18 +286,6 @@ def _train(command: str, words: list[str]) -> int:
         if any(folder.parent.glob("points/step-*.parquet")):
             print(f"Reward against KL: alignlab frontier {shlex.quote(str(folder.parent))}")
     return SUCCESS
-
-
-def _with_address(error: ConfigError, command: str, words: Sequence[str]) -> ConfigError:
-    """``error``, and how to train a stage whose file leaves its inputs to a pipeline."""
-    named = (word.removeprefix("--config=") for word in _joined(words))
-    folders = [Path(word).parent for word in named if word.endswith(".yaml")]
-    if "must be given" in str(error) and folders and (folders[0] / "pipeline.yaml").is_file():
-        return ConfigError(
-            f"{error} {folders[0]}/pipeline.yaml sets the inputs of its stages: train one of them "
-            f"with alignlab {command} {folders[0]}:STAGE."
-        )
-    return error
 
 
 def _help(command: str, words: list[str]) -> int:
@@ -346,13 +331,16 @@ def _check_files(words: Sequence[str]) -> None:
     """Refuse an unreadable config before the seconds that the heavy imports cost."""
     from alignlab.plan.overlay import read_yaml
 
-    for option, value in pairwise([*words, ""]):
-        if option == "--config":
-            if not value:
-                raise ConfigError("--config needs a file, such as experiments/quickstart/dpo.yaml.")
-            read_yaml(Path(value))
-        elif option.startswith("--config="):
-            read_yaml(Path(option.removeprefix("--config=")))
+    files = [word[9:] for word in _joined(words) if word.startswith("--config=")]
+    if "" in files:
+        raise ConfigError("--config needs a file, such as experiments/own_data/dpo.yaml.")
+    keys = {key for file in files for key in read_yaml(Path(file))}
+    beside = Path(files[0]).with_name("pipeline.yaml") if files else Path()
+    if not {"model", "data"} <= keys and beside.is_file():
+        raise ConfigError(
+            f"{files[0]} is a part of a stage, without model or data: {beside} names the others. "
+            f"Train the stage by its address, {beside.parent}:STAGE."
+        )
 
 
 if __name__ == "__main__":

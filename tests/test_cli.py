@@ -162,7 +162,7 @@ def test_a_stage_is_trained_and_validated_by_its_address(
     assert "val/loss" in capsys.readouterr().out
     (here / "demo" / "sft.yaml").write_text("model: {class_path: alignlab.objectives.sft.SFT}\n")
     assert call("fit", "--config", "demo/sft.yaml") == 2
-    assert "train one of them with alignlab fit demo:STAGE." in capsys.readouterr().err
+    assert "Train the stage by its address, demo:STAGE." in capsys.readouterr().err
 
 
 def test_progress_is_lines_where_there_is_no_terminal(

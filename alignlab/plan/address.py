@@ -30,18 +30,21 @@ def as_config(command: str, words: Sequence[str], folder: Path) -> list[str]:
     parser = argparse.ArgumentParser(f"alignlab {command}", add_help=False, allow_abbrev=False)
     parser.add_argument("address", metavar="DIR:STAGE")
     parser.add_argument("--scale", metavar="NAME")
+    parser.add_argument("--results", type=Path, metavar="DIR")
     parser.add_argument("--seed", type=int, metavar="N")
     parser.add_argument("--point", type=int, default=0, metavar="K")
-    parser.add_argument("--results", type=Path, metavar="DIR")
     args, rest = parser.parse_known_args(words)
     experiment, _, stage = args.address.rpartition(":")
     seeds = None if args.seed is None else [args.seed]
     plan = load_plan(Path(experiment), scale=args.scale, results=args.results, seeds=seeds)
     run = ["alignlab", "run", experiment]
-    run += [] if args.scale is None else ["--scale", args.scale]
-    run += [] if args.results is None else ["--results", str(args.results)]
-    job = _job(plan, stage, args.seed, args.point, run)
-    _check_inputs(plan, job, rest, run)
+    for option, value in (("--scale", args.scale), ("--results", args.results)):
+        run += [] if value is None else [option, str(value)]
+    try:
+        job = _job(plan, stage, args.seed, args.point, run)
+        _check_inputs(plan, job, rest, run)
+    except ConfigError as error:
+        raise ConfigError(f"{args.address}: {error}") from None
     print(f"{args.address}: {job.name}, with inputs from {plan.results}", file=sys.stderr)
     file = folder / "stage.yaml"
     file.write_text(overlay.write_yaml(plan.resolved(job)["config"]), encoding="utf-8")
@@ -49,28 +52,22 @@ def as_config(command: str, words: Sequence[str], folder: Path) -> list[str]:
 
 
 def _job(plan: Plan, stage: str, seed: int | None, point: int, run: Sequence[str]) -> Job:
-    where = f"{plan.experiment}:{stage}"
     if stage not in plan.stages:
         trainings = [name for name, found in plan.stages.items() if "fit" in found.entry]
-        scales = [f"--scale {name}" for name in _scales_with(stage, plan.experiment)]
-        advice = f"Add {' or '.join(scales)}." if scales else f"Trainings: {', '.join(trainings)}."
-        raise ConfigError(f"{where}: {plan.name} has no stage {stage!r}. {advice}")
+        scales = " or ".join(f"--scale {name}" for name in _scales_with(stage, plan.experiment))
+        advice = f"Add {scales}." if scales else f"Trainings: {', '.join(trainings)}."
+        raise ConfigError(f"{plan.name} has no stage {stage!r}. {advice}")
     entry = plan.stages[stage].entry
     if "call" in entry:
-        raise ConfigError(
-            f"{where}: the stage is a call of {entry['call']}, not a training. Run it with: "
-            f"{shlex.join([*run, '--only', stage])}"
-        )
+        command = shlex.join([*run, "--only", stage])
+        raise ConfigError(f"a call of {entry['call']} is not a training. Run it with: {command}")
     if seed is not None and not entry.get("per_seed"):
-        raise ConfigError(
-            f"{where}: the stage runs once for all seeds. Give --seed_everything {seed} in place "
-            "of --seed."
-        )
+        raise ConfigError(f"it runs once for all seeds. Give --seed_everything {seed} instead.")
     own = [job for job in plan.jobs.values() if job.stage == stage]
     points = [job for job in own if job.seed in (None, plan.seeds[0])]
     if not 0 <= point < len(points):
         listed = ", ".join(f"{k} {job.hparams}" for k, job in enumerate(points))
-        raise ConfigError(f"{where}: there is no grid point {point}. Points: {listed}.")
+        raise ConfigError(f"there is no grid point {point}. Points: {listed}.")
     return points[point]
 
 
@@ -88,21 +85,20 @@ def _check_inputs(plan: Plan, job: Job, options: Iterable[str], run: Sequence[st
         if word.startswith("--"):
             with contextlib.suppress(ConfigError):  # the parser will say that there is no such key
                 overlay.set_dotted(config, word[2:].partition("=")[0], None)
-    read: list[str] = []
+    standing = Standing(plan)
+    absent: dict[str, Job] = {}
 
-    def note(name: str) -> str:
-        read.extend(job.needs.get(name, ()))
+    def look(name: str) -> str:
+        needed = [plan.jobs[need] for need in job.needs.get(name, ())]
+        absent.update({need.name: need for need in needed if not standing.done(need.name)})
         return ""
 
-    overlay.fill(config, note)
-    standing = Standing(plan)
-    absent = [plan.jobs[name] for name in dict.fromkeys(read) if not standing.done(name)]
+    overlay.fill(config, look)
     if absent:
-        seeds = dict.fromkeys(str(each.seed) for each in absent if each.seed is not None)
-        command = [*run, *(["--seeds", ",".join(seeds)] if seeds else [])]
-        command += ["--only", ",".join(dict.fromkeys(each.stage for each in absent))]
+        seeds = {str(each.seed) for each in absent.values() if each.seed is not None}
+        command = [*run, *(["--seeds", ",".join(sorted(seeds))] if seeds else [])]
+        command += ["--only", ",".join(dict.fromkeys(each.stage for each in absent.values()))]
         raise ConfigError(
-            f"{plan.experiment}:{job.stage} reads the output of "
-            f"{', '.join(each.name for each in absent)}. {plan.results} has none of the "
+            f"it reads the output of {', '.join(absent)}. {plan.results} has none of the "
             f"experiment's present settings. Make it with: {shlex.join(command)}"
         )

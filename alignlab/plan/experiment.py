@@ -552,14 +552,13 @@ def _check_placeholders(
 
 def _with_callback(config: Mapping[str, Any]) -> dict[str, Any]:
     """``config`` with its ``probe`` as the first callback: both ways to write it have one hash."""
-    rest = {key: value for key, value in config.items() if key != "probe"}
-    if (probe := config.get("probe")) is None:
-        return rest
-    trainer = rest.get("trainer") or {}
-    callbacks = trainer.get("callbacks") or []
-    callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-    probe = probe if "class_path" in probe else {"class_path": PROBE, "init_args": probe}
-    return {**rest, "trainer": {**trainer, "callbacks": [probe, *callbacks]}}
+    probe, trainer = config.get("probe"), config.get("trainer") or {}
+    if probe is not None:
+        callbacks = trainer.get("callbacks") or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        probe = probe if "class_path" in probe else {"class_path": PROBE, "init_args": probe}
+        config = {**config, "trainer": {**trainer, "callbacks": [probe, *callbacks]}}
+    return {key: value for key, value in config.items() if key != "probe"}
 
 
 def _config_sha(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from alignlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from alignlab.callbacks.probe import FrontierProbe
+    pass
 
 CONFIG, POINTS = "config.yaml", "points.csv"
 POOL_FACTOR = 8  # the reference's samples of a prompt, for each of an evaluation's
@@ -107,12 +107,16 @@ def _hparams(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _draw_pool(run: Path) -> None:
+    from lightning.pytorch import Callback
+
+    from alignlab.callbacks.probe import FrontierProbe
     from alignlab.results.pool import POOL_NAME
     from alignlab.stages.pool_sampling import build_pool
     from alignlab.training import fit
 
     command = fit.build(["--config", str(run / CONFIG)])
-    probe = _probe_of(command.trainer.callbacks, run)  # type: ignore[attr-defined]
+    callbacks: list[Callback] = command.trainer.callbacks  # type: ignore[attr-defined]
+    probe = next(each for each in callbacks if isinstance(each, FrontierProbe))
     probe.prepare(command.model)
     assert probe.reference is not None
     samples = POOL_FACTOR * probe.samples
@@ -129,12 +133,3 @@ def _draw_pool(run: Path) -> None:
         proxy=probe.proxy,
         batch_size=probe.batch_size,
     ).save(run / POOL_NAME)
-
-
-def _probe_of(callbacks: Sequence[Any], run: Path) -> "FrontierProbe":
-    from alignlab.callbacks.probe import FrontierProbe
-
-    for callback in callbacks:
-        if isinstance(callback, FrontierProbe):
-            return callback
-    raise ConfigError(f"{run / CONFIG}: it has no probe. Run with one.")

@@ -97,8 +97,8 @@ MUTATIONS = (
     Mutation(
         "missing inputs are not noticed",
         ADDRESS,
-        "if not standing.done(name)]",
-        "if False]",
+        "if not standing.done(need.name)",
+        "if False",
         TEST + "test_what_is_not_there_is_said",
     ),
     Mutation(
@@ -118,8 +118,8 @@ MUTATIONS = (
     Mutation(
         "the command that makes an input leaves its seed out",
         ADDRESS,
-        "if each.seed is not None)",
-        "if False)",
+        "if each.seed is not None}",
+        "if False}",
         TEST + "test_inputs_of_other_settings_or_another_seed_are_not_there",
     ),
 )

@@ -88,13 +88,12 @@ def test_other_options_are_left_as_they_were(demo: str, tmp_path: Path) -> None:
         ),
         (
             ["demo:world"],
-            "demo:world: the stage is a call of m.world, not a training. Run it with: "
-            "alignlab run demo --only world",
+            "demo:world: a call of m.world is not a training. Run it with: alignlab run demo "
+            "--only world",
         ),
         (
             ["demo:sft", "--seed", "3"],
-            "demo:sft: the stage runs once for all seeds. Give --seed_everything 3 in place of "
-            "--seed.",
+            "demo:sft: it runs once for all seeds. Give --seed_everything 3 instead.",
         ),
         (
             ["demo:dpo", "--point", "2"],
@@ -106,7 +105,7 @@ def test_other_options_are_left_as_they_were(demo: str, tmp_path: Path) -> None:
         ),
         (
             ["demo:dpo", "--results", "my results", "--scale=full"],
-            "demo:dpo reads the output of sft. my results has none of the experiment's present "
+            "demo:dpo: it reads the output of sft. my results has none of the experiment's present "
             "settings. Make it with: alignlab run demo --scale full --results 'my results' "
             "--only sft",
         ),
