@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import errno
 import os
 import re
 import shlex
@@ -15,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from alignlab import __version__
-from alignlab.errors import DISK_FULL, ConfigError, DataError
+from alignlab.errors import ConfigError, DataError, failure, is_full
 from alignlab.report import command as frontier_command
 from alignlab.rollouts import command as sample_command
 
@@ -41,9 +40,7 @@ def main(words: Sequence[str] | None = None) -> None:
         more = f"; go on with: alignlab {shlex.join(words)}" if continues else ""
         status = _tell(error, str(error) or f"interrupted{more}", INTERRUPTED, debug)
     except Exception as error:
-        message = f"{type(error).__name__}: {error} (--debug shows where)"
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            message = f"{error}. {DISK_FULL}"
+        message = failure(error) + ("" if is_full(error) else " (--debug shows where)")
         status = _tell(error, message, FAILURE, debug)
     sys.exit(status)
 

@@ -3,7 +3,7 @@
 The command line prints either of them without a traceback and exits with status 2.
 """
 
-DISK_FULL = "What is finished is kept: make room and call again."
+import errno
 
 
 class ConfigError(ValueError):
@@ -17,3 +17,17 @@ class DataError(ValueError):
 def in_a_line(error: Exception | str) -> str:
     """What a library says, without its line breaks."""
     return " ".join(str(error).split())
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a disk is full, as Python says it or the libraries that write weights."""
+    said = ("No space left on device", "failed writing file")  # safetensors, torch
+    own = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    return own or any(words in str(error) for words in said)
+
+
+def failure(error: BaseException) -> str:
+    """What is told of a failure that is nobody's input."""
+    if is_full(error):
+        return f"{in_a_line(str(error))}. What is finished is kept: make room and call again."
+    return f"{type(error).__name__}: {error}"

@@ -97,7 +97,7 @@ def fork(work: Callable[[], int], log: Path) -> int:
     status = 70
     try:
         os.setsid()
-        with log.open("w") as file:
+        with log.open("a") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
             status = work()

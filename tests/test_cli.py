@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import Callback
+from safetensors import SafetensorError
 
 from alignlab import cli
 from alignlab.errors import DataError
@@ -307,6 +308,12 @@ def test_debug_shows_the_traceback(stage: Path, capsys: pytest.CaptureFixture[st
             OSError(errno.ENOSPC, "No space left on device", "points.csv"),
             1,
             "error: [Errno 28] No space left on device: 'points.csv'. What is finished is kept: "
+            "make room and call again.\n",
+        ),
+        (
+            SafetensorError("I/O error: No space left on device (os error 28)"),
+            1,
+            "error: I/O error: No space left on device (os error 28). What is finished is kept: "
             "make room and call again.\n",
         ),
     ],

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from alignlab.data.trees import PromptTree, PromptTrees, collate, in_length_order
 from alignlab.errors import ConfigError
-from alignlab.files import belongs, stamp, write_record, written_whole
+from alignlab.files import belongs, check_writable, stamp, write_record, written_whole
 from alignlab.functional import beyond_rounding
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.adapters import (
@@ -139,6 +139,7 @@ class CachedReference(nn.Module):
     ) -> None:
         super().__init__()
         rows = sorted(trees, key=lambda tree: tree.index)
+        check_writable(folder, "model.init_args.reference_cache ")
         path = folder / f"{fingerprint(reference, rows, first)}.safetensors"
         with _alone(path.with_suffix(".lock")):
             known = path.with_suffix(".json")
@@ -233,7 +234,7 @@ def make_reference(policy: Policy, kind: ReferenceKind, cache: str | None = None
     model = policy.model
     adapted = hasattr(model, "disable_adapter")
     if kind == "cached":
-        if cache is None:
+        if not cache:
             raise ConfigError("reference cached needs a folder: model.init_args.reference_cache.")
         return UncachedReference(policy, Path(cache))
     if kind == "frozen" or (kind == "auto" and not adapted):

@@ -8,7 +8,6 @@ environment. Such a rank talks to nobody: the worker alone hears the parent, and
 it does.
 """
 
-import errno
 import json
 import os
 import queue
@@ -115,7 +114,7 @@ def _listen(inbox: "queue.Queue[dict[str, Any]]", reporter: PipeReporter) -> Non
 
 
 def _serve(job: dict[str, Any], reporter: PipeReporter) -> None:
-    from alignlab.errors import DISK_FULL, ConfigError, DataError
+    from alignlab.errors import ConfigError, DataError, failure
     from alignlab.pipeline.jobs import carry_out
 
     _log_to(Path(job["log"]))
@@ -126,10 +125,7 @@ def _serve(job: dict[str, Any], reporter: PipeReporter) -> None:
         reporter.send(event="failed", wrong_input={job["name"]: str(error)})
     except Exception as error:  # not SystemExit: a terminated worker's job is tried again
         traceback.print_exc()
-        message = f"{type(error).__name__}: {error}"
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            message = f"{error}. {DISK_FULL}"
-        reporter.send(event="failed", wrong_input={}, message=message)
+        reporter.send(event="failed", wrong_input={}, message=failure(error))
     else:
         reporter.send(event="done", wrong_input=wrong)
 

@@ -1,6 +1,5 @@
 """What can be said of a training before its first step: values, constructors, what will run."""
 
-import errno
 import inspect
 import os
 import sys
@@ -20,7 +19,7 @@ from torch import nn
 from alignlab.data.loader import micro_batches_of
 from alignlab.data.modules import TreeData
 from alignlab.data.rollout_data import RolloutData
-from alignlab.errors import ConfigError, DataError
+from alignlab.errors import ConfigError, DataError, is_full
 from alignlab.names import find
 from alignlab.objectives.base import Objective
 from alignlab.parser_errors import null_for_value
@@ -88,8 +87,7 @@ def construction_error(error: Exception, config: Namespace) -> Exception:
     if own is not None:
         return own
     root = next(e for e in reversed(list(_chain(error))) if isinstance(e, Exception))
-    full = isinstance(root, OSError) and root.errno == errno.ENOSPC
-    if full or isinstance(root, (MemoryError, torch.OutOfMemoryError)):
+    if is_full(root) or isinstance(root, (MemoryError, torch.OutOfMemoryError)):
         return root  # the machine's fault, not the config's
     owner = _constructor(root.__traceback__)
     text = " ".join(str(root).split())

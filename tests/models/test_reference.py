@@ -191,3 +191,9 @@ def test_a_cache_holds_one_distribution(build, tmp_path):
     cached = CachedReference(build("llama"), TREES, tmp_path)
     with pytest.raises(ConfigError, match="own distribution"):
         cached.token_logps(collate(TREES), SamplingSpec(temperature=0.5))
+
+
+def test_a_cache_that_is_no_folder_is_named(build, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"reference_cache .*file: .* Name a folder that can be"):
+        CachedReference(build("llama"), TREES, tmp_path / "file")

@@ -64,6 +64,20 @@ MUTATIONS = (
         "models/test_rows.py::test_rows_longer_than_sparse_attention_keeps_are_refused",
     ),
     Mutation(
+        "a full disk is told as a library's error",
+        "errors.py",
+        "return own or any(words in str(error) for words in said)",
+        "return own",
+        "test_cli.py::test_status_follows_from_the_kind_of_error",
+    ),
+    Mutation(
+        "a cache that cannot be written is found by the operating system",
+        "models/reference.py",
+        '        check_writable(folder, "model.init_args.reference_cache ")\n',
+        "",
+        "models/test_reference.py::test_a_cache_that_is_no_folder_is_named",
+    ),
+    Mutation(
         "settings without an effect are not told",
         "training/before_start.py",
         "notes += [] if acts(given[other]) else",

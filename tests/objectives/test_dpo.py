@@ -62,6 +62,7 @@ def test_huge_margins_stay_finite():
         ({"beta": -1.0}, r"beta > 0, got -1\.0\. Set model\.init_args\.beta"),
         ({"label_smoothing": 0.5}, r"label_smoothing in \[0, 0\.5\), got 0\.5"),
         ({"reference": "cached"}, r"model\.init_args\.reference_cache"),
+        ({"reference": "cached", "reference_cache": ""}, r"model\.init_args\.reference_cache"),
     ],
 )
 def test_impossible_settings_name_their_key(build, settings, message):

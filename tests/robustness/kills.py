@@ -18,7 +18,6 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from alignlab.plan import state
 from alignlab.plan.experiment import Plan
 from alignlab.results.csv_tables import write_table
 from alignlab.results.run_records import remove_leftovers
+from tests.mutations import fork
 from tests.robustness.trainings import NAMES, plan_of, write_ground
 
 COLUMNS = ("kill", "training", "aim", "survived_step", "differs", "seconds")
@@ -106,26 +106,6 @@ def do_what_is_left(plan: Plan, bomb: Bomb) -> int:
         records.record(plan, job)
     bomb.count.write_text(str(bomb.calls))
     return 0
-
-
-def fork(work: Callable[[], int], log: Path) -> int:
-    """Do ``work`` in a child whose output goes to ``log``; its process id."""
-    child = os.fork()
-    if child:
-        return child
-    status = 70
-    try:
-        os.setsid()
-        with log.open("a") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        status = work()
-    except BaseException:  # nothing may return into the parent's code
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
 
 
 def wait(child: int, seconds: float) -> int | None:
