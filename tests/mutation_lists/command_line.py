@@ -27,7 +27,7 @@ MUTATIONS = [
     Mutation(
         "a full disk counts as a wrong config",
         "training/before_start.py",
-        "    if full or isinstance(root,",
+        "    if is_full(root) or isinstance(root,",
         "    if isinstance(root,",
         "training/test_before_start.py::test_our_own_words_and_the_machines_troubles_are_passed_on",
     ),
