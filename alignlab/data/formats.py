@@ -50,6 +50,7 @@ def to_rows(
     layout = find_layout(kind, readable, refusals.source) if readable else None
     if layout is not None and layout.whole:
         refusals.notes.append(f"prompts are taken off {layout.lead!r}, which repeats them")
+    refusals.notes += _empty_cells(records, layout)
     rows: list[R] = []
     repeated: list[str] = []
     names, used = _unique_names(records, repeated), {"id", *picked}
@@ -154,3 +155,12 @@ def _unique_names(records: Sequence[Record], repeated: list[str]) -> Iterator[st
         if name != wanted:
             repeated.append(f"{record.where} is called {name}")
         yield name
+
+
+def _empty_cells(records: Sequence[Record], layout: Layout | None) -> list[str]:
+    """What to tell of needed cells of a CSV that are empty."""
+    needs = layout.needs if layout is not None else ()
+    cells = [record.fields for record in records if record.fields and ".csv" in record.where]
+    empty = sum(any(fields.get(name) is None for name in needs) for fields in cells)
+    told = f"{empty:,} rows have an empty cell, which in CSV is no value, not an empty text"
+    return [told] if empty else []

@@ -1,5 +1,6 @@
 """What is kept of a finished job: rows in the tables, its config, what it took."""
 
+import hashlib
 import re
 import shlex
 import subprocess
@@ -60,14 +61,37 @@ def write_times(plan: Plan) -> None:
         done = read_record(plan.folder(job) / DONE)
         if done:
             taken[job.stage, job.key] = f"{job.stage},{job.key},{done['seconds']:.1f}"
-    atomic_write(path, ("\n".join(["stage,job,seconds", *taken.values()]) + "\n").encode())
+    new = "\n".join(["stage,job,seconds", *taken.values()]) + "\n"
+    if taken and new != text:
+        atomic_write(path, new.encode())
+
+
+def mend_configs(plan: Plan) -> list[str]:
+    """Write again what is not what was written of the configs; a line to say for each."""
+    said = []
+    for job in plan.asked:
+        path = _config_of(plan, job)
+        header, _, text = path.read_bytes().partition(b"\n") if path.exists() else (b"", b"", b"")
+        known, _, sha = header.decode(errors="replace").rpartition(", sha256 ")
+        if known == _title(job) and sha != hashlib.sha256(text).hexdigest():
+            said.append(f"{path} is not what was written; it is written again")
+            _write_config(plan, job)
+    return said
+
+
+def _config_of(plan: Plan, job: Job) -> Path:
+    return plan.results / "configs" / f"{job.name}.yaml"
+
+
+def _title(job: Job) -> str:
+    return f"# {job.name}, config_sha {job.config_sha}"
 
 
 def _write_config(plan: Plan, job: Job) -> None:
-    header = f"# {job.name}, config_sha {job.config_sha}\n"
     spec = plan.resolved(job)
-    text = overlay.write_yaml(spec.get("config", spec))
-    atomic_write(plan.results / "configs" / f"{job.name}.yaml", (header + text).encode())
+    text = overlay.write_yaml(spec.get("config", spec)).encode()
+    header = f"{_title(job)}, sha256 {hashlib.sha256(text).hexdigest()}\n"
+    atomic_write(_config_of(plan, job), header.encode() + text)
 
 
 def git_sha() -> str:

@@ -48,7 +48,7 @@ def run_experiment(
         _say(f"note: {experiment}: {note}.")
     with results_lock(plan.results) as lock_fd:
         remove_leftovers(plan.results)
-        for line in drop_damaged_rows(plan.results):
+        for line in [*drop_damaged_rows(plan.results), *records.mend_configs(plan)]:
             _say(line)
         todo = state.what_to_do(plan, only=only, force=force)
         for line in todo.damaged:
@@ -61,7 +61,7 @@ def run_experiment(
             words = {"--scale": scale, "--results": results, "--smoke": smoke, "--seeds": seeds}
             records.keep_command(plan.results, ["run", str(experiment), *_options(words)])
             failures = _carry_out(plan, todo, workers, lock_fd, force)
-            records.write_times(plan)
+        records.write_times(plan)
         warn_about_foreign_rows(plan.results, plan.runs)
         table = plan.results / state.FIGURES[0]
         if todo.frontier and table.exists():

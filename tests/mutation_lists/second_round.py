@@ -78,6 +78,20 @@ MUTATIONS = (
         "models/test_reference.py::test_a_cache_that_is_no_folder_is_named",
     ),
     Mutation(
+        "a changed config stays beside its results",
+        "pipeline/records.py",
+        "if known == _title(job) and sha != hashlib.sha256(text).hexdigest():",
+        "if False:",
+        "pipeline/test_damage.py::test_configs_and_times_that_were_changed_are_written_again",
+    ),
+    Mutation(
+        "nobody says that an empty cell is no text",
+        "data/formats.py",
+        "return [told] if empty else []",
+        "return []",
+        "data/test_files.py::test_pairs_with_nulls_truth_values_numbers_and_odd_characters",
+    ),
+    Mutation(
         "settings without an effect are not told",
         "training/before_start.py",
         "notes += [] if acts(given[other]) else",

@@ -218,3 +218,25 @@ def test_a_frontier_is_not_drawn_from_changed_tables(write: Write) -> None:
     points.write_text(points.read_text().replace(",8,32,", ",9,32,"))
     with pytest.raises(DataError, match=r"the rows of dpo-beta0\.5-s0 in .* are not what"):
         read_results([RESULTS])
+
+
+def test_configs_and_times_that_were_changed_are_written_again(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_experiment(write(), only="dpo")
+    config, times = RESULTS / "configs" / "dpo-beta2-s0.yaml", RESULTS / "stages.csv"
+    right = config.read_bytes(), times.read_bytes()
+    config.write_bytes(right[0].replace(b"beta: 2", b"beta: 3"))
+    flip(times, len(right[1]) - 3)
+    capsys.readouterr()
+    assert run_experiment(Path("demo"), only="dpo") == 0
+    said = capsys.readouterr().err
+    assert (config.read_bytes(), times.read_bytes()) == right
+    assert "Nothing to do" in said
+    config.write_bytes(right[0][:-5])
+    assert run_experiment(Path("demo"), only="dpo") == 0
+    assert f"{config} is not what was written; it is written again" in capsys.readouterr().err
+    assert config.read_bytes() == right[0]
+    config.write_bytes(b"# of a version without a hash\n")  # as committed
+    assert run_experiment(Path("demo"), only="dpo") == 0
+    assert config.read_bytes() == b"# of a version without a hash\n"
