@@ -159,7 +159,7 @@ def _unique_names(records: Sequence[Record], repeated: list[str]) -> Iterator[st
 
 def _empty_cells(records: Sequence[Record], layout: Layout | None) -> list[str]:
     """What to tell of needed cells of a CSV that are empty."""
-    needs = layout.needs if layout is not None else ()
+    needs = layout.columns if layout is not None else ()
     cells = [record.fields for record in records if record.fields and ".csv" in record.where]
     empty = sum(any(fields.get(name) is None for name in needs) for fields in cells)
     told = f"{empty:,} rows have an empty cell, which in CSV is no value, not an empty text"
