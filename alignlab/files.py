@@ -1,8 +1,8 @@
-"""Files that are whole or absent when written, and known by their content when read again.
+"""Write files whole or not at all, and recognise them by their content when they are read again.
 
-The one place for both, in the standard library alone: whoever asks "is this done?" needs the
-answer in milliseconds. A disk that loses a byte, or a process that is killed while it writes, must
-never pass for a result.
+This uses the standard library alone, because the question "is this done?" must be answered in
+milliseconds. A file that lost a byte, or whose writer was killed, must never be taken for a
+result.
 """
 
 import errno
@@ -71,7 +71,7 @@ def check_writable(folder: Path, key: str = "") -> None:
         key: The setting that names it, for the message.
 
     Raises:
-        ConfigError: It is so.
+        ConfigError: The folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -58,7 +58,7 @@ def present_in(value: Any) -> Any:
 
 
 def recorded(name: str) -> str:
-    """The name that stands in records for ``name``, old or new."""
+    """The name by which records know ``name``, old or new."""
     return _replaced(name, {now: old for old, now in MOVED.items()})
 
 

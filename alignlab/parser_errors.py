@@ -39,8 +39,8 @@ def in_one_line(message: str, options: Sequence[str] = ()) -> str:
 
     Args:
         message: The error's text.
-        options: Names of the command's own options, such as ``trainer.max_steps``: an unknown one
-            is told the nearest.
+        options: Names of the command's own options, such as ``trainer.max_steps``. The nearest is
+            suggested for an unknown option.
     """
     keys = _KEYS.findall(message)
     where = ".init_args.".join(keys)

@@ -8,7 +8,7 @@ constants in ``alignlab/models/layouts.py`` should let ``auto`` pick the faster 
 
 ``--ragged`` prints the same of batches of demonstrations whose lengths differ as those of real
 conversations do (log-normal), for ``packed`` and ``auto``. Flat rows of a batch are computed in
-groups of like length, as in training.
+groups of similar length, as in training.
 """
 
 import argparse

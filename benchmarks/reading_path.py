@@ -15,8 +15,7 @@ A function counts once and whole, with decorators, docstring and blank lines, ev
 needed only one of its branches. Checks that only a wrong input fails count: they run on every row.
 A class counts with its header, docstring and fields when it was constructed or one of its methods
 ran. Constants and imports do not count. The YAML files of the stage (its bases included, and for
-the sweep ``pipeline.yaml`` and the sweep's file) count without blank and comment lines, as they
-stand in the repository.
+the sweep ``pipeline.yaml`` and the sweep's file) count without blank and comment lines.
 
 ``whole`` is everything that ran. ``straight`` leaves out functions that gave nothing back before
 the end was reached: those check, print, lock or record. (Functions that act through an argument

@@ -151,7 +151,7 @@ def test_no_room_outgrows_the_others() -> None:
 
 
 def test_no_text_is_split_where_unicode_ends_lines() -> None:
-    """``str.splitlines`` also cuts at U+0085, U+2028 and others, which stand inside of texts.
+    """``str.splitlines`` also cuts at U+0085, U+2028 and others, which occur inside texts.
 
     Bytes have no such line ends: what is allowed reads bytes.
     """

@@ -448,7 +448,7 @@ def test_a_file_in_the_frontiers_place_is_said(
 ) -> None:
     (tmp_path / "out").touch()
     assert call("frontier", str(tmp_path), "--out", str(tmp_path / "out")) == 2
-    assert "a file stands there. Name another folder with --out" in capsys.readouterr().err
+    assert "it is a file. Name another folder with --out" in capsys.readouterr().err
 
 
 def test_fit_says_what_became_of_the_rows_and_keeps_the_table(

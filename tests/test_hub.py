@@ -1,4 +1,4 @@
-"""A hub that does not answer is asked once, and what is not there is told at once."""
+"""A hub that does not answer is asked once, and what is missing is reported at once."""
 
 import time
 from collections.abc import Iterator

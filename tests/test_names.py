@@ -65,7 +65,7 @@ def test_a_hash_holds_the_recorded_name(tmp_path: Path) -> None:
 
 
 def job_of(folder: Path, call: str, reward: str) -> tuple[Job, Job]:
-    """A plan's two jobs: a call, and a training with a reward."""
+    """A plan's two jobs: a call, and a training run with a reward."""
     callbacks = [{"class_path": "my.Probe", "init_args": {"reward": {"class_path": reward}}}]
     (folder / "fit.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks}}))
     stages = {"one": {"call": call}, "two": {"fit": "fit.yaml", "needs": ["one"]}}

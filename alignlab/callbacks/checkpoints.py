@@ -46,7 +46,7 @@ def temporary(folder: Path) -> Path:
 
 
 def remove(folder: Path) -> None:
-    """Delete the checkpoints of a training that is finished."""
+    """Delete the checkpoints of a finished run."""
     for name in (LAST, PREVIOUS):
         (folder / name).unlink(missing_ok=True)
 
@@ -71,7 +71,9 @@ def whole_or_previous(path: Path) -> Path:
     if is_whole(path):
         return path
     if path.is_dir():
-        raise ConfigError(f"--ckpt_path {path}: not a checkpoint of a training. Check the path.")
+        raise ConfigError(
+            f"--ckpt_path {path}: not a checkpoint of a training run. Check the path."
+        )
     before = path.with_name(PREVIOUS)
     if path.name == LAST and is_whole(before):
         return before
@@ -110,7 +112,7 @@ def read(path: Path) -> dict[str, Any]:
             f"{path} cannot be read as a checkpoint ({type(error).__name__}). Name another one."
         ) from None
     if not isinstance(content, dict) or "loops" not in content:
-        raise ConfigError(f"{path} is not a checkpoint of a training. Name another file.")
+        raise ConfigError(f"{path} is not a checkpoint of a training run. Name another file.")
     return content
 
 

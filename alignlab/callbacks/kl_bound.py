@@ -1,4 +1,4 @@
-"""A run that has left the reference too far behind: ended, and said to have."""
+"""Stop a run whose KL to the reference exceeds a limit, and record why."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +10,11 @@ from alignlab.errors import ConfigError
 
 
 class KLBound(Callback):
-    """Ends the training when an evaluation finds a KL beyond a bound.
+    """Ends the run when an evaluation finds a KL beyond a limit.
 
-    Policies far beyond the largest KL of interest add nothing to a frontier. It reads what the
-    ``FrontierProbe`` before it has just written, so where it ends a run depends on the weights
-    alone.
+    Policies beyond the largest KL of interest add nothing to a frontier. List it after the
+    ``FrontierProbe``, whose latest evaluation it reads. Where a run ends therefore depends on the
+    weights alone.
 
     Args:
         limit: KL to the reference, nats per completion.
@@ -30,7 +30,7 @@ class KLBound(Callback):
         self.reached: str | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse to stand alone: it would never end anything.
+        """Refuse to run without a probe: it would never end anything.
 
         Raises:
             ConfigError: No ``FrontierProbe`` goes before it.

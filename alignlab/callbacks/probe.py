@@ -27,20 +27,20 @@ from alignlab.rewards import Reward
 
 FILES = "files"  # key of an evaluation's record: the files that belong to it
 SHOWN = 8  # completions in TensorBoard
-TEXTS = 64  # completions kept to read, each of another prompt as far as there are so many
+TEXTS = 64  # completions kept to read, from as many different prompts as possible
 
 
 class FrontierProbe(Callback):
-    """Evaluates the policy every so many optimizer steps and at the end of training.
+    """Evaluates the policy every ``every_n_steps`` optimizer steps and at the end of training.
 
     Each evaluation leaves ``points/step-<n>.parquet`` (per-prompt results) in the run's folder,
     with ``.json`` (means and training time) and ``.texts.jsonl`` (samples to read) beside it. Its
     numbers are a function of the weights and of this callback's arguments alone, so a run that was
-    killed and continued ends with the files of one that was not; a due file that is missing is
-    made when the run continues.
+    killed and continued ends with the same files as one that was not; a missing file is made when
+    the run continues.
 
-    Whatever an evaluation needs is tried before the first step, on the longest prompt: files,
-    vocabularies, one completion, its rewards and its KL.
+    Before the first step, everything that an evaluation needs is tested on the longest prompt:
+    files, vocabularies, one completion, its rewards and its KL.
 
     Args:
         prompts: File of evaluation prompts, or hub id of a data set.
@@ -51,9 +51,9 @@ class FrontierProbe(Callback):
         reference: Folder or hub id of the policy that KL is measured to; the trained policy as it
             is before the first step when left out.
         proxy: A learned reward, to report beside the gold one.
-        limit: Keep the first so many prompts.
-        seed: Of the sampling noise; the same for all runs that are to be compared.
-        batch_size: Completions side by side.
+        limit: How many prompts to use, from the start.
+        seed: Seed of the sampling noise; use the same for all runs that you want to compare.
+        batch_size: Completions per batch.
 
     Raises:
         ConfigError: A count that is not positive, or an objective that trains no policy.

@@ -42,7 +42,7 @@ class Resume(Checkpoint):
     Args:
         every_seconds: Wall time between two checkpoints: what a killed run loses at most. It is
             stretched where needed to keep the saving itself under a twentieth of the time.
-        every_steps: Also after each so many optimizer steps; never for this reason when ``None``.
+        every_steps: Save after this number of optimizer steps, too; ``None`` for time alone.
     """
 
     def __init__(

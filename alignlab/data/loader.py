@@ -161,7 +161,7 @@ class TreeLoader:
     def _micro_batch(
         self, trees: list[PromptTree], piece: int, pieces: int, totals: StepTotals
     ) -> PromptTrees:
-        # Ranks take neighbours, so that at any time they work on batches of like length.
+        # Ranks take neighbours, so that at any time they work on batches of similar length.
         total = pieces * self.world_size
         part = piece * self.world_size + self.rank
         mine = trees[part * len(trees) // total : (part + 1) * len(trees) // total]

@@ -160,7 +160,7 @@ class TreeData(pl.LightningDataModule, Generic[R]):
         self.shared_prompts = len(train_prompts & held_out)
         if self.shared_prompts:
             self.reports["validation"].refusals.notes.append(
-                f"{self.shared_prompts:,} of {len(held_out):,} validation prompts also stand in "
+                f"{self.shared_prompts:,} of {len(held_out):,} validation prompts are also in "
                 "the training rows"
             )
 

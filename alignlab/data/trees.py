@@ -255,7 +255,7 @@ def _pad(rows: Sequence[Sequence[int]], width: int, dtype: torch.dtype) -> Tenso
 def in_length_order(
     trees: Sequence[PromptTree], batch_size: int
 ) -> Iterator[tuple[list[int], PromptTrees]]:
-    """Batches of trees of like length, and their places in ``trees``: little of them is padding.
+    """Batches of trees of similar length, and their places in ``trees``: little of them is padding.
 
     Args:
         trees: What is read, in any order.

@@ -19,7 +19,7 @@ def load_prompts(
     Args:
         source: A file of prompts, or the hub id of a data set.
         tokenizer: The policy's.
-        limit: Keep the first so many.
+        limit: How many to use, from the start.
 
     Raises:
         DataError: The source cannot be read or has no usable prompt.

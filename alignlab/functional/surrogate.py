@@ -1,6 +1,6 @@
 """PPO's clipped losses per token (Schulman et al. 2017, arXiv:1707.06347).
 
-Tensors are ``[M, T]``. Losses and gradients are 0 outside the mask, whatever stands there.
+Tensors are ``[M, T]``. Losses and gradients are 0 outside the mask, whatever the values there.
 """
 
 import math

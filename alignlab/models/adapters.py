@@ -89,12 +89,12 @@ def whole_path(source: str) -> str:
 
 
 def save_adapters(model: Any, path: Path, *, with_base: bool) -> None:
-    """Write a policy's own adapters, ``with_base`` also the model that they stand on.
+    """Write a policy's own adapters, ``with_base`` also the model that they belong to.
 
     Args:
         model: As peft wraps it.
         path: Folder to write.
-        with_base: Its base stands in no folder yet: it was merged or drawn.
+        with_base: The base model is in no folder yet, because it was merged or made from a config.
     """
     if with_base:
         base, folder = model.get_base_model(), (path / BASE).resolve()

@@ -62,7 +62,7 @@ class TreeBackbone(nn.Module):
 
     @property
     def virtual_tokens(self) -> int:
-        """Trained vectors that stand in front of every prompt (prompt tuning)."""
+        """Number of trained vectors before every prompt (prompt tuning)."""
         return virtual_tokens(self.model)
 
     @property
@@ -149,11 +149,11 @@ class TreeBackbone(nn.Module):
         return _dtype(self)
 
     def settle_layout(self) -> str:
-        """Hold flat rows against the model's own forward, and shared rows against flat ones.
+        """Compare flat rows with the model's own forward, and shared rows with flat ones.
 
-        On random ragged trees, the longest of them longer than the attention windows that the
-        config names. A model whose shared rows differ, or may differ in longer ones, stays flat:
-        it looks at a window of tokens, or at where a token stands in its row.
+        The rows are random trees of different lengths, the longest longer than the attention
+        windows in the config. If shared rows differ, or may differ in longer rows, the layout stays
+        flat: the model uses a window of tokens, or the position of a token in its row.
 
         Returns:
             The layout that is kept, and why.

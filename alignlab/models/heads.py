@@ -1,4 +1,4 @@
-"""The output layer of a language model: from hidden states to logits as the architecture means."""
+"""The output layer of a language model: hidden states to logits, as in the model's own forward."""
 
 from typing import Any
 

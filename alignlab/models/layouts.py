@@ -24,7 +24,7 @@ Layout = Literal["auto", "flat", "tree", "packed"]
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Model inputs, and where each completion stands in them.
+    """Model inputs, and where each completion is in them.
 
     Args:
         input_ids: ``[R, L]`` long.
@@ -75,7 +75,7 @@ def flat_rows(trees: PromptTrees, *, keep_last: bool, which: Tensor | None = Non
 
 
 def length_groups(trees: PromptTrees, most: int) -> list[Tensor]:
-    """Completions cut into up to ``most`` groups of like length, to be padded apart.
+    """Completions cut into up to ``most`` groups of similar length, to be padded separately.
 
     Each further group saves padding and costs a call of the model; a call is reckoned as
     ``CALL_COST`` columns.

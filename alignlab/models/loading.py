@@ -128,7 +128,7 @@ def _load_adapted(
     merge: bool,
     **config: Any,
 ) -> Any:
-    """The model whose adapters stand in the folder ``source``; what is below them is merged."""
+    """The model whose adapters are in the folder ``source``, merged with those below them."""
     from peft import PeftModel  # seconds to import, and few runs need it
 
     peft = adapter_config(source)

@@ -243,8 +243,8 @@ class Policy(TreeBackbone):
     def save(self, path: str | Path) -> None:
         """Write a Hugging Face folder: safetensors, config, tokenizer, chat template.
 
-        Of a policy with adapters these alone are written, and their model where it stands in no
-        folder: it was made of a config, or others were merged into it.
+        For a policy with adapters, only the adapters are written. Their model is written too if it
+        is in no folder yet: it was made from a config, or other adapters were merged into it.
         """
         quiet()
         if hasattr(self.model, "peft_config"):

@@ -1,8 +1,8 @@
 """Prompt tuning (Lester et al. 2021, arXiv:2104.08691): train a few vectors in front of the prompt.
 
-The vectors are peft's; how they enter is ours. A policy reads states off the transformer below
-peft's wrapper, so the transformer is given them in front of every row, and their states are cut off
-again: whoever asks for states, with a cache or without, need not know of them.
+The vectors are peft's, but not the way they enter the model: a policy reads the states of the
+transformer below peft's wrapper. So they are put before every row that the transformer reads, and
+their states are removed from its output. Callers, with a cache or without, do not notice them.
 """
 
 from typing import Any
@@ -42,7 +42,7 @@ def add_prompt(model: Any, prompt: PromptTuning) -> Any:
 
 
 def virtual_tokens(model: Any) -> int:
-    """How many virtual tokens stand in front of what ``model`` reads."""
+    """Number of virtual tokens before every row that ``model`` reads."""
     config = model.active_peft_config if hasattr(model, "peft_config") else None
     return config.num_virtual_tokens if config is not None and config.is_prompt_learning else 0
 

@@ -121,9 +121,9 @@ class CachedReference(nn.Module):
         trees: The data set, training and validation together.
         folder: Where the file is kept; shared by all runs of the same data.
         batch_size: Completions per forward while filling the cache.
-        first: Batches that a training is going to see, of these trees. They are computed as they
-            are, because in bfloat16 a log-prob depends on what else is in its batch: a policy that
-            has not moved then has log-ratios of exactly 0 in them. They are a part of the hash.
+        first: The batches of these trees in the first epoch. They are computed unchanged, because
+            in bfloat16 a log-prob depends on the rest of its batch; so a policy that has not moved
+            has log-ratios of exactly 0 in them. They are part of the hash.
     """
 
     table: Tensor
@@ -262,7 +262,7 @@ def _alone(lock: Path) -> Iterator[None]:
 def _batches(
     rows: list[PromptTree], first: Sequence[PromptTrees], batch_size: int
 ) -> Iterator[PromptTrees]:
-    """``first``, and then the rows that are in none of them, those of like length together."""
+    """``first``, and then the rows that are in none of them, those of similar length together."""
     seen: set[int] = set()
     for batch in first:
         seen.update(batch.index.tolist())

@@ -143,7 +143,7 @@ class PPO(OnPolicyObjective):
         self.ptx_coef = checked(self, "ptx_coef", ptx_coef, ">= 0")
 
     def parameter_groups(self) -> list[dict[str, object]]:
-        """Policy and value function in one optimizer, so that a step is a step."""
+        """Policy and value function in one optimizer, so that both count the same steps."""
         own = self.value.own_parameters()
         group: dict[str, object] = {"params": own}
         if self.value_lr is not None:
@@ -162,7 +162,7 @@ class PPO(OnPolicyObjective):
             )
 
     def advantages(self, scored: Scored) -> RolloutBatch:
-        """Values and advantages of the rewards, with the KL penalty in them if it stands there."""
+        """Values and advantages; the rewards have the KL penalty if ``kl_in`` is "reward"."""
         trees, mask = scored.trees, scored.trees.loss_mask
         rewards = self.token_rewards(scored, penalised=self.kl_in == "reward")
         if self.whiten_rewards:
@@ -182,7 +182,7 @@ class PPO(OnPolicyObjective):
         return replace(batch, returns=returns, old_values=values)
 
     def loss_and_metrics(self, batch: RolloutBatch, scores: Scores) -> LossAndMetrics:
-        """Clipped surrogate, value loss, and the KL penalty if it stands here."""
+        """Clipped surrogate, value loss, and the KL penalty if ``kl_in`` is "loss"."""
         assert batch.returns is not None
         assert batch.old_values is not None
         mask = batch.trees.loss_mask

@@ -1,7 +1,7 @@
 """REINFORCE leave-one-out: other completions of the same prompt are the baseline.
 
 Ahmadian et al. 2024, arXiv:2402.14740, section 3.2 (Kool et al. 2019). A whole completion is one
-action, the KL penalty stands in its reward, and there is no value function.
+action, the KL penalty is part of its reward, and there is no value function.
 """
 
 from torch import Tensor

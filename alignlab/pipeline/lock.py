@@ -43,10 +43,10 @@ def results_lock(
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a file where a folder is wanted, without making anything.
+    """Refuse a path that is, or goes through, a file. Nothing is made.
 
     Raises:
-        ConfigError: It is so.
+        ConfigError: The path is not a folder.
     """
     for path in (folder, *folder.parents):
         if path.exists() and not path.is_dir():
@@ -57,7 +57,7 @@ def make_folder(folder: Path) -> None:
     """Make ``folder``, which results are to be written to.
 
     Raises:
-        ConfigError: A file stands there, or it cannot be written.
+        ConfigError: It is a file, or it cannot be written.
     """
     check_folder(folder)
     for path in (folder, *(folder / name for name in ("stages", "points", "configs"))):

@@ -131,7 +131,7 @@ def tell(failures: Failures) -> None:
     for name, why in failures.failed.items():
         _say(f"error: {name}: {why}")
     if failures.skipped:
-        _say(f"Not done, for want of these: {', '.join(failures.skipped)}.")
+        _say(f"Skipped, because they need jobs that failed: {', '.join(failures.skipped)}.")
     if failures.failed:
         _say(failures.advice)
 

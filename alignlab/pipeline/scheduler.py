@@ -12,7 +12,7 @@ from alignlab.pipeline.worker_pool import Worker, WorkerPool
 from alignlab.plan.experiment import Job, Plan
 
 TRIES = 2  # a killed worker's job is given to another worker once
-SILENCE, LOST = 30.0, 600.0  # seconds without a sign of life until it is told, and acted upon
+SILENCE, LOST = 30.0, 600.0  # seconds without a sign of life: until a warning, until it is killed
 NOT_FINITE = "FloatingPointError"  # the exception that marks a diverged run
 
 
@@ -26,9 +26,9 @@ class Failures:
 
     @property
     def advice(self) -> str:
-        """What to do: calling again helps neither wrong input nor a run that diverged."""
+        """What to do: retrying helps neither bad input nor a diverged run."""
         if self.input_only:
-            return "What is finished stays finished: mend this and call again."
+            return "What is finished stays finished: correct this and call again."
         if all(why.startswith(NOT_FINITE) for why in self.failed.values()):
             return "What is finished stays finished; these would diverge again."
         return "Call again to continue: what is finished stays finished."
@@ -115,7 +115,7 @@ class JobQueue:
         return names
 
     def measured(self, job: Job, step: int, metrics: dict[str, float]) -> str | None:
-        """None: a pipeline's trainings run to their end."""
+        """None: a pipeline's runs are never stopped early."""
 
 
 def _needs(job: Job) -> set[str]:
@@ -148,10 +148,10 @@ class Scheduler:
         plan: Whose jobs they are.
         pool: The workers.
         display: Shows how far they are.
-        message: What a worker is told about a job: (job, whether it is its first try).
+        message: Makes the message for a worker from a job and whether this is its first try.
         finished: Called with each job that left its output.
-        one_each: A worker does one stage's job and is replaced. So it is anyway after a training
-            on several devices, for a process can be a rank of one group only.
+        one_each: Replace each worker after one stage's job. After a run on several devices this
+            always happens, because a process can be a rank of one group only.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class Scheduler:
         self.failures = Failures()
 
     def work(self, queue: Queue) -> None:
-        """Do the jobs of ``queue``; what failed or could not be done stands in ``failures``."""
+        """Do the jobs of ``queue``; ``failures`` then has what failed or could not be done."""
         self._queue = queue
         while True:
             for worker in self._pool.idle():

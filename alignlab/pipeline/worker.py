@@ -3,9 +3,8 @@
 Heavy libraries are imported once per worker and then serve many jobs. A worker never outlives the
 process that started it: when its input closes, it stops at once, whatever it is doing.
 
-A training on several devices starts this program again for each further rank, with the job in its
-environment. Such a rank talks to nobody: the worker alone hears the parent, and the ranks do what
-it does.
+A run on several devices starts this program again for each further rank, with the job in its
+environment. Such a rank does not talk to the parent: only the worker does, and the ranks follow it.
 """
 
 import json
@@ -94,7 +93,7 @@ def main() -> None:
         return
     inbox: queue.Queue[dict[str, Any]] = queue.Queue()
     reporter = PipeReporter(os.fdopen(os.dup(1), "w", encoding="utf-8"))
-    # Whatever libraries print belongs into the job's log, not between the messages.
+    # Library output goes to the job's log, not between the messages.
     os.dup2(2, 1)
     threading.Thread(target=_listen, args=(inbox, reporter), daemon=True).start()
     threading.Thread(target=reporter.show_life, daemon=True).start()

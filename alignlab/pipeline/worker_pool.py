@@ -1,4 +1,4 @@
-"""The parent's side of worker processes: start them, hand out jobs, hear what they say."""
+"""The parent's side of worker processes: start them, hand out jobs, receive messages."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ PAUSE = 5 * BEAT  # seconds without a look at the workers after which their sile
 
 @dataclass(eq=False)
 class Worker:
-    """One worker process and the job it has in hand."""
+    """One worker process and its current job."""
 
     number: int
     process: "subprocess.Popen[str]"
@@ -29,7 +29,7 @@ class Worker:
     progress: tuple[int, int] | None = None
     listener: threading.Thread | None = None
     heard: float = field(default_factory=time.monotonic)  # when it last gave a sign of life
-    missed: bool = False  # somebody was told that it gives none
+    missed: bool = False  # a warning was printed that it gives none
 
     def give(self, job: Job, message: Mapping[str, Any]) -> None:
         """Hand ``job`` over; a worker that has just died is noticed through its output."""
@@ -85,12 +85,12 @@ class WorkerPool:
         return [worker for worker in self.workers if worker.job is None]
 
     def hear(self, timeout: float) -> tuple[Worker, dict[str, Any] | None] | None:
-        """The next message; ``(worker, None)`` when it died; ``None`` when nobody spoke."""
+        """The next message; ``(worker, None)`` when it died; ``None`` after the timeout."""
         try:
             worker, message = self._heard.get(timeout=timeout)
         except queue.Empty:
             return None
-        # Of one that was replaced nothing is left to be heard but that it is gone.
+        # Messages of a replaced worker are dropped.
         return (worker, message) if worker in self.workers else None
 
     def silent(self, seconds: float) -> list[Worker]:

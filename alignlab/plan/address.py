@@ -53,14 +53,14 @@ def as_config(command: str, words: Sequence[str], folder: Path) -> list[str]:
 
 def _job(plan: Plan, stage: str, seed: int | None, point: int, run: Sequence[str]) -> Job:
     if stage not in plan.stages:
-        trainings = [name for name, found in plan.stages.items() if "fit" in found.entry]
+        trained = [name for name, found in plan.stages.items() if "fit" in found.entry]
         scales = " or ".join(f"--scale {name}" for name in _scales_with(stage, plan.experiment))
-        advice = f"Add {scales}." if scales else f"Trainings: {', '.join(trainings)}."
+        advice = f"Add {scales}." if scales else f"Stages that train: {', '.join(trained)}."
         raise ConfigError(f"{plan.name} has no stage {stage!r}. {advice}")
     entry = plan.stages[stage].entry
     if "call" in entry:
         command = shlex.join([*run, "--only", stage])
-        raise ConfigError(f"a call of {entry['call']} is not a training. Run it with: {command}")
+        raise ConfigError(f"a call of {entry['call']} trains nothing. Run it with: {command}")
     if seed is not None and not entry.get("per_seed"):
         raise ConfigError(f"it runs once for all seeds. Give --seed_everything {seed} instead.")
     own = [job for job in plan.jobs.values() if job.stage == stage]

@@ -58,7 +58,7 @@ ROWS = ("best_of_n", "best_of_n_gt", "oracle", "reference")  # of the frontier, 
 
 @dataclass(frozen=True)
 class Job:
-    """One training or one call.
+    """One training run or one call.
 
     Args:
         stage: The stage's name in ``pipeline.yaml``.
@@ -66,7 +66,7 @@ class Job:
         seed: The run's seed; ``None`` for a stage that is the same for every seed.
         hparams: The grid point, short name -> value.
         objective: The name in the tables of a frontier run; ``None`` for other stages.
-        spec: ``{"config": ...}`` of a training or ``{"call": ..., "args": ...}``, with placeholders
+        spec: ``{"config": ...}`` of a run or ``{"call": ..., "args": ...}``, with placeholders
             still in place.
         needs: Stage or run, as in ``pipeline.yaml`` -> names of the jobs whose output is read.
         listed: Those needs whose placeholder stands for a list of folders.
@@ -133,7 +133,7 @@ class Plan:
 
     @property
     def runs(self) -> list[Job]:
-        """Those of them whose rows stand in ``points.csv``."""
+        """Those of them that have rows in ``points.csv``."""
         return [job for job in self.asked if job.objective is not None]
 
     def folder(self, job: Job) -> Path:
@@ -301,10 +301,10 @@ def _layers(experiment: Path, scale: str | None, smoke: bool) -> list[dict[str, 
 
 
 def check_frontier(args: Mapping[str, Any], where: str) -> None:
-    """Refuse what the closing evaluation does not take, before the runs that it is about.
+    """Refuse settings that the final evaluation does not take, before the runs that it evaluates.
 
     Raises:
-        ConfigError: It is so.
+        ConfigError: An unknown setting.
     """
     taken = inspect.signature(frontier_command).parameters.values()
     settings = [parameter for parameter in taken if parameter.kind is parameter.KEYWORD_ONLY]
@@ -337,7 +337,10 @@ def _stages(layers: Sequence[Mapping[str, Any]]) -> list[Stage]:
             stage.settings += [layer.get("set") or {}, own]
             stage.entry = overlay.merge(_kept(stage.entry, entry), entry)
             if own and "call" in stage.entry:
-                raise ConfigError(f"stage {name!r}: 'set' is for a training; a call takes 'args'.")
+                where = f"stage {name!r}"
+                raise ConfigError(
+                    f"{where}: 'set' is for a stage that trains; a call takes 'args'."
+                )
         if any(name in entries and entries[name] is None for entries in listed):
             continue
         check_stage(stage)
@@ -346,7 +349,7 @@ def _stages(layers: Sequence[Mapping[str, Any]]) -> list[Stage]:
 
 
 def _kept(entry: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """What is left of a stage when ``over`` makes it a training, or a call of another function."""
+    """What is left of a stage when ``over`` makes it train, or call another function."""
     gone: set[str] = set()
     if "fit" in over:
         gone = {"call", "args"}
@@ -356,10 +359,10 @@ def _kept(entry: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_stage(stage: Stage) -> None:
-    """Refuse a name that cannot be a folder, and a stage that is not one of training and call.
+    """Refuse a name that cannot be a folder, and a stage without one of ``fit`` and ``call``.
 
     Raises:
-        ConfigError: It is so.
+        ConfigError: A wrong name, or not exactly one of the two.
     """
     where = f"stage {stage.name!r}"
     if not re.fullmatch("[a-z][a-z0-9_]*", stage.name) or stage.name in TAKEN:
@@ -492,7 +495,7 @@ def check_names(stage: str, points: Iterable[Mapping[str, Any]], where: str) -> 
     """Refuse points whose runs would share a name and so a folder, or could not have one.
 
     Raises:
-        ConfigError: It is so.
+        ConfigError: Two points share a run name, or a name is too long.
     """
     found: dict[str, Mapping[str, Any]] = {}
     for point in points:

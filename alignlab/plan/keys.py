@@ -1,4 +1,4 @@
-"""The keys of a YAML file: which there are, and what each may hold, checked when it is read."""
+"""Schema of the YAML files: allowed keys and values, checked when a file is read."""
 
 import math
 import re
@@ -22,9 +22,9 @@ class Kind:
     """What a key may hold.
 
     Args:
-        said: It in words, behind "must be".
+        said: Completes "must be ..." in errors.
         fits: Whether a value is of this kind.
-        null: Whether null will do, for "as if it were left out".
+        null: Whether null is allowed and means "not set".
     """
 
     said: str
@@ -33,12 +33,12 @@ class Kind:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number, which true and false are not."""
+    """Whether it is a finite number; true and false are not numbers."""
     return type(value) in (int, float) and math.isfinite(value)
 
 
 def is_text(value: Any) -> bool:
-    """Whether it is text in one line, and some."""
+    """Whether it is one line of text that is not blank."""
     return isinstance(value, str) and value.strip() != "" and value.isprintable()
 
 

@@ -48,7 +48,7 @@ class _Loader(yaml.SafeLoader):
         self._checked: set[int] = set()
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Plain words as they stand in the file."""
+        """Plain words as they are in the file."""
         node = super().compose_node(parent, index)
         if isinstance(node, yaml.ScalarNode) and node.style is None:
             kind = node.tag.removeprefix("tag:yaml.org,2002:")
@@ -118,8 +118,8 @@ def write_yaml(content: Mapping[str, Any]) -> str:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in ``path``; an empty file is an empty mapping.
 
-    Aliases and ``<<`` are written out: nothing in the result stands in two places. A name of code
-    that has moved becomes its present one.
+    Aliases and ``<<`` are expanded: no two places of the result share an object. The name of code
+    that has moved becomes its present name.
 
     Raises:
         ConfigError: No such file, not text, not YAML, not a mapping, or a value that is easily
@@ -203,7 +203,7 @@ def _as_it_is(value: Any) -> Any:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``over`` laid over ``base``, key by key; lists and scalars are replaced, not joined.
+    """``over`` merged into ``base``, key by key; lists and scalars are replaced, not joined.
 
     Where ``over`` names another ``class_path``, the old ``init_args`` go with the old class. A
     base may leave the class out: then its ``init_args`` are for whichever class is named.
@@ -224,7 +224,7 @@ def _over(old: Any, value: Any) -> Any:
 def set_dotted(config: dict[str, Any], dotted: str, value: Any) -> None:
     """Set ``a.b.0.c`` in a nested config; a number steps into a list that is already there.
 
-    A mapping is merged into the mapping that stands there.
+    A mapping is merged into the mapping that is already there.
 
     Raises:
         ConfigError: The path runs into a scalar or past the end of a list.

@@ -94,7 +94,7 @@ def _damage(plan: Plan, job: Job, *, thorough: bool) -> str | None:
 
 
 def is_recorded(plan: Plan, job: Job, recorded: Mapping[str, list[Point]]) -> bool:
-    """Whether a run's rows stand in the tables as they were written, with or without its weights.
+    """Whether the tables have a run's rows as they were written, with or without its weights.
 
     Args:
         plan: The plan.

@@ -71,7 +71,7 @@ def frontier_command(
     from alignlab.results.csv_tables import write_table
 
     if out is not None and out.exists() and not out.is_dir():
-        raise ConfigError(f"{out}: a file stands there. Name another folder with --out.")
+        raise ConfigError(f"{out}: it is a file. Name another folder with --out.")
     found = read_results(dirs)
     out = out or (dirs[0] if len(dirs) == 1 else dirs[0].parent / "frontier")
     budgets = _curve_budgets(found.points)

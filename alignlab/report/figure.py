@@ -66,7 +66,7 @@ def draw_frontier(
         "font.size": 11,
         "axes.spines.top": False,
         "axes.spines.right": False,
-        "text.parse_math": False,  # names are text, whatever signs stand in them
+        "text.parse_math": False,  # names are text, whatever characters they contain
     }
     with mpl.rc_context(settings):
         if len(_trained(rows)) > CROWD:

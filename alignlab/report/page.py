@@ -66,7 +66,7 @@ def _data(found: Findings) -> dict[str, Any]:
 
 
 def _embedded(data: Any) -> str:
-    """JSON that can stand in a script element whatever the texts in it say."""
+    """JSON that is safe in a script element, whatever its texts contain."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 

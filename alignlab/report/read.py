@@ -35,7 +35,7 @@ def read_results(folders: Sequence[Path]) -> Results:
 
     Raises:
         DataError: A folder without points, a point without per-prompt rows or with other ones, a
-            checkpoint that stands in two folders, no pool, or two that disagree.
+            checkpoint that is in two folders, no pool, or two pools that disagree.
     """
     points: list[Point] = []
     tables: list[PromptTable] = []
@@ -48,7 +48,7 @@ def read_results(folders: Sequence[Path]) -> Results:
             if key in where:
                 raise DataError(
                     f"{folder}: {point.run_id!r}, step {point.step}, of objective "
-                    f"{point.objective!r} also stands in {where[key]}. Merge folders of different "
+                    f"{point.objective!r} is also in {where[key]}. Merge folders of different "
                     "runs."
                 )
             where[key] = folder
@@ -71,9 +71,7 @@ def find_pools(folder: Path) -> list[Path]:
 def _load_pool(path: Path) -> Pool:
     records = [path.with_name(name) for name in ("done.json", POOL_RECORD)]
     if not all(belongs(record, path.name) for record in records):
-        raise DataError(
-            f"{path} is not what was written. The command that made the folder makes it again."
-        )
+        raise DataError(f"{path} is not what was written. Repeat the command that made the folder.")
     return Pool.load(path)
 
 
@@ -83,7 +81,7 @@ def _tables_of(folder: Path, points: Sequence[Point]) -> list[PromptTable]:
         wrong = damage(folder, run_id, [point for point in points if point.run_id == run_id])
         if wrong is not None and table_of(folder, run_id).exists():
             raise DataError(
-                f"{wrong}. The command that made {folder} makes it again; if the change is meant, "
+                f"{wrong}. Repeat the command that made {folder}; if the change is intended, "
                 f"delete {record_of(folder, run_id)}."
             )
         for table in read_prompt_tables(table_of(folder, run_id)):
@@ -123,11 +121,11 @@ def _without_pool(folders: Sequence[Path], points: Sequence[Point]) -> str:
     drawn = table.exists() and {p.objective for p in points} <= {
         row.objective for row in read_frontier(table)
     }
-    stands = f" What was drawn with it stands in {table}." if drawn else ""
+    drawn_before = f" What was drawn with it is in {table}." if drawn else ""
     return (
         f"{', '.join(map(str, folders))}: no {POOL_NAME} there or below stages/. The frontier "
-        "starts at the reference's reward, which is measured on it. The command that made the "
-        f"folder makes it again, and draws: {command}.{stands}"
+        "starts at the reference's reward, which is measured on it. The command that "
+        f"makes it and draws: {command}.{drawn_before}"
     )
 
 

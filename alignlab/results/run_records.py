@@ -96,7 +96,7 @@ def drop_damaged_rows(results: Path) -> list[str]:
 def remove_leftovers(folder: Path) -> None:
     """Delete what a killed process left under a results folder.
 
-    That is half-written files, and checkpoints of trainings that are finished.
+    That is half-written files, and checkpoints of finished runs.
     """
     for done in folder.glob(f"stages/*/*/{DONE}"):
         for name in (LAST, PREVIOUS):

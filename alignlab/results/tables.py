@@ -1,8 +1,8 @@
 """The two tables of a results folder, ``points.csv`` and ``frontier.csv``.
 
-Reading and writing only, with the standard library alone: whoever asks "is this run done?" must
-get an answer in milliseconds. A table is replaced in one step (written beside, then renamed), its
-rows stand in one order and its numbers have one spelling, so a rerun gives the same bytes.
+Reading and writing only, with the standard library alone, because the question "is this run done?"
+must be answered in milliseconds. A table is replaced in one step (written beside, then renamed).
+Its rows have one order and its numbers one spelling, so a rerun gives the same bytes.
 """
 
 import csv
@@ -76,7 +76,7 @@ class Point:
 
     @property
     def order(self) -> tuple[str, str, str, int]:
-        """Where the row stands in the table."""
+        """Sort key: the row's place in the table."""
         return self.experiment, self.objective, self.run_id, self.step
 
 

@@ -21,9 +21,9 @@ class ModelReward(Reward):
     """Scores of a sequence-classification folder with one output, such as a trained reward model.
 
     It reads prompt + completion as one text, with its own tokenizer and chat template, and is
-    scored at the last token: where the prompt ends makes no difference. What texts in a row with
-    one prompt begin with is computed once, and so is a text that is given several times. A shift
-    and a scale that stand in the folder (``alignlab.stages.normalise``) are applied.
+    scored at the last token: where the prompt ends makes no difference. The common beginning
+    of neighbouring texts with one prompt is computed once, and so is a repeated text. A shift and a
+    scale in the folder (``alignlab.stages.normalise``) are applied.
 
     Args:
         path: Folder or hub id of the scorer and its tokenizer.

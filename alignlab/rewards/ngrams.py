@@ -144,7 +144,7 @@ def presence_matrix(ids: Tensor, offsets: Tensor, size: int) -> csr_array:
 
 
 def frequent_ngrams(texts: Iterable[Sequence[str]], *, longest: int, min_count: int) -> list[str]:
-    """N-grams that stand in at least ``min_count`` tokenised texts, sorted."""
+    """N-grams of at least ``min_count`` tokenised texts, sorted."""
     counts: Counter[str] = Counter()
     for tokens in texts:
         counts.update(ngrams(tokens, longest))
@@ -152,7 +152,7 @@ def frequent_ngrams(texts: Iterable[Sequence[str]], *, longest: int, min_count: 
 
 
 def log_count_ratios(ids: Tensor, offsets: Tensor, labels: Tensor, size: int) -> Tensor:
-    """``[V]``: log of how much more often each n-gram stands in positive than in negative texts.
+    """``[V]``: log of how much more often each n-gram is in positive than in negative texts.
 
     Wang & Manning (2012), section 2.1, with add-one smoothing; each side is normalised to sum to 1.
     ``labels`` ``[N]`` holds 0 and 1.

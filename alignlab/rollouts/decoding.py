@@ -221,7 +221,7 @@ def _try_out(policy: LanguageModel) -> Decoding:
 def _read_on(policy: LanguageModel, rows: Sequence[tuple[int, ...]], decoding: Decoding) -> Tensor:
     """``[PROBED, R, V]`` logits of rows as each of their last ``PROBED`` tokens comes up.
 
-    Each row stands there twice over, and the copies are dropped on the way, as in a sampler.
+    Each row is in the batch twice, and the copies are dropped on the way, as in a sampler.
     """
     parts = [list(range(len(rows)))]
     if decoding == "by length":

@@ -73,7 +73,7 @@ class Completed:
         policy: Folder or hub id of the policy.
         prompts: File or hub id of prompts.
         reward: ``class_path`` and ``init_args`` of the reward.
-        limit: Use the first so many prompts.
+        limit: How many prompts to use, from the start.
         max_new_tokens: Tokens of a completion that does not end by itself.
         stop_at_eos: End completions at the end-of-text token; otherwise all have full length.
 

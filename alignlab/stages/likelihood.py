@@ -34,7 +34,7 @@ def write_likelihoods(
         out: Folder to write.
         policies: Name in the table -> folder. They must share a tokenizer to be compared.
         source: A file of demonstrations; prompts are conditions, only completions count.
-        limit: Take the first so many rows.
+        limit: How many rows to use, from the start.
         batch_size: Rows per forward.
     """
     rows, refusals = read_rows(source, Demonstration, limit=limit)

@@ -29,7 +29,7 @@ def normalise_reward(
 ) -> None:
     """Stage: a copy of a reward model under which given completions score 0 on average.
 
-    Shift and scale stand in the folder's ``config.json`` (``score_shift``, ``score_scale``); every
+    Shift and scale are in the folder's ``config.json`` (``score_shift``, ``score_scale``); every
     later use of it as a reward or a value function applies them. ``normalisation.json`` says what
     they were made from. Weights stay as they are, so other libraries read the scores without them.
 
@@ -39,7 +39,7 @@ def normalise_reward(
         source: Demonstrations, or samples of the SFT policy: a file or hub id with ``prompt`` and
             ``completion``, or ``messages``.
         unit_deviation: Also divide, so that the completions' scores have standard deviation 1.
-        limit: Use the first so many rows.
+        limit: How many rows to use, from the start.
         batch_size: Completions per forward.
 
     Raises:

@@ -69,7 +69,7 @@ def make_pairs(
         top_p: Of sampling.
         stop_at_eos: End completions at the end-of-text token; otherwise all have full length.
         seed: Completions, labels and the split are functions of it.
-        limit: Use the first so many prompts.
+        limit: How many prompts to use, from the start.
         batch_size: Completions sampled side by side.
 
     Raises:

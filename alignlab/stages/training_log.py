@@ -1,4 +1,4 @@
-"""A training's logged figures as a table, so that its curve can be kept without its log."""
+"""The logged metrics of a run as a table, so that its curve can be kept without its log."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -110,7 +110,7 @@ def try_out(what: str, build: Callable[[], Any]) -> None:
 
 
 def build_sampler(name: str, settings: Mapping[str, Any], seed: int) -> optuna.samplers.BaseSampler:
-    """An Optuna sampler; those of conditional spaces are told to expect them."""
+    """An Optuna sampler; TPE and others are set up for conditional spaces."""
     given = {"seed": seed, **settings}
     if name == "tpe":
         given = {"multivariate": True, "group": True, "constant_liar": True} | given

@@ -2,8 +2,8 @@
 
 A trial stands for a *slot*: a point of a design, or a place in a sampled study. A slot is taken by
 its lowest-numbered trial that is waiting, running or complete; Optuna hands a waiting trial to one
-process only. So whatever is killed whenever, a slot ends with one complete trial: a second one
-that somebody added at the same time is given up when it comes to be run.
+process only. So whatever is killed, a slot ends with exactly one complete trial: a second trial
+that another process added at the same time is dropped before it runs.
 """
 
 import time
@@ -95,7 +95,7 @@ class Slots:
                 return claimed
 
     def others_at_work(self) -> int:
-        """Trials that run elsewhere; dead ones among them are told by their missing heartbeat."""
+        """Trials that run elsewhere; dead ones are recognised by their missing heartbeat."""
         self._look_round()
         running = self._all(TrialState.RUNNING)
         return sum(not self._is_mine(trial) for trial in running)
@@ -141,7 +141,7 @@ class Slots:
                 trial.set_user_attr(kind, why)
             self._study.tell(trial.number, values, state=state)
         except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
-            return False  # it was taken for dead and is another's by now
+            return False  # it was taken for dead, and another process has it now
         return True
 
     def _fill(self, created: bool) -> None:
@@ -155,7 +155,7 @@ class Slots:
         while not created and not self._private and FILLED not in self._study.user_attrs:
             now = len(self._all())
             if now == before:
-                break  # whoever was at it is dead
+                break  # the process that was at it is dead
             before = now
             time.sleep(REST)
         slots = {trial.user_attrs.get(SLOT) for trial in self._all()}

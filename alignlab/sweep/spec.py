@@ -73,7 +73,7 @@ ARM_KEYS = {"stage": TEXT, "space": MAPPING} | {
     key: kind for key, kind in STAGE_KEYS.items() if key not in ("grid", "per_seed")
 }
 BOUND = "alignlab.callbacks.kl_bound.KLBound"
-# What a training tells of itself at each evaluation: all that a pruner can judge it by.
+# What a run reports at each evaluation: all that a pruner can judge it by.
 PROBED = ("kl", "kl_k1", "reward", "proxy_reward", "length", "seconds")
 
 
@@ -83,8 +83,8 @@ class Stop:
 
     Args:
         kl: At an evaluation beyond this KL, in nats per completion.
-        dominated: After so many evaluations in a row at which a finished run has less KL and more
-            reward.
+        dominated: After this number of evaluations in a row at which a finished run has less KL and
+            more reward.
     """
 
     kl: float | None = None
@@ -169,7 +169,7 @@ class Sweep:
         """Refuse points that would share a run's name, as far as they are known beforehand.
 
         Raises:
-            ConfigError: It is so.
+            ConfigError: Two points share a run name.
         """
         points = self.points
         if points is None:
@@ -264,7 +264,7 @@ def _arm(name: str, entry: Mapping[str, Any], plan: Plan, path: str) -> Stage:
         stage.entry["objective"] = name  # two arms of one stage are two curves
     check_stage(stage)
     if settings and "call" in stage.entry:
-        raise ConfigError(f"{where}: 'set' is for a training; a call takes 'args'.")
+        raise ConfigError(f"{where}: 'set' is for a stage that trains; a call takes 'args'.")
     return stage
 
 
@@ -308,8 +308,10 @@ def _pruner(where: str, entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]] 
 
 
 def _check_stops(where: str, sweep: Sweep) -> None:
-    """Only a training is evaluated on its way, and can end early."""
+    """Only a stage that trains is evaluated on its way and can end early."""
     asked = {"stop": sweep.stop != Stop(), "pruner": sweep.pruner is not None}
     for name, stage in sweep.stages.items():
         for key in [key for key, is_asked in asked.items() if is_asked and "call" in stage.entry]:
-            raise ConfigError(f"{where}: arm {name!r}: {key!r} is for trainings, this is a call.")
+            raise ConfigError(
+                f"{where}: arm {name!r}: {key!r} is for stages that train; this is a call."
+            )

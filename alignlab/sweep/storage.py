@@ -1,6 +1,6 @@
 """Where a study is kept: a SQLite file, a journal file or a PostgreSQL server.
 
-A database's password may stand in its URL, but never in anything that is printed or written;
+A database's password may be in its URL, but never in anything that is printed or written;
 ``PGPASSWORD`` or ``~/.pgpass`` keep it out of the shell's history too.
 """
 

@@ -27,7 +27,7 @@ from alignlab.sweep.study import open_study
 if TYPE_CHECKING:
     import submitit
 
-DAY = 24 * 60  # minutes that a job may take unless it is told otherwise
+DAY = 24 * 60  # minutes that a job may take unless the user sets another limit
 LOGS = "submitted"
 
 
@@ -51,8 +51,8 @@ class Work:
 
     def __call__(self, number: int) -> int:
         """Run as job ``number``; returns the exit status."""
-        # A job is one SLURM task; inside it trainings are processes like anywhere else, and
-        # Lightning is not to take the task for one of its ranks. By this name it does not.
+        # A job is one SLURM task; inside it, runs are ordinary processes, and Lightning
+        # must not take the task for one of its ranks. This name prevents that.
         os.environ["SLURM_JOB_NAME"] = "interactive"
         folder = folder_of(self.results, number)
         return run_sweep(self.sweep, results=folder, storage=self.storage, workers=self.workers)
@@ -132,7 +132,7 @@ def start(
 
 
 def _shared(url: str | None, cluster: str, folder: Path) -> str:
-    """A storage that all jobs reach, and whose URL may stand in submitit's files."""
+    """A storage that all jobs reach, and whose URL may be in submitit's files."""
     if cluster == "local" and url is None:
         make_folder(folder)
         url = f"sqlite:///{folder / STUDY}"

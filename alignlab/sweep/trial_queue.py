@@ -15,13 +15,13 @@ from alignlab.sweep.outcomes import Outcome, Outcomes
 from alignlab.sweep.slots import DIVERGED, ERROR, STOPPED, ClaimedTrial, Slots
 from alignlab.sweep.spec import Sweep
 
-# How the reasons begin for which a run is told to stop.
+# Beginnings of the reasons for which a run is stopped.
 PRUNED, DOMINATED = "pruned", "other runs had more reward at less KL"
 
 
 @dataclass
 class Running:
-    """A claimed trial: its runs still to come, and what became of the finished ones."""
+    """A claimed trial: its waiting runs and the outcomes of the finished ones."""
 
     claimed: ClaimedTrial
     waiting: list[Job]
@@ -133,7 +133,7 @@ class TrialQueue:
             (metric,) = self._sweep.metrics
             if metric in metrics:
                 with warnings.catch_warnings():
-                    # A continued run tells of its last evaluation once more.
+                    # A continued run reports its last evaluation once more.
                     warnings.filterwarnings("ignore", message="The reported value is ignored")
                     running.claimed.trial.report(metrics[metric], step)
                 if running.claimed.trial.should_prune():

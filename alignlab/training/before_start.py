@@ -80,7 +80,7 @@ def tell_unused(config: Namespace) -> None:
 def construction_error(error: Exception, config: Namespace) -> Exception:
     """What to raise for ``error``, with which a constructor of ``config`` ended.
 
-    A parser that tries several types tells of all of them; what the constructor said is at the end
+    A parser that tries several types reports all of them; the constructor's own error is at the end
     of the chain.
     """
     own = own_error(error)

@@ -444,7 +444,7 @@ def run_validate(command: Command) -> None:
 def _check_checkpoint(path: str | None) -> None:
     """Refuse what is no checkpoint before anything is written."""
     if path is not None and not Path(path).is_file():
-        what = "not a checkpoint of a training" if Path(path).exists() else "no such file"
+        what = "not a checkpoint of a training run" if Path(path).exists() else "no such file"
         raise ConfigError(f"--ckpt_path {path}: {what}. Check the path.")
 
 

@@ -22,7 +22,7 @@ options of DIR:STAGE:
   --results DIR       where its inputs are (default: results/<experiment>[-<scale>])
 
 options:
-  --config FILE       the stage, or more for DIR:STAGE; a second one is laid over the first
+  --config FILE       the stage, or more for DIR:STAGE; a second one overrides keys of the first
   --KEY VALUE         any key of the stage: --model.init_args.beta 0.2, --trainer.max_steps 100
   --resume [FOLDER]   go on with the run in FOLDER from its last.ckpt, in the same folder (without
                       FOLDER: the newest run of the stage's trainer.default_root_dir)

@@ -1,7 +1,7 @@
-"""What constructors say of their values, asked before there is any model that they could be given.
+"""Validate constructor arguments without building a model.
 
-A sweep's inputs take hours; that a ``beta`` is negative can be said before. So objective and data
-are built with stand-ins for models and rewards, which have no weights and read no file.
+A sweep's inputs take hours, and a negative ``beta`` should be reported before. So objective and
+data are built with stand-ins for models and rewards, which have no weights and read no file.
 """
 
 from types import SimpleNamespace
@@ -62,7 +62,7 @@ class _Reward(Reward):
 def try_constructors(command: LightningCLI) -> None:
     """Build objective, data and optimizer of a parsed command, and forget them.
 
-    Whatever fails for want of a real model is left for the training to say.
+    Failures that only a real model would avoid are ignored; the run itself will report them.
 
     Raises:
         ConfigError: A constructor refuses a value.

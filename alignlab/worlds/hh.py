@@ -80,7 +80,7 @@ def gather_dialogues(
 ) -> None:
     """Stage: pairs to train on and held-out ones, ``train.jsonl`` and ``test.jsonl``; ``rows.csv``.
 
-    No opening question stands in both. Rows are in an order that is a function of the prompt.
+    No opening question is in both. Rows are in an order that is a function of the prompt.
 
     Args:
         out: Folder to write.
@@ -89,7 +89,7 @@ def gather_dialogues(
         held_out: Share of opening questions held out, where there is no ``test_split``.
         test_split: The hub's part to test on; pairs to train on that share an opening with it are
             removed.
-        limit: Keep so many pairs of each side, at random.
+        limit: How many pairs of each side to keep, at random.
     """
     name = first_available(source)
     told = []
@@ -105,7 +105,7 @@ def gather_dialogues(
         for row in rows:
             first = opening(str(row.prompt))
             if first in seen:
-                refusals.add(row.id, Refused("opening also stands in the test part"))
+                refusals.add(row.id, Refused("opening is also in the test part"))
                 continue
             is_held_out = test_split is None and unit_hash(first, _SPLIT) < held_out
             (test if is_held_out else train).append(row)
@@ -148,7 +148,7 @@ def write_prompts(
         source: A file of pairs.
         tokenizer: Hub id or folder of the policy's: lengths are in its tokens.
         longest: Most tokens of a prompt; longer ones are left out, and counted in ``rows.csv``.
-        limit: Keep so many.
+        limit: How many to keep.
     """
     tok = load_tokenizer(tokenizer)
     rows, refusals = read_rows(source, PreferencePair)

@@ -59,11 +59,11 @@ def read_imdb(
         half: Only one of two disjoint halves, for scorers that share no labels. Equal texts
             fall on one side.
         seed: Decides the order and the halves.
-        limit: Keep the first so many.
+        limit: How many to use, from the start.
         refuse: As in ``read_rows``.
 
     Returns:
-        The reviews, and those refused: above all texts that also stand in the test part.
+        The reviews, and those refused: above all texts that are also in the test part.
     """
     if half not in ("a", "b", "all"):
         raise ConfigError(f"half must be a, b or all, got {half!r}.")
@@ -164,7 +164,7 @@ def _without(records: list[Record], test: set[object], refusals: Refusals) -> It
     for record in records:
         if (record.fields or {}).get("text") in test:
             refusals.seen += 1
-            refusals.add(record.where, Refused("text also stands in the test split"))
+            refusals.add(record.where, Refused("text is also in the test split"))
         else:
             yield record
 

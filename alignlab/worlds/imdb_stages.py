@@ -34,7 +34,7 @@ def gather_reviews(
     Args:
         out: Folder to write.
         source: IMDB as a file or hub id; of several, the first that is there.
-        limit: Keep so many reviews of each part.
+        limit: How many reviews of each part to keep.
     """
     name = first_available(source)
     parts: tuple[Split, ...] = ("train", "test", "unsupervised")
@@ -128,7 +128,7 @@ def write_prompts(
     """Stage: the first few tokens of reviews as prompts, for training and for evaluation.
 
     Writes ``train.jsonl`` from training and unsupervised reviews and ``test.jsonl`` from test
-    reviews; a prompt that stands in both is left out of ``train.jsonl``, and each stands once.
+    reviews; a prompt that is in both is left out of ``train.jsonl``, and each is written once.
 
     Args:
         out: Folder to write.
@@ -141,7 +141,7 @@ def write_prompts(
         seed: Decides the lengths, see ``prefix_prompts``.
 
     Raises:
-        DataError: There are not so many distinct prompts.
+        DataError: There are fewer distinct prompts.
     """
     tok = load_tokenizer(tokenizer)
     taken: set[str] = set()

@@ -209,7 +209,7 @@ def draw_words(rng: random.Random) -> list[str]:
 
 
 def example(task: Task, words: Sequence[str]) -> str:
-    """One worked example, as it stands in the corpus and before a question with examples."""
+    """One worked example, as in the corpus and before a question with examples."""
     return f"{' '.join(words)} = {task.answer(words)} ."
 
 
@@ -268,7 +268,7 @@ def make_instructions(
 
 
 def make_questions(*, seed: int, each: int, shots: Sequence[int]) -> list[dict[str, Any]]:
-    """What is asked after training: ``each`` questions of every task, with so many examples first.
+    """The test questions: ``each`` of every task, with each number of examples in ``shots`` first.
 
     ``kind`` says what is new about a question: ``trained`` (the words only), ``phrasing`` (a
     trained task in words it was never put in), ``composition`` and ``order`` (held-out tasks).

@@ -5,8 +5,8 @@ the answer. Asked to compare or to rank, it orders what it sees: its offset canc
 
 The noise is Gumbel's with mean 0, scaled by rater. The larger of two such numbers is distributed as
 in Bradley-Terry, the order of several as in Plackett-Luce, with the gold scores over the rater's
-scale as rewards (Train 2009, Discrete Choice Methods with Simulation, chapter 3). So every loss is
-right about one rater; none is told who rated.
+scale as rewards (Train 2009, Discrete Choice Methods with Simulation, chapter 3). So every loss
+is correct for one rater; none knows who rated.
 
 Everything is a pure function of (seed, row).
 """

@@ -1,4 +1,4 @@
-"""``rows.csv``: what became of a stage's rows, as a table that can be committed."""
+"""``rows.csv``: rows of a stage that were read, refused, cut and kept, in a table to commit."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from alignlab.data.rows import Refusals
 
 
 class Tally(NamedTuple):
-    """How many rows of a part met one fate; ``what`` of the kept ones counts the cut among them."""
+    """Row counts of a part by outcome; "kept" includes the cut rows."""
 
     part: str
     what: Literal["read", "refused", "cut", "kept"]

@@ -245,7 +245,7 @@ def _gather(
                 key = post_key(row)
                 before = part_of.setdefault(key, part)
                 if before != part:
-                    raise Refused(f"post also stands in the {before} part")
+                    raise Refused(f"post is also in the {before} part")
                 if once and key in seen:
                     raise Refused("post stands twice")
                 seen.add(key)

@@ -45,7 +45,7 @@ def gather_posts(
     Args:
         out: Folder to write.
         source: A file or hub id, see ``alignlab.worlds.tldr``; of several, the first that is there.
-        limit: Keep so many posts of each part, at random.
+        limit: How many posts of each part to keep, at random.
     """
     parts = read_posts(first_available(source))
     kept = {part: found.rows[:limit] for part, found in parts.items()}
@@ -226,7 +226,7 @@ def write_comparisons(
         tokenizer: As in ``write_summaries``.
         max_prompt: As in ``write_summaries``.
         fullest: See ``fit_prompt``.
-        limit: Keep so many pairs of each part, at random.
+        limit: How many pairs of each part to keep, at random.
     """
     tok = load_tokenizer(tokenizer)
     told: list[Tally] = []

@@ -86,7 +86,7 @@ def test_a_named_checkpoint_that_is_damaged(tmp_path: Path) -> None:
 
 def test_what_is_no_checkpoint_is_one_sentence(tmp_path: Path) -> None:
     torch.save({"weights": torch.zeros(1)}, tmp_path / "weights.ckpt")
-    with pytest.raises(ConfigError, match="not a checkpoint of a training"):
+    with pytest.raises(ConfigError, match="not a checkpoint of a training run"):
         checkpoints.read(tmp_path / "weights.ckpt")
     (tmp_path / "text.ckpt").write_text("x")
     with pytest.raises(ConfigError, match="cannot be read as a checkpoint"):

@@ -1,4 +1,4 @@
-"""A training that was stopped and continued has the log of one that was not."""
+"""A run that was stopped and continued has the log of one that was not."""
 
 import csv
 from pathlib import Path

@@ -12,7 +12,7 @@ from tests.conformance.preferences import minimise
 
 
 def drawn_often(logps: Tensor, rows: int) -> Tensor:
-    """``[P, S]`` how often each completion stands in ``rows`` demonstrations of a prompt, >= 1."""
+    """``[P, S]`` how often each completion is in ``rows`` demonstrations of a prompt, >= 1."""
     torch.manual_seed(0)
     drawn = torch.multinomial(logps.exp(), rows, replacement=True)
     ones = torch.ones_like(drawn, dtype=torch.float64)

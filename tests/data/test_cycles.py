@@ -17,7 +17,7 @@ def test_orders_have_no_cycle(text: str) -> None:
 
 
 def test_three_and_what_hangs_on_it() -> None:
-    """a > b > c > a; d above and e below them make no cycle, whatever order the rows stand in."""
+    """a > b > c > a; d above and e below them make no cycle, whatever the order of the rows."""
     rows = pairs("ab bc da ca ce")
     for order in permutations(rows):
         (cycle,) = find_cycles(order)

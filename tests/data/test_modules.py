@@ -337,7 +337,7 @@ def test_the_row_report_says_what_became_of_every_row(tmp_path: Path) -> None:
     assert "4 of 9 rows kept" in lines[0]
     assert "  refused 3 x longer than max_length: rows.jsonl:5, rows.jsonl:6, rows.jsonl:7" in lines
     assert "  refused 1 x missing column 'chosen': rows.jsonl:8" in lines
-    assert "  1 of 1 validation prompts also stand in the training rows" in lines
+    assert "  1 of 1 validation prompts are also in the training rows" in lines
     table = data.report_table()
     assert {tuple(row) for row in table} == {
         ("part", "source", "what", "reason", "rows", "examples")

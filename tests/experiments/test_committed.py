@@ -1,4 +1,4 @@
-"""The hashes of today's plans against those that stand in the committed results."""
+"""The hashes of today's plans against those in the committed results."""
 
 import csv
 import json

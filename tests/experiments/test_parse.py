@@ -31,7 +31,7 @@ SCALES = [
 ]
 FILES = sorted(path for path in Path("experiments").glob("*/*.yaml") if path.name[0] != "_")
 BASES = sorted(Path("experiments").glob("*/_*.yaml"))
-# Laid over a base, or used without a pipeline.
+# Overrides keys of a base, or is used without a pipeline.
 LAID = {
     path.resolve()
     for folder, scale, _ in SCALES

@@ -59,7 +59,7 @@ def test_shared_rows_equal_flat_rows_with_gradients(build, family, most, shared)
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_packed_document_never_sees_another(build, family):
-    """Whatever stands in all other documents, not a bit of this one's log-probs changes."""
+    """Whatever is in all other documents, not a bit of this one's log-probs changes."""
     policy = build(family)
     policy.layout = "packed"
 

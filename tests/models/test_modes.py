@@ -140,7 +140,7 @@ def test_scorers_train_with_the_dropout_they_were_given_and_score_without(
     reward = ModelReward(str(folder / "rm"), device="cpu")
     texts = ["w4 w5", "w6"], [" w7", " w8 w9"]
     before = reward(*texts)
-    reward.model.train()  # as whoever trains it would leave it
+    reward.model.train()  # as training would leave it
     assert torch.equal(reward(*texts), before)
 
 

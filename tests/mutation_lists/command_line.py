@@ -1,4 +1,4 @@
-"""What is said before and after a training: values, constructors, the hub, accumulation, resume."""
+"""What is printed before and after a run: values, constructors, the hub, accumulation, resume."""
 
 from tests.mutation_lists.mutation import Mutation
 
@@ -132,7 +132,7 @@ MUTATIONS = [
         "::test_rate_and_norm_before_clipping_at_the_steps_that_are_logged",
     ),
     Mutation(
-        "a made-up metric stands in TensorBoard",
+        "a made-up metric is in TensorBoard",
         "callbacks/journal.py",
         "    logger.log_hyperparams(settings, metrics={})",
         "    logger.log_hyperparams(settings)",
@@ -162,7 +162,7 @@ MUTATIONS = [
     Mutation(
         "names are read as mathematics",
         "report/figure.py",
-        '        "text.parse_math": False,  # names are text, whatever signs stand in them\n',
+        '        "text.parse_math": False,  # names are text, whatever characters they contain\n',
         "",
         "report/test_figure.py::test_names_are_text_whatever_signs_stand_in_them",
     ),

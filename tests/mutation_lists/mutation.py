@@ -13,10 +13,10 @@ class Mutation:
     Args:
         bug: What goes wrong, in a few words.
         file: The file it is put in, under ``alignlab/``.
-        old: Source that stands there exactly once.
+        old: Source that is in the file exactly once.
         new: What it becomes.
         test: Node id of a test, under ``tests/``, that must fail.
-        group: The list it stands in.
+        group: The list it is in.
     """
 
     bug: str
@@ -27,14 +27,14 @@ class Mutation:
     group: str = ""
 
     def holds(self, words: str) -> bool:
-        """Whether ``words`` stand in its group, its bug or its test."""
+        """Whether ``words`` are in its group, its bug or its test."""
         return any(words in text for text in (self.group, self.bug, self.test))
 
     def source(self) -> str:
         """The changed source.
 
         Raises:
-            LookupError: ``old`` does not stand there exactly once: the code has moved on.
+            LookupError: ``old`` is not in the file exactly once: the code has changed.
         """
         text = (ROOT / "alignlab" / self.file).read_text()
         if text.count(self.old) != 1:

@@ -48,7 +48,7 @@ MUTATIONS = (
         "objectives/test_ppo.py::test_a_penalty_in_the_loss_is_not_in_the_reward",
     ),
     Mutation(
-        "GRPO's KL penalty stands in the reward too",
+        "GRPO's KL penalty is in the reward too",
         "objectives/grpo.py",
         "group_normalise(scored.scores, group",
         "group_normalise(self.completion_rewards(scored), group",
@@ -76,7 +76,7 @@ MUTATIONS = (
         "objectives/test_ppo.py::test_the_reference_is_scored_under_the_spec_that_was_sampled",
     ),
     Mutation(
-        "the reward stands in the last column",
+        "the reward is in the last column",
         "objectives/on_policy.py",
         "last = scored.trees.completion_lengths - 1",
         "last = torch.full_like(scored.trees.completion_lengths, -1)",

@@ -134,7 +134,7 @@ MUTATIONS = (
         "objectives/test_regression.py::test_each_completion_is_held_against_its_own_rating",
     ),
     Mutation(
-        "a batch of like lengths is one completion short",
+        "a batch of similar lengths is one completion short",
         "data/trees.py",
         "if places and size + counts[i] > batch_size:",
         "if places and size + counts[i] >= batch_size:",

@@ -1,4 +1,4 @@
-"""Sweeps: who runs which trial, what ends one early, what its runs were worth, what is told."""
+"""Sweeps: who runs which trial, what ends one early, what its runs were worth, what is reported."""
 
 from tests.mutation_lists.mutation import Mutation
 

@@ -67,7 +67,7 @@ def train(
 
 
 def fail(out: Path, kind: str) -> None:
-    """Fails over its input, over a bug, over a NaN, for want of room, or without a word."""
+    """Fails over its input, over a bug, over a NaN, for lack of disk space, or without a word."""
     if kind == "input":
         raise DataError("rows.jsonl: no usable row")
     if kind == "bug":

@@ -186,7 +186,7 @@ def test_a_failure_stops_what_depends_on_it_and_nothing_else(
     advice = "mend this and call again" if kind == "input" else "Call again to continue"
     assert advice in said
     assert reason[kind] in said
-    assert "Not done, for want of these: after." in said
+    assert "Skipped, because they need jobs that failed: after." in said
     assert "Traceback" not in said
     assert Path("results/demo/stages/other/all/words.txt").read_text() == "x"
     if kind == "bug":
@@ -236,7 +236,7 @@ def test_wrong_configs_are_all_told_before_anything_is_done(
     assert "error: bad-beta1: unknown key trainer.max, did you mean" in said
     assert "error: bad-betax: model.init_args.beta must be a number" in said
     assert "error: ugly: call" in said
-    assert "Not done, for want of these: sft, good." in said
+    assert "Skipped, because they need jobs that failed: sft, good." in said
     assert not [p for p in Path("results/demo/stages").iterdir() if p.name != "logs"]
 
 

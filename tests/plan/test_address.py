@@ -84,11 +84,11 @@ def test_other_options_are_left_as_they_were(demo: str, tmp_path: Path) -> None:
         ),
         (
             ["demo:nope", "--scale=full"],
-            "demo:nope: demo-full has no stage 'nope'. Trainings: sft, dpo, ipo.",
+            "demo:nope: demo-full has no stage 'nope'. Stages that train: sft, dpo, ipo.",
         ),
         (
             ["demo:world"],
-            "demo:world: a call of m.world is not a training. Run it with: alignlab run demo "
+            "demo:world: a call of m.world trains nothing. Run it with: alignlab run demo "
             "--only world",
         ),
         (

@@ -317,7 +317,7 @@ def stage(**entry: Any) -> dict[str, Any]:
         (stage(call="m.f", fit="a.yaml"), "exactly one of"),
         (stage(needs=["one"]), "exactly one of"),
         (stage(fit="a.yaml", args={}), "'args' belong to a call"),
-        (stage(call="m.f", set={"a": 1}), "'set' is for a training; a call takes 'args'"),
+        (stage(call="m.f", set={"a": 1}), "'set' is for a stage that trains; a call takes 'args'"),
         (stage(fit="gone.yaml"), "gone.yaml: no such file"),
         (stage(call="m.f", needs=["three"]), "needs 'three', which is no stage before it"),
         (stage(call="m.f", needs=["two"]), "needs 'two', which is no stage before it"),

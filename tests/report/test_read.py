@@ -71,9 +71,7 @@ def test_without_its_pool_a_folder_says_what_makes_it_and_whether_it_is_drawn(
     write_results(tmp_path, World(8, 10, seed=0), "dpo", (0,))
     frontier_command([tmp_path])
     break_pool(tmp_path)
-    with pytest.raises(
-        DataError, match=r"alignlab run EXPERIMENT --results .* stands in .*\.csv\."
-    ):
+    with pytest.raises(DataError, match=r"alignlab run EXPERIMENT --results .* is in .*\.csv\."):
         frontier_command([tmp_path])
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "commands.txt").write_text("alignlab sweep a.yaml --results here\n")
@@ -86,7 +84,7 @@ def test_folders_that_do_not_belong_together_are_refused(tmp_path: Path) -> None
     world = World(16, 20, seed=1)
     write_results(tmp_path / "a", world, "dpo", (0,))
     write_results(tmp_path / "same", world, "dpo", (0,))
-    with pytest.raises(DataError, match="'dpo-s0', step 10, of objective 'dpo' also stands in"):
+    with pytest.raises(DataError, match="'dpo-s0', step 10, of objective 'dpo' is also in"):
         frontier_command([tmp_path / "a", tmp_path / "same"])
     write_results(tmp_path / "scaled", world, "ppo", (0,), reward_shift=0.5)
     with pytest.raises(DataError, match=r"reference's reward differs from that .* by 0\.5 "):

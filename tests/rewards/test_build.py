@@ -8,7 +8,7 @@ from alignlab.rewards.rule import ToySentiment
 
 
 class Scaled:
-    """Counts words, so many points each."""
+    """Counts words, with a number of points each."""
 
     def __init__(self, points: float, names: list[str] | None = None) -> None:
         self.points, self.names = points, names

@@ -68,7 +68,7 @@ def test_fit_ends_where_the_gradient_of_the_stated_loss_is_zero() -> None:
     labels = torch.tensor([1.0, 1.0, 0.0, 0.0])
     scorer = NgramScorer(["bad", "film", "fun", "good"], longest=1)
     fit_nbsvm(scorer, whole, labels, crops, labels, l2=0.1, max_steps=200)
-    # "good" stands in 2 positive and 0 negative texts; every side counts 4 + 4 tokens.
+    # "good" is in 2 positive and 0 negative texts; every side counts 4 + 4 tokens.
     ratios = {"bad": math.log(1 / 3), "film": 0.0, "fun": 0.0, "good": math.log(3)}
     weights = dict(zip(scorer.vocabulary, scorer.weight.tolist(), strict=True))
     gradient = dict.fromkeys(ratios, 0.0)

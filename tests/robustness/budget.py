@@ -6,7 +6,7 @@ import pytest
 
 
 def kills() -> int:
-    """Trainings to kill and continue: ``ALIGNLAB_KILLS``, or 4."""
+    """Runs to kill and continue: ``ALIGNLAB_KILLS``, or 4."""
     return _number("ALIGNLAB_KILLS", 4)
 
 

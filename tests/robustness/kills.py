@@ -1,11 +1,11 @@
-"""Kill trainings of all objectives at some moment, continue them, and compare every bit.
+"""Kill runs of all objectives at some moment, continue them, and compare every bit.
 
 Run: .venv/bin/python -m tests.robustness.kills --kills 250 --out results/robustness/kills.csv
 
-A training is killed by SIGKILL, in turn at a random moment and aimed: just before one of the calls
+A run is killed by SIGKILL, in turn at a random moment and aimed: just before one of the calls
 that put files on the disk, or with half of a file written. Then it is continued as the pipeline
 would, and must end with the weights, points, samples, tables, metrics and logs of one that ran
-through. All trainings are forked from this process, which has imported everything once.
+through. All runs are forked from this process, which has imported everything once.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from tests.mutations import fork
 from tests.robustness.trainings import NAMES, plan_of, write_ground
 
 COLUMNS = ("kill", "training", "aim", "survived_step", "differs", "seconds")
-AGAIN = 0.25  # share of the trainings that are killed once more while they continue
+AGAIN = 0.25  # share of the runs that are killed once more while they continue
 LONGEST = 300.0  # seconds until a training counts as hung
 Digest = dict[str, Any]
 
@@ -168,7 +168,7 @@ def _hashes(paths: Sequence[Path], root: Path) -> dict[str, str]:
 
 
 def _scalars(train: Path) -> list[list[Any]]:
-    """Everything in the logs, each entry as often as it stands there."""
+    """Everything in the logs, each entry as often as it occurs."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     log = EventAccumulator(str(train), size_guidance={"scalars": 0, "tensors": 0})
@@ -185,12 +185,12 @@ def _scalars(train: Path) -> list[list[Any]]:
 
 
 def differences(whole: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """The parts in which two trainings end differently."""
+    """The parts in which two runs end differently."""
     return [part for part in whole if whole[part] != other[part]]
 
 
 def kill_all(kills: int, folder: Path, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """Kill and continue ``kills`` trainings; yields a row of ``COLUMNS`` for each.
+    """Kill and continue ``kills`` runs; yields a row of ``COLUMNS`` for each.
 
     Args:
         kills: How many.
@@ -226,7 +226,7 @@ def kill_all(kills: int, folder: Path, seed: int = 0) -> Iterator[dict[str, Any]
 
 
 def _whole(plan: Plan) -> tuple[Digest, int, float]:
-    """How a training ends that nobody kills, how often it changes files, and its seconds."""
+    """How a run ends that is not killed, how often it changes files, and its seconds."""
     began = time.monotonic()
     status = run(plan)
     took = time.monotonic() - began
@@ -236,7 +236,7 @@ def _whole(plan: Plan) -> tuple[Digest, int, float]:
 
 
 def _kill(plan: Plan, rng: random.Random, calls: int, took: float, *, aimed: bool) -> str:
-    """Kill a training; how, in words."""
+    """Kill a run; return how, in words."""
     if aimed:
         at = rng.randint(1, calls)
         status = run(plan, at=at)
@@ -285,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.out is not None:
             write_table(args.out, rows)
     wrong = [row for row in rows if row["differs"]]
-    print(f"{len(rows) - len(wrong)} of {len(rows)} killed trainings ended the same")
+    print(f"{len(rows) - len(wrong)} of {len(rows)} killed runs ended the same")
     return 1 if wrong else 0
 
 

@@ -163,7 +163,7 @@ def check_rows(made: type[modules.TreeData], path: Path, records: list[Any]) -> 
 
 
 def says(row: Row, record: Any) -> bool:
-    """Whether each text of ``row`` stands in ``record``, whole or as a part."""
+    """Whether each text of ``row`` is in ``record``, whole or as a part."""
     there = list(strings(record))
     return all(any(text in each for each in there) for text in texts(row))
 

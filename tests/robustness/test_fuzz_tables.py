@@ -185,7 +185,7 @@ def test_a_frontier_is_drawn_or_refused(
 
 
 def draw(folder: Path) -> None:
-    with suppress(ArithmeticError):  # an efficiency above 1 is told, not drawn
+    with suppress(ArithmeticError):  # an efficiency above 1 is reported, not drawn
         frontier_command([folder])
 
 

@@ -1,4 +1,4 @@
-"""Trainings that are killed and continued end as if nothing had happened."""
+"""Runs that are killed and continued end as if nothing had happened."""
 
 import subprocess
 import sys

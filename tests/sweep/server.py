@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-PASSWORD = "s3cret:p%40ss"  # as it stands in a URL; the server knows it decoded
+PASSWORD = "s3cret:p%40ss"  # as in a URL; the server knows it decoded
 DECODED = "s3cret:p@ss"
 
 

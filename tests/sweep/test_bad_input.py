@@ -75,7 +75,10 @@ def test_keys_of_a_sweep_hold_what_they_may(load: Any, changes: Any, said: str) 
         ({"stage": "dpo", "objective": 3}, "arm 'x': objective must be a word, got 3"),
         ({"stage": "dpo", "space": ["b"]}, "arm 'x': space must be names and their values"),
         ({"stage": "dpo", "set": "hello"}, "arm 'x': set must be names and their values"),
-        ({"stage": "pairs", "set": {"a": 1}}, "arm 'x': 'set' is for a training; a call takes"),
+        (
+            {"stage": "pairs", "set": {"a": 1}},
+            "arm 'x': 'set' is for a stage that trains; a call takes",
+        ),
         ({"fit": 3}, "arm 'x': fit must be a YAML file or a list of them, got 3"),
         ({"fit": None}, "arm 'x': fit must be a YAML file or a list of them, got None"),
         ({"call": 3}, "arm 'x': call must be a function's dotted name, got 3"),
@@ -236,7 +239,9 @@ def test_what_evaluations_report() -> None:
                                  ONE | {"pruner": "median"}], ids=str)  # fmt: skip
 def test_only_a_training_ends_early(load: Any, key: dict[str, Any]) -> None:
     name = list(key)[-1]
-    assert f"arm 'sft': '{name}' is for trainings, this is a call" in refused(load, CALL | key)
+    assert f"arm 'sft': '{name}' is for stages that train; this is a call" in refused(
+        load, CALL | key
+    )
 
 
 @pytest.mark.parametrize(

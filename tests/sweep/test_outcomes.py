@@ -12,7 +12,7 @@ from tests.sweep.test_trial_queue import KL, Begin
 def test_a_last_evaluation_beyond_the_bound_counts_as_diverged_too(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Sweep, "_with_bound", lambda sweep, job: job)  # these are no trainings
+    monkeypatch.setattr(Sweep, "_with_bound", lambda sweep, job: job)  # these train nothing
     hand = begin(stop=Stop(kl=3.0))
     while (job := hand.trials.next()) is not None:
         hand.end(job, kl=4.0 if job.name == "dpo-beta2-s1" else 3.0)

@@ -1,4 +1,4 @@
-"""Sweeps of real, tiny trainings that are ended early: by their KL, by a pruner, by better ones."""
+"""Sweeps of real, tiny runs that are ended early: by their KL, by a pruner, by better ones."""
 
 import shutil
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Sweep = Callable[..., Path]
 
 @pytest.fixture
 def sweep(write: Sweep, tmp_path: Path, build: Callable[..., Policy]) -> Sweep:
-    """Writes a sweep over the learning rate of a training, a still one and a wild one."""
+    """Writes a sweep over the learning rate of a run, a still one and a wild one."""
     stage = write_stage(tmp_path, build(dtype="float32"))
 
     def to_file(**keys: Any) -> Path:
@@ -65,7 +65,7 @@ def test_a_run_beyond_its_kl_has_diverged_and_what_it_logged_outlives_it(
     assert wild["note"].endswith(" > 0.1 at step 2")
     assert float(wild["kl"]) > 0.1
     assert float(wild["train/loss"]) > 0
-    # Its values stand in the study: a sampler is to learn where not to go.
+    # Its values are in the study: a sampler is to learn where not to go.
     assert [t.state for t in study().trials] == [TrialState.COMPLETE] * 2
     forget()
     assert run_sweep(path, workers=1) == 0

@@ -1,4 +1,4 @@
-"""A training of 8 steps on a model of a few thousand weights, as a stage of the fake experiment."""
+"""8 training steps on a model of a few thousand weights, as a stage of the fake experiment."""
 
 import json
 import time

@@ -13,7 +13,7 @@ from alignlab.training import fit
 
 
 def one_of_each_class() -> dict[str, dict[str, Any]]:
-    """Class of the objective -> a training of it, from whatever experiment and scale."""
+    """Class of the objective -> a stage that trains it, from any experiment and scale."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(Path("experiments").glob("*/pipeline.yaml")):
         scales = (path.parent / "scales").glob("*.yaml")

@@ -115,7 +115,7 @@ def test_the_hubs_own_test_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     train, test = (lines(tmp_path / f"{file}.jsonl") for file in ("train", "test"))
     assert sorted(opening(one["prompt"]) for one in train) == ["human: one?", "human: three?"]
     assert [opening(one["prompt"]) for one in test] == ["human: two?"]
-    assert ("helpful-base", "refused", "opening also stands in the test part", 1) in table(tmp_path)
+    assert ("helpful-base", "refused", "opening is also in the test part", 1) in table(tmp_path)
 
 
 def test_a_side_without_pairs_is_one_clear_message(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ REAL = Path(__file__).parents[3] / "shared" / "data"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """40 train, 20 test, 10 unsupervised reviews; two train texts stand in test, once broken up."""
+    """40 train, 20 test, 10 unsupervised reviews; two train texts are in test, once broken up."""
     part = {"train": 40, "test": 20}
     rows = [
         {"text": f"{split} review<br /><br />number  {k}", "label": int(2 * k >= n), "split": split}
@@ -41,7 +41,7 @@ def test_texts_of_the_test_part_are_left_out_with_a_count(folder: Path, as_file:
     train, refused = read_imdb(source, "train")
     assert (len(train), refused.seen) == (38, 40)
     assert refused.by_reason == {
-        "text also stands in the test split": ["imdb.parquet:4", "imdb.parquet:9"]
+        "text is also in the test split": ["imdb.parquet:4", "imdb.parquet:9"]
     }
     test, refused = read_imdb(source, "test")
     assert (len(test), refused.count) == (20, 0)
@@ -132,7 +132,7 @@ def test_impossible_lengths() -> None:
 def test_real_reviews_or_their_like(folder: Path) -> None:
     source = REAL if (REAL / "imdb.parquet").is_file() else folder
     train, refused = read_imdb(source, "train")
-    assert list(refused.counts) == ["text also stands in the test split"]
+    assert list(refused.counts) == ["text is also in the test split"]
     assert refused.count == (108 if source == REAL else 2)
     assert len(train) == refused.seen - refused.count
     assert not any("<br" in row.text or "  " in row.text for row in train)

@@ -140,11 +140,11 @@ def test_posts_and_why_rows_are_refused(tmp_path: Path) -> None:
         "empty completion": 1,
         "wrong type in 'post'": 1,
         "post stands twice": 1,
-        "post also stands in the validation part": 1,
+        "post is also in the validation part": 1,
     }
     assert parts["train"].refusals.seen == 8
     assert [found.post for found in parts["validation"].rows] == ["Seen"]
-    assert parts["validation"].refusals.counts == {"post also stands in the test part": 1}
+    assert parts["validation"].refusals.counts == {"post is also in the test part": 1}
     assert [found.post for found in parts["test"].rows] == ["Held out"]
     assert list(parts) == ["train", "validation", "test"]
 
@@ -212,7 +212,7 @@ def test_openais_comparisons(tmp_path: Path) -> None:
     assert parts["train"].refusals.counts == {
         "wrong type in 'choice'": 1,
         "about a news article, not a post": 1,
-        "post also stands in the validation part": 1,
+        "post is also in the validation part": 1,
     }
     assert [one.post for one in parts["validation"].rows] == ["Held out"]
 

@@ -22,12 +22,12 @@ def refused(folder: Path) -> set[str]:
         (
             "fields",
             ["id", "subreddit", "title", "post", "summary", "split"],
-            {"no title", "empty completion", "post also stands in the test part"},
+            {"no title", "empty completion", "post is also in the test part"},
         ),
         (
             "prompt",
             ["prompt", "completion", "split"],
-            {"no title", "empty completion", "post also stands in the test part"},
+            {"no title", "empty completion", "post is also in the test part"},
         ),
     ],
 )
