@@ -27,7 +27,7 @@ def is_full(error: BaseException) -> bool:
 
 
 def failure(error: BaseException) -> str:
-    """What is told of a failure that is nobody's input."""
+    """The message for a failure that no input caused."""
     if is_full(error):
         return f"{in_a_line(str(error))}. What is finished is kept: make room and call again."
     return f"{type(error).__name__}: {error}"

@@ -64,7 +64,7 @@ MUTATIONS = (
         "models/test_rows.py::test_rows_longer_than_sparse_attention_keeps_are_refused",
     ),
     Mutation(
-        "a full disk is told as a library's error",
+        "a full disk is reported as a library's error",
         "errors.py",
         "return own or any(words in str(error) for words in said)",
         "return own",
