@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -219,7 +220,14 @@ def without_dropout(config: Any, dropout: float | None) -> Any:
         if not 0 <= dropout < 1:
             raise ConfigError(f"dropout must lie in [0, 1), got {dropout}. Set policy.dropout.")
         for part, name in _dropouts(config):
-            setattr(part, name, dropout)
+            kind = type(getattr(part, name))  # some configs take whole numbers only, as MPT's
+            try:
+                setattr(part, name, kind(dropout) if dropout == 0 else dropout)
+            except StrictDataclassFieldValidationError as error:
+                raise ConfigError(
+                    f"{type(part).__name__} takes no {name} of {dropout}: {error.__cause__}. "
+                    "Leave policy.dropout out, or set it to 0."
+                ) from error
     return config
 
 

@@ -39,3 +39,13 @@ def test_an_impossible_dropout_is_not_said_of_the_model(build, tmp_path) -> None
     for settings in ({"source": str(tmp_path)}, {"config": {"model_type": "llama"}}):
         with pytest.raises(ConfigError, match=r"^dropout must lie"):
             Policy(**settings, tokenizer=str(tmp_path), dropout=1.0)
+
+
+def test_a_dropout_that_the_config_counts_in_whole_numbers(build, tmp_path) -> None:
+    """MPT's config declares its rates as integers: 0 is taken, a share is refused in a sentence."""
+    build("llama").save(tmp_path)
+    sizes = {"d_model": 8, "n_heads": 2, "n_layers": 1, "vocab_size": 64, "max_seq_len": 32}
+    settings = {"config": {"model_type": "mpt", **sizes}, "tokenizer": str(tmp_path)}
+    assert not Policy(**settings, dropout=0.0).has_dropout
+    with pytest.raises(ConfigError, match=r"takes no \w+ of 0.1: .* expected int"):
+        Policy(**settings, dropout=0.1)

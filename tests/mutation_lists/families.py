@@ -4,6 +4,13 @@ from tests.mutation_lists.mutation import Mutation
 
 MUTATIONS = (
     Mutation(
+        "no dropout is the float 0.0 even where a config counts in whole numbers",
+        "models/loading.py",
+        "kind(dropout) if dropout == 0 else dropout",
+        "dropout",
+        "models/test_loading.py::test_a_dropout_that_the_config_counts_in_whole_numbers",
+    ),
+    Mutation(
         "samples are never compared with the training forward",
         "objectives/on_policy.py",
         "check_drawn(drawn, scored[trees.loss_mask]",

@@ -19,9 +19,10 @@ pytestmark = pytest.mark.slow
 KILLS = 10
 PROBE = {"probe.every_n_steps": 30, "probe.samples": 4}
 PPO = {
-    "grid": {"model.init_args.kl_target": [1.0]},
+    "grid": [{"model.init_args.kl_target": 1.0, "model.init_args.kl_coef": 1.9}],
     "set": {"trainer.max_steps": 100, **PROBE},
 }
+PROPOSAL = "ppo_gt-kl_target1-kl_coef1.9-s0"
 SMALL = {
     "seeds": [0],
     "stages": {
@@ -35,7 +36,10 @@ SMALL = {
         },
         "ppo": PPO,
         "ppo_gt": PPO,
-        "pool": {"args": {"samples": 64}},
+        "pool": {
+            "needs": ["world", "sft", "reward_model-s0", PROPOSAL],
+            "args": {"samples": 64, "proposals": {"far": f"{{{PROPOSAL}}}"}},
+        },
     },
 }
 
