@@ -53,7 +53,7 @@ def quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(source, tmp_path / "quickstart")
     scales = tmp_path / "quickstart" / "scales"
     scales.mkdir(exist_ok=True)
-    (scales / "small.yaml").write_text(yaml.safe_dump(SMALL))
+    (scales / "small.yaml").write_text(yaml.safe_dump(SMALL, sort_keys=False))
     return Path("quickstart")
 
 
