@@ -1,6 +1,7 @@
 """What is looked at before a model is loaded."""
 
 import os
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,7 @@ def test_a_dropout_that_the_config_counts_in_whole_numbers(build, tmp_path) -> N
     """MPT's config declares its rates as integers: 0 is taken, a share is refused in a sentence."""
     build("llama").save(tmp_path)
     sizes = {"d_model": 8, "n_heads": 2, "n_layers": 1, "vocab_size": 64, "max_seq_len": 32}
-    settings = {"config": {"model_type": "mpt", **sizes}, "tokenizer": str(tmp_path)}
+    settings: Any = {"config": {"model_type": "mpt", **sizes}, "tokenizer": str(tmp_path)}
     assert not Policy(**settings, dropout=0.0).has_dropout
     with pytest.raises(ConfigError, match=r"takes no \w+ of 0.1: .* expected int"):
         Policy(**settings, dropout=0.1)
