@@ -53,9 +53,10 @@ class KLBound(Callback):
         self._stop_if_beyond(trainer)
 
     def _stop_if_beyond(self, trainer: Trainer) -> None:
-        found = evaluation_at(trainer, trainer.global_step)
-        if found is not None and found["kl"] > self.limit:
-            self.reached = f"KL {found['kl']:.4g} > {self.limit:g} at step {trainer.global_step}"
+        evaluation = evaluation_at(trainer, trainer.global_step)
+        if evaluation is not None and evaluation["kl"] > self.limit:
+            kl, step = evaluation["kl"], trainer.global_step
+            self.reached = f"KL {kl:.4g} > {self.limit:g} at step {step}"
             trainer.should_stop = True
 
 
@@ -78,7 +79,7 @@ def in_order(probe: FrontierProbe | None, callbacks: Any) -> list[Callback]:
 
 
 def check_order(callbacks: Sequence[Callback]) -> None:
-    """Refuse a ``KLBound`` with no probe before it: it would never end anything.
+    """Refuse a ``KLBound`` with no probe before it, which would never end a run.
 
     Raises:
         ConfigError: A ``KLBound`` has no probe before it.

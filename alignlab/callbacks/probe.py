@@ -185,8 +185,8 @@ class FrontierProbe(Callback):
             means = _means(estimate) | {"seconds": _seconds(trainer)}
             _write(path, table, means, estimate.samples)
         if trainer.is_global_zero and (new or self._logged != step):
-            found = evaluation_at(trainer, step) or {}
-            scalars = {f"probe/{k}": value for k, value in found.items() if k != "seconds"}
+            means = evaluation_at(trainer, step) or {}
+            scalars = {f"probe/{k}": value for k, value in means.items() if k != "seconds"}
             for logger in trainer.loggers:
                 logger.log_metrics(scalars, step=step)
                 if isinstance(logger, TensorBoardLogger):
@@ -248,8 +248,8 @@ def shown(samples: Sequence[SampleText]) -> str:
     for sample in samples:
         first.setdefault(sample.prompt_id, sample)
     rows = [
-        (f"{each.prompt} → {each.completion}", f"{each.reward:.3f}", f"{each.kl:.3f}")
-        for each in list(first.values())[:SHOWN]
+        (f"{text.prompt} → {text.completion}", f"{text.reward:.3f}", f"{text.kl:.3f}")
+        for text in list(first.values())[:SHOWN]
     ]
     lines = [" | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in row) for row in rows]
     return "\n".join(["prompt → completion | reward | KL", "--- | --- | ---", *lines])

@@ -31,5 +31,5 @@ def beyond_rounding(first: Tensor, second: Tensor, dtype: torch.dtype) -> float 
     """
     gap = (first.detach() - second.detach()).abs()
     exact = torch.finfo(dtype).eps <= torch.finfo(torch.float32).eps
-    found = float(gap.max() if exact else gap.square().mean().sqrt())
-    return None if found <= (1e-3 if exact else 0.1) else found  # NaN is beyond
+    size = float(gap.max() if exact else gap.square().mean().sqrt())
+    return None if size <= (1e-3 if exact else 0.1) else size  # NaN is beyond

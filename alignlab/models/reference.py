@@ -275,18 +275,18 @@ def _batches(
 def _write_cache(
     reference: Policy, rows: list[PromptTree], path: Path, batches: Iterable[PromptTrees]
 ) -> None:
-    found: dict[int, Tensor] = {}
+    logps_of: dict[int, Tensor] = {}  # by the tree's index
     for batch in batches:
         logps = reference(batch.to(reference.device)).token_logps.cpu()
         for p, index in enumerate(batch.index.tolist()):
             mine = batch.group.cpu() == p
-            found[index] = logps[mine][batch.loss_mask.cpu()[mine]]
-    offset = torch.zeros(max(found, default=-1) + 1, dtype=torch.long)
+            logps_of[index] = logps[mine][batch.loss_mask.cpu()[mine]]
+    offset = torch.zeros(max(logps_of, default=-1) + 1, dtype=torch.long)
     position = 0
     for tree in rows:
         offset[tree.index] = position
-        position += len(found[tree.index])
-    saved = {"logps": torch.cat([found[tree.index] for tree in rows]), "offset": offset}
+        position += len(logps_of[tree.index])
+    saved = {"logps": torch.cat([logps_of[tree.index] for tree in rows]), "offset": offset}
     with written_whole(path) as beside:
         save_file(saved, beside)
 

@@ -54,7 +54,7 @@ class Sampling:
 
     Raises:
         ConfigError: A size, cap or temperature that is not positive, or a negative penalty. At
-            temperature 0 the samples are of no distribution that a gradient could be taken of.
+            temperature 0 sampling is deterministic, so there is no policy gradient.
     """
 
     max_new_tokens: int

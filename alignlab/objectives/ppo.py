@@ -144,12 +144,12 @@ class PPO(OnPolicyObjective):
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """Policy and value function in one optimizer, so that both count the same steps."""
-        own = self.value.own_parameters()
-        group: dict[str, object] = {"params": own}
+        of_value = self.value.own_parameters()
+        group: dict[str, object] = {"params": of_value}
         if self.value_lr is not None:
             group["lr"] = self.value_lr
-        theirs = set(map(id, own))
-        policy = [p for p in self.policy.parameters() if p.requires_grad and id(p) not in theirs]
+        known = set(map(id, of_value))
+        policy = [p for p in self.policy.parameters() if p.requires_grad and id(p) not in known]
         return [{"params": policy}, group]
 
     def on_fit_start(self) -> None:

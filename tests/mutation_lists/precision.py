@@ -36,8 +36,8 @@ MUTATIONS = (
     Mutation(
         "in bfloat16 a tenth of a nat is as good as any gap",
         "functional/numeric.py",
-        "return None if found <= (1e-3 if exact else 0.1) else found",
-        "return None if found <= (1e-3 if exact else 1.0) else found",
+        "return None if size <= (1e-3 if exact else 0.1) else size",
+        "return None if size <= (1e-3 if exact else 1.0) else size",
         "objectives/test_precision.py::"
         "test_a_temperature_of_the_step_alone_is_noticed_in_bfloat16[float32]",
     ),
