@@ -12,8 +12,8 @@ class Bound:
     """What a number of the right type may be.
 
     Args:
-        said: It in words, behind "must be".
-        fits: Whether a value is so.
+        said: Completes "must be ..." in errors.
+        fits: Whether a value is within the bound.
     """
 
     said: str

@@ -450,11 +450,11 @@ def _check_checkpoint(path: str | None) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the news and warnings that nobody who reads them could act on."""
+    """Silence messages and warnings that users cannot act on."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        # We do pass words on purpose, whatever the process was called with.
+        # The words are passed on purpose, instead of those of the process.
         warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
         # How Lightning itself uses jsonargparse and torch's pytree; our loaders need no workers.
         warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.")
@@ -462,7 +462,7 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*does not have many workers")
         # References and scorers are read, not trained.
         warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
-        # It counts the batches of one epoch; the interval goes on over epochs.
+        # It counts the batches of one epoch; the interval continues over epochs.
         warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
         # Rollouts have no validation rows: probes measure them.
         warnings.filterwarnings("ignore", message="You passed in a `val_dataloader`")
