@@ -63,11 +63,12 @@ def test_a_file_and_a_yaml_that_differs_from_its_sibling_in_the_model_alone(
         f"model: {{init_args: {{policy: {{source: null, tokenizer: {words}, "
         f"config: {{model_type: llama, {sizes}}}}}, reference_cache: cache, beta: 0.5, "
         "optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 0.02}}}}\n"
-        "data: {init_args: {source: pairs.jsonl, batch_size: 5}}\n"
+        "data: {init_args: {source: pairs.jsonl, batch_size: 5}}\nprobe: null\n"
         "trainer: {max_steps: 60, callbacks: [], default_root_dir: run, accelerator: cpu, "
         "logger: false}\n"
     )
-    files = ["--config", "exponential.yaml", "--config", "small.yaml"]
+    stages = [str(DPO.with_name("_pairs.yaml")), "exponential.yaml", "small.yaml"]
+    files = [word for stage in stages for word in ("--config", stage)]
     with pytest.raises(SystemExit) as ended:
         cli.main(["fit", *files])
     assert ended.value.code == 0
