@@ -9,7 +9,8 @@ import yaml
 from alignlab import names
 from alignlab.pipeline import run_experiment
 from alignlab.plan.content import by_content
-from alignlab.plan.experiment import Job, load_plan
+from alignlab.plan.experiment import load_plan
+from alignlab.plan.jobs import Job
 from alignlab.plan.overlay import read_yaml
 from alignlab.rewards.build import build_reward
 from alignlab.rewards.rule import ToySentiment

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from alignlab.plan import state
-from alignlab.plan.experiment import Job, Plan
+from alignlab.plan.experiment import Plan
+from alignlab.plan.jobs import Job
 
 CHECK, FRONTIER = "check", "frontier"  # the pipeline's own jobs, beside those of the stages
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from alignlab.files import DONE, atomic_write, read_record, stamp, write_record
 from alignlab.pipeline.messages import CHECK, FRONTIER
 from alignlab.plan import overlay, state
-from alignlab.plan.experiment import Job, Plan
+from alignlab.plan.experiment import Plan
+from alignlab.plan.jobs import Job
 from alignlab.results.run_records import POINTS, keep_record
 from alignlab.results.tables import COMMANDS, Point, merge_points
 

@@ -20,7 +20,8 @@ from alignlab.pipeline.scheduler import (
 )
 from alignlab.pipeline.worker_pool import WorkerPool
 from alignlab.plan import state
-from alignlab.plan.experiment import Job, Plan, load_plan
+from alignlab.plan.experiment import Plan, load_plan
+from alignlab.plan.jobs import Job
 from alignlab.report.table import frontier_table
 from alignlab.results.run_records import drop_damaged_rows, remove_leftovers, rows_by_run
 from alignlab.results.tables import read_frontier

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from alignlab.pipeline.messages import CHECK, FRONTIER, log_file
 from alignlab.pipeline.progress import Display
 from alignlab.pipeline.worker_pool import Worker, WorkerPool
-from alignlab.plan.experiment import Job, Plan
+from alignlab.plan.experiment import Plan
+from alignlab.plan.jobs import Job
 
 TRIES = 2  # a killed worker's job is given to another worker once
 SILENCE, LOST = 30.0, 600.0  # seconds without a sign of life: until a warning, until it is killed
@@ -130,7 +131,7 @@ def on_many_devices(spec: dict[str, Any]) -> bool:
 
 def own_job(name: str, spec: dict[str, Any]) -> Job:
     """A job that is no stage's: checking the configs, drawing the frontier."""
-    return Job(name, "all", None, {}, None, {name: spec}, {}, frozenset(), "")
+    return Job(name, "all", None, {}, None, {name: spec}, {}, "")
 
 
 def with_check(plan: Plan, jobs: Sequence[Job]) -> list[Job]:

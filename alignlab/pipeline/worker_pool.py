@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.pipeline.messages import ALIVE, BEAT
-from alignlab.plan.experiment import Job
+from alignlab.plan.jobs import Job
 
 PAUSE = 5 * BEAT  # seconds without a look at the workers after which their silence means nothing
 

@@ -75,7 +75,7 @@ def check_meaning(
 def _check_text(given: str, parsed: Any, where: str) -> None:
     found = parsed.get("class_path") if isinstance(parsed, Mapping) else None
     is_path = given != "" and str(found).endswith(given)
-    if not is_path and (_is_plain(parsed) or isinstance(parsed, (list, Mapping))):
+    if not is_path and (_is_plain(parsed) or isinstance(parsed, (list, tuple, Mapping))):
         raise ConfigError(
             f"{where} is the text {given!r} and would be read as {_shown(parsed)}. Write it "
             "without quotes if that is meant."

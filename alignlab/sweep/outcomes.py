@@ -11,7 +11,8 @@ from pathlib import Path
 
 from alignlab.errors import ConfigError
 from alignlab.files import DONE, read_record
-from alignlab.plan.experiment import Job, Plan
+from alignlab.plan.experiment import Plan
+from alignlab.plan.jobs import Job
 from alignlab.results.run_records import record_of, rows_by_run
 from alignlab.results.tables import Point
 from alignlab.sweep.spec import PROBED

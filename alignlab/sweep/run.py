@@ -24,7 +24,8 @@ from alignlab.pipeline.scheduler import (
 )
 from alignlab.pipeline.worker_pool import WorkerPool
 from alignlab.plan import state
-from alignlab.plan.experiment import Job, Plan
+from alignlab.plan.experiment import Plan
+from alignlab.plan.jobs import Job
 from alignlab.results.pool import POOL_NAME, POOL_RECORD
 from alignlab.results.run_records import drop_damaged_rows, remove_leftovers
 from alignlab.sweep import table

@@ -3,23 +3,15 @@
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any
 
 import optuna
+from pydantic import BaseModel, BeforeValidator, Field, create_model
 
-from alignlab.errors import ConfigError
-from alignlab.plan.keys import (
-    MOST_TRIALS,
-    SEED,
-    SWITCH,
-    Kind,
-    check_count,
-    checked,
-    is_number,
-    is_text,
-)
-from alignlab.sweep.space import Point, Space
+from alignlab.plan.schema import Keys, Number, Seed, Text, check_count
+from alignlab.sweep.space import MOST_TRIALS, Point, Space
 
 
 def _patient(patience: int, min_delta: float = 0.0) -> optuna.pruners.PatientPruner:
@@ -27,8 +19,13 @@ def _patient(patience: int, min_delta: float = 0.0) -> optuna.pruners.PatientPru
     return optuna.pruners.PatientPruner(None, patience, min_delta)
 
 
+def _grid() -> None:
+    """Ours: all combinations."""
+
+
 LISTED = ("grid", "random", "qmc")  # their points are known before the first trial
-SAMPLERS: dict[str, Callable[..., optuna.samplers.BaseSampler]] = {
+SAMPLERS: dict[str, Callable[..., Any]] = {
+    "grid": _grid,
     "random": optuna.samplers.RandomSampler,
     "qmc": optuna.samplers.QMCSampler,
     "tpe": optuna.samplers.TPESampler,
@@ -44,69 +41,52 @@ PRUNERS: dict[str, Callable[..., optuna.pruners.BasePruner]] = {
     "patient": _patient,
 }
 LARGEST_SETTING = 10**6  # of a sampler's or pruner's whole numbers; some are sizes of lists
-OF_TYPE = {  # what a setting may be, by the annotations of Optuna's signatures
-    "bool": SWITCH,
-    "int": Kind(
-        "a whole number of at most a million",
-        lambda value: type(value) is int and abs(value) <= LARGEST_SETTING,
-        null=False,
-    ),
-    "float": Kind("a number", is_number, null=False),
-    "str": Kind("a word", is_text, null=False),
-    "None": Kind("null", lambda value: value is None),
+OF_TYPE: dict[str, Any] = {  # what a setting may be, by the annotations of Optuna's signatures
+    "bool": bool,
+    "int": Annotated[int, Field(ge=-LARGEST_SETTING, le=LARGEST_SETTING)],
+    "float": Number,
+    "str": Text,
+    "None": None,
 }
 
 
-def named(what: str, entry: Any, known: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """``tpe`` or ``{tpe: {n_startup_trials: 5}}`` as name and settings.
-
-    Raises:
-        ConfigError: Another name, a setting that the class does not have, a value that it cannot
-            have.
-    """
-    if isinstance(entry, Mapping) and len(entry) == 1:
-        name, settings = next(iter(entry.items()))
-    else:
-        name, settings = entry, {}
-    if not isinstance(name, str) or name not in known or not isinstance(settings, Mapping):
-        raise ConfigError(
-            f"{what}: expected one of {', '.join(known)}, alone or with settings as in "
-            f"{{tpe: {{n_startup_trials: 5}}}}, got {entry!r}."
-        )
-    kinds, needed = _settings_of(known[name])
-    return name, checked(settings, kinds, f"{what} {name}", needed=needed)
-
-
-def _settings_of(target: Callable[..., Any] | None) -> tuple[dict[str, Kind], list[str]]:
-    """The settings that a YAML file can give, numbers, switches and words; those that it must."""
-    if target is None:
-        return {}, []
-    parameters = inspect.signature(target).parameters
-    kinds = {}
-    for name, parameter in parameters.items():
+def _settings(target: Callable[..., Any]) -> type[Keys]:
+    """The settings that a YAML file can give, numbers, switches and words."""
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(target).parameters.items():
         of_type = getattr(parameter.annotation, "__name__", parameter.annotation).split(" | ")
-        if name == "seed":
-            kinds[name] = replace(SEED, null=False)
-        elif OF_TYPE.keys() >= set(of_type):
-            kinds[name] = _any_of([OF_TYPE[one] for one in of_type])
-    return kinds, [name for name, p in parameters.items() if p.default is p.empty]
+        if OF_TYPE.keys() >= set(of_type):
+            kind = Seed if name == "seed" else reduce(or_, (OF_TYPE[one] for one in of_type))
+            fields[name] = kind, ... if parameter.default is parameter.empty else parameter.default
+    return create_model(target.__name__, __base__=Keys, **fields)
 
 
-def _any_of(kinds: list[Kind]) -> Kind:
-    said = " or ".join(kind.said for kind in kinds)
-    return Kind(said, lambda value: any(kind.fits(value) for kind in kinds), null=False)
+def _one_of(targets: Mapping[str, Callable[..., Any]]) -> Any:
+    """``tpe`` or ``{tpe: {n_startup_trials: 5}}``: a name, alone or with settings."""
+
+    def with_settings(entry: Any) -> Any:
+        entry = {entry: {}} if isinstance(entry, str) else entry
+        if not isinstance(entry, Mapping) or len(entry) != 1 or not targets.keys() >= set(entry):
+            raise ValueError(
+                f"must be one of {', '.join(targets)}, alone or with settings, as in "
+                "{NAME: {SETTING: VALUE}}"
+            )
+        return entry
+
+    fields: dict[str, Any] = {name: (_settings(target), None) for name, target in targets.items()}
+    model = create_model("Named", __base__=Keys, **fields)
+    word: Any = Annotated[str, Field(json_schema_extra={"enum": list(targets)})]
+    return Annotated[model, BeforeValidator(with_settings, json_schema_input_type=word | model)]
 
 
-def try_out(what: str, build: Callable[[], Any]) -> None:
-    """Call ``build`` now, so that a setting that the class refuses stops before anything exists.
+SamplerKeys = _one_of(SAMPLERS)
+PrunerKeys = _one_of(PRUNERS)
 
-    Raises:
-        ConfigError: It refuses one.
-    """
-    try:
-        build()
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{what}: {' '.join(str(error).split())}") from None
+
+def named(entry: BaseModel) -> tuple[str, dict[str, Any]]:
+    """The name and the settings of a sampler or pruner as a YAML file has them."""
+    ((name, settings),) = entry.model_dump(exclude_unset=True).items()
+    return name, settings
 
 
 def build_sampler(name: str, settings: Mapping[str, Any], seed: int) -> optuna.samplers.BaseSampler:
@@ -129,7 +109,7 @@ def build_pruner(name: str, settings: Mapping[str, Any]) -> optuna.pruners.BaseP
 
 
 def design(
-    name: str, settings: Mapping[str, Any], space: Space, trials: int | None, seed: int
+    name: str, settings: Mapping[str, Any], space: Space, trials: int | None
 ) -> list[Point] | None:
     """The points of a grid, a random or a quasi-random design; ``None`` for other samplers."""
     if name == "grid":
@@ -138,5 +118,6 @@ def design(
         return None
     assert trials is not None
     check_count(trials, MOST_TRIALS, f"sampler {name}: trials")
+    seed = settings.get("seed", 0)
     samplers = {arm: build_sampler(name, settings, seed + i) for i, arm in enumerate(space.arms)}
     return space.drawn(samplers, trials)

@@ -1,60 +1,114 @@
-"""What a sweep varies: dimensions of the space, and points in it.
-
-A dimension is written as a list of choices, ``{choices: [...]}``, ``{float: [low, high]}`` or
-``{int: [low, high]}``, the last two with ``log: true`` or ``step`` where wanted.
-"""
+"""What a sweep varies: dimensions of the space, and points in it."""
 
 import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
 from alignlab.errors import ConfigError
-from alignlab.plan.keys import (
-    MOST_CHOICES,
-    MOST_TRIALS,
-    POSITIVE,
-    SWITCH,
-    Kind,
-    check_count,
-    checked,
-    is_number,
-)
+from alignlab.plan.schema import Count, Keys, Number, Positive, Value, check_count
 
-
-def _is_choice(value: Any) -> bool:
-    return value is None or isinstance(value, (bool, str)) or is_number(value)
-
-
-def _are_ends(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
-
-
-DIMENSION_KEYS = {
-    "choices": Kind(
-        "a list of at least one number, word, switch or null",
-        lambda value: isinstance(value, list) and value != [] and all(map(_is_choice, value)),
-        null=False,
-    ),
-    "float": Kind("[low, high], two numbers", _are_ends, null=False),
-    "int": Kind(
-        "[low, high], two whole numbers",
-        lambda value: _are_ends(value) and {int} == set(map(type, value)),
-        null=False,
-    ),
-    "log": SWITCH,
-    "step": POSITIVE,
-}
-WAYS = (
-    "a list of choices, {float: [low, high]} or {int: [low, high]}, with log: true or step where "
-    "wanted"
-)
+MOST_TRIALS = 10_000  # of a sweep whose points are listed before the first of them
+MOST_CHOICES = 1_000  # of one key
 ARM = "arm"  # the parameter that says which arm a trial belongs to
 
-Value = bool | int | float | str | None
+
+def _different(choices: list[Value]) -> list[Value]:
+    # true is no 1, though Python has it so; 1 and 1.0 are one value.
+    if len({(isinstance(choice, bool), choice) for choice in choices}) < len(choices):
+        raise ValueError("must hold each choice once")
+    return choices
+
+
+class Choices(Keys):
+    """Values to choose from."""
+
+    choices: Annotated[
+        list[Value], Field(min_length=1, max_length=MOST_CHOICES), AfterValidator(_different)
+    ]
+
+
+class FloatRange(Keys):
+    """Numbers from a low to a high end."""
+
+    ends: Annotated[list[Number], Field(min_length=2, max_length=2)] = Field(alias="float")
+    log: bool | None = Field(default=None, description="Spread evenly over the logarithm.")
+    step: Positive | None = Field(default=None, description="From one value to the next.")
+
+
+class IntRange(Keys):
+    """Whole numbers from a low to a high end."""
+
+    ends: Annotated[list[int], Field(min_length=2, max_length=2)] = Field(alias="int")
+    log: bool | None = Field(default=None, description="Spread evenly over the logarithm.")
+    step: Count | None = Field(default=None, description="From one value to the next.")
+
+
+def distribution(entry: Choices | FloatRange | IntRange) -> BaseDistribution:
+    """A dimension as Optuna has it.
+
+    Raises:
+        ValueError: There is no such range.
+    """
+    if isinstance(entry, Choices):
+        return CategoricalDistribution(entry.choices)
+    low, high = entry.ends
+    if not low <= high:
+        raise ValueError("must go from its low to its high end")
+    if entry.step is not None:
+        steps = (high - low) / entry.step
+        if steps < 1 or not math.isclose(steps, round(steps), rel_tol=1e-9):
+            raise ValueError("must lead from low to high in a whole number of steps")
+    log = bool(entry.log)
+    if isinstance(entry, IntRange):
+        low, high = entry.ends
+        return IntDistribution(low, high, log=log, step=entry.step or 1)
+    step = None if entry.step is None else float(entry.step)
+    return FloatDistribution(float(low), float(high), log=log, step=step)
+
+
+def _possible(entry: Choices | FloatRange | IntRange) -> Choices | FloatRange | IntRange:
+    distribution(entry)
+    return entry
+
+
+def _form(entry: Any) -> str | None:
+    """Which of the ways to write a dimension ``entry`` is."""
+    if isinstance(entry, Mapping):
+        forms = [form for form in ("choices", "float", "int") if entry.get(form) is not None]
+        return f"{forms[0]} form" if len(forms) == 1 else None
+    return "choices form" if isinstance(entry, (list, Choices)) else None
+
+
+DimensionKeys = Annotated[
+    Annotated[
+        Choices,
+        BeforeValidator(
+            lambda entry: {"choices": entry} if isinstance(entry, list) else entry,
+            json_schema_input_type=list[Value] | Choices,
+        ),
+        Tag("choices form"),
+    ]
+    | Annotated[FloatRange, Tag("float form")]
+    | Annotated[IntRange, Tag("int form")],
+    Discriminator(
+        _form,
+        custom_error_type="dimension",
+        custom_error_message="must be exactly one of a list of choices, {float: [low, high]} "
+        "and {int: [low, high]}, the last two with log: true or step where wanted",
+    ),
+    AfterValidator(_possible),
+]
 
 
 @dataclass(frozen=True)
@@ -78,50 +132,41 @@ class Dimension:
 
     name: str
     key: str
-    distribution: optuna.distributions.BaseDistribution
+    distribution: BaseDistribution
 
     def count(self) -> int | None:
         """How many values there are; ``None`` for a continuous range."""
-        d = self.distribution
-        if isinstance(d, optuna.distributions.CategoricalDistribution):
+        d: Any = self.distribution
+        if isinstance(d, CategoricalDistribution):
             return len(d.choices)
-        if isinstance(d, optuna.distributions.IntDistribution):
+        if isinstance(d, IntDistribution):
             return (d.high - d.low) // d.step + 1
-        assert isinstance(d, optuna.distributions.FloatDistribution)
         if d.step is not None:
             return round((d.high - d.low) / d.step) + 1
         return 1 if d.low == d.high else None
 
     def values(self) -> list[Value] | None:
         """All values, where a grid can have them; ``None`` otherwise."""
-        d = self.distribution
-        if isinstance(d, optuna.distributions.CategoricalDistribution):
+        d: Any = self.distribution
+        if isinstance(d, CategoricalDistribution):
             return list(d.choices)
-        if isinstance(d, optuna.distributions.IntDistribution) and not d.log:
-            return list(range(d.low, d.high + 1, d.step))
-        if isinstance(d, optuna.distributions.FloatDistribution) and d.step is not None:
-            steps = round((d.high - d.low) / d.step)
-            return [round(d.low + i * d.step, 12) for i in range(steps + 1)]
-        return None
+        if d.log or d.step is None:
+            return None
+        return [round(d.low + i * d.step, 12) for i in range(self.count() or 0)]
 
     def ends(self) -> list[Value]:
         """Values to try the key with: all choices, or the ends of the range."""
-        d = self.distribution
-        if isinstance(d, optuna.distributions.CategoricalDistribution):
-            return list(d.choices)
-        assert isinstance(d, (optuna.distributions.IntDistribution,
-                              optuna.distributions.FloatDistribution))  # fmt: skip
-        return [d.low, d.high]
+        d: Any = self.distribution
+        return list(d.choices) if isinstance(d, CategoricalDistribution) else [d.low, d.high]
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> Value:
         """The trial's value."""
-        d = self.distribution
-        if isinstance(d, optuna.distributions.CategoricalDistribution):
+        d: Any = self.distribution
+        if isinstance(d, CategoricalDistribution):
             chosen: Value = trial.suggest_categorical(self.name, d.choices)
             return chosen
-        if isinstance(d, optuna.distributions.IntDistribution):
+        if isinstance(d, IntDistribution):
             return trial.suggest_int(self.name, d.low, d.high, step=d.step, log=d.log)
-        assert isinstance(d, optuna.distributions.FloatDistribution)
         value = trial.suggest_float(self.name, d.low, d.high, step=d.step, log=d.log)
         return value if d.step is None else round(value, 12)
 
@@ -150,16 +195,15 @@ class Space:
         check_count(self.count() or 0, MOST_TRIALS, "sampler grid: points")
         points = []
         for arm, dimensions in self.arms.items():
-            axes = [dimension.values() for dimension in dimensions]
-            for dimension, axis in zip(dimensions, axes, strict=True):
-                if axis is None:
+            axes = []
+            for dimension in dimensions:
+                if (axis := dimension.values()) is None:
                     raise ConfigError(
                         f"space.{dimension.key}: a grid needs choices, an int or a step, got a "
                         "continuous range. Give it choices, or take another sampler."
                     )
-            keys = [dimension.key for dimension in dimensions]
-            for values in itertools.product(*(axis for axis in axes if axis is not None)):
-                points.append(Point(arm, dict(zip(keys, values, strict=True))))
+                axes.append([(dimension.key, value) for value in axis])
+            points += [Point(arm, dict(values)) for values in itertools.product(*axes)]
         return points
 
     def count(self) -> int | None:
@@ -186,52 +230,3 @@ class Space:
             studies[arm].tell(trial, 0.0)
             points.setdefault(repr(point), point)
         return list(points.values())
-
-
-def read_dimension(name: str, key: str, entry: Any) -> Dimension:
-    """A dimension as the YAML gives it.
-
-    Raises:
-        ConfigError: An entry that is none.
-    """
-    where = f"space.{key}"
-    entry = {"choices": entry} if isinstance(entry, list) else entry
-    if not isinstance(entry, Mapping):
-        raise ConfigError(f"{where}: expected {WAYS}, got {entry!r}.")
-    given = {k: v for k, v in checked(entry, DIMENSION_KEYS, where).items() if v is not None}
-    kinds = [kind for kind in ("choices", "float", "int") if kind in given]
-    if len(kinds) != 1:
-        raise ConfigError(f"{where} needs exactly one of choices, float and int, got {entry!r}.")
-    try:
-        return Dimension(name, key, _distribution(kinds[0], given))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{where}: {error} Got {entry!r}.") from None
-
-
-def _distribution(kind: str, entry: Mapping[str, Any]) -> optuna.distributions.BaseDistribution:
-    if kind == "choices":
-        return _categorical(entry)
-    (low, high), log, step = entry[kind], entry.get("log", False), entry.get("step")
-    if not low <= high:
-        raise ValueError("a range goes from its low to its high end.")
-    if step is not None:
-        steps = (high - low) / step
-        if kind == "int" and type(step) is not int:
-            raise ValueError("the step of an int range is a whole number.")
-        if steps < 1 or not math.isclose(steps, round(steps), rel_tol=1e-9):
-            raise ValueError("a whole number of steps must lead from low to high.")
-    if kind == "float":
-        step = None if step is None else float(step)
-        return optuna.distributions.FloatDistribution(float(low), float(high), log=log, step=step)
-    return optuna.distributions.IntDistribution(low, high, log=log, step=step or 1)
-
-
-def _categorical(entry: Mapping[str, Any]) -> optuna.distributions.BaseDistribution:
-    choices = entry["choices"]
-    check_count(len(choices), MOST_CHOICES, "choices")
-    if len(entry) > 1:
-        raise ValueError("choices have nothing beside them.")
-    # true is no 1, though Python has it so; 1 and 1.0 are one value.
-    if len({(isinstance(choice, bool), choice) for choice in choices}) < len(choices):
-        raise ValueError("a choice is given twice.")
-    return optuna.distributions.CategoricalDistribution(choices)

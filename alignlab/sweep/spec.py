@@ -11,84 +11,17 @@ from alignlab.errors import ConfigError
 from alignlab.files import sha_of
 from alignlab.plan import overlay
 from alignlab.plan.content import by_content
-from alignlab.plan.experiment import (
-    STAGE_KEYS,
-    Job,
-    Plan,
-    Stage,
-    check_frontier,
-    check_names,
-    check_stage,
-    expand,
-    load_plan,
-)
-from alignlab.plan.keys import (
-    ANY,
-    COUNT,
-    MAPPING,
-    POSITIVE,
-    SEEDS,
-    SWITCH,
-    TEXT,
-    Kind,
-    checked,
-)
-from alignlab.sweep.samplers import (
-    LISTED,
-    PRUNERS,
-    SAMPLERS,
-    build_pruner,
-    build_sampler,
-    design,
-    named,
-    try_out,
-)
-from alignlab.sweep.space import Dimension, Point, Space, read_dimension
+from alignlab.plan.experiment import Plan, load_plan
+from alignlab.plan.jobs import Job, check_names, expand
+from alignlab.plan.layers import Stage
+from alignlab.sweep import schema
+from alignlab.sweep.samplers import design, named
+from alignlab.sweep.schema import PROBED as PROBED
+from alignlab.sweep.schema import StopKeys, SweepKeys
+from alignlab.sweep.space import Dimension, Point, Space, distribution
 from alignlab.sweep.storage import check_url
 
-DIRECTIONS = ("maximize", "minimize")
-METRICS = Kind(
-    "names with maximize or minimize, as in {reward: maximize, kl: minimize}",
-    lambda value: MAPPING.fits(value) and all(d in DIRECTIONS for d in value.values()),
-)
-KEYS = {
-    "experiment": TEXT,
-    "scale": TEXT,
-    "seeds": SEEDS,
-    "arms": MAPPING,
-    "space": MAPPING,
-    "metrics": METRICS,
-    "sampler": ANY,
-    "pruner": ANY,
-    "trials": COUNT,
-    "minutes": POSITIVE,
-    "storage": TEXT,
-    "stop": MAPPING,
-    "frontier": MAPPING,
-    "process_per_trial": SWITCH,
-}
-NEEDED = ("experiment", "arms", "metrics", "sampler")
-STOP_KEYS = {"kl": POSITIVE, "dominated": COUNT}
-ARM_KEYS = {"stage": TEXT, "space": MAPPING} | {
-    key: kind for key, kind in STAGE_KEYS.items() if key not in ("grid", "per_seed")
-}
 BOUND = "alignlab.callbacks.kl_bound.KLBound"
-# What a run reports at each evaluation: all that a pruner can judge it by.
-PROBED = ("kl", "kl_k1", "reward", "proxy_reward", "length", "seconds")
-
-
-@dataclass(frozen=True)
-class Stop:
-    """When a run ends early.
-
-    Args:
-        kl: At an evaluation beyond this KL, in nats per completion.
-        dominated: After this number of evaluations in a row at which a finished run has less KL and
-            more reward.
-    """
-
-    kl: float | None = None
-    dominated: int | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +56,7 @@ class Sweep:
     trials: int | None
     minutes: float | None
     storage: str | None
-    stop: Stop
+    stop: StopKeys
     points: list[Point] | None
     frontier: dict[str, Any]
     process_per_trial: bool
@@ -137,7 +70,7 @@ class Sweep:
         plan = self.plan
         stage = self.stages[point.arm]
         entry = {**stage.entry, "grid": [point.values], "per_seed": True}
-        jobs = expand(replace(stage, entry=entry), plan.experiment, plan.seeds, [], plan.jobs)
+        jobs = expand(replace(stage, entry=entry), plan.experiment, plan.jobs, plan.seeds)
         return [self._with_bound(job) for job in jobs]
 
     def _with_bound(self, job: Job) -> Job:
@@ -211,105 +144,68 @@ def load_sweep(path: Path) -> Sweep:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     where = str(path)
-    entry = checked(overlay.read_yaml(path), KEYS, where, needed=NEEDED)
-    plan = load_plan(Path(entry["experiment"]), scale=entry.get("scale"), seeds=entry.get("seeds"))
-    arms = {
-        name: checked({} if arm is None else arm, ARM_KEYS, f"{where}: arm {name!r}")
-        for name, arm in entry["arms"].items()
-    }
-    space = Space({name: _dimensions(name, arm, entry) for name, arm in arms.items()})
-    sampler, seed = _sampler(where, entry)
-    frontier = plan.frontier | (entry.get("frontier") or {})
-    check_frontier(frontier, f"{where}: frontier")
-    storage = entry.get("storage")
-    if storage is not None:
-        check_url(storage)
+    content = overlay.read_yaml(path)
+    keys = schema.read(content, where)
+    plan = load_plan(Path(keys.experiment), scale=keys.scale, seeds=keys.seeds)
+    space = _space(keys)
+    sampler = named(keys.sampler)
+    if keys.storage is not None:
+        check_url(keys.storage)
     sweep = Sweep(
         name=f"sweep-{path.stem}",
         plan=plan,
-        stages={name: _arm(name, arm, plan, where) for name, arm in arms.items()},
+        stages={
+            name: _arm(name, arm or {}, plan, f"{where}: arm {name!r}")
+            for name, arm in content["arms"].items()
+        },
         space=space,
-        metrics=entry["metrics"],
+        metrics=dict(keys.metrics),
         sampler=sampler,
-        pruner=_pruner(where, entry),
-        trials=entry.get("trials"),
-        minutes=entry.get("minutes"),
-        storage=storage,
-        stop=Stop(**checked(entry.get("stop") or {}, STOP_KEYS, f"{where}: stop")),
-        points=design(*sampler, space, entry.get("trials"), seed),
-        frontier=frontier,
-        process_per_trial=bool(entry.get("process_per_trial")),
+        pruner=None if keys.pruner is None else named(keys.pruner),
+        trials=keys.trials,
+        minutes=keys.minutes,
+        storage=keys.storage,
+        stop=keys.stop or StopKeys(),
+        points=design(*sampler, space, keys.trials),
+        frontier=plan.frontier | (content.get("frontier") or {}),
+        process_per_trial=bool(keys.process_per_trial),
     )
     _check_stops(where, sweep)
     sweep.check_names(where)
     return sweep
 
 
-def _arm(name: str, entry: Mapping[str, Any], plan: Plan, path: str) -> Stage:
+def _space(keys: SweepKeys) -> Space:
+    """The dimensions of each arm: the sweep's common ones and its own, which replace them."""
+    arms = {}
+    for arm, entry in keys.arms.items():
+        own = {} if entry is None else entry.space or {}
+        merged = {**(keys.space or {}), **own}
+        names = {key: f"{arm}/{key}" if key in own else key for key in merged}
+        arms[arm] = [Dimension(names[key], key, distribution(merged[key])) for key in merged]
+    return Space(arms)
+
+
+def _arm(name: str, entry: Mapping[str, Any], plan: Plan, where: str) -> Stage:
     """An arm as a stage: one of the experiment's with changes, or one of its own."""
-    where = f"{path}: arm {name!r}"
-    own = {key: value for key, value in entry.items() if key not in ("stage", "space", "set")}
-    base = Stage(name)
+    own = {key: value for key, value in entry.items() if key not in ("stage", "space")}
     source = entry.get("stage", None if {"fit", "call"} & set(own) else name)
-    if source is not None:
-        if source not in plan.stages:
-            raise ConfigError(
-                f"{where}: the experiment has no stage {source!r}. Stages: "
-                f"{', '.join(plan.stages)}. Name one with 'stage', or give a 'fit'."
-            )
-        base = plan.stages[source]
-    settings = entry.get("set") or {}
-    stage = Stage(name, overlay.merge(base.entry, own), [*base.settings, settings])
+    if source is not None and source not in plan.stages:
+        raise ConfigError(
+            f"{where}: the experiment has no stage {source!r}. Stages: "
+            f"{', '.join(plan.stages)}. Name one with 'stage', or give a 'fit'."
+        )
+    base = Stage(name) if source is None else replace(plan.stages[source], name=name)
+    stage = base.changed(own)
     if stage.entry.get("objective") and "objective" not in own:
         stage.entry["objective"] = name  # two arms of one stage are two curves
-    check_stage(stage)
-    if settings and "call" in stage.entry:
-        raise ConfigError(f"{where}: 'set' is for a stage that trains; a call takes 'args'.")
+    stage.check()
     return stage
-
-
-def _dimensions(arm: str, entry: Mapping[str, Any], sweep: Mapping[str, Any]) -> list[Dimension]:
-    """The sweep's common dimensions and the arm's own, which go before them."""
-    common, own = sweep.get("space") or {}, entry.get("space") or {}
-    names = {key: key for key in common} | {key: f"{arm}/{key}" for key in own}
-    merged = {**common, **own}
-    return [read_dimension(names[key], key, merged[key]) for key in names]
-
-
-def _sampler(where: str, entry: Mapping[str, Any]) -> tuple[tuple[str, dict[str, Any]], int]:
-    """Name and settings, and its seed."""
-    name, settings = named(f"{where}: sampler", entry["sampler"], {"grid": None, **SAMPLERS})
-    seed = settings.get("seed", 0)
-    if name != "grid":
-        try_out(f"{where}: sampler {name}", lambda: build_sampler(name, settings, seed))
-        endless = entry.get("trials") is None
-        if endless and (entry.get("minutes") is None or name in LISTED):
-            raise ConfigError(f"{where}: sampler {name} needs 'trials', the number of them.")
-    return (name, settings), seed
-
-
-def _pruner(where: str, entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    if entry.get("pruner") is None:
-        return None
-    name, settings = named(f"{where}: pruner", entry["pruner"], PRUNERS)
-    try_out(f"{where}: pruner {name}", lambda: build_pruner(name, settings))
-    metrics = list(entry["metrics"])
-    if len(metrics) > 1:
-        raise ConfigError(
-            f"{where}: a pruner compares trials by one metric, this sweep has {len(metrics)}. "
-            "Use 'stop' (kl, dominated) instead."
-        )
-    if metrics[0] not in PROBED:
-        raise ConfigError(
-            f"{where}: a pruner judges by what each evaluation reports, which {metrics[0]!r} is "
-            f"not part of. Take one of {', '.join(PROBED)} as the metric, or leave the pruner out."
-        )
-    return name, settings
 
 
 def _check_stops(where: str, sweep: Sweep) -> None:
     """Only a stage that trains is evaluated on its way and can end early."""
-    asked = {"stop": sweep.stop != Stop(), "pruner": sweep.pruner is not None}
+    asked = {"stop": sweep.stop != StopKeys(), "pruner": sweep.pruner is not None}
     for name, stage in sweep.stages.items():
         for key in [key for key, is_asked in asked.items() if is_asked and "call" in stage.entry]:
             raise ConfigError(

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from alignlab.errors import ConfigError
 from alignlab.pipeline.scheduler import NOT_FINITE
 from alignlab.plan import state
-from alignlab.plan.experiment import Job, Plan
+from alignlab.plan.experiment import Plan
+from alignlab.plan.jobs import Job
 from alignlab.results.tables import read_points
 from alignlab.sweep.outcomes import Outcome, Outcomes
 from alignlab.sweep.slots import DIVERGED, ERROR, STOPPED, ClaimedTrial, Slots

@@ -4,7 +4,9 @@ from tests.mutation_lists.mutation import Mutation
 
 OVERLAY = "plan/test_overlay.py::"
 BAD_FILE = f"{OVERLAY}test_a_bad_file_is_named_with_what_is_wrong"
-PLAN = "plan/test_experiment.py::"
+LAYERS = "plan/test_layers.py::"
+JOBS = "plan/test_jobs.py::"
+CONTENT = "plan/test_content.py::"
 MUTATIONS = (
     Mutation(
         "dates and numbers to base 8 are taken for what they are not",
@@ -43,52 +45,73 @@ MUTATIONS = (
     ),
     Mutation(
         "a scale may be a path",
-        "plan/experiment.py",
+        "plan/layers.py",
         "if scale is not None and not re.fullmatch(SCALE, scale):",
         "if not scale and scale is not None:",
-        f"{PLAN}test_a_scale_is_a_name_and_no_path",
+        f"{LAYERS}test_a_scale_is_a_name_and_no_path",
     ),
     Mutation(
         "a cache that the run writes changes its hash",
         "plan/content.py",
         "key: item if key in WRITTEN else by_content(item, experiment)",
         "key: by_content(item, experiment)",
-        f"{PLAN}test_what_a_run_writes_is_none_of_its_inputs",
+        f"{CONTENT}test_what_a_run_writes_is_none_of_its_inputs",
     ),
     Mutation(
         "the working directory is an input where a text is a slash",
         "plan/content.py",
         'or ("/" in value and path.is_dir() and not _holds_all(path)):',
         'or ("/" in value and path.is_dir()):',
-        f"{PLAN}test_text_that_is_a_path_by_chance_is_text",
+        f"{CONTENT}test_text_that_is_a_path_by_chance_is_text",
     ),
     Mutation(
         "an overlay drops a stage that is not there",
-        "plan/experiment.py",
-        "if name not in stages and not new:",
-        "if name not in stages and not new and entry is not None:",
-        f"{PLAN}test_an_overlay_of_a_stage_that_is_not_there",
+        "plan/layers.py",
+        "if name not in stages and not {",
+        "if name not in stages and entry is not None and not {",
+        f"{LAYERS}test_an_overlay_of_a_stage_that_is_not_there",
     ),
     Mutation(
         "seeds that no stage uses are passed over",
         "plan/experiment.py",
         "if key in given and not used:",
         'if key in given and not used and key != "seeds":',
-        f"{PLAN}test_what_no_stage_uses_is_noted",
+        "plan/test_experiment.py::test_what_no_stage_uses_is_noted",
     ),
     Mutation(
         "seeds do not count among a stage's runs",
-        "plan/experiment.py",
+        "plan/jobs.py",
         "check_count(len(points) * len(seeds), MOST_RUNS,",
         "check_count(len(points), MOST_RUNS,",
-        f"{PLAN}test_runs_are_counted_before_they_are_listed",
+        f"{JOBS}test_runs_are_counted_before_they_are_listed",
+    ),
+    Mutation(
+        "true is the number 1",
+        "plan/schema.py",
+        'extra="forbid", strict=True',
+        'extra="forbid", strict=False',
+        "plan/test_schema.py::test_a_wrong_key_or_value_is_named",
+    ),
+    Mutation(
+        "a wrong type hides the place of the wrong value below it",
+        "plan/schema.py",
+        "max(found, key=lambda each: len(each[0]))",
+        "min(found, key=lambda each: len(each[0]))",
+        "plan/test_schema.py::test_a_wrong_value_of_a_stage_is_named",
+    ),
+    Mutation(
+        "an editor's schema lags behind",
+        "plan/schema.py",
+        'description="One run for each seed."',
+        'description="One run per seed."',
+        "plan/test_schema.py::test_the_schemas_for_editors_are_up_to_date",
     ),
     Mutation(
         "a sweep's int range of any length is listed",
         "sweep/space.py",
         "return (d.high - d.low) // d.step + 1",
         "return min((d.high - d.low) // d.step + 1, 10_000)",
-        "sweep/test_bad_input.py::test_what_is_too_much_is_counted_and_not_listed",
+        "sweep/test_space.py::test_what_is_too_much_is_counted_and_not_listed",
     ),
     Mutation(
         "an empty --results is the working directory",
@@ -124,6 +147,13 @@ MUTATIONS = (
         "elif isinstance(given, str) and not isinstance(parsed, str):",
         "elif False:",
         "plan/test_meaning.py",
+    ),
+    Mutation(
+        "a text in quotes is a tuple all the same",
+        "plan/meaning.py",
+        "isinstance(parsed, (list, tuple, Mapping))",
+        "isinstance(parsed, (list, Mapping))",
+        "plan/test_meaning.py::test_text_that_is_read_as_something_else",
     ),
     Mutation(
         "a key that holds nothing is passed over",
@@ -162,23 +192,23 @@ MUTATIONS = (
     ),
     Mutation(
         "fuzz: unknown keys are passed over",
-        "plan/keys.py",
-        "    if unknown:",
-        "    if unknown and False:",
+        "plan/schema.py",
+        "            if key not in known:",
+        "            if False:",
         "robustness/test_fuzz_config.py::test_a_pipeline_is_refused_or_planned_as_written",
     ),
     Mutation(
         "fuzz: a scale's values are laid under the pipeline's",
-        "plan/experiment.py",
-        "stage.entry = overlay.merge(_kept(stage.entry, entry), entry)",
-        "stage.entry = overlay.merge(entry, _kept(stage.entry, entry))",
+        "plan/layers.py",
+        "merged = overlay.merge(kept, over)",
+        "merged = overlay.merge(over, kept)",
         "robustness/test_fuzz_config.py::test_a_scale_is_refused_or_laid_over_as_written",
     ),
     Mutation(
         "fuzz: an arm's own arguments are left out",
         "sweep/spec.py",
-        'if key not in ("stage", "space", "set")}',
-        'if key not in ("stage", "space", "set", "args")}',
+        'if key not in ("stage", "space")}',
+        'if key not in ("stage", "space", "args")}',
         "robustness/test_fuzz_config.py::test_a_sweep_is_refused_or_tried_as_written",
     ),
     Mutation(

@@ -269,7 +269,7 @@ MUTATIONS = (
         "plan/content.py",
         "            if glob.has_magic(value) and format_of(path):",
         "            if False:",
-        "plan/test_experiment.py::test_a_pattern_counts_by_the_content_of_what_it_matches",
+        "plan/test_content.py::test_a_pattern_counts_by_the_content_of_what_it_matches",
     ),
     Mutation(
         "a number beyond floats ends the reading",

@@ -6,11 +6,11 @@ import pytest
 
 from alignlab.pipeline import progress
 from alignlab.pipeline.worker_pool import Worker
-from alignlab.plan.experiment import Job
+from alignlab.plan.jobs import Job
 
 
 def worker(name: str | None, steps: tuple[int, int] | None = None) -> Worker:
-    job = None if name is None else Job(name, "all", None, {}, None, {}, {}, frozenset(), "")
+    job = None if name is None else Job(name, "all", None, {}, None, {}, {}, "")
     return Worker(0, cast("subprocess.Popen[str]", None), job, steps)
 
 

@@ -3,11 +3,11 @@ from typing import Any
 import pytest
 
 from alignlab.pipeline.scheduler import JobQueue, on_many_devices
-from alignlab.plan.experiment import Job
+from alignlab.plan.jobs import Job
 
 
 def job(name: str, *needs: str, objective: str | None = None) -> Job:
-    return Job(name, "all", None, {}, objective, {}, {n: (n,) for n in needs}, frozenset(), "")
+    return Job(name, "all", None, {}, objective, {}, {n: (n,) for n in needs}, "")
 
 
 def taken(queue: JobQueue) -> list[str]:

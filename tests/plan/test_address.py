@@ -10,7 +10,7 @@ from alignlab.files import DONE, write_record
 from alignlab.plan import overlay
 from alignlab.plan.address import as_config
 from alignlab.plan.experiment import load_plan
-from tests.plan.test_experiment import DPO, PIPELINE, SFT, write
+from tests.plan.conftest import DPO, PIPELINE, SFT, write
 
 IPO = {
     "stages": {"ipo": {"fit": "dpo.yaml", "needs": ["sft"], "set": {"model.class_path": "m.IPO"}}}

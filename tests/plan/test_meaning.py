@@ -35,6 +35,7 @@ def test_what_means_the_same(given: object, parsed: object) -> None:
             "model.0.rate is the text '1'",
         ),
         ("[a]", ["a"], "would be read as ['a']"),
+        ("[0.9, 0.95]", (0.9, 0.95), "would be read as (0.9, 0.95)"),
         ("a: b", {"a": "b"}, "would be read as {'a': 'b'}"),
     ],
 )

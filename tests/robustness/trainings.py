@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.files import sha_of
-from alignlab.plan.experiment import Job, Plan
+from alignlab.plan.experiment import Plan
+from alignlab.plan.jobs import Job
 from alignlab.worlds.toy import make_demonstrations, split_prompts, tokenizer
 
 STEPS = 9  # of 21 rows in steps of 4: an epoch and a half; three rollout phases and a bit
@@ -90,8 +91,8 @@ def plan_of(name: str, ground: Path, results: Path) -> Plan:
     config = _config(name, str(ground), results / "stages" / name / "all" / "train")
     objective = None if name in SCORERS else name
     spec = {"config": config}
-    job = Job(name, "all", None, {}, objective, spec, {}, frozenset(), sha_of(name))
-    return Plan("kills", ground, results, (0,), {name: job}, {}, ())
+    job = Job(name, "all", None, {}, objective, spec, {}, sha_of(name))
+    return Plan("kills", ground, results, (0,), {name: job}, {}, (), {})
 
 
 def _config(name: str, ground: str, run: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import optuna
 import pytest
 import yaml
 
+from alignlab.errors import ConfigError
 from alignlab.sweep.slots import Slots
 from alignlab.sweep.spec import Sweep, load_sweep
 from alignlab.sweep.storage import Storage
@@ -49,6 +50,16 @@ SWEEP: dict[str, Any] = {
     "metrics": {"reward": "maximize", "kl": "minimize"},
     "sampler": "grid",
 }
+
+BETA = "model.init_args.beta"
+RANGE = {BETA: {"float": [0.1, 1.0]}}
+
+
+def refused(load: Any, changes: dict[str, Any]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(**changes)
+    (line,) = str(caught.value).splitlines()
+    return line
 
 
 @pytest.fixture

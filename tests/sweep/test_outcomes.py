@@ -4,8 +4,9 @@ import pytest
 
 from alignlab.files import DONE, read_record, write_record
 from alignlab.plan import state
+from alignlab.sweep.schema import StopKeys
 from alignlab.sweep.slots import DIVERGED
-from alignlab.sweep.spec import Stop, Sweep
+from alignlab.sweep.spec import Sweep
 from tests.sweep.test_trial_queue import KL, Begin
 
 
@@ -13,7 +14,7 @@ def test_a_last_evaluation_beyond_the_bound_counts_as_diverged_too(
     begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Sweep, "_with_bound", lambda sweep, job: job)  # these train nothing
-    hand = begin(stop=Stop(kl=3.0))
+    hand = begin(stop=StopKeys(kl=3.0))
     while (job := hand.trials.next()) is not None:
         hand.end(job, kl=4.0 if job.name == "dpo-beta2-s1" else 3.0)
     assert hand.states() == ["COMPLETE"] * 2

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
 from alignlab.sweep import slots as module
 from alignlab.sweep.slots import DIVERGED, ERROR, ClaimedTrial, Slots
-from alignlab.sweep.space import Point, Space, read_dimension
+from alignlab.sweep.space import Dimension, Point, Space
 from alignlab.sweep.storage import Storage
 
-SPACE = Space({"dpo": [read_dimension("beta", "beta", [1.0, 2.0])]})
+SPACE = Space({"dpo": [Dimension("beta", "beta", CategoricalDistribution([1.0, 2.0]))]})
 POINTS = SPACE.grid()
 
 

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from alignlab.errors import ConfigError
+from tests.sweep.conftest import BETA, refused
 
 
 def test_a_trial_is_the_arms_stage_with_the_points_values_for_each_seed(load: Any) -> None:
@@ -44,6 +45,10 @@ def test_a_kl_bound_stands_behind_the_probe_and_counts_as_part_of_the_run(load: 
     assert job.config_sha != free.jobs(free.points[0])[0].config_sha
 
 
+ONE = {"metrics": {"reward": "maximize"}}
+CALL = {"arms": {"sft": {"objective": "sft"}}, "space": {"x": [1]}}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -65,34 +70,43 @@ def test_what_does_not_leaves_it(load: Any) -> None:
     assert load(storage="journal:///x").definition == load().definition
 
 
-BETA = "model.init_args.beta"
-
-
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"metric": {}}, "unknown key metric. Known: arms"),
-        ({"metrics": None}, "'metrics' is missing"),
-        ({"metrics": {"kl": "down"}}, "names with maximize or minimize"),
+        ({"metric": {}}, "unknown key metric, did you mean metrics? Known: arms"),
+        ({"metrics": None}, "metrics is missing. Add it."),
+        ({"metrics": {"kl": "down"}}, "metrics.kl must be 'maximize' or 'minimize', got 'down'"),
         ({"arms": {"ppo": {}}}, "arm 'ppo': the experiment has no stage 'ppo'. Stages: sft, pairs"),
-        ({"arms": {"dpo": {"betta": 1}}}, "arm 'dpo': unknown key betta"),
-        ({"arms": ["dpo"]}, "arms must be names and their values, got ['dpo']"),
-        ({"sampler": "bayes"}, "expected one of grid, random, qmc, tpe, nsgaii, gp"),
-        ({"sampler": {"tpe": {"startup": 3}}}, "sampler tpe: unknown key startup. Known: "),
+        ({"arms": {"dpo": {"betta": 1}}}, "unknown key arms.dpo.betta"),
+        ({"arms": ["dpo"]}, "arms must be keys and their values, got ['dpo']"),
+        ({"sampler": "bayes"}, "must be one of grid, random, qmc, tpe, nsgaii, gp"),
+        (
+            {"sampler": {"tpe": {"startup": 3}}},
+            "unknown key sampler.tpe.startup, did you mean n_startup_trials? Known: ",
+        ),
         ({"sampler": "tpe"}, "sampler tpe needs 'trials'"),
         ({"sampler": "random", "minutes": 3}, "sampler random needs 'trials'"),
         ({"pruner": "median"}, "this sweep has 2. Use 'stop'"),
         ({"process_per_trial": 1}, "process_per_trial must be true or false, got 1"),
-        ({"trials": 0}, "trials must be a whole number > 0, got 0"),
-        ({"seeds": "0"}, "seeds must be a list of whole numbers"),
-        ({"stop": {"reward": 1}}, "stop: unknown key reward"),
+        ({"trials": 0}, "trials must be greater than 0, got 0"),
+        ({"seeds": "0"}, "seeds must be a list, got '0'"),
+        ({"stop": {"reward": 1}}, "unknown key stop.reward. Known: dominated, kl."),
         ({"space": {BETA: {"float": [0.1, 1.0]}}}, "a grid needs choices, an int or a step"),
-        ({"space": {BETA: 3}}, "space.model.init_args.beta: expected a list of choices"),
-        ({"space": {BETA: {"float": [1.0, 0.1]}}}, "space.model.init_args.beta: "),
-        ({"space": {BETA: {"int": [1, 2.5]}}}, "two whole numbers, got [1, 2.5]"),
-        ({"space": {BETA: [[1]]}}, "one number, word, switch or null, got [[1]]"),
-        ({"space": {BETA: [1.0, 1.0]}}, "a choice is given twice"),
-        ({"space": {BETA: {"choices": [1], "float": [1, 2]}}}, "exactly one of choices, float and"),
+        (
+            {"space": {BETA: 3}},
+            "space.model.init_args.beta must be exactly one of a list of choices",
+        ),
+        (
+            {"space": {BETA: {"float": [1.0, 0.1]}}},
+            "space.model.init_args.beta must go from its low to",
+        ),
+        ({"space": {BETA: {"int": [1, 2.5]}}}, "beta.int.1 must be a whole number, got 2.5"),
+        ({"space": {BETA: [[1]]}}, "beta.0 must be true or false or a number or a string, got [1]"),
+        ({"space": {BETA: [1.0, 1.0]}}, "beta must hold each choice once, got [1.0, 1.0]"),
+        (
+            {"space": {BETA: {"choices": [1], "float": [1, 2]}}},
+            "exactly one of a list of choices, {float: [l",
+        ),
     ],
     ids=str,
 )
@@ -100,3 +114,30 @@ def test_wrong_sweeps_say_what_is_wrong(load: Any, changes: Any, said: str) -> N
     with pytest.raises(ConfigError) as caught:
         load(**changes)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"space": {"model.init_args.policy": ["{sft}", "{sft}/"]}}, "'dpo-policy_sft_'"),
+        ({"space": {BETA: ["1", 1]}}, "both be run 'dpo-beta1'. Leave one out"),
+        ({"space": {BETA: ["a/b", "a_b"]}, "sampler": "tpe", "trials": 2}, "run 'dpo-betaa_b'"),
+        ({"space": {BETA: ["1", 1]}, "sampler": "tpe", "trials": 2}, "both be run 'dpo-beta1'"),
+        ({"space": {"a": ["1", "1-b2"], "b": ["2-b2", "2"]}}, "run 'dpo-a1-b2-b2'"),
+        ({"space": {BETA: ["x" * 300]}}, "a name of 308 characters, more than the 200"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_points_that_would_share_a_folder(load: Any, changes: Any, said: str) -> None:
+    line = refused(load, changes)
+    assert line.startswith("try.yaml: arm 'dpo': ")
+    assert said in line
+
+
+@pytest.mark.parametrize("key", [{"stop": {"kl": 3}}, {"stop": {"dominated": 2}},
+                                 ONE | {"pruner": "median"}], ids=str)  # fmt: skip
+def test_only_a_training_ends_early(load: Any, key: dict[str, Any]) -> None:
+    name = list(key)[-1]
+    assert f"arm 'sft': '{name}' is for stages that train; this is a call" in refused(
+        load, CALL | key
+    )

@@ -10,9 +10,11 @@ from optuna.trial import TrialState
 from alignlab.files import DONE, stamp, write_record
 from alignlab.pipeline import records
 from alignlab.plan import state
-from alignlab.plan.experiment import Job, Plan
+from alignlab.plan.experiment import Plan
+from alignlab.plan.jobs import Job
+from alignlab.sweep.schema import StopKeys
 from alignlab.sweep.slots import STOPPED
-from alignlab.sweep.spec import Stop, Sweep
+from alignlab.sweep.spec import Sweep
 from alignlab.sweep.trial_queue import TrialQueue
 from tests.report.test_page import point
 
@@ -96,7 +98,7 @@ def test_what_was_pruned_stays_so_for_the_next_call(begin: Begin) -> None:
 def test_domination_needs_less_kl_and_surely_more_reward_several_times_in_a_row(
     begin: Begin,
 ) -> None:
-    hand = begin(stop=Stop(dominated=2))
+    hand = begin(stop=StopKeys(dominated=2))
     best, job = hand.take(), hand.take()
     hand.end(best, kl=1.0, reward=1.0)  # standard error 0.1
     lesser, equal, cheaper = (
