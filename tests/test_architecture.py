@@ -22,7 +22,7 @@ BELOW = {
     "results": set(),
     "data": {"functional"},
     "models": {"functional", "data.trees"},
-    "worlds": {"functional", "data", "models.loading"},
+    "worlds": {"functional", "data", "models.loading", "results.csv_tables"},
     "rewards": {"functional", "data", "models", "worlds"},
     "rollouts": {"functional", "data", "models", "rewards"},
     "objectives": {"functional", "data", "models", "rewards", "rollouts"},

@@ -12,8 +12,8 @@ from itertools import combinations, product
 
 import numpy as np
 
-from alignlab.results.derived import Comparison, Hypervolume
 from alignlab.results.statistics import Floats, t_quantile
+from alignlab.results.tables import Comparison, Hypervolume
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

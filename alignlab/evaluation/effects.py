@@ -5,8 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from alignlab.results.derived import Effect, Importance
-from alignlab.results.tables import Point
+from alignlab.results.tables import Effect, Importance, Point
 
 ENOUGH = 6  # runs below which a share of variation is a guess
 BINS = 6  # values that a design repeats; more of them are a continuous range

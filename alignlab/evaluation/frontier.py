@@ -28,11 +28,10 @@ from alignlab.evaluation.best_of_n import best_of_n_curve
 from alignlab.evaluation.comparison import Replicates, compare, hypervolumes
 from alignlab.evaluation.hull import hull_vertices, interpolate
 from alignlab.evaluation.oracle import OracleCurve, reference_reward
-from alignlab.results.derived import Comparison, Hypervolume
 from alignlab.results.pool import Pool
 from alignlab.results.prompt_tables import PromptTable
 from alignlab.results.statistics import Floats, bootstrap_counts, t_quantile
-from alignlab.results.tables import BUDGETS, FrontierRow
+from alignlab.results.tables import BUDGETS, Comparison, FrontierRow, Hypervolume
 
 REPLICATES = 1000
 

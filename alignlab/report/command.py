@@ -3,14 +3,19 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from alignlab.errors import ConfigError
-from alignlab.results.derived import Comparison, Effect, Hypervolume, Importance, write_derived
-from alignlab.results.tables import BUDGETS, FrontierRow, Point, write_frontier
-
-if TYPE_CHECKING:
-    from alignlab.report.findings import Findings
+from alignlab.results.csv_tables import write_table
+from alignlab.results.tables import (
+    BUDGETS,
+    Comparison,
+    Effect,
+    FrontierRow,
+    Hypervolume,
+    Importance,
+    Point,
+    write_rows,
+)
 
 EXAMPLE = "alignlab frontier results/quickstart"
 CURVE_POINTS = 24  # budgets between those of the table, for smooth lines
@@ -48,8 +53,8 @@ def frontier_command(
 
     ``curves.csv`` has the same columns at more budgets: what the figure's lines are drawn from.
     ``comparisons.csv``, ``hypervolumes.csv``, ``effects.csv`` and ``importances.csv``: see
-    ``derived``. ``samples.csv``: texts from both ends of each objective's frontier, as far as
-    checkpoints still have theirs.
+    ``results.tables``. ``samples.csv``: texts from both ends of each objective's frontier, as far
+    as checkpoints still have theirs.
 
     Args:
         dirs: Results folders; several are merged.
@@ -68,7 +73,6 @@ def frontier_command(
     from alignlab.report.page import write_page
     from alignlab.report.read import read_results
     from alignlab.report.table import frontier_sentences, frontier_table
-    from alignlab.results.csv_tables import write_table
 
     if out is not None and out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: it is a file. Name another folder with --out.")
@@ -77,8 +81,8 @@ def frontier_command(
     budgets = _curve_budgets(found.points)
     frontier = build_frontier(found.tables, found.pool, budgets=budgets)
     rows = [row for row in frontier.rows if row.kl_budget in BUDGETS]
-    write_frontier(out / "frontier.csv", rows)
-    write_frontier(out / "curves.csv", frontier.rows)
+    write_rows(out / "frontier.csv", FrontierRow, rows)
+    write_rows(out / "curves.csv", FrontierRow, frontier.rows)
     title = ", ".join(sorted({point.experiment for point in found.points}))
     draw_frontier(
         frontier.rows,
@@ -95,7 +99,10 @@ def frontier_command(
         title=f"{title}: reward against KL",
         reward_label=reward_label,
     )
-    _write_derived(out, page)
+    write_rows(out / "comparisons.csv", Comparison, page.comparisons)
+    write_rows(out / "hypervolumes.csv", Hypervolume, page.hypervolumes)
+    write_rows(out / "effects.csv", Effect, page.effects)
+    write_rows(out / "importances.csv", Importance, page.importances)
     if page.samples:
         write_table(out / "samples.csv", sample_rows(page))
     write_page(out / "report.html", page)
@@ -124,16 +131,6 @@ def _short_of_budgets(rows: Sequence[FrontierRow], points: Sequence[Point]) -> s
         f"{farthest.run_id} ({farthest.objective}) with KL {farthest.kl:.2g} after step "
         f"{farthest.step}. Train longer, raise the learning rate, or lower beta or kl_coef."
     )
-
-
-def _write_derived(out: Path, page: "Findings") -> None:
-    for row_type, rows in (
-        (Comparison, page.comparisons),
-        (Hypervolume, page.hypervolumes),
-        (Effect, page.effects),
-        (Importance, page.importances),
-    ):
-        write_derived(out / f"{row_type.__name__.lower()}s.csv", row_type, rows)
 
 
 def _curve_budgets(points: Sequence[Point]) -> list[float]:

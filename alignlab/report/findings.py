@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from alignlab.results.derived import Comparison, Effect, Hypervolume, Importance
-from alignlab.results.tables import FrontierRow, Point
+from alignlab.results.tables import Comparison, Effect, FrontierRow, Hypervolume, Importance, Point
 
 
 @dataclass(frozen=True, kw_only=True)

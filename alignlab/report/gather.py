@@ -1,6 +1,5 @@
 """Gathering what the report shows beside tables: completions, configs, and where it was made."""
 
-import csv
 import importlib.metadata
 import platform
 import sys
@@ -13,6 +12,7 @@ from alignlab.evaluation.frontier import Frontier
 from alignlab.files import belongs
 from alignlab.report.findings import Findings, Sample, key_of
 from alignlab.report.read import Results, read_commands
+from alignlab.results.csv_tables import read_table
 from alignlab.results.pool import REFERENCE, Pool
 from alignlab.results.tables import Point
 
@@ -56,9 +56,8 @@ def read_trials(folders: Iterable[Path]) -> list[dict[str, str]]:
     found: dict[tuple[str, ...], dict[str, str]] = {}
     for folder in folders:
         if (folder / TRIALS).exists():
-            with (folder / TRIALS).open(newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.DictReader(file) if row["state"] != COMPLETE]
-            found |= {tuple(row.values()): row for row in rows}
+            rows = read_table(folder / TRIALS, min_rows=0)
+            found |= {tuple(row.values()): row for row in rows if row["state"] != COMPLETE}
     return list(found.values())
 
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from alignlab.report.findings import Findings, key_of
 from alignlab.report.table import CURVES_WITHOUT_TRAINING
-from alignlab.results.derived import Comparison
-from alignlab.results.tables import FrontierRow, Point
+from alignlab.results.tables import Comparison, FrontierRow, Point
 
 SHOWN_RUNS = 200  # rows of the table of runs; the figure has them all
 

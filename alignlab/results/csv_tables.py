@@ -1,36 +1,147 @@
-"""Tables as CSV, for stages: numbers have six digits, so a rerun gives the same bytes."""
+"""Tables as CSV: one way to write them, so that a rerun gives the same bytes, and one to read them.
+
+With the standard library alone, because the question "is this run done?" must be answered in
+milliseconds. A table is replaced in one step (written beside, then renamed).
+"""
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, get_type_hints
 
 from alignlab.errors import DataError
-from alignlab.files import atomic_write
+from alignlab.files import atomic_write, canonical
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Row = TypeVar("Row", bound="DataclassInstance")
 
 
-def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows whose columns are those of the first row; what a row lacks stays empty."""
+def write_table(
+    path: Path,
+    rows: Iterable[Mapping[str, Any]],
+    columns: Sequence[str] = (),
+    *,
+    numbers: str = ".6f",
+) -> bool:
+    """Write ``rows``; what a row lacks, ``None`` and NaN are empty cells.
+
+    Args:
+        path: The file.
+        rows: Column -> value; a dictionary is written as JSON.
+        columns: Their order; that of the first row when left out.
+        numbers: How a ``float`` is spelled: a format.
+
+    Returns:
+        Whether the file is another one than before.
+    """
+    rows = list(rows)
     text = io.StringIO()
-    table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    table = csv.DictWriter(text, columns or list(rows[0]), lineterminator="\n")
     table.writeheader()
     for row in rows:
-        table.writerow({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()})
-    atomic_write(path, text.getvalue().encode())
+        table.writerow({name: spell(value, numbers) for name, value in row.items()})
+    content = text.getvalue().encode()
+    if path.exists() and path.read_bytes() == content:
+        return False
+    atomic_write(path, content)
+    return True
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
+def spell(value: object, numbers: str) -> str:
+    """A cell's text; ``numbers`` is the format of a ``float``."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float):
+        return format(value + 0.0, numbers)  # + 0.0 turns -0.0 into 0.0
+    return canonical(value) if isinstance(value, dict) else str(value)
+
+
+def read_table(path: Path, *, min_rows: int = 1) -> list[dict[str, str]]:
     """The rows of a table as they are written.
 
     Raises:
-        DataError: There is none, or no row in it.
+        DataError: The table cannot be read, or has fewer than ``min_rows`` rows.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as problem:
-        raise DataError(f"{path}: cannot be read: {problem}. Check the path.") from None
-    if not rows:
+    with _opened(path) as file:
+        rows = list(csv.DictReader(file))
+    if len(rows) < min_rows:
         raise DataError(f"{path}: the table holds no rows.")
     return rows
+
+
+def read_typed(path: Path, row_type: type[Row]) -> list[Row]:
+    """The rows of a table whose columns are the fields of the dataclass ``row_type``.
+
+    Raises:
+        DataError: The table cannot be read, has other columns, or a cell that does not fit.
+    """
+    names = [field.name for field in fields(row_type)]
+    with _opened(path) as file:
+        lines = list(csv.reader(file))
+    header = lines[0] if lines else []
+    if header != names:
+        missing = [name for name in names if name not in header]
+        extra = [name for name in header if name not in names]
+        raise DataError(
+            f"{path}: columns do not match; missing: {', '.join(missing) or 'none'}; "
+            f"unknown: {', '.join(extra) or 'none'}; expected in this order: {', '.join(names)}."
+        )
+    rows = []
+    for number, line in enumerate(lines[1:], start=2):
+        try:
+            rows.append(typed(row_type, line))
+        except ValueError as error:
+            raise DataError(f"{path}:{number}: {error}.") from None
+    return rows
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            yield file
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"{path}: no such table. Give the folder of a finished run.") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not a CSV table ({error}).") from None
+
+
+def _json_object(cell: str) -> dict[str, Any]:
+    value = json.loads(cell)
+    if not isinstance(value, dict):
+        raise ValueError(cell)
+    return value
+
+
+_PARSERS: dict[object, Callable[[str], object]] = {
+    str: str,
+    int: int,
+    float: lambda cell: float(cell) if cell else math.nan,  # a standard error of a single prompt
+    float | None: lambda cell: float(cell) if cell else None,
+    dict[str, Any]: _json_object,
+}
+
+
+def typed(row_type: type[Row], cells: Sequence[str]) -> Row:
+    """The row that ``cells`` spell.
+
+    Raises:
+        ValueError: They do not fit the fields of ``row_type``.
+    """
+    types = get_type_hints(row_type)
+    if len(cells) != len(types):
+        raise ValueError(f"{len(cells)} cells, expected {len(types)}")
+    values = {}
+    for (name, kind), cell in zip(types.items(), cells, strict=True):
+        try:
+            values[name] = _PARSERS[kind](cell)
+        except ValueError:
+            raise ValueError(f"column {name!r} cannot be {cell!r}") from None
+    return row_type(**values)

@@ -1,24 +1,17 @@
-"""The two tables of a results folder, ``points.csv`` and ``frontier.csv``.
-
-Reading and writing only, with the standard library alone, because the question "is this run done?"
-must be answered in milliseconds. A table is replaced in one step (written beside, then renamed).
-Its rows have one order and its numbers one spelling, so a rerun gives the same bytes.
-"""
+"""Rows of the tables of a results folder: ``points.csv``, and those that are made from it."""
 
 import csv
-import io
-import json
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any
 
-from alignlab.errors import DataError
 from alignlab.files import atomic_write, sha_of
+from alignlab.results.csv_tables import read_typed, spell, typed, write_table
 
 COMMANDS = Path("configs") / "commands.txt"  # what a results folder was made by
-DIGITS = 9  # of the numbers in points.csv: enough to come back as they were written
+NUMBERS = ".9g"  # in points.csv: enough digits to come back as they were written
+SHORT = ".6g"  # in the tables that are made from it
 SHOWN = 40  # characters of a damaged row in a message
 BUDGETS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)  # nats per completion, the rows of frontier.csv
 
@@ -114,10 +107,91 @@ class FrontierRow:
     n_prompts: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Reward of ``objective`` minus that of ``other`` at a KL budget, with a 95 % interval.
+
+    Args:
+        objective: The first.
+        other: The second.
+        kl_budget: Nats per completion.
+        difference: Mean over seeds.
+        lo: Lower end of its interval.
+        hi: Upper end.
+        n_seeds: Seeds compared pair by pair; where the two have different ones, the smaller number.
+        n_prompts: Prompts behind it.
+    """
+
+    objective: str
+    other: str
+    kl_budget: float
+    difference: float
+    lo: float
+    hi: float
+    n_seeds: int
+    n_prompts: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hypervolume:
+    """Area between an objective's frontier and the reference's reward, up to ``kl_max``.
+
+    Divided by ``kl_max`` it is the mean gain over budgets. With two metrics, KL down and reward
+    up, it is the hypervolume that the runs dominate.
+    """
+
+    objective: str
+    kl_max: float
+    hypervolume: float
+    lo: float
+    hi: float
+    n_seeds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """Where an objective's runs with one value of a hyperparameter end, whatever their others.
+
+    Args:
+        objective: Of the runs.
+        hparam: Name of the hyperparameter.
+        value: Its value.
+        n_runs: Runs with it, seeds counted one by one.
+        kl: Their mean KL after the last step.
+        kl_sd: Standard deviation over the runs; 0 for a single one.
+        reward: Their mean reward after the last step.
+        reward_sd: Its standard deviation.
+    """
+
+    objective: str
+    hparam: str
+    value: str
+    n_runs: int
+    kl: float
+    kl_sd: float
+    reward: float
+    reward_sd: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Importance:
+    """How much of the variation among an objective's runs goes with a hyperparameter.
+
+    ``metric`` is ``kl`` or ``reward`` after the last step; ``importance`` is omega squared of its
+    values' means. What is left to 1 is interaction, seeds and noise.
+    """
+
+    objective: str
+    metric: str
+    hparam: str
+    importance: float
+    n_runs: int
+
+
+Derived = FrontierRow | Comparison | Hypervolume | Effect | Importance
+
 POINT_COLUMNS = tuple(field.name for field in fields(Point))
 FRONTIER_COLUMNS = tuple(field.name for field in fields(FrontierRow))
-
-Row = TypeVar("Row", Point, FrontierRow)
 
 
 def read_points(path: Path) -> list[Point]:
@@ -126,12 +200,13 @@ def read_points(path: Path) -> list[Point]:
     Raises:
         DataError: The file is missing, has other columns, or a cell that cannot be read.
     """
-    return _read(path, Point)
+    return read_typed(path, Point)
 
 
 def write_points(path: Path, points: Iterable[Point]) -> None:
     """Replace ``path`` by ``points``, sorted by experiment, objective, run and step."""
-    _write(path, Point, sorted(points, key=lambda p: p.order), DIGITS)
+    rows = map(vars, sorted(points, key=lambda p: p.order))
+    write_table(path, rows, POINT_COLUMNS, numbers=NUMBERS)
 
 
 def merge_points(path: Path, new: Sequence[Point]) -> list[Point]:
@@ -156,7 +231,7 @@ def merge_points(path: Path, new: Sequence[Point]) -> list[Point]:
 
 def row_sha(point: Point) -> str:
     """Hash of a row as ``points.csv`` spells it."""
-    return sha_of([_spell(getattr(point, name), DIGITS) for name in POINT_COLUMNS])
+    return sha_of([spell(getattr(point, name), NUMBERS) for name in POINT_COLUMNS])
 
 
 def drop_rows(path: Path, is_right: Callable[[Point], bool]) -> list[str]:
@@ -185,105 +260,21 @@ def drop_rows(path: Path, is_right: Callable[[Point], bool]) -> list[str]:
 
 def _row_of(line: str) -> Point | None:
     try:
-        cells = next(csv.reader([line.rstrip("\r")], strict=True))
-        return _typed(Point, cells)
+        return typed(Point, next(csv.reader([line.rstrip("\r")], strict=True)))
     except (ValueError, csv.Error, StopIteration):
         return None
 
 
 def read_frontier(path: Path) -> list[FrontierRow]:
     """Rows of a ``frontier.csv``; raises like ``read_points``."""
-    return _read(path, FrontierRow)
+    return read_typed(path, FrontierRow)
 
 
-def write_frontier(path: Path, rows: Iterable[FrontierRow]) -> None:
-    """Replace ``path`` by ``rows``, in the order given.
+def write_rows(path: Path, row_type: type, rows: Iterable[Derived]) -> None:
+    """Replace ``path`` by ``rows``, all of ``row_type``, in the order given.
 
     Six digits: enough to read, few enough that a matrix product summed in another order on
     another machine still gives the same file.
     """
-    _write(path, FrontierRow, list(rows), digits=6)
-
-
-def _write(path: Path, row_type: type[Row], rows: Sequence[Row], digits: int) -> None:
     names = [field.name for field in fields(row_type)]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    for row in rows:
-        writer.writerow([_spell(getattr(row, name), digits) for name in names])
-    atomic_write(path, text.getvalue().encode())
-
-
-def _spell(value: object, digits: int) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, float):
-        return f"{value + 0.0:.{digits}g}"  # + 0.0 turns -0.0 into 0.0
-    if isinstance(value, dict):
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return str(value)
-
-
-def _optional_float(cell: str) -> float | None:
-    return float(cell) if cell else None
-
-
-def _float(cell: str) -> float:
-    return float(cell) if cell else math.nan  # a standard error from a single prompt
-
-
-def _json_object(cell: str) -> dict[str, Any]:
-    value = json.loads(cell)
-    if not isinstance(value, dict):
-        raise ValueError(cell)
-    return value
-
-
-_PARSERS: dict[object, Callable[[str], object]] = {
-    str: str,
-    int: int,
-    float: _float,
-    float | None: _optional_float,
-    dict[str, Any]: _json_object,
-}
-
-
-def _read(path: Path, row_type: type[Row]) -> list[Row]:
-    names = [field.name for field in fields(row_type)]
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = list(csv.reader(file))
-    except (FileNotFoundError, NotADirectoryError):
-        raise DataError(f"{path}: no such table. Give the folder of a finished run.") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a CSV table ({error}).") from None
-    header = lines[0] if lines else []
-    if header != names:
-        missing = [name for name in names if name not in header]
-        extra = [name for name in header if name not in names]
-        raise DataError(
-            f"{path}: columns do not match; missing: {', '.join(missing) or 'none'}; "
-            f"unknown: {', '.join(extra) or 'none'}; expected in this order: {', '.join(names)}."
-        )
-    rows = []
-    for number, line in enumerate(lines[1:], start=2):
-        try:
-            rows.append(_typed(row_type, line))
-        except ValueError as error:
-            raise DataError(f"{path}:{number}: {error}.") from None
-    return rows
-
-
-def _typed(row_type: type[Row], line: Sequence[str]) -> Row:
-    types = get_type_hints(row_type)
-    names = [field.name for field in fields(row_type)]
-    if len(line) != len(names):
-        raise ValueError(f"{len(line)} cells, expected {len(names)}")
-    cells = {}
-    for name, cell in zip(names, line, strict=True):
-        try:
-            cells[name] = _PARSERS[types[name]](cell)
-        except ValueError:
-            raise ValueError(f"column {name!r} cannot be {cell!r}") from None
-    return row_type(**cells)  # type: ignore[arg-type]
+    write_table(path, map(vars, rows), names, numbers=SHORT)

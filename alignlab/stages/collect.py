@@ -72,8 +72,8 @@ def average_seeds(
                 **dict(zip(by, key, strict=True)),
                 "seeds": len(rows),
                 value: sum(values) / len(values),
-                f"{value}_lo": ends.lo if len(rows) > 1 else "",
-                f"{value}_hi": ends.hi if len(rows) > 1 else "",
+                f"{value}_lo": ends.lo,
+                f"{value}_hi": ends.hi,
             }
         )
     write_table(Path(out) / "summary.csv", summary)

@@ -1,10 +1,10 @@
 """How well reward models tell better from worse, held against known ratings of held-out rows."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from alignlab.data.sources import read_rows
 from alignlab.data.tokenise import tokenise
 from alignlab.errors import DataError
 from alignlab.models import ScoreModel
+from alignlab.results.csv_tables import write_table
 from alignlab.results.statistics import Floats, t_interval
 from alignlab.rewards.model import check_trained_scorer, score_trees
 
@@ -51,19 +52,13 @@ def compare_reward_models(
     for name, folders in models.items():
         each = [folders] if isinstance(folders, str) else list(folders)
         found = [measure(rows, _scores(folder, rows, batch_size)) for folder in each]
-        entry: dict[str, str | int] = {"model": name, "seeds": len(each), "completions": len(rows)}
+        entry: dict[str, Any] = {"model": name, "seeds": len(each), "completions": len(rows)}
         for figure in FIGURES:
             values = [one[figure] for one in found]
-            entry[figure] = f"{fmean(values):.6f}"
-            ends = t_interval(values)
-            for end, value in zip(("lo", "hi"), ends, strict=True):
-                entry[f"{figure}_{end}"] = "" if np.isnan(value) else f"{value:.6f}"
+            lo, hi = t_interval(values)
+            entry |= {figure: fmean(values), f"{figure}_lo": lo, f"{figure}_hi": hi}
         table.append(entry)
-    Path(out).mkdir(parents=True, exist_ok=True)
-    with (Path(out) / "reward_models.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(table[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
+    write_table(Path(out) / "reward_models.csv", table)
 
 
 def measure(rows: Sequence[RatedCompletion], scores: Floats) -> dict[str, float]:

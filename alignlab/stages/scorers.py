@@ -1,6 +1,5 @@
 """Scorers from elsewhere or of one's own labels: fetched, made up, fitted, compared."""
 
-import csv
 import json
 import random
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from alignlab.data.rows import LabelledText, split_by_prompt
 from alignlab.errors import ConfigError, DataError
 from alignlab.functional import calibration_gaps
 from alignlab.models.loading import build_model, load_model, load_tokenizer
+from alignlab.results.csv_tables import write_table
 from alignlab.rewards.build import build_reward
 from alignlab.rewards.ngrams import NgramScorer, calibrate, fit_nbsvm, frequent_ngrams, words
 from alignlab.worlds.imdb import read_imdb
@@ -172,11 +172,8 @@ def compare_scorers(
             f"none of {len(folders)} runs has kept texts (points/step-<n>.texts.jsonl). Compare "
             "runs that were evaluated by FrontierProbe."
         )
-    Path(out).mkdir(parents=True, exist_ok=True)
-    with (Path(out) / "watchdog.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(sorted(rows, key=lambda row: (row["run"], row["step"])))
+    rows.sort(key=lambda row: (row["run"], row["step"]))
+    write_table(Path(out) / "watchdog.csv", rows, numbers="")
 
 
 def fetch_classifier(*, out: str | Path, source: str) -> None:

@@ -1,6 +1,5 @@
 """``--dry-run``: what would be tried, and about what it would take."""
 
-import csv
 import math
 import statistics
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from alignlab.pipeline.jobs import check
 from alignlab.pipeline.scheduler import grouped
 from alignlab.plan import state
 from alignlab.plan.experiment import Plan
+from alignlab.results.csv_tables import read_table
 from alignlab.results.tables import read_points
 from alignlab.sweep.space import Point
 from alignlab.sweep.spec import Sweep
@@ -132,8 +132,8 @@ def _stage_seconds(times: Path) -> dict[tuple[str, str], float]:
     """(stage, job) -> seconds, of the experiment's own earlier calls."""
     if not times.exists():
         return {}
-    with times.open(newline="", encoding="utf-8") as file:
-        return {(row["stage"], row["job"]): float(row["seconds"]) for row in csv.DictReader(file)}
+    rows = read_table(times, min_rows=0)
+    return {(row["stage"], row["job"]): float(row["seconds"]) for row in rows}
 
 
 def _recorded_seconds(points: Path, arm: str) -> list[float]:

@@ -1,7 +1,5 @@
 """``trials.csv``: every trial of a study with its parameters, its state and what it came to."""
 
-import csv
-import io
 import json
 from collections import Counter
 from pathlib import Path
@@ -9,7 +7,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
-from alignlab.files import atomic_write
+from alignlab.results.csv_tables import write_table
 from alignlab.sweep.slots import DIVERGED, ERROR, SLOT, STOPPED
 from alignlab.sweep.space import ARM
 from alignlab.sweep.spec import Sweep
@@ -22,16 +20,8 @@ def write_trials(path: Path, sweep: Sweep, study: optuna.Study) -> bool:
         Whether it says anything new.
     """
     rows = [_row(sweep, trial) for trial in last_of_slots(study)]
-    text = io.StringIO()
     columns = ["slot", "state", "arm", "params", *sweep.metrics, "note"]
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    content = text.getvalue().encode()
-    if path.exists() and path.read_bytes() == content:
-        return False
-    atomic_write(path, content)
-    return True
+    return write_table(path, rows, columns)
 
 
 def last_of_slots(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:

@@ -1,11 +1,11 @@
 """``rows.csv``: rows of a stage that were read, refused, cut and kept, in a table to commit."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from alignlab.data.rows import Refusals
+from alignlab.results.csv_tables import write_table
 
 
 class Tally(NamedTuple):
@@ -29,7 +29,4 @@ def tally(part: str, refusals: Refusals, kept: int, cuts: Mapping[str, int] = {}
 
 def write_tally(folder: Path, rows: Sequence[Tally]) -> None:
     """Write ``rows.csv`` into ``folder``."""
-    with (folder / "rows.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(Tally._fields)
-        table.writerows(rows)
+    write_table(folder / "rows.csv", [row._asdict() for row in rows], Tally._fields)

@@ -213,7 +213,7 @@ MUTATIONS = (
     ),
     Mutation(
         "fuzz: a cell that is no number is a traceback",
-        "results/tables.py",
+        "results/csv_tables.py",
         'except ValueError as error:\n            raise DataError(f"{path}:{number}',
         'except ZeroDivisionError as error:\n            raise DataError(f"{path}:{number}',
         "robustness/test_fuzz_tables.py::test_a_table_of_points",

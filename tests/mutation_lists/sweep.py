@@ -174,8 +174,8 @@ MUTATIONS = (
     Mutation(
         "the report lists the complete trials, too",
         "report/gather.py",
-        'if row["state"] != COMPLETE]',
-        "]",
+        ' if row["state"] != COMPLETE}',
+        "}",
         "report/test_gather.py::test_trials_of_jobs_that_share_a_study_are_listed_once",
     ),
 )

@@ -9,8 +9,7 @@ import pytest
 
 from alignlab.report.findings import Findings, Sample, key_of
 from alignlab.report.page import write_page
-from alignlab.results.derived import Comparison, Effect, Hypervolume, Importance
-from alignlab.results.tables import FrontierRow, Point
+from alignlab.results.tables import Comparison, Effect, FrontierRow, Hypervolume, Importance, Point
 
 BETA = "dpo/model.init_args.beta"
 TRIALS = [

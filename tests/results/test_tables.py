@@ -18,8 +18,8 @@ from alignlab.results.tables import (
     merge_points,
     read_frontier,
     read_points,
-    write_frontier,
     write_points,
+    write_rows,
 )
 
 POINT = Point(
@@ -104,7 +104,7 @@ def test_frontier_rows_keep_their_order_and_their_blanks(tmp_path: Path) -> None
         FrontierRow(objective="ppo", kl_budget=1.0, reward=1 / 3, n_seeds=3, n_prompts=128),
         FrontierRow(objective="dpo", kl_budget=0.25),
     ]
-    write_frontier(path, rows)
+    write_rows(path, FrontierRow, rows)
     assert path.read_text().splitlines()[1:] == [
         "ppo,1,0.333333,,,,,,,,3,128",
         "dpo,0.25,,,,,,,,,0,0",

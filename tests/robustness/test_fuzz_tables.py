@@ -32,8 +32,8 @@ from alignlab.results.tables import (
     Point,
     read_frontier,
     read_points,
-    write_frontier,
     write_points,
+    write_rows,
 )
 from tests.robustness.fuzzing import WORDS, attempt, fuzz, same, spoilt, spoilt_bytes
 
@@ -56,7 +56,9 @@ def _results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for own in tables
     ]
     write_points(Path("valid/points.csv"), points)
-    write_frontier(Path("valid/frontier.csv"), [FrontierRow(objective="dpo", kl_budget=0.5)])
+    write_rows(
+        Path("valid/frontier.csv"), FrontierRow, [FrontierRow(objective="dpo", kl_budget=0.5)]
+    )
     pool().save(Path("valid") / POOL_NAME)
     frontier_command([Path("valid")], Path("drawn"))
     yield
