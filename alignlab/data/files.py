@@ -83,7 +83,7 @@ def _several(source: str | Path, path: Path) -> list[Path] | None:
     kinds = sorted({str(format_of(file)) for file in files})
     if len(kinds) > 1:
         raise DataError(
-            f"{path}: stands for files of several types ({', '.join(kinds)}). Name one "
+            f"{path}: matches files of several types ({', '.join(kinds)}). Name one "
             f"with a pattern, such as {path if path.is_dir() else path.parent}/*{kinds[0]}."
         )
     return files
@@ -220,8 +220,8 @@ def _read_parquet(path: Path, name: str) -> Iterator[Record]:
             columns[column] = values.to_pylist()
         except Exception as problem:  # a date beyond the year 9999, say: pyarrow raises many kinds
             raise DataError(
-                f"{path}: column {column!r} holds what Python cannot: {in_a_line(problem)}. Write "
-                "it as text, or leave it out."
+                f"{path}: column {column!r} has values that Python cannot hold: "
+                f"{in_a_line(problem)}. Write it as text, or leave it out."
             ) from problem
     for number, row in enumerate(zip(*columns.values(), strict=True), start=1):
         yield Record(f"{name}:{number}", dict(zip(columns, row, strict=True)))

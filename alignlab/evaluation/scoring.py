@@ -86,7 +86,7 @@ def completion_kl(
     assert not policy.training
     assert not reference.training
     if spec.greedy:
-        raise ConfigError("temperature 0 is no distribution and has no KL. Evaluate with 1.")
+        raise ConfigError("temperature 0 is deterministic, so there is no KL. Evaluate with 1.")
     exact, k1, logps = [], [], []
     for part in _parts(trees, batch_size, check_vocabularies(policy, reference)):
         batch = collate(part).to(policy.device)
@@ -142,7 +142,7 @@ def check_vocabularies(policy: Policy, reference: Policy) -> int:
     if mine != other:
         token = min(set(mine.items()) ^ set(other.items()))[0]
         raise ConfigError(
-            f"the policy and the reference have other tokens, e.g. {token!r}: their KL is not "
+            f"the policy and the reference have different tokens, e.g. {token!r}: their KL is not "
             "defined. Give the reference that the policy was trained from."
         )
     return sizes[0]

@@ -66,14 +66,14 @@ def base_of(folder: str, named: str | None) -> str:
         found = {there for p in group if (there := p.resolve()) != own and _holds_model(there)}
         if len(found) > 1:
             raise ConfigError(
-                f"the adapters in {folder} stand on {named!r}, which may be any of "
+                f"the adapters in {folder} need {named!r}, which may be any of "
                 f"{', '.join(sorted(map(str, found)))}. Write the whole path of one into {where}."
             )
         if found:
             return str(found.pop())
     if path.is_absolute() or named.startswith(".") or named.count("/") > 1:
         raise ConfigError(
-            f"the adapters in {folder} stand on the model {named!r}, which is not there. Put it "
+            f"the adapters in {folder} need the model {named!r}, which does not exist. Put it "
             f"back, or write its path into {where}."
         )
     return named

@@ -206,7 +206,7 @@ class TreeBackbone(nn.Module):
         gap = relative_error(at_prompt, at_prompt[first], states.dtype)
         if gap > (1e-4 if _exact(states.dtype) else 0.1):
             raise ConfigError(
-                f"{type(self.model).__name__} sees tokens before it is to predict them: states "
+                f"{type(self.model).__name__} sees tokens before it predicts them: states "
                 f"differ by {gap:.1e} (relative) with what follows. Only a decoder has log-probs; "
                 "where the config has is_decoder, set it."
             )

@@ -5,7 +5,7 @@
 continues from the prompt's end by position, and a mask lets it see the prompt and itself. The
 prompt is then computed once, at the price of a dense attention mask.
 *packed* puts whole trees side by side in one row, ``prompt | c1 | c2 | prompt' | c1' | ...``:
-positions start anew with every tree and none sees another. No column is left to padding while
+positions restart with every tree and none sees another. No column is left to padding while
 something still fits into it, at the same price.
 
 Padding stands on the right in both, so no real token ever sees it.

@@ -222,7 +222,7 @@ class OnPolicyObjective(Objective):
         """
         if samples < self.min_samples:
             raise ConfigError(
-                f"{type(self).__name__} holds a completion against others of its prompt and needs "
+                f"{type(self).__name__} compares a completion with others of its prompt and needs "
                 f"at least {self.min_samples} of each, got {samples}. "
                 "Set data.init_args.samples_per_prompt."
             )

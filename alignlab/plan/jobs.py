@@ -74,7 +74,7 @@ def expand(
         others: Further seeds of which single runs are needed.
 
     Raises:
-        ConfigError: A file that cannot be read, a need that is no stage before it, a grid or a
+        ConfigError: A file that cannot be read, a need that is not an earlier stage, a grid or a
             placeholder that means nothing.
     """
     entry = stage.entry
@@ -132,7 +132,7 @@ def needed(stage: str, needs: Iterable[str], jobs: Mapping[str, Job]) -> dict[st
     for need in [name for name, own in found.items() if not own]:
         earlier = dict.fromkeys(job.stage for job in jobs.values())
         raise ConfigError(
-            f"stage {stage!r} needs {need!r}, which is no stage before it, nor a run of one. "
+            f"stage {stage!r} needs {need!r}, which is neither an earlier stage nor a run of one. "
             f"Stages before it: {', '.join(earlier) or 'none'}."
         )
     return found
@@ -213,7 +213,7 @@ def _check_placeholders(
             return ["", ""] if len(needs[name]) > 1 else ""
         if name not in FIXED_NAMES:
             raise ConfigError(
-                f"{where} uses {{{name}}}, which stands for nothing. Add {name!r} to its "
+                f"{where} uses {{{name}}}, which is not defined. Add {name!r} to its "
                 f"needs, or use one of {', '.join((*needs, *FIXED_NAMES))}."
             )
         return ""

@@ -99,7 +99,7 @@ def read_layers(experiment: Path, scale: str | None, smoke: bool) -> list[dict[s
     if scale is not None and not re.fullmatch(SCALE, scale):
         raise ConfigError(f"a scale is named by letters, digits, _ and -, got {scale!r}.")
     if scale == SMOKE:  # by its folder it would be taken for a smoke run of the experiment
-        raise ConfigError("smoke is no scale of its own: give --smoke, with a scale or without.")
+        raise ConfigError("smoke is not a scale of its own: give --smoke, with a scale or without.")
     scales = experiment / "scales"
     names = [*([scale] if scale else []), *[SMOKE] * smoke]
     if smoke and (scales / f"{scale}.smoke.yaml").is_file():

@@ -51,7 +51,7 @@ class ClassifierReward(Reward):
         self.path, self.tokenizer = path, load_tokenizer(path)
         if is_adapter(path) or not is_scorer(path):
             raise ConfigError(
-                f"{path} holds no whole classifier, so its classes would be random numbers. Give "
+                f"{path} has no complete classifier, so its classes would be random numbers. Give "
                 "the folder of a trained one, with adapters merged."
             )
         model = load_model(AutoModelForSequenceClassification, path, dtype="float32", dropout=None)

@@ -103,7 +103,7 @@ def _records(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     )
     if args.check:
         gap = check_samples(policy, drawn, spec, most=len(trees) * args.samples)
-        print(f"drawn log-probs are the training forward's to {gap:.1e} nats a token")
+        print(f"sampled log-probs equal the training forward's to {gap:.1e} nats a token")
     texts = drawn.texts(policy.tokenizer)
     scores = None if reward is None else checked_rewards(reward, *texts).tolist()
     each = [(tree, k, p) for p, tree in enumerate(trees) for k in range(args.samples)]

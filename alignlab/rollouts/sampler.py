@@ -110,7 +110,7 @@ def _check(
         if tree.index in seen:
             raise ConfigError(
                 f"prompts {seen[tree.index]!r} and {tree.id!r} both have index {tree.index}, so "
-                "they would get the same noise. Number them apart, or raise samples."
+                "they would get the same noise. Give them different indices, or raise samples."
             )
         seen[tree.index] = tree.id
     longest = max(prompts, key=lambda tree: len(tree.prompt), default=None)

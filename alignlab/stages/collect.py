@@ -64,7 +64,7 @@ def average_seeds(
     summary = []
     for key, rows in groups.items():
         if len({row[seed] for row in rows}) < len(rows):
-            raise DataError(f"{source}/{file}: a {seed} stands twice where {by} are {key}.")
+            raise DataError(f"{source}/{file}: a {seed} occurs twice where {by} are {key}.")
         values = [float(row[value]) for row in rows]
         ends = t_interval(values)
         summary.append(

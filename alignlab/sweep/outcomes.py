@@ -69,6 +69,6 @@ def check_metrics(where: Path, metrics: Iterable[str]) -> None:
             near = difflib.get_close_matches(name, PROBED, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ConfigError(
-                f"{where}: metric {name!r} is nothing that a run measures. An evaluation has "
+                f"{where}: metric {name!r} is not measured by any run. An evaluation has "
                 f"{', '.join(PROBED)}; what is logged has a slash, as val/loss does.{hint}"
             )

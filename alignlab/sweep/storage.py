@@ -77,14 +77,14 @@ def check_url(url: str) -> None:
     driver, _, rest = url.partition("://")
     kind = driver if driver == "journal" else driver.partition("+")[0]
     if kind not in ("sqlite", "postgresql", "journal"):
-        raise ConfigError(f"storage {shown(url)!r} is of no known kind. Known: {EXAMPLES}.")
+        raise ConfigError(f"storage {shown(url)!r} is of an unknown kind. Known: {EXAMPLES}.")
     try:
         sqlalchemy.engine.make_url(url)
         whole = rest.strip("/") and (kind == "postgresql" or rest.startswith("/"))
     except (sqlalchemy.exc.ArgumentError, ValueError):
         whole = False
     if not whole:
-        raise ConfigError(f"storage {shown(url)!r} is no URL of a storage. Known: {EXAMPLES}.")
+        raise ConfigError(f"storage {shown(url)!r} is not the URL of a storage. Known: {EXAMPLES}.")
 
 
 def _journal(path: Path) -> optuna.storages.JournalStorage:

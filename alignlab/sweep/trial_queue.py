@@ -94,7 +94,7 @@ class TrialQueue:
         others = self._slots.others_at_work()
         if others and not self._said_wait:
             self._said_wait = True
-            self._say(f"{others} trials are at work elsewhere; waiting in case they die")
+            self._say(f"{others} trials run elsewhere; waiting, to take over any that die")
         return not others
 
     def again(self, job: Job) -> None:

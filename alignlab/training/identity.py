@@ -83,7 +83,7 @@ def check_same(before: Identity, now: Identity, checkpoint: Path) -> None:
         told = ", ".join(f"{key} {_shown(*pair)}" for key, pair in changed.items())
         raise OtherConfig(
             f"{checkpoint} is of another config: {told}. Continue it with the values that it was "
-            "begun with, or start anew without a checkpoint."
+            "begun with, or start again without a checkpoint."
         )
 
 

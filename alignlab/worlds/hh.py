@@ -156,7 +156,7 @@ def write_prompts(
     for row in rows:
         text = str(row.prompt)
         if text in prompts:
-            refusals.add(row.id, Refused("prompt stands twice"))
+            refusals.add(row.id, Refused("prompt occurs twice"))
         elif len(tok(text, add_special_tokens=False, verbose=False)["input_ids"]) > longest:
             refusals.add(row.id, Refused(f"prompt longer than {longest} tokens"))
         else:

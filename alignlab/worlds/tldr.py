@@ -247,7 +247,7 @@ def _gather(
                 if before != part:
                     raise Refused(f"post is also in the {before} part")
                 if once and key in seen:
-                    raise Refused("post stands twice")
+                    raise Refused("post occurs twice")
                 seen.add(key)
                 keyed.append((key, row))
             except Refused as problem:

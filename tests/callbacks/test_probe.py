@@ -285,7 +285,7 @@ def test_a_reference_of_other_tokens_is_refused_before_anything_is_written(
     )
     other.save(tmp_path / "other")
     probe = make_probe(files, reference=str(tmp_path / "other"))
-    with pytest.raises(ConfigError, match="the policy and the reference have other tokens"):
+    with pytest.raises(ConfigError, match="the policy and the reference have different tokens"):
         probe.prepare(Imitate(Policy.load(str(files / "reference"))))
 
 

@@ -230,7 +230,7 @@ def test_files_of_one_name_in_two_folders_have_rows_of_their_own(tmp_path: Path)
         ("twice.jsonl", "none of its 1 rows can be used: not readable as a row"),
         ("broken.json", "broken.json: not JSON: "),
         ("excel.csv", "excel.csv: cells are separated by ';'. Separate them by commas"),
-        ("dates.parquet", "column 'at' holds what Python cannot: .* Write it as text"),
+        ("dates.parquet", "column 'at' has values that Python cannot hold: .* Write it as text"),
     ],
 )
 def test_what_cannot_be_read_says_so(

@@ -67,7 +67,7 @@ def test_a_plain_copy_beside_messages(tmp_path: Path) -> None:
     record = {"prompt": "hi", "messages": messages(USER, YES, again, NO)}
     rows, refusals = read(tmp_path, [record, {**record, "prompt": "ho"}], Prompt)
     assert [row.prompt for row in rows] == [(USER,)]
-    assert refusals.counts == {"'prompt' is no turn of 'messages'": 1}
+    assert refusals.counts == {"'prompt' is not a turn of 'messages'": 1}
     assert [row.prompt for row in read(tmp_path, [record], Demonstration)[0]] == [(USER,)]
 
 

@@ -249,7 +249,7 @@ def test_modes_precision_and_gradients_are_as_before(
 def test_what_has_no_kl_is_refused(
     policies: tuple[Policy, Policy], ragged: list[PromptTree]
 ) -> None:
-    with pytest.raises(ConfigError, match="temperature 0 is no distribution"):
+    with pytest.raises(ConfigError, match="temperature 0 is deterministic"):
         evaluate(*policies, ragged, spec=SamplingSpec(temperature=0))
     with pytest.raises(ConfigError, match="KL to the reference is infinite"):
         evaluate(*policies, ragged, spec=SamplingSpec(top_k=3))

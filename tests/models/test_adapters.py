@@ -181,9 +181,9 @@ def test_a_model_that_is_gone_or_not_one_is_named(base: Path, adapted: Path) -> 
     shutil.copytree(base, adapted.parent / "base")
     with pytest.raises(ConfigError, match=r"may be any of .*/base, .*/sft/base\. Write the whole"):
         base_of(str(adapted), "base")
-    with pytest.raises(ConfigError, match=r"stand on the model '/no/such', which is not there"):
+    with pytest.raises(ConfigError, match=r"need the model '/no/such', which does not exist"):
         base_of(str(adapted), "/no/such")
-    with pytest.raises(ConfigError, match=r"'\./none', which is not there. Put it back, or write"):
+    with pytest.raises(ConfigError, match=r"'\./none', which does not exist. Put it back, or"):
         base_of(str(adapted), "./none")
     with pytest.raises(ConfigError, match="does not name their model"):
         base_of(str(adapted), None)

@@ -4,7 +4,7 @@ from tests.mutation_lists.mutation import Mutation
 
 MUTATIONS = (
     Mutation(
-        "the beginning-of-text token stands twice",
+        "the beginning-of-text token is written twice",
         "data/encode.py",
         "if self.bos is not None and ids[:1] != [self.bos]:",
         "if self.bos is not None:",

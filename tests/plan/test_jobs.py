@@ -126,10 +126,10 @@ def test_a_probe_has_the_hash_of_the_first_callback(tmp_path: Path) -> None:
     ("entry", "said"),
     [
         ({"fit": "gone.yaml"}, "gone.yaml: no such file"),
-        ({"call": "m.f", "needs": ["three"]}, "needs 'three', which is no stage before it"),
-        ({"call": "m.f", "needs": ["two"]}, "needs 'two', which is no stage before it"),
+        ({"call": "m.f", "needs": ["three"]}, "needs 'three', which is neither an earlier stage"),
+        ({"call": "m.f", "needs": ["two"]}, "needs 'two', which is neither an earlier stage"),
         ({"call": "m.f", "needs": ["one-s3"]}, "nor a run of one. Stages before it: one"),
-        ({"call": "m.f", "args": {"x": "{one}"}}, "{one}, which stands for nothing. Add 'one'"),
+        ({"call": "m.f", "args": {"x": "{one}"}}, "{one}, which is not defined. Add 'one'"),
         ({"call": "m.f", "args": {"x": "{seed}"}}, "give it 'per_seed: true'"),
         ({"call": "m.f", "grid": {"a": ["x/y", "x_y"]}}, "would both be run 'two-ax_y'"),
         ({"call": "m.f", "grid": {"a": ["x" * 300]}}, "more than the 200 that fit"),

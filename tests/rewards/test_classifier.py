@@ -126,7 +126,7 @@ def test_a_classifier_needs_a_trained_head_and_a_padding_token(folder: Path) -> 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     RobertaForMaskedLM(RobertaConfig.from_pretrained(folder)).save_pretrained(folder / "lm")
     tokenizer.save_pretrained(folder / "lm")
-    with pytest.raises(ConfigError, match=r"holds no whole classifier, .* random numbers"):
+    with pytest.raises(ConfigError, match=r"has no complete classifier, .* random numbers"):
         ClassifierReward(str(folder / "lm"), "LABEL_1", "LABEL_0")
     tokenizer.pad_token = None
     tokenizer.save_pretrained(folder)

@@ -60,5 +60,5 @@ def test_one_seed_has_no_interval_and_twice_the_same_is_an_error(tmp_path: Path)
     (row,) = read_table(tmp_path / "summary.csv")
     assert (row["accuracy_lo"], row["accuracy_hi"]) == ("", "")
     twice = stage(tmp_path / "twice" / "all", "pairs,seed,accuracy\n1,0,0.5\n1,0,0.6\n")
-    with pytest.raises(DataError, match=r"a seed stands twice where \['pairs'\] are \('1',\)"):
+    with pytest.raises(DataError, match=r"a seed occurs twice where \['pairs'\] are \('1',\)"):
         average_seeds(out=tmp_path, source=twice, file="t.csv", by=["pairs"], value="accuracy")

@@ -43,8 +43,11 @@ ONE = {"metrics": {"reward": "maximize"}}
         ({"minutes": math.inf}, "minutes must be a finite number, got inf"),
         ({"minutes": "2h"}, "minutes must be a number, got '2h'"),
         ({"storage": 3}, "storage must be a string, got 3"),
-        ({"storage": "foo"}, "storage 'foo' is of no known kind"),
-        ({"storage": "postgresql://u:p@h:port/db"}, "'postgresql://***' is no URL of a storage"),
+        ({"storage": "foo"}, "storage 'foo' is of an unknown kind"),
+        (
+            {"storage": "postgresql://u:p@h:port/db"},
+            "'postgresql://***' is not the URL of a storage",
+        ),
         ({"stop": 3}, "stop must be keys and their values, got 3"),
         ({"stop": {"kl": "abc"}}, "stop.kl must be a number, got 'abc'"),
         ({"stop": {"dominated": 1.5}}, "stop.dominated must be a whole number, got 1.5"),

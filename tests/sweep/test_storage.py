@@ -50,7 +50,7 @@ def test_a_password_in_a_message_is_blotted_out_as_given_and_decoded() -> None:
 
 @pytest.mark.parametrize("url", ["mysql://lab:s3cret@host/db", "study.db", "redis://:s3cret@host"])
 def test_other_kinds_are_refused(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"of no known kind\. Known: sqlite:///FILE") as caught:
+    with pytest.raises(ConfigError, match=r"of an unknown kind\. Known: sqlite:///FILE") as caught:
         open_and_close(url)
     assert "s3cret" not in str(caught.value)
 
@@ -63,7 +63,9 @@ def test_other_kinds_are_refused(url: str) -> None:
     ],
 )  # fmt: skip
 def test_urls_that_name_nothing(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"is no URL of a storage\. Known: sqlite:///FILE") as e:
+    with pytest.raises(
+        ConfigError, match=r"is not the URL of a storage\. Known: sqlite:///FILE"
+    ) as e:
         open_and_close(url)
     assert "s3cret" not in str(e.value)
 

@@ -168,7 +168,7 @@ def test_prompts_that_are_short_enough_each_once(tmp_path: Path) -> None:
     assert table(tmp_path) == [
         ("prompts", "read", "", 5),
         ("prompts", "refused", f"prompt longer than {len(short)} tokens", 1),
-        ("prompts", "refused", "prompt stands twice", 1),
+        ("prompts", "refused", "prompt occurs twice", 1),
         ("prompts", "kept", "", 2),
     ]
 

@@ -139,7 +139,7 @@ def test_posts_and_why_rows_are_refused(tmp_path: Path) -> None:
         "empty post": 1,
         "empty completion": 1,
         "wrong type in 'post'": 1,
-        "post stands twice": 1,
+        "post occurs twice": 1,
         "post is also in the validation part": 1,
     }
     assert parts["train"].refusals.seen == 8

@@ -35,6 +35,6 @@ class Prompt(Completable):
         if not read.chat and "messages" in read.chats:
             copied, turns = Turn("user", read.plain("prompt")), read.turns("messages")
             if copied not in turns:
-                raise Refused("'prompt' is no turn of 'messages'")
+                raise Refused("'prompt' is not a turn of 'messages'")
             return cls(read.id, turns[: turns.index(copied) + 1])
         return cls(read.id, read.text("prompt"))
