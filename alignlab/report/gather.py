@@ -3,23 +3,75 @@
 import importlib.metadata
 import platform
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from alignlab.data.files import read_lines
 from alignlab.evaluation.effects import effects, importances, last_points
 from alignlab.evaluation.frontier import Frontier
 from alignlab.files import belongs
-from alignlab.report.findings import Findings, Sample, key_of
 from alignlab.report.read import Results, read_commands
 from alignlab.results.csv_tables import read_table
 from alignlab.results.pool import REFERENCE, Pool
-from alignlab.results.tables import Point
+from alignlab.results.tables import Comparison, Effect, FrontierRow, Hypervolume, Importance, Point
 
 SAMPLES = 4  # completions of a checkpoint, of the same prompts as far as they were kept
 TEXT_LIMIT = 2_500_000  # bytes of completions on a page; last checkpoints go first
 TRIALS, COMPLETE = "trials.csv", "complete"
 LIBRARIES = ("torch", "lightning", "transformers", "optuna", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A completion to read, with the prompt it answers."""
+
+    prompt_id: str
+    prompt: str
+    completion: str
+    reward: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """All that the page shows.
+
+    Args:
+        title: What was run.
+        reward_label: Name and unit of the reward.
+        rows: Frontier rows, at the table's budgets and between them.
+        points: Every checkpoint.
+        comparisons: Of the trained objectives with each other.
+        hypervolumes: Of the trained objectives.
+        effects: Of the hyperparameters.
+        importances: Of the hyperparameters.
+        trials: Of a sweep, those that did not complete: rows of its ``trials.csv``.
+        samples: ``run_id, step N`` -> completions of that checkpoint.
+        references: Prompt id -> one completion of the reference and its reward.
+        configs: Name -> text of a resolved config.
+        environment: Name -> version or place.
+        command: What made the runs, as far as that is known, and what makes the page again.
+    """
+
+    title: str
+    reward_label: str
+    rows: Sequence[FrontierRow]
+    points: Sequence[Point]
+    comparisons: Sequence[Comparison]
+    hypervolumes: Sequence[Hypervolume]
+    effects: Sequence[Effect]
+    importances: Sequence[Importance]
+    trials: Sequence[Mapping[str, str]]
+    samples: Mapping[str, Sequence[Sample]]
+    references: Mapping[str, tuple[str, float]]
+    configs: Mapping[str, str]
+    environment: Mapping[str, str]
+    command: str
+
+
+def key_of(point: Point) -> str:
+    """How the page names a checkpoint."""
+    return f"{point.run_id}, step {point.step}"
 
 
 def gather(

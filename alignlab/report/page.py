@@ -1,15 +1,15 @@
 """``report.html``: the frontier to look into, on one page that needs no network."""
 
-import html
-import json
 from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
+from jinja2 import StrictUndefined, Template
+from jinja2.utils import htmlsafe_json_dumps
+
 from alignlab.files import atomic_write
-from alignlab.report.findings import Findings, key_of
-from alignlab.report.sections import all_sections
+from alignlab.report.gather import Findings, key_of
+from alignlab.report.sections import sections
 from alignlab.report.table import frontier_sentences
 from alignlab.report.traces import axes, traces
 from alignlab.results.tables import BUDGETS
@@ -22,17 +22,18 @@ def write_page(path: Path, found: Findings) -> None:
     listed = [row for row in found.rows if row.kl_budget in BUDGETS]
     seeds = sorted({point.seed for point in found.points})
     runs = len({(point.experiment, point.run_id) for point in found.points})
-    page = Template((files("alignlab.report") / "page.html").read_text(encoding="utf-8"))
-    text = page.substitute(
-        title=html.escape(found.title),
+    source = (files("alignlab.report") / "page.html").read_text(encoding="utf-8")
+    text = Template(source, autoescape=True, undefined=StrictUndefined).render(
+        title=found.title,
         subtitle=f"{runs} runs, {len(found.points)} checkpoints, {len(seeds)} "
         f"seed{'s' * (len(seeds) != 1)}, {listed[0].n_prompts} prompts",
-        sentences=_paragraphs(frontier_sentences(listed)),
+        sentences=frontier_sentences(listed).split("\n"),
         invitation="No completion chosen yet."
         if found.samples
         else "The completions of these runs were not kept.",
-        tables=all_sections(found, listed),
-        data=_embedded(_data(found)),
+        sections=sections(found, listed),
+        found=found,
+        data=htmlsafe_json_dumps(_data(found), ensure_ascii=False, allow_nan=False),
         plotly=get_plotlyjs(),
     )
     atomic_write(path, text.encode())
@@ -63,13 +64,3 @@ def _data(found: Findings) -> dict[str, Any]:
             for key, own in found.samples.items()
         },
     }
-
-
-def _embedded(data: Any) -> str:
-    """JSON that is safe in a script element, whatever its texts contain."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-def _paragraphs(text: str) -> str:
-    return "".join(f"<p>{html.escape(line)}</p>" for line in text.split("\n"))

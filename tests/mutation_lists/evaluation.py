@@ -45,4 +45,18 @@ MUTATIONS = (
         "n = len(x)",
         "stages/test_agreement.py::test_pairs_that_always_agree_count_as_one",
     ),
+    Mutation(
+        "the report takes texts for markup",
+        "report/page.py",
+        "autoescape=True",
+        "autoescape=False",
+        "report/test_sections.py::test_tables_say_the_same_as_text",
+    ),
+    Mutation(
+        "a completion can end the report's data",
+        "report/page.py",
+        "data=htmlsafe_json_dumps(_data(found), ensure_ascii=False, allow_nan=False)",
+        'data=__import__("markupsafe").Markup(__import__("json").dumps(_data(found)))',
+        "report/test_sections.py::test_completions_stand_beside_the_references_and_cannot_run",
+    ),
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from alignlab.report.findings import Sample, key_of
+from alignlab.report.gather import Sample, key_of
 from alignlab.report.page import write_page
 from tests.report.browser import chromium
 from tests.report.test_page import findings, point

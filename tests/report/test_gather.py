@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from alignlab.pipeline.records import keep_command
-from alignlab.report.findings import Sample, key_of
-from alignlab.report.gather import read_samples, read_trials, sample_rows
+from alignlab.report.gather import Sample, key_of, read_samples, read_trials, sample_rows
 from alignlab.report.read import read_commands
 from alignlab.results.tables import Point
 from tests.report.test_page import findings, point

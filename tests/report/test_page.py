@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from alignlab.report.findings import Findings, Sample, key_of
+from alignlab.report.gather import Findings, Sample, key_of
 from alignlab.report.page import write_page
 from alignlab.results.tables import Comparison, Effect, FrontierRow, Hypervolume, Importance, Point
 
