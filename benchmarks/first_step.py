@@ -16,7 +16,7 @@ from typing import Any
 from alignlab.pipeline.worker_pool import Worker
 from alignlab.plan.jobs import Job
 from alignlab.sweep import run_sweep
-from alignlab.sweep.slots import ClaimedTrial, Slots
+from alignlab.sweep.study import RunningTrial, Slots
 
 WARMING = 2  # trials that still import, and compile what PyTorch compiles at first use
 
@@ -31,9 +31,9 @@ class Stopwatch:
 
     def wrap(self) -> None:
         """Put itself between the sweep's classes."""
-        ask, give = Slots.next, Worker.give
+        ask, give = Slots.next, Worker.start
 
-        def asks(slots: Slots) -> ClaimedTrial | None:
+        def asks(slots: Slots) -> RunningTrial | None:
             if len(self.seconds) >= self.trials:
                 return None
             self.asked = time.monotonic()
@@ -50,7 +50,7 @@ class Stopwatch:
                 object.__setattr__(worker, "waits_since", None)
             object.__setattr__(worker, name, value)
 
-        Slots.next, Worker.give = asks, gives  # type: ignore[method-assign]
+        Slots.next, Worker.start = asks, gives  # type: ignore[method-assign]
         Worker.__setattr__ = reports  # type: ignore[method-assign, assignment]
 
 

@@ -1,7 +1,10 @@
 """What the pipeline's process and its workers tell each other, as JSON objects, one a line."""
 
+import json
+import threading
+import time
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, TextIO
 
 from alignlab.plan import state
 from alignlab.plan.experiment import Plan
@@ -10,22 +13,51 @@ from alignlab.plan.jobs import Job
 CHECK, FRONTIER = "check", "frontier"  # the pipeline's own jobs, beside those of the stages
 
 ALIVE, BEAT = "alive", 2.0  # a worker's sign of life, and the seconds between two
+REPORT_EVERY = 0.5  # seconds between two reports of progress
 
 
-class Reporter(Protocol):
-    """The pipeline's process, as a job sees it."""
+class Reporter:
+    """Through which a job reports to the pipeline's process.
+
+    Args:
+        out: Where messages go. A further rank of a run has one that leads nowhere: its worker
+            reports, and asks whether to stop, for all ranks.
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._last = 0.0
+        self._stops: dict[str, str] = {}
+        self._one_at_a_time = threading.Lock()
+
+    def send(self, **message: Any) -> None:
+        """Send one message now."""
+        with self._one_at_a_time:
+            self._out.write(json.dumps(message) + "\n")
+            self._out.flush()
 
     def progress(self, step: int, total: int) -> None:
-        """``step`` of ``total`` optimizer steps are done."""
+        """``step`` of ``total`` (0: unknown) steps are done; most of many calls are dropped."""
+        now = time.monotonic()
+        if now - self._last >= REPORT_EVERY or step == total:
+            self._last = now
+            self.send(event="progress", step=step, total=total)
 
-    def measured(self, step: int, metrics: dict[str, float]) -> None:
-        """An evaluation after ``step`` found this."""
+    def evaluated(self, step: int, metrics: dict[str, float]) -> None:
+        """An evaluation after ``step`` found ``metrics``; the answer may be that the job stops."""
+        self.send(event="evaluated", step=step, metrics=metrics)
+
+    def say(self, line: str) -> None:
+        """Have the pipeline's process show a line."""
+        self.send(event="said", line=line)
+
+    def stop(self, name: str, why: str) -> None:
+        """The pipeline's process wants job ``name`` to stop."""
+        self._stops[name] = why
 
     def why_stop(self, name: str) -> str | None:
         """Why job ``name`` should stop, if it should."""
-
-    def say(self, line: str) -> None:
-        """Something that the user should know."""
+        return self._stops.get(name)
 
 
 class Trained(NamedTuple):

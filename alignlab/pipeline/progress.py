@@ -15,6 +15,11 @@ STEPS = "  {l_bar}{bar}| step {n_fmt} of {total_fmt}, {remaining} left"
 NO_STEPS = "  {desc} {elapsed}"
 
 
+def say(line: str) -> None:
+    """A line for the user, beside the results on standard output."""
+    print(line, file=sys.stderr, flush=True)
+
+
 class Display:
     """Overall and per-worker progress on standard error.
 

@@ -1,12 +1,19 @@
-"""Scheduling: gives jobs to workers, takes what they report, drops what a failure affects."""
+"""Scheduling: gives jobs to worker processes, takes what they report, follows up on failures.
+
+The loop is alignlab's own, because workers stay warm (their imports cost seconds, a job often costs
+less), a crash costs one job, and workers end with this process and hold its lock until then: the
+pools of ``concurrent.futures`` and joblib break as a whole when one process dies.
+"""
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from graphlib import TopologicalSorter
 from typing import Any, Protocol
 
-from alignlab.pipeline.messages import CHECK, FRONTIER, log_file
+from alignlab.pipeline import records
+from alignlab.pipeline.messages import CHECK, FRONTIER, log_file, message
 from alignlab.pipeline.progress import Display
 from alignlab.pipeline.worker_pool import Worker, WorkerPool
 from alignlab.plan.experiment import Plan
@@ -44,83 +51,85 @@ class Queue(Protocol):
     """Where the scheduler takes jobs from: a ``JobQueue``, or a sweep's ``TrialQueue``."""
 
     def next(self) -> Job | None:
-        """A job that may start now, if there is one."""
+        """Take a job that may start now, if there is one."""
 
-    def over(self) -> bool:
-        """Whether no job can come any more, once nobody is at work."""
-
-    def again(self, job: Job) -> None:
-        """``job`` has to be done again, soon."""
+    def put_back(self, job: Job) -> None:
+        """``job`` lost its worker and has to be done again, soon."""
 
     def finished(self, job: Job) -> None:
-        """``job`` left its output."""
+        """``job`` left its output, which goes into the tables now."""
 
-    def drop(self, name: str, why: str) -> list[str]:
-        """``name`` failed; the names of what waited for it and cannot be done."""
+    def failed(self, job: Job, why: str) -> None:
+        """``job`` failed, and what waits for it cannot be done."""
 
-    def drop_all(self) -> list[str]:
-        """Nothing more shall be done; the names of what waited."""
-
-    def measured(self, job: Job, step: int, metrics: dict[str, float]) -> str | None:
+    def evaluated(self, job: Job, step: int, metrics: dict[str, float]) -> str | None:
         """``job`` was evaluated at ``step``; why it should stop, if it should."""
+
+    def exhausted(self) -> bool:
+        """Whether no job can come any more, once no worker has one."""
+
+    def skipped(self) -> list[str]:
+        """Names of the jobs that could not be done because others failed."""
 
 
 class JobQueue:
-    """Which job of a list may start next.
+    """The jobs of a plan, each after those it needs.
 
     Args:
-        jobs: To do; a job waits for those of its needs that are among them. Stages come before
-            the frontier runs, each in the given order: something may be waiting for a stage, but
-            for a run only the frontier does, and many short jobs leave no worker idle at the end.
+        plan: Whose tables the jobs' output goes into.
+        jobs: To do; a job waits for those of its needs that are among them. Of those that may
+            start, stages come before frontier runs, each in the given order: something may be
+            waiting for a stage, but for a run only the frontier does, and many short jobs leave no
+            worker idle at the end.
     """
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
+    def __init__(self, plan: Plan, jobs: Sequence[Job]) -> None:
+        self._plan = plan
         ordered = sorted(jobs, key=lambda job: job.objective is not None)
-        self.waiting = {job.name: job for job in ordered}
-        self._unfinished = set(self.waiting)
+        self._place = {job.name: place for place, job in enumerate(ordered)}
+        self._waiting = {job.name: job for job in ordered}
+        needs = {
+            job.name: self._waiting.keys()
+            & {name for names in job.needs.values() for name in names}
+            for job in ordered
+        }
+        self._order = TopologicalSorter(needs)
+        self._order.prepare()
+        self._ready: set[str] = set()
 
     def next(self) -> Job | None:
         """Take the first job whose needs are all there."""
-        for job in self.waiting.values():
-            if not _needs(job) & self._unfinished:
-                return self.waiting.pop(job.name)
-        return None
+        self._ready |= {*self._order.get_ready()}
+        if not self._ready:
+            return None
+        name = min(self._ready, key=self._place.__getitem__)
+        self._ready.remove(name)
+        return self._waiting.pop(name)
 
-    def over(self) -> bool:
-        """True: what still waits would wait for ever."""
-        return True
-
-    def again(self, job: Job) -> None:
-        """Put ``job`` back, before all others."""
-        self.waiting = {job.name: job, **self.waiting}
+    def put_back(self, job: Job) -> None:
+        """Put ``job`` before all others."""
+        self._waiting[job.name] = job
+        self._place[job.name] = -1
+        self._ready.add(job.name)
 
     def finished(self, job: Job) -> None:
-        """``job`` left its output."""
-        self._unfinished.discard(job.name)
+        """Record ``job``; what waited for it may start."""
+        records.record(self._plan, job)
+        self._order.done(job.name)
 
-    def drop(self, name: str, why: str) -> list[str]:
-        """Take out ``name``, which failed, and everything that waits for it; name what waited."""
-        self.waiting.pop(name, None)
-        lost, names = {name}, []
-        for other, waiting in list(self.waiting.items()):
-            if _needs(waiting) & lost:
-                lost.add(other)
-                names.append(other)
-                del self.waiting[other]
-        return names
+    def failed(self, job: Job, why: str) -> None:
+        """What waits for ``job`` never becomes ready."""
 
-    def drop_all(self) -> list[str]:
-        """Take out everything that waits, and name it."""
-        names = list(self.waiting)
-        self.waiting.clear()
-        return names
+    def evaluated(self, job: Job, step: int, metrics: dict[str, float]) -> str | None:
+        """None: a pipeline's runs go on to their last step."""
 
-    def measured(self, job: Job, step: int, metrics: dict[str, float]) -> str | None:
-        """None: a pipeline's runs are never stopped early."""
+    def exhausted(self) -> bool:
+        """True: only a running job makes others ready."""
+        return True
 
-
-def _needs(job: Job) -> set[str]:
-    return {name for names in job.needs.values() for name in names}
+    def skipped(self) -> list[str]:
+        """Names of the jobs that are still waiting."""
+        return list(self._waiting)
 
 
 def on_many_devices(spec: dict[str, Any]) -> bool:
@@ -134,6 +143,11 @@ def own_job(name: str, spec: dict[str, Any]) -> Job:
     return Job(name, "all", None, {}, None, {name: spec}, {}, "")
 
 
+def frontier_job(plan: Plan) -> Job:
+    """The job that draws the frontier of the plan's results folder."""
+    return own_job(FRONTIER, {"results": str(plan.results), "args": plan.frontier})
+
+
 def with_check(plan: Plan, jobs: Sequence[Job]) -> list[Job]:
     """``jobs`` behind a check of their configs: one of each grid point, for all seeds are alike."""
     kinds = {(job.stage, str(job.hparams)): job for job in reversed(jobs)}
@@ -143,14 +157,14 @@ def with_check(plan: Plan, jobs: Sequence[Job]) -> list[Job]:
 
 
 class Scheduler:
-    """Gives jobs to workers until none is left.
+    """Gives the jobs of queues to workers, which end with the context.
 
     Args:
         plan: Whose jobs they are.
-        pool: The workers.
-        display: Shows how far they are.
-        message: Makes the message for a worker from a job and whether this is its first try.
-        finished: Called with each job that left its output.
+        workers: How many at a time.
+        total: Jobs to show the progress of.
+        lock_fd: File descriptor of the results folder's lock, for the workers.
+        force: Jobs start over, whatever their folders hold.
         one_each: Replace each worker after one stage's job. After a run on several devices this
             always happens, because a process can be a rank of one group only.
     """
@@ -158,110 +172,113 @@ class Scheduler:
     def __init__(
         self,
         plan: Plan,
-        pool: WorkerPool,
-        display: Display,
-        message: Callable[[Job, bool], dict[str, Any]],
-        finished: Callable[[Job], None],
+        workers: int,
+        total: int,
+        lock_fd: int,
         *,
+        force: bool = False,
         one_each: bool = False,
     ) -> None:
-        self._plan, self._pool, self._display = plan, pool, display
-        self._message, self._when_finished = message, finished
-        self._one_each = one_each
+        self._plan, self._force, self._one_each = plan, force, one_each
+        self._pool = WorkerPool(workers, log_file(plan, "workers"), lock_fd)
+        self.display = Display(total, workers)
+        self._commit = records.git_sha()
         self._tries: Counter[str] = Counter()
         self._started: dict[str, float] = {}
-        self._queue: Queue = JobQueue([])
+        self._queue: Queue = JobQueue(plan, [])
         self.failures = Failures()
 
+    def __enter__(self) -> "Scheduler":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.display.close()
+        self._pool.close()
+
     def work(self, queue: Queue) -> None:
-        """Do the jobs of ``queue``; ``failures`` then has what failed or could not be done."""
+        """Do the jobs of ``queue``; ``failures`` holds what failed or could not be done."""
         self._queue = queue
         while True:
             for worker in self._pool.idle():
-                job = self._queue.next()
+                job = queue.next()
                 if job is None:
                     break
-                self._give(worker, job)
-            if all(worker.job is None for worker in self._pool.workers) and queue.over():
-                return
-            heard = self._pool.hear(timeout=0.5)
-            if heard is not None:
-                self._answer(*heard)
-            self._look_after_the_silent()
-            self._display.update(self._pool.workers)
+                self._start(worker, job)
+            if not any(worker.job for worker in self._pool.workers) and queue.exhausted():
+                break
+            received = self._pool.receive(timeout=0.5)
+            if received is not None:
+                self._answer(*received)
+            self._check_for_silence()
+            self.display.update(self._pool.workers)
+        self.failures.skipped += [n for n in queue.skipped() if n not in self.failures.failed]
 
-    def _give(self, worker: Worker, job: Job) -> None:
+    def _start(self, worker: Worker, job: Job) -> None:
         self._tries[job.name] += 1
         self._started[job.name] = time.monotonic()
-        worker.give(job, self._message(job, self._tries[job.name] == 1))
+        fresh = self._force and self._tries[job.name] == 1
+        worker.start(job, message(self._plan, job, self._commit, fresh=fresh))
 
-    def _answer(self, worker: Worker, message: dict[str, Any] | None) -> None:
+    def _answer(self, worker: Worker, report: dict[str, Any] | None) -> None:
         job = worker.job
-        if message is None:
+        if report is None:
             status = self._pool.replace(worker)
             if job is not None:
                 self._worker_died(job, status)
-        elif message["event"] == "said":
-            self._display.say(message["line"])
-        elif message["event"] == "progress":
-            worker.progress = (message["step"], message["total"])
-        elif job is not None and message["event"] == "measured":
-            why = self._queue.measured(job, message["step"], message["metrics"])
+        elif report["event"] == "said":
+            self.display.say(report["line"])
+        elif report["event"] == "progress":
+            worker.progress = (report["step"], report["total"])
+        elif job is not None and report["event"] == "evaluated":
+            why = self._queue.evaluated(job, report["step"], report["metrics"])
             if why is not None:
-                worker.tell_to_stop(job, why)
-        elif job is not None and message["event"] in ("done", "failed"):
+                worker.send({"stop": job.name, "why": why})
+        elif job is not None and report["event"] in ("done", "failed"):
             worker.job = worker.progress = None
-            self._ended(job, message)
+            self._ended(job, report)
             if (self._one_each and job.stage not in (CHECK, FRONTIER)) or on_many_devices(job.spec):
                 self._pool.replace(worker)
 
-    def _look_after_the_silent(self) -> None:
-        """A worker that was stopped or hangs: say so, and in the end give its job to another."""
+    def _check_for_silence(self) -> None:
+        """A worker that was stopped or hangs: warn, and in the end give its job to another."""
         for worker in self._pool.silent(SILENCE):
-            assert worker.job is not None
-            pid = worker.process.pid
-            if not worker.missed:
-                worker.missed = True
-                self._display.say(
+            if not worker.warned_of and worker.job is not None:
+                worker.warned_of, pid = True, worker.process.pid
+                self.display.say(
                     f"{worker.job.name}: its worker (process {pid}) gives no sign of life; it is "
                     f"ended after {LOST:.0f} s of silence (kill -CONT {pid} wakes a stopped one)"
                 )
-            if worker in self._pool.silent(LOST):
-                worker.kill()
+        for worker in self._pool.silent(LOST):
+            worker.process.kill()
 
-    def _ended(self, job: Job, message: dict[str, Any]) -> None:
-        wrong = message["wrong_input"]
-        for name, why in (grouped(wrong) if job.stage == CHECK else wrong).items():
-            self._failed(name, why, input_error=True)
-        if job.stage == CHECK and message["wrong_input"]:
-            # A slip in one config is better mended before hours go into the others.
-            self.failures.skipped += self._queue.drop_all()
-        elif message["event"] == "done":
-            self._finished(job)
-        elif not message["wrong_input"]:
-            log = log_file(self._plan, job.name)
-            self._failed(job.name, f"{message['message']} (log: {log})", input_error=False)
+    def _ended(self, job: Job, report: dict[str, Any]) -> None:
+        wrong = report["wrong_input"]
+        if wrong:
+            for name, why in grouped(wrong).items():
+                self._failed(name, why, input_error=True)
+            self._queue.failed(job, "; ".join(wrong.values()))
+        elif report["event"] == "failed":
+            self._job_failed(job, f"{report['message']} (log: {log_file(self._plan, job.name)})")
+        else:
+            self._queue.finished(job)
+            if job.stage != CHECK:
+                self.display.finished_one(job.name, time.monotonic() - self._started[job.name])
 
     def _worker_died(self, job: Job, status: int) -> None:
         if self._tries[job.name] < TRIES:
-            self._display.say(f"{job.name}: its worker died (status {status}); trying once more")
-            self._queue.again(job)
+            self.display.say(f"{job.name}: its worker died (status {status}); trying once more")
+            self._queue.put_back(job)
         else:
-            why = f"its worker died {TRIES} times (status {status})"
-            self._failed(job.name, why, input_error=False)
+            self._job_failed(job, f"its worker died {TRIES} times (status {status})")
 
-    def _finished(self, job: Job) -> None:
-        self._when_finished(job)
-        self._queue.finished(job)
-        seconds = time.monotonic() - self._started[job.name]
-        if job.stage != CHECK:
-            self._display.finished_one(job.name, seconds)
+    def _job_failed(self, job: Job, why: str) -> None:
+        self._failed(job.name, why, input_error=False)
+        self._queue.failed(job, why)
 
     def _failed(self, name: str, why: str, *, input_error: bool) -> None:
         self.failures.failed[name] = why
         self.failures.input_only &= input_error
-        self.failures.skipped += self._queue.drop(name, why)
-        self._display.say(f"{name} FAILED: {why}")
+        self.display.say(f"{name} FAILED: {why}")
 
 
 def grouped(wrong: Mapping[str, str]) -> dict[str, str]:

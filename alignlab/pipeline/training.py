@@ -50,7 +50,7 @@ class Progress(Callback):
         found = evaluation_at(trainer, step) if step != self._told_of else None
         if found is not None:
             self._told_of = step
-            self.reporter.measured(step, found)
+            self.reporter.evaluated(step, found)
 
 
 def train(job: dict[str, Any], folder: Path, reporter: Reporter) -> Trained:

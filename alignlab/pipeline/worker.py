@@ -16,73 +16,11 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from alignlab.pipeline.messages import ALIVE, BEAT
+from alignlab.pipeline.messages import ALIVE, BEAT, REPORT_EVERY, Reporter
 
-REPORT_EVERY = 0.5  # seconds between two reports of progress
 JOB, RANK = "ALIGNLAB_JOB", "LOCAL_RANK"  # what a further rank finds in its environment
-
-
-class PipeReporter:
-    """Sends messages to the parent, one JSON object a line."""
-
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-        self._last = 0.0
-        self._stops: dict[str, str] = {}
-        self._one_at_a_time = threading.Lock()
-
-    def send(self, **message: Any) -> None:
-        """Send one message now."""
-        with self._one_at_a_time:
-            self._out.write(json.dumps(message) + "\n")
-            self._out.flush()
-
-    def show_life(self) -> None:
-        """Say that this process runs, whatever its job is doing, for ever."""
-        while True:
-            time.sleep(BEAT)
-            self.send(event=ALIVE)
-
-    def progress(self, step: int, total: int) -> None:
-        """Say how far the job is (``total`` 0: unknown); most of many calls are dropped."""
-        now = time.monotonic()
-        if now - self._last >= REPORT_EVERY or step == total:
-            self._last = now
-            self.send(event="progress", step=step, total=total)
-
-    def measured(self, step: int, metrics: dict[str, float]) -> None:
-        """Say what an evaluation found; the parent may answer that the job should stop."""
-        self.send(event="measured", step=step, metrics=metrics)
-
-    def say(self, line: str) -> None:
-        """Have the parent show a line."""
-        self.send(event="said", line=line)
-
-    def stop(self, name: str, why: str) -> None:
-        """The parent wants job ``name`` to stop."""
-        self._stops[name] = why
-
-    def why_stop(self, name: str) -> str | None:
-        """Why job ``name`` should stop, if it should."""
-        return self._stops.get(name)
-
-
-class NullReporter:
-    """The parent, as further ranks see it: nobody listens, nobody tells them anything."""
-
-    def progress(self, step: int, total: int) -> None:
-        """Nothing: the worker tells the parent."""
-
-    def measured(self, step: int, metrics: dict[str, float]) -> None:
-        """Nothing: likewise."""
-
-    def say(self, line: str) -> None:
-        """Nothing: likewise."""
-
-    def why_stop(self, name: str) -> str | None:
-        """None: the worker is asked, and its answer counts for all ranks."""
 
 
 def main() -> None:
@@ -92,17 +30,17 @@ def main() -> None:
         _take_part(json.loads(os.environ[JOB]))
         return
     inbox: queue.Queue[dict[str, Any]] = queue.Queue()
-    reporter = PipeReporter(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    reporter = Reporter(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     # Library output goes to the job's log, not between the messages.
     os.dup2(2, 1)
     threading.Thread(target=_listen, args=(inbox, reporter), daemon=True).start()
-    threading.Thread(target=reporter.show_life, daemon=True).start()
+    threading.Thread(target=_show_life, args=(reporter,), daemon=True).start()
     reporter.send(event="ready")
     while True:
         _serve(inbox.get(), reporter)
 
 
-def _listen(inbox: "queue.Queue[dict[str, Any]]", reporter: PipeReporter) -> None:
+def _listen(inbox: "queue.Queue[dict[str, Any]]", reporter: Reporter) -> None:
     for line in sys.stdin:
         message = json.loads(line)
         if "stop" in message:
@@ -112,7 +50,14 @@ def _listen(inbox: "queue.Queue[dict[str, Any]]", reporter: PipeReporter) -> Non
     os._exit(0)  # the parent is gone or done with us; half-done work is redone from its checkpoint
 
 
-def _serve(job: dict[str, Any], reporter: PipeReporter) -> None:
+def _show_life(reporter: Reporter) -> None:
+    """Report that this process runs, whatever its job is doing, for ever."""
+    while True:
+        time.sleep(BEAT)
+        reporter.send(event=ALIVE)
+
+
+def _serve(job: dict[str, Any], reporter: Reporter) -> None:
     from alignlab.errors import ConfigError, DataError, failure
     from alignlab.pipeline.jobs import carry_out
 
@@ -133,7 +78,8 @@ def _take_part(job: dict[str, Any]) -> None:
     from alignlab.pipeline.training import take_part
 
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    take_part(job, Path(job["folder"]), NullReporter())
+    with open(os.devnull, "w") as nowhere:
+        take_part(job, Path(job["folder"]), Reporter(nowhere))
 
 
 def _end_with(parent: int) -> None:

@@ -1,4 +1,4 @@
-"""The parent's side of worker processes: start them, hand out jobs, receive messages."""
+"""The parent's side of worker processes: start and end them, send jobs, receive reports."""
 
 import contextlib
 import json
@@ -29,26 +29,19 @@ class Worker:
     progress: tuple[int, int] | None = None
     listener: threading.Thread | None = None
     heard: float = field(default_factory=time.monotonic)  # when it last gave a sign of life
-    missed: bool = False  # a warning was printed that it gives none
+    warned_of: bool = False  # a warning was printed that it gives none
 
-    def give(self, job: Job, message: Mapping[str, Any]) -> None:
-        """Hand ``job`` over; a worker that has just died is noticed through its output."""
-        self.job, self.progress, self.missed = job, None, False
-        self._send(message)
+    def start(self, job: Job, message: Mapping[str, Any]) -> None:
+        """Send it ``job``."""
+        self.job, self.progress, self.warned_of = job, None, False
+        self.send(message)
 
-    def tell_to_stop(self, job: Job, why: str) -> None:
-        """End ``job`` at its next step, as a finished one."""
-        self._send({"stop": job.name, "why": why})
-
-    def _send(self, message: Mapping[str, Any]) -> None:
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send ``message``; a worker that has just died is noticed through its output."""
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
-
-    def kill(self) -> None:
-        """End it although it does not listen."""
-        self.process.kill()
 
     def stop(self) -> None:
         """Close its input; a worker stops at once then, whatever it is doing."""
@@ -65,7 +58,7 @@ class Worker:
 
 
 class WorkerPool:
-    """A fixed number of workers and one queue of what they report.
+    """A fixed number of worker processes and one queue of what they report.
 
     Args:
         size: Workers at a time.
@@ -77,24 +70,24 @@ class WorkerPool:
     def __init__(self, size: int, log: Path, lock_fd: int) -> None:
         self._log, self._lock_fd = log, lock_fd
         self._looked = time.monotonic()
-        self._heard: queue.Queue[tuple[Worker, dict[str, Any] | None]] = queue.Queue()
+        self._received: queue.Queue[tuple[Worker, dict[str, Any] | None]] = queue.Queue()
         self.workers = [self._start(number) for number in range(size)]
 
     def idle(self) -> list[Worker]:
         """Workers without a job."""
         return [worker for worker in self.workers if worker.job is None]
 
-    def hear(self, timeout: float) -> tuple[Worker, dict[str, Any] | None] | None:
+    def receive(self, timeout: float) -> tuple[Worker, dict[str, Any] | None] | None:
         """The next message; ``(worker, None)`` when it died; ``None`` after the timeout."""
         try:
-            worker, message = self._heard.get(timeout=timeout)
+            worker, message = self._received.get(timeout=timeout)
         except queue.Empty:
             return None
         # Messages of a replaced worker are dropped.
         return (worker, message) if worker in self.workers else None
 
     def silent(self, seconds: float) -> list[Worker]:
-        """Workers with a job that gave no sign of life for so long."""
+        """Workers with a job that gave no sign of life for ``seconds``."""
         now = time.monotonic()
         if now - self._looked > PAUSE:  # this process was stopped itself, and maybe all with it
             for worker in self.workers:
@@ -108,8 +101,8 @@ class WorkerPool:
         self.workers[old.number] = self._start(old.number)
         return old.wait()
 
-    def dismiss(self) -> None:
-        """Stop everybody and wait until they are gone."""
+    def close(self) -> None:
+        """Stop all workers and wait until they are gone."""
         for worker in self.workers:
             worker.stop()
         for worker in self.workers:
@@ -140,5 +133,5 @@ class WorkerPool:
                 worker.heard = time.monotonic()
                 message = json.loads(line)
                 if message["event"] != ALIVE:
-                    self._heard.put((worker, message))
-        self._heard.put((worker, None))
+                    self._received.put((worker, message))
+        self._received.put((worker, None))

@@ -1,7 +1,7 @@
-"""What a finished run came to: its last evaluation, what it logged last, why it stopped early.
+"""The runs in a sweep's results folder: which are up to date, and what they came to.
 
-A run is up to date when its rows stand, weights or not, so what it logged is kept beside its
-per-prompt table.
+A run is up to date when its rows are in the tables, with or without its weights, so what it
+logged is kept beside its per-prompt table.
 """
 
 import difflib
@@ -11,6 +11,8 @@ from pathlib import Path
 
 from alignlab.errors import ConfigError
 from alignlab.files import DONE, read_record
+from alignlab.pipeline import records
+from alignlab.plan import state
 from alignlab.plan.experiment import Plan
 from alignlab.plan.jobs import Job
 from alignlab.results.run_records import record_of, rows_by_run
@@ -32,13 +34,28 @@ class Outcome:
 
 
 class Outcomes:
-    """The ends of the runs in a results folder; rows are read once, those in ``points.csv`` now."""
+    """The finished runs of a results folder; ``rows``, by run, are read when they change."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self.recorded = rows_by_run(plan.results)
-        last = (max(rows, key=lambda row: row.order) for rows in self.recorded.values())
-        self._rows = {row.run_id: row for row in last}
+        self.rows = rows_by_run(plan.results)
+
+    def record(self, job: Job) -> None:
+        """Put what a finished run left into the tables."""
+        records.record(self._plan, job)
+        self.rows = rows_by_run(self._plan.results)
+
+    def has(self, job: Job, metrics: Iterable[str]) -> bool:
+        """Whether a run need not be made: its rows stand, with ``metrics``, or can be recorded."""
+        recorded = state.is_recorded(self._plan, job, self.rows)
+        if state.is_done(self._plan, job) and (recorded or self._can_be_recorded(job)):
+            if not recorded:  # the parent was killed just before
+                self.record(job)
+            return True
+        return recorded and {*metrics} <= self.of(job).measures.keys()
+
+    def _can_be_recorded(self, job: Job) -> bool:
+        return job.objective is None or state.has_table(self._plan, job)
 
     def of(self, job: Job) -> Outcome:
         """From ``done.json``; where that is gone, from what stands beside the tables."""
@@ -47,7 +64,7 @@ class Outcomes:
             rows = [Point(**row) for row in done["points"]]
         else:
             done = read_record(record_of(self._plan.results, job.name))
-            rows = [self._rows[job.name]] if job.name in self._rows else []
+            rows = self.rows.get(job.name, [])
         if done is None or done["config_sha"] != job.config_sha:
             done = {}
         measures = dict(done.get("metrics") or {})

@@ -8,7 +8,7 @@ import json
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,25 +24,18 @@ HEARTBEAT = 10  # seconds between two signs of life of a running trial
 GRACE = 60  # seconds without one after which a trial counts as dead
 PATIENCE = 60  # seconds to wait for another process's write to a SQLite file
 RACES = (0.5, 1.0, 2.0)  # seconds to wait for another process that makes the tables
-EXAMPLES = "sqlite:///FILE, journal:///FILE, postgresql://USER@HOST/DATABASE"
+KNOWN = "Known: sqlite:///FILE, journal:///FILE, postgresql://USER@HOST/DATABASE."
 
 
 @dataclass(frozen=True)
 class Storage:
-    """An open storage.
-
-    Args:
-        optuna: Optuna's own.
-        shown: Its URL as it may be shown.
-        heartbeat: Whether it keeps signs of life, so that dead trials of other processes are known.
-    """
+    """An open storage: Optuna's own, and its URL as it may be shown."""
 
     optuna: optuna.storages.BaseStorage
     shown: str
-    heartbeat: bool
 
     def alive(self, trial_id: int) -> None:
-        """A sign of life of a running trial, where the storage keeps them."""
+        """A sign of life of a running trial, where the storage keeps them: a journal does not."""
         if isinstance(self.optuna, optuna.storages.RDBStorage):
             self.optuna.record_heartbeat(trial_id)
 
@@ -54,87 +47,83 @@ def open_storage(url: str) -> Iterator[Storage]:
     Raises:
         ConfigError: No such kind of storage, or it cannot be reached, now or within the block.
     """
-    check_url(url)
-    kind, _, rest = url.partition("://")
-    if kind == "journal":
-        yield Storage(_journal(Path(rest.removeprefix("/"))), url, heartbeat=False)
+    made = check_url(url)
+    if made.get_backend_name() != "postgresql":
+        _make_folder_of(Path(made.database or ""))
+    if made.drivername == "journal":
+        yield Storage(_journal(Path(made.database or "")), url)
         return
     with _storage_errors(url):
-        database = _database(url)
+        database = _database(made)
         try:
-            yield Storage(database, shown(url), heartbeat=True)
+            yield Storage(database, shown(url))
         finally:
             database.remove_session()
             database.engine.dispose()  # else connections stay open until they are collected
 
 
-def check_url(url: str) -> None:
-    """Refuse what can be no storage, without opening or making anything.
+def check_url(url: str) -> sqlalchemy.URL:
+    """The parts of ``url``; refuses what can be no storage, without opening or making anything.
 
     Raises:
         ConfigError: Another kind of storage, or no URL of its kind.
     """
-    driver, _, rest = url.partition("://")
-    kind = driver if driver == "journal" else driver.partition("+")[0]
+    kind = url.partition("://")[0].partition("+")[0]
     if kind not in ("sqlite", "postgresql", "journal"):
-        raise ConfigError(f"storage {shown(url)!r} is of an unknown kind. Known: {EXAMPLES}.")
+        raise ConfigError(f"storage {shown(url)!r} is of an unknown kind. {KNOWN}")
+    made = _parsed(url)
+    is_file = made is not None and made.host is None and made.database
+    is_server = made is not None and (made.host or made.database or made.query)
+    if made is None or not (is_server if kind == "postgresql" else is_file):
+        raise ConfigError(f"storage {shown(url)!r} is not the URL of a storage. {KNOWN}")
+    return made
+
+
+def _parsed(url: str) -> sqlalchemy.URL | None:
     try:
-        sqlalchemy.engine.make_url(url)
-        whole = rest.strip("/") and (kind == "postgresql" or rest.startswith("/"))
+        return sqlalchemy.make_url(url)
     except (sqlalchemy.exc.ArgumentError, ValueError):
-        whole = False
-    if not whole:
-        raise ConfigError(f"storage {shown(url)!r} is not the URL of a storage. Known: {EXAMPLES}.")
+        return None
+
+
+def _make_folder_of(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"storage {path}: {error.strerror}. Name a file that can be written.")
 
 
 def _journal(path: Path) -> optuna.storages.JournalStorage:
-    with _file_errors(path):
-        try:
-            first = _first_line(path)
+    try:
+        if path.exists():
+            with path.open("rb") as file:
+                first = file.readline()
             if first:
                 json.loads(first)["op_code"]  # else it would be written into whatever it is
-            return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
-        except (ValueError, KeyError, TypeError):  # lines that are no JSON, or no journal's
-            raise ConfigError(
-                f"storage {path}: not a study's journal. Name another file."
-            ) from None
-
-
-def _first_line(path: Path) -> bytes:
-    if not path.exists():
-        return b""
-    with path.open("rb") as file:
-        return file.readline()
-
-
-@contextmanager
-def _file_errors(path: Path) -> Iterator[None]:
-    """The folder of ``path`` is made; what the file system says against it is a ConfigError."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield
+        return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
     except OSError as error:
-        raise ConfigError(
-            f"storage {path}: {error.strerror}. Name a file that can be written."
-        ) from None
+        raise _unwritable(path, error) from None
+    except (ValueError, KeyError, TypeError):  # lines that are no JSON, or no journal's
+        raise ConfigError(f"storage {path}: not a study's journal. Name another file.") from None
 
 
-def _database(url: str) -> optuna.storages.RDBStorage:
+def _database(url: sqlalchemy.URL) -> optuna.storages.RDBStorage:
     options: dict[str, Any] = {"pool_pre_ping": True}  # a server may have been away for a moment
-    if url.startswith("sqlite"):
+    if url.get_backend_name() == "sqlite":
         options["connect_args"] = {"timeout": PATIENCE}
-        database = sqlalchemy.engine.make_url(url).database
-        if database:
-            with _file_errors(Path(database)):
-                pass
-    elif "+" not in url.partition("://")[0]:
-        url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+    elif url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    text = url.render_as_string(hide_password=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         for patience in (*RACES, None):
             try:
                 return optuna.storages.RDBStorage(
-                    url, engine_kwargs=options, heartbeat_interval=HEARTBEAT, grace_period=GRACE
+                    text, engine_kwargs=options, heartbeat_interval=HEARTBEAT, grace_period=GRACE
                 )
             except sqlalchemy.exc.SQLAlchemyError as error:
                 # Another process is making the same tables; they are there in a moment.
@@ -143,15 +132,6 @@ def _database(url: str) -> optuna.storages.RDBStorage:
                     raise
                 time.sleep(patience)
     raise AssertionError("unreachable")
-
-
-def shown(url: str) -> str:
-    """``url`` without its password."""
-    try:
-        hidden = sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
-        return without_password(url, hidden)
-    except (sqlalchemy.exc.ArgumentError, ValueError):
-        return f"{url.partition('://')[0]}://***" if "@" in url else url
 
 
 @contextmanager
@@ -174,6 +154,13 @@ def _storage_errors(url: str) -> Iterator[None]:
         ) from None
 
 
+def shown(url: str) -> str:
+    """``url`` without its password."""
+    if _parsed(url) is not None:
+        return without_password(url, url)
+    return f"{url.partition('://')[0]}://***" if "@" in url else url
+
+
 def without_password(url: str, text: str) -> str:
     """``text`` without the password of ``url``, however it got there."""
     for secret in sorted(_secrets(url), key=len, reverse=True):
@@ -189,8 +176,8 @@ def has_password(url: str) -> bool:
 def _secrets(url: str) -> set[str]:
     """The password as it stands before the host or among the options, and decoded."""
     found = {url.partition("://")[2].rpartition("@")[0].partition(":")[2]}
-    with suppress(sqlalchemy.exc.ArgumentError, ValueError):
-        made = sqlalchemy.engine.make_url(url)
+    made = _parsed(url)
+    if made is not None:
         options = made.normalized_query.get("password", ())
         found |= {str(made.password or ""), *options, *map(quote_plus, options)}
     return found - {""}

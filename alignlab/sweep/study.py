@@ -1,53 +1,238 @@
-"""A sweep's study in a storage: found again by what it is made of."""
+"""A sweep's study in Optuna, and which of its trials are this process's to run.
+
+A trial stands for a *slot*: a point of a design, or a place in a sampled study. A slot is taken by
+its lowest-numbered trial that is waiting, running or finished; Optuna gives a waiting trial to one
+process only. So a slot ends with one complete trial, whichever process is killed and whenever: a
+second trial that another process enqueued at the same time is given up when it comes to be run.
+
+Optuna's own means do not promise that. ``enqueue_trial(skip_if_exists=True)`` looks and enqueues in
+two steps, so two processes still enqueue a point twice. ``RetryFailedTrialCallback`` enqueues the
+retry after the stale trial has been failed: a process killed in between loses the point, and trials
+that failed over an error or in a journal file, which has no heartbeats, are never retried.
+"""
 
 import time
 import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import optuna
 from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
+from alignlab.plan.jobs import Job
 from alignlab.sweep.samplers import build_pruner, build_sampler
+from alignlab.sweep.space import Point, Space
 from alignlab.sweep.spec import Sweep
-from alignlab.sweep.storage import Storage
+from alignlab.sweep.storage import GRACE, HEARTBEAT, Storage
+
+SLOT, OWNER, ERROR, DIVERGED, STOPPED = "slot", "owner", "error", "diverged", "stopped"
+TAKEN = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
+REST = 2.0  # seconds between two looks at what other processes do
 
 
-def open_study(sweep: Sweep, storage: Storage) -> tuple[optuna.Study, bool]:
-    """The study of this very definition, and whether it was made just now.
+def open_study(sweep: Sweep, storage: Storage) -> optuna.Study:
+    """The study of this very definition, made if it is not there.
 
     Its name ends in a hash of arms, space, seeds, metrics and inputs. So trials that cannot be
     compared never share a study, and a changed sweep begins a new one, in which runs that are not
     affected are complete at once.
     """
-    name = f"{sweep.name}-{sweep.definition[:8]}"
-    sampler = _sampler(sweep)
-    pruner = None if sweep.pruner is None else build_pruner(*sweep.pruner)
-    directions = [
-        StudyDirection.MAXIMIZE if direction == "maximize" else StudyDirection.MINIMIZE
-        for direction in sweep.metrics.values()
-    ]
-    try:
-        study = optuna.create_study(
-            study_name=name,
-            storage=storage.optuna,
-            directions=directions,
-            sampler=sampler,
-            pruner=pruner,
-        )
-    except optuna.exceptions.DuplicatedStudyError:
-        found = optuna.load_study(
-            study_name=name, storage=storage.optuna, sampler=sampler, pruner=pruner
-        )
-        return found, False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study = optuna.create_study(
+            study_name=f"{sweep.name}-{sweep.definition[:8]}",
+            storage=storage.optuna,
+            directions=[StudyDirection[name.upper()] for name in sweep.metrics.values()],
+            sampler=_sampler(sweep),
+            pruner=None if sweep.pruner is None else build_pruner(*sweep.pruner),
+            load_if_exists=True,
+        )
         study.set_metric_names(list(sweep.metrics))
-    return study, True
+    return study
 
 
 def _sampler(sweep: Sweep) -> optuna.samplers.BaseSampler:
-    """For a design one that is never asked; else one that no two calls start alike."""
+    """For a design a sampler that is never asked; else one that no two calls start alike."""
     name, settings = sweep.sampler
     if sweep.points is not None:
         return optuna.samplers.RandomSampler()
-    seed = int(settings.get("seed", 0)) + time.time_ns() % 2**31
-    return build_sampler(name, {**settings, "seed": seed % 2**31}, seed % 2**31)
+    seed = (int(settings.get("seed", 0)) + time.time_ns()) % 2**31
+    return build_sampler(name, {**settings, "seed": seed}, seed)
+
+
+@dataclass(eq=False)
+class RunningTrial:
+    """A trial that this process runs: its runs still to start, and what the finished ones left."""
+
+    trial: optuna.Trial
+    point: Point
+    waiting: list[Job] = field(default_factory=list)
+    at_work: set[str] = field(default_factory=set)
+    measures: list[dict[str, float]] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
+    pruned: bool = False
+
+    def note(self, kind: str, job: Job, why: str) -> None:
+        """A run did not get to its last step, or got too far."""
+        before = f"{self.notes[kind]}; " if kind in self.notes else ""
+        self.notes[kind] = f"{before}{job.name}: {why}"
+
+
+class Slots:
+    """The trials of one study, as one process sees them.
+
+    Args:
+        study: Optuna's study.
+        storage: The study's storage.
+        space: What its parameters mean.
+        points: The design's points; ``None`` where the sampler chooses as it goes.
+        trials: How many slots a sampled study has; ``None`` for no end.
+        owner: Name of the results folder, which one process at a time works in; ``None`` where no
+            other folder can know the storage.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        storage: Storage,
+        space: Space,
+        points: Sequence[Point] | None,
+        trials: int | None,
+        owner: str | None,
+    ) -> None:
+        self._study, self._storage, self._space = study, storage, space
+        self._points, self._trials, self._owner = points, trials, owner
+        self._mine: dict[int, int] = {}  # number -> id of the trials that this process runs
+        self._ownerless: dict[int, float] = {}  # number -> when a trial was first seen so
+        self._looked = self._beaten = 0.0
+
+    def begin(self) -> list[RunningTrial]:
+        """Enqueue the open slots, failed ones included; take up what this folder left running."""
+        self.enqueue_open(failed_too=True)
+        left = [trial for trial in self._all(TrialState.RUNNING) if self._is_mine(trial)]
+        claimed = [self._claim(optuna.Trial(self._study, trial._trial_id)) for trial in left]
+        return [running for running in claimed if running is not None]
+
+    def next(self) -> RunningTrial | None:
+        """Claim another trial, if there is one."""
+        self._look_at_others()
+        while True:
+            if not self._all(TrialState.WAITING) and (self._points is not None or self._is_full()):
+                return None
+            with warnings.catch_warnings():
+                # Signs of life are given by keep_alive, for all running trials at once.
+                warnings.filterwarnings("ignore", message="Heartbeat of storage")
+                trial = self._study.ask()
+            running = self._claim(trial)
+            if running is not None:
+                return running
+
+    def running_elsewhere(self) -> int:
+        """Trials that other processes run; the dead ones among them have no heartbeat."""
+        self._look_at_others()
+        return sum(not self._is_mine(trial) for trial in self._all(TrialState.RUNNING))
+
+    def keep_alive(self) -> None:
+        """Signs of life of this process's trials, when they are due."""
+        if time.monotonic() - self._beaten >= HEARTBEAT:
+            self._beaten = time.monotonic()
+            for trial_id in self._mine.values():
+                self._storage.alive(trial_id)
+
+    def holds(self, running: RunningTrial) -> bool:
+        """Whether the trial is still this process's: after a long silence another one runs it."""
+        number = running.trial.number
+        return any(trial.number == number for trial in self._all(TrialState.RUNNING))
+
+    def tell(
+        self,
+        trial: optuna.Trial,
+        state: TrialState,
+        notes: Mapping[str, str],
+        values: Sequence[float] | None = None,
+    ) -> bool:
+        """End a trial; whether it still was this process's to end.
+
+        Args:
+            trial: The trial.
+            state: ``COMPLETE`` also for a trial beyond the KL bound, so that samplers learn to
+                avoid it; ``FAIL`` for one that the next call tries again, unless it diverged.
+            notes: Kept with the trial, by kind: ``ERROR``, ``DIVERGED``, ``STOPPED``.
+            values: Of a complete trial.
+        """
+        self._mine.pop(trial.number, None)
+        try:
+            for kind, why in notes.items():
+                trial.set_user_attr(kind, why)
+            self._study.tell(trial.number, values, state=state)
+        except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+            return False  # it was taken for dead, and another process runs it now
+        return True
+
+    def enqueue_open(self, *, failed_too: bool) -> None:
+        """Enqueue a trial for each slot that has none, or whose trials all failed.
+
+        Not for one that diverged; and without ``failed_too`` not for one that failed over an error,
+        but only where the process died.
+        """
+        trials: dict[int, list[FrozenTrial]] = {slot: [] for slot in range(len(self._points or []))}
+        for trial in self._all():
+            slot = trial.user_attrs.get(SLOT)
+            if slot is not None:
+                trials.setdefault(slot, []).append(trial)
+        for slot, own in trials.items():
+            if any(trial.state in TAKEN or DIVERGED in trial.user_attrs for trial in own):
+                continue
+            if failed_too or not own or ERROR not in own[-1].user_attrs:
+                if self._points is not None:
+                    params = self._space.params(self._points[slot])
+                else:
+                    params = own[-1].system_attrs.get("fixed_params") or own[-1].params
+                self._study.enqueue_trial(params, user_attrs={SLOT: slot})
+
+    def _look_at_others(self) -> None:
+        """Give slots of dead processes another try, now and then."""
+        if self._owner is None or time.monotonic() - self._looked < REST:
+            return
+        self._looked = time.monotonic()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            optuna.storages.fail_stale_trials(self._study)
+        for trial in self._all(TrialState.RUNNING):
+            # Its process may have died between claiming it and writing its name to it.
+            if OWNER not in trial.user_attrs:
+                first = self._ownerless.setdefault(trial.number, time.monotonic())
+                if time.monotonic() - first > GRACE:
+                    self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        self.enqueue_open(failed_too=False)
+
+    def _claim(self, trial: optuna.Trial) -> RunningTrial | None:
+        """Make ``trial`` this process's; ``None`` if another trial has its slot."""
+        trial.set_user_attr(OWNER, self._owner)
+        self._mine[trial.number] = trial._trial_id
+        self._storage.alive(trial._trial_id)
+        slot = trial.user_attrs.get(SLOT, None if self._points is not None else trial.number)
+        if slot is None or self._is_taken(trial, slot):
+            notes = {ERROR: "another trial has its point"}
+            trial.set_user_attr(SLOT, None)  # it counts for no slot any more
+            self.tell(trial, TrialState.FAIL, notes)
+            return None
+        trial.set_user_attr(SLOT, slot)
+        return RunningTrial(trial, self._space.suggest(trial))
+
+    def _is_taken(self, trial: optuna.Trial, slot: int) -> bool:
+        before = [t for t in self._all(*TAKEN) if t.number < trial.number]
+        if self._points is None and self._trials is not None and SLOT not in trial.user_attrs:
+            return len(before) >= self._trials  # two processes asked for the last one
+        return any(other.user_attrs.get(SLOT) == slot for other in before)
+
+    def _is_full(self) -> bool:
+        slots = {trial.user_attrs.get(SLOT) for trial in self._all()} - {None}
+        return self._trials is not None and len(slots) >= self._trials
+
+    def _is_mine(self, trial: FrozenTrial) -> bool:
+        return self._owner is None or trial.user_attrs.get(OWNER) == self._owner
+
+    def _all(self, *states: TrialState) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=states or None)

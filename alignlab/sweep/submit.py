@@ -6,7 +6,6 @@ all of them found. It may end before they do: the same call, or ``alignlab front
 """
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,14 @@ import yaml
 
 from alignlab.errors import ConfigError
 from alignlab.pipeline.lock import make_folder
+from alignlab.pipeline.progress import say
 from alignlab.plan import state
 from alignlab.report.command import frontier_command
 from alignlab.sweep import table
 from alignlab.sweep.run import STUDY, run_sweep
 from alignlab.sweep.spec import Sweep, load_sweep
 from alignlab.sweep.storage import has_password, open_storage, shown
-from alignlab.sweep.study import open_study
+from alignlab.sweep.study import Slots, open_study
 
 if TYPE_CHECKING:
     import submitit
@@ -99,8 +99,10 @@ def submit_sweep(
     sweep = load_sweep(path)
     folder = (results or Path("results") / sweep.name).resolve()
     url = _shared(storage or sweep.storage, cluster, folder)
-    with open_storage(url):
-        pass  # makes the tables, before the jobs all want to
+    with open_storage(url) as opened:  # before all the jobs want to make the study and its trials
+        study = open_study(sweep, opened)
+        slots = Slots(study, opened, sweep.space, sweep.points, sweep.trials, str(folder))
+        slots.enqueue_open(failed_too=True)
     work = Work(path.resolve(), folder, url, workers)
     defaults = {"timeout_min": DAY, "name": sweep.name, "cpus_per_task": workers}
     started = start(work, cluster, jobs, defaults | given)
@@ -127,7 +129,7 @@ def start(
     except (NameError, TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"--submit {cluster}: {' '.join(str(error).split())}") from None
     started = executor.map_array(work, range(jobs))
-    _say(f"{jobs} jobs ({', '.join(job.job_id for job in started)}), logs: {work.results / LOGS}")
+    say(f"{jobs} jobs ({', '.join(job.job_id for job in started)}), logs: {work.results / LOGS}")
     return started
 
 
@@ -172,22 +174,18 @@ def _wait(number: int, job: "submitit.Job[int]") -> int:
         status: int = job.result()
     except (submitit.core.utils.FailedJobError, submitit.core.utils.UncompletedJobError) as error:
         last = str(error).strip().split("\n")[-1] or "died"
-        _say(f"error: job-{number}: {last} (log: {job.paths.stderr})")
+        say(f"error: job-{number}: {last} (log: {job.paths.stderr})")
         return 1
-    _say(f"job-{number}: done" if status == 0 else f"job-{number}: see {job.paths.stderr}")
+    say(f"job-{number}: done" if status == 0 else f"job-{number}: see {job.paths.stderr}")
     return status
 
 
 def _draw(sweep: Sweep, folder: Path, url: str) -> None:
     """Tables, figures and report of all jobs' runs, those of earlier calls included."""
     with open_storage(url) as storage:
-        study, _ = open_study(sweep, storage)
+        study = open_study(sweep, storage)
         table.write_trials(folder / "trials.csv", sweep, study)
-        _say(table.summary(sweep, study))
+        say(table.summary(sweep, study))
     own = sorted(path.parent for path in folder.glob(f"job-*/{state.POINTS}"))
     if own and sweep.plan.frontier_needs:
         frontier_command(own, folder, **sweep.frontier)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

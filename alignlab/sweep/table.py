@@ -8,9 +8,9 @@ import optuna
 from optuna.trial import TrialState
 
 from alignlab.results.csv_tables import write_table
-from alignlab.sweep.slots import DIVERGED, ERROR, SLOT, STOPPED
 from alignlab.sweep.space import ARM
 from alignlab.sweep.spec import Sweep
+from alignlab.sweep.study import DIVERGED, ERROR, SLOT, STOPPED
 
 
 def write_trials(path: Path, sweep: Sweep, study: optuna.Study) -> bool:

@@ -251,8 +251,8 @@ MUTATIONS = (
     Mutation(
         "nobody hears of a stopped worker",
         "pipeline/scheduler.py",
-        "            if not worker.missed:\n",
-        "            if False:\n",
+        "if not worker.warned_of and worker.job is not None:",
+        "if False:",
         "pipeline/test_run.py::"
         "test_a_worker_that_was_stopped_is_told_of_and_its_job_done_by_another",
     ),

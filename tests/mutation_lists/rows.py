@@ -255,7 +255,7 @@ MUTATIONS = (
         "report/read.py",
         'lines = [text.split("\\n") for text in texts]',
         "lines = [text.splitlines() for text in texts]",
-        "report/test_gather.py::test_commands_are_told_as_they_were_called",
+        "pipeline/test_records.py::test_commands_are_kept_once_and_as_they_were_called",
     ),
     Mutation(
         "refused prompts of a sample are not told",

@@ -5,47 +5,78 @@ from tests.mutation_lists.mutation import Mutation
 MUTATIONS = (
     Mutation(
         "two trials of one point are both run",
-        "sweep/slots.py",
-        "return any(self._slot(other) == slot for other in before)",
+        "sweep/study.py",
+        "return any(other.user_attrs.get(SLOT) == slot for other in before)",
         "return False",
-        "sweep/test_slots.py::test_both_filling_the_queue_still_runs_each_point_once",
+        "sweep/test_study.py::test_both_filling_the_queue_still_runs_each_point_once",
     ),
     Mutation(
         "a sampled study has a trial less than asked for",
-        "sweep/slots.py",
+        "sweep/study.py",
         "return self._trials is not None and len(slots) >= self._trials",
         "return self._trials is not None and len(slots) >= self._trials - 1",
-        "sweep/test_slots.py::test_a_sampled_study_has_so_many_slots_whoever_asks",
+        "sweep/test_study.py::test_a_sampled_study_has_so_many_slots_whoever_asks",
     ),
     Mutation(
         "a diverged point is tried again",
-        "sweep/slots.py",
-        "if any(trial.state in TAKEN for trial in trials) or DIVERGED in last.user_attrs:",
-        "if any(trial.state in TAKEN for trial in trials):",
-        "sweep/test_slots.py::"
+        "sweep/study.py",
+        "if any(trial.state in TAKEN or DIVERGED in trial.user_attrs for trial in own):",
+        "if any(trial.state in TAKEN for trial in own):",
+        "sweep/test_study.py::"
         "test_failed_points_are_tried_by_the_next_call_and_diverged_ones_never",
     ),
     Mutation(
         "a failed point is tried again at once",
-        "sweep/slots.py",
-        "if failed_too or ERROR not in last.user_attrs:",
+        "sweep/study.py",
+        "if failed_too or not own or ERROR not in own[-1].user_attrs:",
         "if True:",
-        "sweep/test_slots.py::"
+        "sweep/test_study.py::"
         "test_failed_points_are_tried_by_the_next_call_and_diverged_ones_never",
     ),
     Mutation(
         "a pruned point is tried again",
-        "sweep/slots.py",
+        "sweep/study.py",
         "TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)",
         "TrialState.RUNNING, TrialState.COMPLETE)",
-        "sweep/test_slots.py::test_a_pruned_point_is_done_with",
+        "sweep/test_study.py::test_a_pruned_point_is_done_with",
     ),
     Mutation(
         "what a folder left running is nobody's",
-        "sweep/slots.py",
-        "return self._private or trial.user_attrs.get(OWNER) == self._owner",
-        "return self._private",
-        "sweep/test_slots.py::test_a_folder_takes_up_what_it_left_running",
+        "sweep/study.py",
+        "return self._owner is None or trial.user_attrs.get(OWNER) == self._owner",
+        "return self._owner is None",
+        "sweep/test_study.py::test_a_folder_takes_up_what_it_left_running",
+    ),
+    Mutation(
+        "a second trial of a point is listed beside the first",
+        "sweep/study.py",
+        "            trial.set_user_attr(SLOT, None)",
+        "            pass",
+        "sweep/test_study.py::test_both_filling_the_queue_still_runs_each_point_once",
+    ),
+    Mutation(
+        "a run cut short by a rule that is gone is found finished by its worker",
+        "sweep/trial_queue.py",
+        "(self._plan.folder(job) / DONE).unlink(missing_ok=True)",
+        "pass",
+        "sweep/test_trial_queue.py::"
+        "test_domination_needs_less_kl_and_surely_more_reward_several_times_in_a_row",
+    ),
+    Mutation(
+        "a finished run counts without its per-prompt table",
+        "sweep/outcomes.py",
+        "return job.objective is None or state.has_table(self._plan, job)",
+        "return True",
+        "sweep/test_outcomes.py::"
+        "test_a_run_whose_per_prompt_table_is_gone_is_given_to_a_worker_which_makes_the_table",
+    ),
+    Mutation(
+        "what waits for a failed job is started",
+        "pipeline/scheduler.py",
+        '"""What waits for ``job`` never becomes ready."""',
+        "self._order.done(job.name)",
+        "pipeline/test_scheduler.py::"
+        "test_a_failure_takes_what_waits_for_it_however_far_and_in_whatever_order",
     ),
     Mutation(
         "a trial is worth its best seed",
@@ -85,8 +116,8 @@ MUTATIONS = (
     Mutation(
         "a run that nobody tells to stop any more stays cut short",
         "sweep/trial_queue.py",
-        "        if self._is_cut_short(outcome):\n            return False\n",
-        "",
+        "            if self._is_cut_short(job):\n",
+        "            if False:\n",
         "sweep/test_trial_queue.py::test_what_was_pruned_stays_so_for_the_next_call",
     ),
     Mutation(
@@ -130,8 +161,8 @@ MUTATIONS = (
     ),
     Mutation(
         "rows stand for a run whose metric is lost",
-        "sweep/trial_queue.py",
-        "return recorded and self._sweep.metrics.keys() <= outcome.measures.keys()",
+        "sweep/outcomes.py",
+        "return recorded and {*metrics} <= self.of(job).measures.keys()",
         "return recorded",
         "sweep/test_outcomes.py::test_a_logged_metric_outlives_the_weights",
     ),
@@ -153,7 +184,7 @@ MUTATIONS = (
     Mutation(
         "rows of values taken out of the sweep count without a word",
         "sweep/run.py",
-        "warn_about_foreign_rows(self.plan.results, self._runs(study))",
+        "warn_about_foreign_rows(plan.results, _runs(sweep, study))",
         "pass",
         "sweep/test_run.py::test_one_more_value_runs_one_more_trial_and_those_taken_out_are_named",
     ),

@@ -15,9 +15,8 @@ from alignlab.errors import DataError
 from alignlab.files import read_record
 from alignlab.pipeline import run_experiment
 from alignlab.pipeline.jobs import carry_out
-from alignlab.pipeline.messages import message
+from alignlab.pipeline.messages import Reporter, message
 from alignlab.pipeline.records import merge
-from alignlab.pipeline.worker import NullReporter
 from alignlab.plan.experiment import load_plan
 from alignlab.plan.state import frontier_is_drawn, is_done, missing, what_to_do
 from alignlab.report.read import read_results
@@ -192,7 +191,7 @@ def test_a_per_prompt_table_is_made_again_without_training(
     for damage in (lambda: flip(table, 99), table.unlink):
         damage()
         (job,) = what_to_do(plan, only="dpo").jobs
-        carry_out(message(plan, job, "unknown", fresh=False), NullReporter())
+        carry_out(message(plan, job, "unknown", fresh=False), Reporter(io.StringIO()))
         merge(plan, job)
         assert (table.read_bytes(), (RESULTS / "points.csv").read_bytes()) == (right, seconds)
 

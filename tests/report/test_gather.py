@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alignlab.pipeline.records import keep_command
 from alignlab.report.gather import Sample, key_of, read_samples, read_trials, sample_rows
-from alignlab.report.read import read_commands
 from alignlab.results.tables import Point
 from tests.report.test_page import findings, point
 
@@ -78,15 +76,3 @@ def test_trials_of_jobs_that_share_a_study_are_listed_once(tmp_path: Path) -> No
     assert [(row["slot"], row["state"], row["note"]) for row in found] == [
         ("1", "failed", "a bug"), ("2", "stopped", "KL"),
     ]  # fmt: skip
-
-
-def test_commands_are_told_as_they_were_called(tmp_path: Path) -> None:
-    """An argument may hold what Unicode calls the end of a line."""
-    words = ["run", "experiments/quickstart", "--only", "a\x85b\u2028c"]
-    keep_command(tmp_path, words)
-    keep_command(tmp_path, words)
-    keep_command(tmp_path, ["frontier"])
-    assert read_commands([tmp_path, tmp_path]) == [
-        "alignlab run experiments/quickstart --only 'a\x85b\u2028c'",
-        "alignlab frontier",
-    ]

@@ -78,14 +78,10 @@ class Bomb:
             os.truncate(args[0], os.path.getsize(args[0]) // 2)
 
 
-class Nobody:
-    """The pipeline's process, to which nothing needs to be told."""
+class Nobody(messages.Reporter):
+    """The pipeline's process, to which nothing needs to be reported."""
 
-    def progress(self, step: int, total: int) -> None: ...
-
-    def measured(self, step: int, metrics: dict[str, float]) -> None: ...
-
-    def why_stop(self, name: str) -> str | None: ...
+    def send(self, **message: Any) -> None: ...
 
     def say(self, line: str) -> None:
         print(line, flush=True)
@@ -102,7 +98,7 @@ def do_what_is_left(plan: Plan, bomb: Bomb) -> int:
     for job in todo.unmerged:
         records.merge(plan, job)
     for job in todo.jobs:
-        carry_out(messages.message(plan, job, "commit", fresh=False), Nobody())
+        carry_out(messages.message(plan, job, "commit", fresh=False), Nobody(sys.stdout))
         records.record(plan, job)
     bomb.count.write_text(str(bomb.calls))
     return 0

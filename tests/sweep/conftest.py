@@ -10,10 +10,9 @@ import pytest
 import yaml
 
 from alignlab.errors import ConfigError
-from alignlab.sweep.slots import Slots
 from alignlab.sweep.spec import Sweep, load_sweep
 from alignlab.sweep.storage import Storage
-from alignlab.sweep.study import open_study
+from alignlab.sweep.study import Slots, open_study
 from alignlab.sweep.trial_queue import TrialQueue
 from tests.pipeline.test_run import ROOT, stages
 from tests.sweep.test_run import RESULTS, SPACE, Write
@@ -110,11 +109,9 @@ def begin(write: Callable[..., Path]) -> Begin:
         path = write(**({"space": {"beta": [1.0, 2.0]}} | (keys or {})))
         sweep = replace(load_sweep(path), **changes)
         plan = replace(sweep.plan, results=RESULTS)
-        storage = Storage(optuna.storages.InMemoryStorage(), "", heartbeat=False)
-        study, created = open_study(sweep, storage)
-        slots = Slots(study, storage, sweep.space, sweep.points, None, "me", private=True)
-        started = slots.begin(created=created)
-        trials = TrialQueue(sweep, plan, slots, started, lambda job: None, print)
-        return Hand(sweep, plan, study, trials)
+        storage = Storage(optuna.storages.InMemoryStorage(), "")
+        study = open_study(sweep, storage)
+        slots = Slots(study, storage, sweep.space, sweep.points, None, None)
+        return Hand(sweep, plan, study, TrialQueue(sweep, plan, slots, print))
 
     return call

@@ -5,8 +5,8 @@ import pytest
 from alignlab.files import DONE, read_record, write_record
 from alignlab.plan import state
 from alignlab.sweep.schema import StopKeys
-from alignlab.sweep.slots import DIVERGED
 from alignlab.sweep.spec import Sweep
+from alignlab.sweep.study import DIVERGED
 from tests.sweep.test_trial_queue import KL, Begin
 
 
@@ -50,3 +50,14 @@ def test_what_another_configuration_logged_does_not_count(begin: Begin) -> None:
     assert known is not None
     write_record(kept, known | {"config_sha": "other", "metrics": {"val/loss": 1.0}})
     assert begin(logged).take().name == job.name
+
+
+def test_a_run_whose_per_prompt_table_is_gone_is_given_to_a_worker_which_makes_the_table(
+    begin: Begin,
+) -> None:
+    hand = begin(KL)
+    job = hand.take()
+    hand.end(job)
+    assert begin(KL).take().name == "dpo-beta1-s1"
+    state.prompt_table(hand.plan, job).unlink()
+    assert begin(KL).take().name == job.name

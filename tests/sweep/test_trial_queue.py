@@ -8,13 +8,12 @@ import optuna
 from optuna.trial import TrialState
 
 from alignlab.files import DONE, stamp, write_record
-from alignlab.pipeline import records
 from alignlab.plan import state
 from alignlab.plan.experiment import Plan
 from alignlab.plan.jobs import Job
 from alignlab.sweep.schema import StopKeys
-from alignlab.sweep.slots import STOPPED
 from alignlab.sweep.spec import Sweep
+from alignlab.sweep.study import STOPPED
 from alignlab.sweep.trial_queue import TrialQueue
 from tests.report.test_page import point
 
@@ -45,7 +44,6 @@ class Hand:
         table.parent.mkdir(parents=True, exist_ok=True)
         table.touch()
         write_record(folder / DONE, left | {"table": stamp(table)} | done)
-        records.merge(self.plan, job)
         self.trials.finished(job)
 
     def states(self) -> list[str]:
@@ -64,16 +62,16 @@ def test_a_pruner_judges_by_the_first_seed_and_the_second_waits_for_it(begin: Be
     first = hand.take()
     other = hand.take()
     assert (first.name, other.name) == ("dpo-beta1-s0", "dpo-beta2-s0")
-    assert hand.trials.measured(first, 10, {"kl": 4.0}) is None
-    assert hand.trials.measured(other, 10, {"kl": 6.0}) == "pruned at step 10"
+    assert hand.trials.evaluated(first, 10, {"kl": 4.0}) is None
+    assert hand.trials.evaluated(other, 10, {"kl": 6.0}) == "pruned at step 10"
     hand.end(first, kl=4.0)
     second = hand.take()
     assert second.name == "dpo-beta1-s1"
-    assert hand.trials.measured(second, 20, {"kl": 6.0}) is None  # the trial was let live
+    assert hand.trials.evaluated(second, 20, {"kl": 6.0}) is None  # the trial was let live
     hand.end(second, kl=6.0)
     hand.end(other, stopped="pruned at step 10")
     assert hand.trials.next() is None
-    assert hand.trials.over()
+    assert hand.trials.exhausted()
     assert hand.states() == ["COMPLETE", "PRUNED"]
     assert hand.study.trials[0].values == [5.0]  # the mean of both seeds
 
@@ -82,7 +80,7 @@ def test_a_continued_run_may_tell_of_an_evaluation_again(begin: Begin) -> None:
     hand = begin(KL, pruner=PRUNER)
     job = hand.take()
     for _ in range(2):
-        assert hand.trials.measured(job, 10, {"kl": 4.0}) is None
+        assert hand.trials.evaluated(job, 10, {"kl": 4.0}) is None
 
 
 def test_what_was_pruned_stays_so_for_the_next_call(begin: Begin) -> None:
@@ -104,11 +102,13 @@ def test_domination_needs_less_kl_and_surely_more_reward_several_times_in_a_row(
     lesser, equal, cheaper = (
         {"kl": kl, "reward": reward} for kl, reward in [(2.0, 0.7), (2.0, 0.9), (0.5, 0.7)]
     )
-    told = [hand.trials.measured(job, s, m) for s, m in enumerate([lesser, equal, lesser, cheaper])]
+    told = [
+        hand.trials.evaluated(job, s, m) for s, m in enumerate([lesser, equal, lesser, cheaper])
+    ]
     assert told == [None] * 4
-    assert hand.trials.measured(job, 4, lesser) is None
+    assert hand.trials.evaluated(job, 4, lesser) is None
     why = "other runs had more reward at less KL, up to step 5"
-    assert hand.trials.measured(job, 5, lesser) == why
+    assert hand.trials.evaluated(job, 5, lesser) == why
     hand.end(job, kl=2.0, stopped=why)
     while (left := hand.trials.next()) is not None:
         hand.end(left)
@@ -119,4 +119,5 @@ def test_domination_needs_less_kl_and_surely_more_reward_several_times_in_a_row(
     # Without the rule the run it cut short is made whole; the others stand.
     without = begin()
     assert without.take().name == job.name
+    assert not (without.plan.folder(job) / DONE).exists()  # else its worker takes it as finished
     assert without.trials.next() is None

@@ -9,10 +9,10 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
-from alignlab.sweep import slots as module
-from alignlab.sweep.slots import DIVERGED, ERROR, ClaimedTrial, Slots
+from alignlab.sweep import study as module
 from alignlab.sweep.space import Dimension, Point, Space
 from alignlab.sweep.storage import Storage
+from alignlab.sweep.study import DIVERGED, ERROR, SLOT, RunningTrial, Slots
 
 SPACE = Space({"dpo": [Dimension("beta", "beta", CategoricalDistribution([1.0, 2.0]))]})
 POINTS = SPACE.grid()
@@ -36,52 +36,54 @@ def process(
     points: list[Point] | None = POINTS,
     trials: int | None = None,
 ) -> Slots:
-    storage = Storage(study._storage._backend, "", heartbeat=True)  # type: ignore[attr-defined]
-    return Slots(study, storage, SPACE, points, trials, owner, private=False)
+    storage = Storage(study._storage._backend, "")  # type: ignore[attr-defined]
+    return Slots(study, storage, SPACE, points, trials, owner)
 
 
-def begun(slots: Slots, created: bool = False) -> list[float]:
-    return [values(claimed) for claimed in slots.begin(created=created)]
+def begun(slots: Slots) -> list[float]:
+    return [values(running) for running in slots.begin()]
 
 
-def values(claimed: ClaimedTrial | None) -> float:
-    assert claimed is not None
-    beta = claimed.point.values["beta"]
+def values(running: RunningTrial | None) -> float:
+    assert running is not None
+    beta = running.point.values["beta"]
     assert isinstance(beta, float)
     return beta
 
 
 def test_two_processes_share_the_points_and_get_none_twice(study: optuna.Study) -> None:
     a, b = process(study, "a"), process(study, "b")
-    assert begun(a, created=True) == begun(b) == []
+    assert begun(a) == begun(b) == []
     assert sorted([values(a.next()), values(b.next())]) == [1.0, 2.0]
     assert a.next() is b.next() is None
-    assert a.others_at_work() == 1
+    assert a.running_elsewhere() == 1
 
 
 def test_both_filling_the_queue_still_runs_each_point_once(study: optuna.Study) -> None:
     a, b = process(study, "a"), process(study, "b")
-    for slots in (a, b):  # neither sees that the other is at it
+    for _ in (a, b):  # neither sees that the other enqueues them, too
         for slot, point in enumerate(POINTS):
-            slots._enqueue(slot, SPACE.params(point))
-    got = [claimed for claimed in (a.next(), b.next(), a.next(), b.next()) if claimed is not None]
+            study.enqueue_trial(SPACE.params(point), user_attrs={SLOT: slot})
+    got = [running for running in (a.next(), b.next(), a.next(), b.next()) if running is not None]
     assert sorted(map(values, got)) == [1.0, 2.0]
+    given_up = [t for t in study.trials if t.state is TrialState.FAIL]
+    assert [t.user_attrs[SLOT] for t in given_up] == [None, None]  # no table shows them
 
 
 def test_a_folder_takes_up_what_it_left_running(study: optuna.Study) -> None:
     a = process(study, "a")
-    begun(a, created=True)
+    begun(a)
     first = a.next()
     again = process(study, "a")  # the process was killed and is called again
-    (claimed,) = again.begin(created=False)
-    assert values(claimed) == values(first)
-    assert again.complete(claimed, [0.0], {})
+    (running,) = again.begin()
+    assert values(running) == values(first)
+    assert again.tell(running.trial, TrialState.COMPLETE, {}, [0.0])
     assert len(study.trials) == 2
 
 
 def test_a_silent_trial_becomes_anothers(study: optuna.Study) -> None:
     a, b = process(study, "a"), process(study, "b")
-    begun(a, created=True)
+    begun(a)
     begun(b)
     lost, own = a.next(), b.next()
     assert lost is not None
@@ -92,7 +94,7 @@ def test_a_silent_trial_becomes_anothers(study: optuna.Study) -> None:
     taken = b.next()
     assert values(taken) == values(lost)
     assert not a.holds(lost)
-    assert not a.complete(lost, [0.0], {})  # too late
+    assert not a.tell(lost.trial, TrialState.COMPLETE, {}, [0.0])  # too late
     assert b.holds(own)
 
 
@@ -100,12 +102,12 @@ def test_failed_points_are_tried_by_the_next_call_and_diverged_ones_never(
     study: optuna.Study,
 ) -> None:
     a = process(study, "a")
-    begun(a, created=True)
+    begun(a)
     first, second = a.next(), a.next()
     assert first is not None
     assert second is not None
-    a.fail(first, ERROR, "a bug")
-    a.fail(second, DIVERGED, "NaN")
+    a.tell(first.trial, TrialState.FAIL, {ERROR: "a bug"})
+    a.tell(second.trial, TrialState.FAIL, {DIVERGED: "NaN"})
     assert a.next() is None  # not in the same call
     again = process(study, "a")
     begun(again)
@@ -115,10 +117,10 @@ def test_failed_points_are_tried_by_the_next_call_and_diverged_ones_never(
 
 def test_a_pruned_point_is_done_with(study: optuna.Study) -> None:
     a = process(study, "a")
-    begun(a, created=True)
+    begun(a)
     first = a.next()
     assert first is not None
-    assert a.prune(first, {"stopped": "pruned at step 2"})
+    assert a.tell(first.trial, TrialState.PRUNED, {"stopped": "pruned at step 2"})
     again = process(study, "a")
     begun(again)
     assert values(again.next()) != values(first)
@@ -128,11 +130,11 @@ def test_a_pruned_point_is_done_with(study: optuna.Study) -> None:
 
 def test_what_another_took_over_can_neither_be_ended_nor_noted(study: optuna.Study) -> None:
     a = process(study, "a")
-    begun(a, created=True)
+    begun(a)
     lost = a.next()
     assert lost is not None
     study.tell(lost.trial.number, state=TrialState.FAIL)
-    assert not a.complete(lost, [0.0], {DIVERGED: "KL 4 > 3"})
+    assert not a.tell(lost.trial, TrialState.COMPLETE, {DIVERGED: "KL 4 > 3"}, [0.0])
     assert DIVERGED not in study.trials[0].user_attrs
 
 
@@ -140,9 +142,9 @@ def test_a_sampled_study_has_so_many_slots_whoever_asks(study: optuna.Study) -> 
     a = process(study, "a", points=None, trials=3)
     b = process(study, "b", points=None, trials=3)
     got = [a.next(), b.next(), a.next(), b.next()]
-    assert [claimed is None for claimed in got] == [False, False, False, True]
-    for slots, claimed in zip((a, b, a), got, strict=False):
-        assert claimed is not None
-        assert slots.complete(claimed, [1.0], {})
+    assert [running is None for running in got] == [False, False, False, True]
+    for slots, running in zip((a, b, a), got, strict=False):
+        assert running is not None
+        assert slots.tell(running.trial, TrialState.COMPLETE, {}, [1.0])
     assert a.next() is None
     assert [t.state for t in study.trials] == [TrialState.COMPLETE] * 3
