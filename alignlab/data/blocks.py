@@ -4,9 +4,8 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
-from alignlab.data.encode import AT_ONCE, Encoder, chunks, without_specials
-from alignlab.data.rows import LabelledText, Refusals, Refused
-from alignlab.data.tokenise import TokenReport
+from alignlab.data.encode import AT_ONCE, Encoder, without_specials
+from alignlab.data.rows import LabelledText, Refused, RowReport
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
 
@@ -19,47 +18,46 @@ LabelledTruncation = Literal["drop", "keep_start", "keep_end", "blocks"]
 def tokenise_texts(
     rows: Sequence[LabelledText],
     tokenizer: "PreTrainedTokenizerBase",
-    refusals: Refusals,
+    report: RowReport,
     *,
     max_length: int,
     first_index: int = 0,
-) -> tuple[list[PromptTree], TokenReport]:
+) -> list[PromptTree]:
     """Language-modelling trees: every text whole, in blocks of at most ``max_length`` tokens.
 
     A block is a tree with the beginning-of-text token as its prompt (the end-of-text token where
     the tokenizer has no other). Only the last block of a text ends in the end-of-text token.
     """
-    report = TokenReport(refusals)
     if labels := sum(row.label is not None for row in rows):
-        refusals.unused["label"] = labels
+        report.unused["label"] = labels
     trees: list[PromptTree] = []
-    for place, row, start, body in _bodies(rows, tokenizer, refusals, max_length):
+    for place, row, start, body in _bodies(rows, tokenizer, report, max_length):
         blocks = _blocks(body, max_length - 1)
         for k, block in enumerate(blocks):
             name = row.id if len(blocks) == 1 else f"{row.id}#{k}"
             index = first_index + len(trees)
             tree = PromptTree(index, name, (start,), (block,), row=place, source="")
             trees.append(tree)
-            report.count(tree, truncated=False, straddling=False, ended=k == len(blocks) - 1)
-    refusals.require_rows(len(trees))
-    return trees, report
+        report.ended += 1
+    report.made([tree.completions for tree in trees])
+    return trees
 
 
 def tokenise_labelled(
     rows: Sequence[LabelledText],
     tokenizer: "PreTrainedTokenizerBase",
-    refusals: Refusals,
+    report: RowReport,
     *,
     max_length: int,
     truncation: LabelledTruncation = "blocks",
     first_index: int = 0,
-) -> tuple[list[PromptTree], TokenReport]:
+) -> list[PromptTree]:
     """Trees of labelled texts: the text is the completion of an empty prompt.
 
     Args:
         rows: Texts, each with a label.
         tokenizer: A fast tokenizer.
-        refusals: Where refused rows are recorded, as those refused by reading were.
+        report: Where trees are counted and refused rows are recorded, as by reading.
         max_length: Bound on every branch.
         truncation: What happens to a longer text. ``blocks`` makes its consecutive pieces the
             completions of one tree, each with the text's label; ``drop`` refuses it;
@@ -70,47 +68,47 @@ def tokenise_labelled(
         raise ConfigError(
             f"truncation must be drop, keep_start, keep_end or blocks, got {truncation!r}."
         )
-    report = TokenReport(refusals)
     trees: list[PromptTree] = []
-    for place, row, start, body in _bodies(rows, tokenizer, refusals, max_length):
+    for place, row, start, body in _bodies(rows, tokenizer, report, max_length):
         try:
             if row.label is None:
                 raise Refused("missing column 'label'")
             pieces = _pieces(body, max_length - 1, truncation)
         except Refused as problem:
-            refusals.add(row.id, problem)
+            report.add(row.id, problem)
             continue
         labels = (row.label,) * len(pieces)
         index = first_index + len(trees)
         tree = PromptTree(index, row.id, (start,), pieces, labels=labels, row=place, source="")
         trees.append(tree)
         cut = sum(map(len, pieces)) < len(body)
-        ended = int(not cut or truncation == "keep_end")
-        report.count(tree, truncated=cut, straddling=False, ended=ended)
-    refusals.require_rows(len(trees))
-    return trees, report
+        report.truncated += cut
+        report.ended += not cut or truncation == "keep_end"
+    report.made([tree.completions for tree in trees])
+    return trees
 
 
 def _bodies(
     rows: Sequence[LabelledText],
     tokenizer: "PreTrainedTokenizerBase",
-    refusals: Refusals,
+    report: RowReport,
     max_length: int,
 ) -> Iterator[tuple[int, LabelledText, int, tuple[int, ...]]]:
     """Each text with its place, its start token and its ids, end-of-text token included."""
     if max_length < 3:
         raise ConfigError(f"max_length must be at least 3 for texts, got {max_length}.")
     encode = Encoder(tokenizer)
-    for chunk in chunks(list(enumerate(rows)), AT_ONCE):
-        coded = encode([row.text for _, row in chunk])
-        for (place, row), code in zip(chunk, coded, strict=True):
+    for first in range(0, len(rows), AT_ONCE):
+        chunk = rows[first : first + AT_ONCE]
+        coded = encode([row.text for row in chunk])
+        for place, (row, code) in enumerate(zip(chunk, coded, strict=True), first):
             front = int(encode.bos is not None)
             try:
                 ids = without_specials(encode, code.ids, front, ends=True)
                 if len(ids) == front:
                     raise Refused("text has no token")
             except Refused as problem:
-                refusals.add(row.id, problem)
+                report.add(row.id, problem)
                 continue
             yield place, row, encode.start, (*ids[front:], encode.eos)
 

@@ -1,8 +1,7 @@
 """Tokenises texts without adding, cutting or padding, and refuses special tokens inside them."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from alignlab.data.rows import Refused
 from alignlab.errors import ConfigError
@@ -11,7 +10,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 AT_ONCE = 512  # rows tokenised in one call: enough to be fast, few enough to keep memory flat
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +93,3 @@ def without_specials(encode: Encoder, ids: list[int], prompt: int, ends: bool) -
     if encode.bare_eos in ids[prompt:]:
         raise Refused("end-of-text token inside the completion")
     return ids
-
-
-def chunks(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Consecutive parts of ``size`` rows; the last may be shorter."""
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]

@@ -12,7 +12,7 @@ from alignlab.data.dialects import in_their_words, translated, with_context
 from alignlab.data.rows.base import Completable, R, Row
 from alignlab.data.rows.nested import mostly_chats, printable
 from alignlab.data.rows.reader import Layout, Reader
-from alignlab.data.rows.refusals import Refusals
+from alignlab.data.rows.report import RowReport
 from alignlab.data.rows.values import Fields, Record, Refused
 from alignlab.errors import ConfigError, DataError
 
@@ -23,7 +23,7 @@ TEXTS = (*LEADS, "rejected")  # the columns that are plain or conversations
 def to_rows(
     records: Sequence[Record],
     kind: type[R],
-    refusals: Refusals,
+    refusals: RowReport,
     limit: int | None = None,
     columns: Collection[str] = (),
     picked: Collection[str] = (),

@@ -4,6 +4,7 @@ The tokenizer is the policy's: ``setup`` takes it from the trainer's module, or 
 ``connect``.
 """
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, cast
 
@@ -11,7 +12,6 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import CombinedLoader
 
 from alignlab.data.blocks import tokenise_labelled, tokenise_texts
-from alignlab.data.cycles import find_cycles
 from alignlab.data.loader import TreeLoader, micro_batches_of
 from alignlab.data.rows import (
     Completable,
@@ -23,13 +23,13 @@ from alignlab.data.rows import (
     R,
     Ranking,
     RatedCompletion,
-    Refusals,
     Refuse,
+    RowReport,
     prompt_key,
     split_by_prompt,
 )
 from alignlab.data.sources import read_rows
-from alignlab.data.tokenise import TokenReport, tokenise
+from alignlab.data.tokenise import Truncation, tokenise
 from alignlab.data.trees import Padding, PromptTree
 from alignlab.errors import ConfigError, DataError
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+@dataclass(eq=False, repr=False)
 class TreeData(pl.LightningDataModule, Generic[R]):
     """Reads rows, splits them, tokenises them once, and makes the loaders.
 
@@ -73,68 +74,55 @@ class TreeData(pl.LightningDataModule, Generic[R]):
     kind: ClassVar[type[Any]]
     truncations: ClassVar[tuple[str, ...]] = ("drop", "keep_start", "keep_end")  # default first
 
-    def __init__(
-        self,
-        source: str,
-        batch_size: int,
-        micro_batch_size: int | None = None,
-        max_length: int = 512,
-        truncation: Literal["drop", "keep_start", "keep_end", "blocks"] | None = None,
-        padding: Padding = "longest",
-        length_window: int = 1,
-        validation_source: str | None = None,
-        split: str | None = None,
-        validation_split: str | None = None,
-        validation_share: float = 0.0,
-        columns: dict[str, str] | None = None,
-        seed: int = 0,
-        limit: int | None = None,
-        validation_limit: int | None = None,
-        refuse: Refuse = "drop",
-        train_on_prompt: bool = False,
-    ) -> None:
+    source: str
+    batch_size: int
+    micro_batch_size: int | None = None
+    max_length: int = 512
+    truncation: Literal["drop", "keep_start", "keep_end", "blocks"] | None = None
+    padding: Padding = "longest"
+    length_window: int = 1
+    validation_source: str | None = None
+    split: str | None = None
+    validation_split: str | None = None
+    validation_share: float = 0.0
+    columns: dict[str, str] | None = None
+    seed: int = 0
+    limit: int | None = None
+    validation_limit: int | None = None
+    refuse: Refuse = "drop"
+    train_on_prompt: bool = False
+
+    def __post_init__(self) -> None:
         super().__init__()
-        if validation_source is not None and validation_share:
+        for name in ("length_window", "limit", "validation_limit"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise ConfigError(f"data.init_args.{name} must be at least 1, got {count}.")
+        if not 0 <= self.validation_share < 1:
+            raise ConfigError(
+                f"data.init_args.validation_share must lie in [0, 1), got {self.validation_share}."
+            )
+        if self.validation_source is not None and self.validation_share:
             raise ConfigError(
                 "validation_source and validation_share are both given; use one of them."
             )
-        for name, count in {
-            "length_window": length_window,
-            "limit": limit,
-            "validation_limit": validation_limit,
-        }.items():
-            if count is not None and count < 1:
-                raise ConfigError(f"data.init_args.{name} must be at least 1, got {count}.")
-        if not 0 <= validation_share < 1:
+        micro_batches_of(self.batch_size, self.micro_batch_size, 1)  # an impossible pair stops here
+        if self.truncation not in (None, *self.truncations):
             raise ConfigError(
-                f"data.init_args.validation_share must lie in [0, 1), got {validation_share}."
-            )
-        micro_batches_of(batch_size, micro_batch_size, 1)  # an impossible pair stops here
-        self.source, self.validation_source = source, validation_source
-        self.split, self.validation_split = split, validation_split
-        self.validation_share, self.columns = validation_share, columns
-        self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
-        if truncation is not None and truncation not in self.truncations:
-            raise ConfigError(
-                f"{type(self).__name__} cannot do truncation {truncation!r}. "
+                f"{type(self).__name__} cannot do truncation {self.truncation!r}. "
                 f"Set data.init_args.truncation to one of {', '.join(self.truncations)}."
             )
-        self.truncation: Any = truncation or self.truncations[0]
-        if train_on_prompt and self.kind is not Demonstration:
+        if self.train_on_prompt and self.kind is not Demonstration:
             raise ConfigError(
                 f"{type(self).__name__} cannot train on prompts: train_on_prompt is "
                 "DemonstrationData's. Remove data.init_args.train_on_prompt."
             )
-        self.train_on_prompt = train_on_prompt
-        self.max_length, self.padding, self.seed = max_length, padding, seed
-        self.length_window = length_window
-        self.limit, self.validation_limit, self.refuse = limit, validation_limit, refuse
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.train_rows: list[R] = []
         self.validation_rows: list[R] = []
         self.train_trees: list[PromptTree] = []
         self.validation_trees: list[PromptTree] = []
-        self.reports: dict[str, TokenReport] = {}
+        self.reports: dict[str, RowReport] = {}
         self.shared_prompts = 0
 
     def connect(self, tokenizer: "PreTrainedTokenizerBase") -> None:
@@ -147,22 +135,21 @@ class TreeData(pl.LightningDataModule, Generic[R]):
             self._check_accumulation(self.trainer)
         if self.train_trees:
             return
-        tokenizer = self._find_tokenizer()
-        self.train_rows, self.validation_rows, refusals = self._read()
-        made = self.tokenise(self.train_rows, tokenizer, refusals["train"], 0)
-        self.train_trees, self.reports["train"] = made
-        if "validation" in refusals:
-            after = len(self.train_trees)
-            made = self.tokenise(self.validation_rows, tokenizer, refusals["validation"], after)
-            self.validation_trees, self.reports["validation"] = made
-        train_prompts = set(map(prompt_key, self.train_rows))
-        held_out = set(map(prompt_key, self.validation_rows))
-        self.shared_prompts = len(train_prompts & held_out)
-        if self.shared_prompts:
-            self.reports["validation"].refusals.notes.append(
-                f"{self.shared_prompts:,} of {len(held_out):,} validation prompts are also in "
-                "the training rows"
+        tokenizer, reports = self._find_tokenizer(), self.reports
+        read = partial(read_rows, kind=self.kind, columns=self.columns, refuse=self.refuse)
+        self.train_rows, reports["train"] = read(self.source, split=self.split, limit=self.limit)
+        if self.validation_source is not None:
+            self.validation_rows, reports["validation"] = read(
+                self.validation_source, split=self.validation_split, limit=self.validation_limit
             )
+        elif self.validation_share:
+            self._hold_out(reports["train"])
+        self.train_trees = self.tokenise(self.train_rows, tokenizer, reports["train"], 0)
+        if "validation" in reports:
+            self.validation_trees = self.tokenise(
+                self.validation_rows, tokenizer, reports["validation"], len(self.train_trees)
+            )
+            self._note_shared_prompts(reports["validation"])
 
     def report(self) -> str:
         """A readable report on the rows of each part; after ``setup``."""
@@ -175,29 +162,27 @@ class TreeData(pl.LightningDataModule, Generic[R]):
         ``truncated``, ``token across the border``, ``column not used`` or ``note``.
         """
         return [
-            {"part": name, "source": report.refusals.source, **row}
+            {"part": name, "source": report.source, **row}
             for name, report in self.reports.items()
             for row in report.table()
         ]
 
     def tokenise(
-        self, rows: list[R], tokenizer: "PreTrainedTokenizerBase", refusals: Refusals, first: int
-    ) -> tuple[list[PromptTree], TokenReport]:
+        self, rows: list[R], tokenizer: "PreTrainedTokenizerBase", report: RowReport, first: int
+    ) -> list[PromptTree]:
         """Trees of rows, numbered from ``first``; here of prompts with their completions."""
         return tokenise(
             cast("list[Completable]", rows),
             tokenizer,
-            refusals,
+            report,
             max_length=self.max_length,
-            truncation=self.truncation,
+            truncation=cast(Truncation, self.truncation or self.truncations[0]),
             train_on_prompt=self.train_on_prompt,
             first_index=first,
         )
 
     def train_dataloader(self) -> TreeLoader:
         """Shuffled, stateful, sharded by rank."""
-        # The loader must know where an epoch is left: Lightning's own limit is not in its state.
-        limit = self.trainer.limit_train_batches if self.trainer is not None else 1.0
         return TreeLoader(
             self.train_trees,
             batch_size=self.batch_size,
@@ -206,66 +191,51 @@ class TreeData(pl.LightningDataModule, Generic[R]):
             padding=self.padding,
             max_length=self.max_length,
             length_window=self.length_window,
-            limit=limit,
+            # The loader must know where an epoch is left: Lightning's limit is not in its state.
+            limit=self.trainer.limit_train_batches if self.trainer is not None else 1.0,
         )
 
     def val_dataloader(self) -> TreeLoader | CombinedLoader:
         """In the rows' own order, each once; no loader at all without validation rows."""
         if not self.validation_trees:
             return _NoLoader()
-        micro = self.micro_batch_size or self.batch_size
         world = self.trainer.world_size if self.trainer is not None else 1
         return TreeLoader(
             self.validation_trees,
-            batch_size=micro * world,
+            batch_size=(self.micro_batch_size or self.batch_size) * world,
             shuffle=False,
             padding=self.padding,
             max_length=self.max_length,
         )
 
-    def describe(self) -> dict[str, Any]:
-        """What was read, as plain numbers: for a run's record."""
-        return {
-            name: {
-                "source": report.refusals.source,
-                "rows": report.refusals.seen,
-                "refused": report.refusals.counts,
-                "trees": report.trees,
-                "completions": report.completions,
-                "tokens": report.tokens,
-                "truncated": report.truncated,
-                "merged": report.straddling,
-                "ended": report.ended,
-            }
-            for name, report in self.reports.items()
-        } | {"shared_prompts": self.shared_prompts}
+    def _hold_out(self, report: RowReport) -> None:
+        """Move ``validation_share`` of the training rows to the validation rows."""
+        rows, share = self.train_rows, self.validation_share
+        self.train_rows, held_out = split_by_prompt(rows, share, self.seed)
+        if not self.train_rows or not held_out:
+            raise ConfigError(
+                f"validation_share {share} splits the {len(rows)} rows of {self.source} into "
+                f"{len(self.train_rows)} and {len(held_out)}. Use another share, or a "
+                "validation_source."
+            )
+        report.seen -= len(held_out)
+        self.validation_rows = held_out
+        self.reports["validation"] = RowReport(
+            f"{self.source} (held out)", self.refuse, len(held_out)
+        )
 
-    def _read(self) -> tuple[list[R], list[R], dict[str, Refusals]]:
-        """Rows to train on, rows held out, and what was refused of each part."""
-        read = partial(read_rows, kind=self.kind, columns=self.columns, refuse=self.refuse)
-        rows, refusals = read(self.source, split=self.split, limit=self.limit)
-        if self.validation_source is not None:
-            split, limit = self.validation_split, self.validation_limit
-            held_out, later = read(self.validation_source, split=split, limit=limit)
-        elif self.validation_share:
-            all_rows, share = len(rows), self.validation_share
-            rows, held_out = split_by_prompt(rows, share, self.seed)
-            if not rows or not held_out:
-                raise ConfigError(
-                    f"validation_share {share} splits the {all_rows} rows of {self.source} into "
-                    f"{len(rows)} and {len(held_out)}. Use another share, or a validation_source."
-                )
-            refusals.seen -= len(held_out)
-            later = Refusals(f"{self.source} (held out)", self.refuse, len(held_out))
-        else:
-            return rows, [], {"train": refusals}
-        return rows, held_out, {"train": refusals, "validation": later}
+    def _note_shared_prompts(self, report: RowReport) -> None:
+        held_out = set(map(prompt_key, self.validation_rows))
+        self.shared_prompts = len(held_out.intersection(map(prompt_key, self.train_rows)))
+        if self.shared_prompts:
+            report.notes.append(
+                f"{self.shared_prompts:,} of {len(held_out):,} validation prompts are also in "
+                "the training rows"
+            )
 
     def _find_tokenizer(self) -> "PreTrainedTokenizerBase":
-        if self.tokenizer is not None:
-            return self.tokenizer
         module = self.trainer.lightning_module if self.trainer is not None else None
-        found = getattr(module, "tokenizer", None)
+        found = self.tokenizer or getattr(module, "tokenizer", None)
         if found is None:
             raise ConfigError(
                 f"{type(self).__name__} has no tokenizer: {type(module).__name__} has no attribute "
@@ -317,12 +287,6 @@ class PreferenceData(TreeData[PreferencePair]):
     """
 
     kind = PreferencePair
-
-    def describe(self) -> dict[str, Any]:
-        """What was read, and which training rows go round in circles (``find_cycles``)."""
-        cycles = find_cycles(self.train_rows)
-        rows = [row for cycle in cycles for row in cycle.rows]
-        return super().describe() | {"cycles": len(cycles), "rows_in_cycles": rows}
 
 
 class RankingData(TreeData[Ranking]):
@@ -390,11 +354,11 @@ class TextData(TreeData[LabelledText]):
     truncations = ("blocks",)
 
     def tokenise(
-        self, rows: list[LabelledText], tokenizer: Any, refusals: Refusals, first: int
-    ) -> tuple[list[PromptTree], TokenReport]:
+        self, rows: list[LabelledText], tokenizer: Any, report: RowReport, first: int
+    ) -> list[PromptTree]:
         """Trees of one block each."""
         length = self.max_length
-        return tokenise_texts(rows, tokenizer, refusals, max_length=length, first_index=first)
+        return tokenise_texts(rows, tokenizer, report, max_length=length, first_index=first)
 
 
 class LabelledData(TreeData[LabelledText]):
@@ -407,14 +371,14 @@ class LabelledData(TreeData[LabelledText]):
     truncations = ("blocks", "drop", "keep_start", "keep_end")
 
     def tokenise(
-        self, rows: list[LabelledText], tokenizer: Any, refusals: Refusals, first: int
-    ) -> tuple[list[PromptTree], TokenReport]:
+        self, rows: list[LabelledText], tokenizer: Any, report: RowReport, first: int
+    ) -> list[PromptTree]:
         """Trees of one text each, in one completion or, with ``blocks``, in several."""
         return tokenise_labelled(
             rows,
             tokenizer,
-            refusals,
+            report,
             max_length=self.max_length,
-            truncation=self.truncation,
+            truncation=self.truncation or "blocks",
             first_index=first,
         )

@@ -10,7 +10,7 @@ from typing import Any
 from alignlab.data.chat import message
 from alignlab.data.files import data_files, read_files
 from alignlab.data.formats import to_rows
-from alignlab.data.rows import Fields, R, Record, Refusals, Refuse, Row, Turn
+from alignlab.data.rows import Fields, R, Record, Refuse, Row, RowReport, Turn
 from alignlab.data.rows.nested import printable
 from alignlab.errors import ConfigError, DataError
 from alignlab.files import written_whole
@@ -25,7 +25,7 @@ def read_rows(
     limit: int | None = None,
     columns: Mapping[str, str] | None = None,
     refuse: Refuse = "drop",
-) -> tuple[list[R], Refusals]:
+) -> tuple[list[R], RowReport]:
     """Read typed rows.
 
     Args:
@@ -46,7 +46,7 @@ def read_rows(
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"limit must be at least 1, got {limit}. Leave it out to take all rows.")
-    refusals = Refusals(str(source), refuse)
+    refusals = RowReport(str(source), refuse)
     records = read_records(source, split)
     if columns:
         records = _renamed(records, columns, str(source), refusals)
@@ -156,7 +156,7 @@ def _of_split(records: list[Record], source: str | Path, split: str) -> list[Rec
 
 
 def _renamed(
-    records: list[Record], columns: Mapping[str, str], source: str, refusals: Refusals
+    records: list[Record], columns: Mapping[str, str], source: str, refusals: RowReport
 ) -> list[Record]:
     found = sorted({name for record in records for name in record.fields or ()})
     for ours, theirs in columns.items():

@@ -9,14 +9,14 @@ The beginning-of-text token (if the tokenizer has one) comes first, exactly once
 token follows a complete completion, and is trained on; a completion that was cut does not get it.
 """
 
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Literal
 
 from alignlab.data.chat import Rendered, render, render_prompt, unread_fields
-from alignlab.data.encode import AT_ONCE, Code, Encoder, chunks, without_specials
-from alignlab.data.rows import Completable, Refusals, Refused
+from alignlab.data.encode import AT_ONCE, Code, Encoder, without_specials
+from alignlab.data.rows import Branch, Chat, Completable, Refused, RowReport, Text
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
 
@@ -24,84 +24,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Truncation = Literal["drop", "keep_start", "keep_end"]
-REPORT_COLUMNS = ("what", "reason", "rows", "examples")
-
-
-@dataclass(slots=True)
-class TokenReport:
-    """Counts of what rows became: trees, their completions and tokens, or refusals.
-
-    Args:
-        refusals: Rows left out by reading and by tokenising, by reason.
-        trees: Trees made.
-        completions: Completions in the trees.
-        tokens: Completion tokens in the trees.
-        truncated: Rows that were cut to ``max_length``.
-        straddling: Rows whose prompt is tokenised differently without its completion: a token
-            contains the end of the prompt and the start of the completion, or spaces merge.
-        ended: Completions that end in a trained end-of-text token.
-    """
-
-    refusals: Refusals
-    trees: int = 0
-    completions: int = 0
-    tokens: int = 0
-    truncated: int = 0
-    straddling: int = 0
-    ended: int = 0
-
-    def count(self, tree: PromptTree, *, truncated: bool, straddling: bool, ended: int) -> None:
-        """Add one tree."""
-        self.trees += 1
-        self.completions += len(tree.completions)
-        self.tokens += sum(map(len, tree.completions))
-        self.truncated += truncated
-        self.straddling += straddling
-        self.ended += ended
-
-    def summary(self) -> str:
-        """A readable report: a line for the rows kept, and one for each reason for a loss."""
-        read = self.refusals
-        share = f"{self.ended / self.completions:.1%}" if self.completions else "none"
-        lines = [
-            f"{read.source}: {read.seen - read.count:,} of {read.seen:,} rows kept: "
-            f"{self.trees:,} trees, {self.completions:,} completions, {self.tokens:,} tokens",
-            *read.lines(),
-            f"  {self.truncated:,} rows truncated; {self.straddling:,} with a token across the "
-            f"border of prompt and completion; {share} of completions end in a trained EOS",
-        ]
-        return "\n".join(lines)
-
-    def tell(self) -> None:
-        """Print the report on standard error if any row was refused or cut."""
-        if self.refusals.lines() or self.truncated:
-            print(self.summary(), file=sys.stderr, flush=True)
-
-    def table(self) -> list[dict[str, str | int]]:
-        """The same as rows of ``what``, ``reason``, ``rows`` and ``examples``."""
-        read = self.refusals
-        found: list[tuple[str, str, int, str]] = [
-            ("read", "", read.seen, ""),
-            ("kept", "", read.seen - read.count, ""),
-            ("truncated", "", self.truncated, ""),
-            ("token across the border", "", self.straddling, ""),
-            *(("refused", why, n, read.examples(why)) for why, n in read.counts.items()),
-            *(("column not used", name, n, "") for name, n in read.unused.items()),
-            *(("note", note, 0, "") for note in read.notes),
-        ]
-        return [dict(zip(REPORT_COLUMNS, row, strict=True)) for row in found]
 
 
 def tokenise(
     rows: Sequence[Completable],
     tokenizer: "PreTrainedTokenizerBase",
-    refusals: Refusals,
+    report: RowReport,
     *,
     max_length: int | None = None,
     truncation: Truncation = "drop",
     train_on_prompt: bool = False,
     first_index: int = 0,
-) -> tuple[list[PromptTree], TokenReport]:
+) -> list[PromptTree]:
     """Prompt trees of rows, with the row's completions in the order of its ``branches``.
 
     If any row has labels, a row without them (a pair without a margin) gets zeros.
@@ -109,7 +43,7 @@ def tokenise(
     Args:
         rows: Validated rows.
         tokenizer: A fast tokenizer; its chat template renders conversations.
-        refusals: Where refused rows are recorded, as those refused by reading were.
+        report: Where trees are counted and refused rows are recorded, as by reading.
         max_length: Maximum tokens of prompt + completion, special tokens included.
         truncation: What happens to a longer row. ``drop`` refuses it; ``keep_start`` cuts the
             completions' end; ``keep_end`` cuts the prompt's beginning (not its beginning-of-text
@@ -124,46 +58,53 @@ def tokenise(
     """
     _check_settings(max_length, truncation)
     encode = Encoder(tokenizer)
-    report = TokenReport(refusals)
     trees: list[PromptTree] = []
     labels = [row.labels for row in rows]
     labelled = any(labels)
     if labelled and (bare := labels.count(None)):
-        refusals.notes.append(f"a margin of 0 for pairs that lack one, as others have: {bare:,}")
-    for chunk in chunks(list(enumerate(rows)), AT_ONCE):
-        ready = []
-        for place, row in chunk:
-            try:
-                ready.append((place, row, _render(tokenizer, row, refusals.unused)))
-            except Refused as problem:
-                refusals.add(row.id, problem)
-        codes = iter(encode([text.text for *_, texts in ready for text in texts]))
-        for place, row, texts in ready:
-            try:
-                draft = _draft(encode, row, texts, [next(codes) for _ in texts])
-                cut = draft.fit(max_length, truncation, encode.bos)
-                if train_on_prompt:
-                    draft.count_all()
-                own = (labels[place] or (0.0,) * len(texts)) if labelled else None
-                tree = draft.tree(first_index + len(trees), row.id, own)
-            except Refused as problem:
-                refusals.add(row.id, problem)
-                continue
+        report.notes.append(f"a margin of 0 for pairs that lack one, as others have: {bare:,}")
+    for row, place, texts, codes in _encoded(rows, encode, report):
+        try:
+            draft = _draft(encode, row, texts, codes)
+            cut = max_length is not None and draft.longest > max_length
+            if max_length is not None and cut:
+                draft.cut(max_length, truncation, encode.bos)
+            if train_on_prompt:
+                draft.count_all()
+            own = (labels[place] or (0.0,) * len(texts)) if labelled else None
             changed = train_on_prompt or (isinstance(row.prompt, str) and (cut or draft.straddling))
-            trees.append(replace(tree, row=place, source=None if changed else row.prompt))
-            report.count(tree, truncated=cut, straddling=draft.straddling, ended=sum(draft.ends))
-    refusals.require_rows(len(trees))
-    return trees, report
+            source = None if changed else row.prompt
+            trees.append(draft.tree(first_index + len(trees), row.id, own, place, source))
+        except Refused as problem:
+            report.add(row.id, problem)
+            continue
+        report.truncated += cut
+        report.straddling += draft.straddling
+        report.ended += sum(draft.ends)
+    report.made([tree.completions for tree in trees])
+    return trees
 
 
-@dataclass(frozen=True, slots=True)
-class _Branch:
-    """One joint text as ids, with the prompt's tokens counted and the trained ones marked."""
-
-    ids: list[int]
-    prompt: int
-    mask: list[bool]  # over ids[prompt:]
-    straddling: bool
+def _encoded(
+    rows: Sequence[Completable], encode: Encoder, report: RowReport
+) -> Iterator[tuple[Completable, int, list[Rendered], list[Code]]]:
+    """Each row and its place with its joint texts, or its prompt's, and their token ids."""
+    for start in range(0, len(rows), AT_ONCE):
+        ready = []
+        for place, row in enumerate(rows[start : start + AT_ONCE], start):
+            try:
+                texts = [
+                    render(encode.tokenizer, row.prompt, text, ends)
+                    for _, text, ends in row.branches()
+                ]
+                if isinstance(row.prompt, tuple):
+                    _count_unread(encode.tokenizer, row.prompt, row.branches(), report.unused)
+                ready.append((row, place, texts or [render_prompt(encode.tokenizer, row.prompt)]))
+            except Refused as problem:
+                report.add(row.id, problem)
+        codes = iter(encode([text.text for *_, texts in ready for text in texts]))
+        for row, place, texts in ready:
+            yield row, place, texts, [next(codes) for _ in texts]
 
 
 @dataclass(slots=True)
@@ -176,11 +117,18 @@ class _Draft:
     ends: list[bool]
     straddling: bool
 
-    def fit(self, max_length: int | None, truncation: Truncation, bos: int | None) -> bool:
-        """Cut to ``max_length``; returns whether anything was cut."""
-        longest = len(self.prompt) + max(map(len, self.completions), default=0)
-        if max_length is None or longest <= max_length:
-            return False
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest branch."""
+        return len(self.prompt) + max(map(len, self.completions), default=0)
+
+    def cut(self, max_length: int, truncation: Truncation, bos: int | None) -> None:
+        """Cut to ``max_length``.
+
+        Raises:
+            Refused: With ``drop``, or when no completion token would be left.
+        """
+        longest = self.longest
         if truncation == "drop":
             raise Refused("longer than max_length", f": {longest} > {max_length} tokens")
         if truncation == "keep_end":
@@ -195,7 +143,6 @@ class _Draft:
         self.ends = [e and len(c) <= room for e, c in zip(self.ends, self.completions, strict=True)]
         self.completions = [completion[:room] for completion in self.completions]
         self.masks = [mask[:room] for mask in self.masks]
-        return True
 
     def count_all(self) -> None:
         """Move the prompt, except for its first token, to the completions, and train on it all."""
@@ -203,7 +150,14 @@ class _Draft:
         self.masks = [[True] * len(completion) for completion in self.completions]
         self.prompt = self.prompt[:1]
 
-    def tree(self, index: int, id: str, labels: tuple[float, ...] | None) -> PromptTree:
+    def tree(
+        self,
+        index: int,
+        id: str,
+        labels: tuple[float, ...] | None,
+        row: int,
+        source: Text | None,
+    ) -> PromptTree:
         """The finished tree.
 
         Raises:
@@ -218,69 +172,62 @@ class _Draft:
             raise Refused("one completion, as tokens, has two ranks")
         whole = all(map(all, self.masks))
         masks = None if whole else tuple(map(tuple, self.masks))
-        return PromptTree(index, id, tuple(self.prompt), completions, masks, labels)
-
-
-def _render(
-    tokenizer: "PreTrainedTokenizerBase", row: Completable, unread: dict[str, int]
-) -> list[Rendered]:
-    """The row's joint texts, or its prompt's; counts what a template leaves out of messages."""
-    branches = row.branches()
-    texts = [render(tokenizer, row.prompt, text, ends) for _, text, ends in branches]
-    if isinstance(row.prompt, tuple):
-        chats = [text for _, text, _ in branches if isinstance(text, tuple)] or [()]
-        names = {name for chat in chats for name in unread_fields(tokenizer, row.prompt, chat)}
-        for name in sorted(names):
-            unread[f"{name} of a turn"] = unread.get(f"{name} of a turn", 0) + 1
-    return texts or [render_prompt(tokenizer, row.prompt)]
+        return PromptTree(index, id, tuple(self.prompt), completions, masks, labels, row, source)
 
 
 def _draft(encode: Encoder, row: Completable, texts: list[Rendered], codes: list[Code]) -> _Draft:
-    branches = [_branch(encode, text, code) for text, code in zip(texts, codes, strict=True)]
-    shared = _common_prefix([branch.ids[: branch.prompt] for branch in branches])
-    prompt = branches[0].ids[:shared]
-    if not prompt:
-        if texts[0].boundary:
-            raise Refused("no prompt token left of the border")
-        prompt = [encode.start]
+    """The prompt that a row's joint texts share, and the rest of each.
+
+    Raises:
+        Refused: A special token inside a text, or no token of the prompt or of a completion.
+    """
+    borders = [_border(encode, text, code) for text, code in zip(texts, codes, strict=True)]
+    branches = list(zip(texts, codes, borders, strict=True))
+    ids = [
+        without_specials(encode, code.ids, at, text.ends) if text.spans is None else code.ids
+        for text, code, at in branches
+    ]
+    prompt = _common_prefix([one[:at] for one, at in zip(ids, borders, strict=True)])
+    if not prompt and texts[0].boundary:
+        raise Refused("no prompt token left of the border")
     if not row.branches():
-        return _Draft(prompt, [], [], [], straddling=False)
-    completions, masks = [], []
-    for text, branch in zip(texts, branches, strict=True):
-        tail = [encode.eos] * text.ends
-        completion = branch.ids[shared:]
-        if not completion:
+        return _Draft(prompt or [encode.start], [], [], [], straddling=False)
+    across = [_straddles(encode, *branch) or branch[-1] > len(prompt) for branch in branches]
+    draft = _Draft(prompt or [encode.start], [], [], [text.ends for text in texts], any(across))
+    for (text, code, at), one in zip(branches, ids, strict=True):
+        if len(one) == len(prompt):
             raise Refused("completion has no token")
-        completions.append(completion + tail)
-        moved = branch.prompt - shared  # tokens that another branch's border gave to completions
-        masks.append([True] * moved + branch.mask + [True] * text.ends)
-    straddling = any(branch.straddling or branch.prompt > shared for branch in branches)
-    return _Draft(prompt, completions, masks, [text.ends for text in texts], straddling)
+        draft.completions.append(one[len(prompt) :] + [encode.eos] * text.ends)
+        moved = at - len(prompt)  # tokens that another branch's border gave to completions
+        mask = _mask(text, code.offsets[at : len(one)])
+        draft.masks.append([True] * moved + mask + [True] * text.ends)
+    return draft
 
 
-def _branch(encode: Encoder, text: Rendered, code: Code) -> _Branch:
-    ids, offsets = code.ids, code.offsets
-    prompt = 0
-    while prompt < len(ids) and offsets[prompt][1] <= text.boundary:
-        prompt += 1
-    if encode.bos is not None:
-        prompt = max(prompt, 1)
-    if text.spans is None:
-        ids = without_specials(encode, ids, prompt, text.ends)
-    covered = offsets[prompt - 1][1] if prompt else 0
-    doubtful = covered < text.boundary or text.text[: text.boundary][-1:].isspace()
-    straddling = doubtful and _straddles(encode, text, ids[:prompt])
-    return _Branch(ids, prompt, _mask(text, offsets[prompt : len(ids)]), straddling)
+def _common_prefix(rows: list[list[int]]) -> list[int]:
+    columns = takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False))
+    return [column[0] for column in columns]
 
 
-def _straddles(encode: Encoder, text: Rendered, prompt: list[int]) -> bool:
+def _border(encode: Encoder, text: Rendered, code: Code) -> int:
+    """How many tokens end at or before the end of the prompt; a beginning-of-text token does."""
+    border = 0
+    while border < len(code.ids) and code.offsets[border][1] <= text.boundary:
+        border += 1
+    return border if encode.bos is None else max(border, 1)
+
+
+def _straddles(encode: Encoder, text: Rendered, code: Code, border: int) -> bool:
     """Whether the prompt's last characters went to a completion token, or depend on one.
 
     Offsets alone cannot tell: some tokenizers drop a trailing space, others leave the space of the
     next word out of its offsets, and GPT-2's pattern parts two newlines only where a word follows.
     The prompt by itself then has another tokenisation.
     """
-    return encode([text.text[: text.boundary]])[0].ids != prompt
+    prompt = text.text[: text.boundary]
+    covered = code.offsets[border - 1][1] if border else 0
+    doubtful = covered < text.boundary or prompt[-1:].isspace()
+    return doubtful and encode([prompt])[0].ids != code.ids[:border]
 
 
 def _mask(text: Rendered, offsets: list[tuple[int, int]]) -> list[bool]:
@@ -291,11 +238,16 @@ def _mask(text: Rendered, offsets: list[tuple[int, int]]) -> list[bool]:
     return [any(first < end and at > start for start, end in spans) for first, at in offsets]
 
 
-def _common_prefix(rows: list[list[int]]) -> int:
-    for k, column in enumerate(zip(*rows, strict=False)):
-        if len(set(column)) > 1:
-            return k
-    return min(map(len, rows))
+def _count_unread(
+    tokenizer: "PreTrainedTokenizerBase",
+    prompt: Chat,
+    branches: Sequence[Branch],
+    unread: dict[str, int],
+) -> None:
+    """Count what the template leaves out of a row's messages."""
+    chats = [text for _, text, _ in branches if isinstance(text, tuple)] or [()]
+    for name in sorted({name for chat in chats for name in unread_fields(tokenizer, prompt, chat)}):
+        unread[f"{name} of a turn"] = unread.get(f"{name} of a turn", 0) + 1
 
 
 def _check_settings(max_length: int | None, truncation: str) -> None:

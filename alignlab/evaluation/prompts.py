@@ -24,7 +24,7 @@ def load_prompts(
     Raises:
         DataError: The source cannot be read or has no usable prompt.
     """
-    rows, refusals = read_rows(source, Prompt, limit=limit)
-    trees, report = tokenise(rows, tokenizer, refusals)
+    rows, report = read_rows(source, Prompt, limit=limit)
+    trees = tokenise(rows, tokenizer, report)
     report.tell()
     return tuple(trees)

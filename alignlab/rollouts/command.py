@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 def _records(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     import yaml
 
-    from alignlab.data.rows import Prompt, Refusals
+    from alignlab.data.rows import Prompt, RowReport
     from alignlab.data.sources import as_json, read_rows
     from alignlab.data.texts import as_completion
     from alignlab.data.tokenise import tokenise
@@ -84,12 +84,12 @@ def _records(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     except yaml.YAMLError as problem:
         raise ConfigError(f"--reward {args.reward}: not YAML: {in_a_line(problem)}.") from None
     if args.prompts:
-        rows, refusals = read_rows(args.prompts, Prompt, limit=args.limit)
+        rows, report = read_rows(args.prompts, Prompt, limit=args.limit)
     else:
         rows = [Prompt(f"prompt {i + 1}", text) for i, text in enumerate(args.prompt)]
-        refusals = Refusals("--prompt", seen=len(rows))
+        report = RowReport("--prompt", seen=len(rows))
     policy = Policy.load_for_eval(args.policy)
-    trees, report = tokenise(rows, policy.tokenizer, refusals)
+    trees = tokenise(rows, policy.tokenizer, report)
     report.tell()
     drawn = sample(
         policy,

@@ -94,13 +94,13 @@ class Completed:
         self.reward = build_reward(reward)
         self.policy = Policy.load_for_eval(policy)
         self.max_new_tokens = max_new_tokens
-        rows, refusals = read_rows(prompts, Prompt, limit=limit)
+        rows, report = read_rows(prompts, Prompt, limit=limit)
         context = self.policy.room
         room = None if context is None else max(context - max_new_tokens, 2)
-        self.trees, report = tokenise(rows, self.policy.tokenizer, refusals, max_length=room)
+        self.trees = tokenise(rows, self.policy.tokenizer, report, max_length=room)
         self.rows = [rows[tree.row] for tree in self.trees]
         report.tell()
-        self.refused = report.refusals.counts
+        self.refused = report.counts
         self.stops = self.policy.stop_ids if stop_at_eos else []
         if stop_at_eos and not self.stops:
             raise ConfigError(

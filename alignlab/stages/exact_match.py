@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignlab.bounds import Count, Seed
-from alignlab.data.rows import Demonstration, Prompt, Refusals
+from alignlab.data.rows import Demonstration, Prompt, RowReport
 from alignlab.data.sources import read_records, read_rows
 from alignlab.data.tokenise import tokenise
 from alignlab.errors import ConfigError, DataError
@@ -109,7 +109,7 @@ def answer(
     if len(ids) != 1:
         raise ConfigError(f"stop {stop!r} is {len(ids)} tokens of the policy's. Use a single one.")
     prompts = [Prompt(q.row.id, q.row.prompt) for q in questions]
-    trees, _ = tokenise(prompts, policy.tokenizer, Refusals("questions", refuse="error"))
+    trees = tokenise(prompts, policy.tokenizer, RowReport("questions", refuse="error"))
     drawn = sample(
         policy,
         trees,

@@ -54,11 +54,9 @@ def check_implicit_rewards(
         batch_size: Pairs per forward.
     """
     folders = [f for item in policies for f in ([item] if isinstance(item, str) else item)]
-    rows, refusals = read_rows(pairs, PreferencePair)
+    rows, report = read_rows(pairs, PreferencePair)
     start = Policy.load_for_eval(reference)
-    trees, report = tokenise(
-        rows, start.tokenizer, refusals, max_length=max_length, truncation=truncation
-    )
+    trees = tokenise(rows, start.tokenizer, report, max_length=max_length, truncation=truncation)
     report.tell()
     prompts = [prompt_key(row) for row in kept_rows(rows, trees)]
     before, lengths = _logps(start, trees, batch_size)

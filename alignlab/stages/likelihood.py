@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from alignlab.bounds import Count
-from alignlab.data.rows import Demonstration, Refusals
+from alignlab.data.rows import Demonstration, RowReport
 from alignlab.data.sources import read_rows
 from alignlab.data.tokenise import tokenise
 from alignlab.data.trees import collate
@@ -37,12 +37,12 @@ def write_likelihoods(
         limit: How many rows to use, from the start.
         batch_size: Rows per forward.
     """
-    rows, refusals = read_rows(source, Demonstration, limit=limit)
-    refusals.tell()
+    rows, report = read_rows(source, Demonstration, limit=limit)
+    report.tell()
     table = []
     for name, folder in policies.items():
         policy = Policy.load_for_eval(folder)
-        trees, _ = tokenise(rows, policy.tokenizer, Refusals(source, refuse="error"))
+        trees = tokenise(rows, policy.tokenizer, RowReport(source, refuse="error"))
         nats, tokens = [], []
         for start in range(0, len(trees), batch_size):
             scores = policy(collate(trees[start : start + batch_size]).to(policy.device))

@@ -48,8 +48,8 @@ def normalise_reward(
     """
     check_trained_scorer(model)
     scorer = ScoreModel.load_for_eval(model, layout="flat")
-    rows, refusals = read_rows(source, Demonstration, limit=limit)
-    trees, report = tokenise(rows, scorer.tokenizer, refusals, max_length=scorer.room)
+    rows, report = read_rows(source, Demonstration, limit=limit)
+    trees = tokenise(rows, scorer.tokenizer, report, max_length=scorer.room)
     report.tell()
     scores = score_trees(scorer, trees, batch_size)
     mean, deviation = float(scores.mean()), float(scores.std(correction=0))
@@ -65,7 +65,7 @@ def normalise_reward(
     record = {
         "source": source,
         "completions": len(trees),
-        "refused": report.refusals.counts,
+        "refused": report.counts,
         "mean_before": mean,
         "deviation_before": deviation,
         "score_shift": scorer.shift,

@@ -67,18 +67,19 @@ def check_reward_model(
         check_trained_scorer(folder)
         model = ScoreModel.load_for_eval(folder)
         label = {"model": _name(folder), **run_settings(folder, columns or {})}
-        for name, (rows, refusals) in sets.items():
-            trees, report = tokenise(
+        for name, (rows, read) in sets.items():
+            report = deepcopy(read)  # each model continues a record of its own
+            trees = tokenise(
                 rows,
                 model.tokenizer,
-                deepcopy(refusals),  # each model continues a record of its own
+                report,
                 max_length=max_length,
                 truncation=truncation,
             )
             report.tell()
             gaps = score_gaps(model, trees, batch_size)
             told = {"longer": _longer(trees), "cut": report.truncated}
-            told["refused"] = report.refusals.count
+            told["refused"] = report.count
             for against, found in _against(gaps, kept_rows(rows, trees), judge):
                 key = {**label, **_of(name), "against": against}
                 accuracy.append({**key, **_accuracy(found), **told})

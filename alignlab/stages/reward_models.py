@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignlab.bounds import Count
-from alignlab.data.rows import RatedCompletion, Refusals, prompt_key
+from alignlab.data.rows import RatedCompletion, RowReport, prompt_key
 from alignlab.data.sources import read_rows
 from alignlab.data.tokenise import tokenise
 from alignlab.errors import DataError
@@ -46,8 +46,8 @@ def compare_reward_models(
         ConfigError: A folder holds no reward model.
         DataError: No prompt has two completions of different rating.
     """
-    rows, refusals = read_rows(source, RatedCompletion)
-    refusals.tell()
+    rows, report = read_rows(source, RatedCompletion)
+    report.tell()
     table = []
     for name, folders in models.items():
         each = [folders] if isinstance(folders, str) else list(folders)
@@ -98,5 +98,5 @@ def _scores(folder: str, rows: Sequence[RatedCompletion], batch_size: int) -> Fl
     check_trained_scorer(folder)
     scorer = ScoreModel.load_for_eval(folder, layout="flat")
     # Every row or none: models that refuse different rows could not be compared.
-    trees, _ = tokenise(rows, scorer.tokenizer, Refusals(folder, refuse="error"))
+    trees = tokenise(rows, scorer.tokenizer, RowReport(folder, refuse="error"))
     return score_trees(scorer, trees, batch_size).numpy()

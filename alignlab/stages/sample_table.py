@@ -44,9 +44,9 @@ def write_samples(
     Raises:
         ConfigError: The samples are not what the policy's forward scores (see ``check_samples``).
     """
-    rows, refusals = read_rows(source, Demonstration, limit=limit)
+    rows, report = read_rows(source, Demonstration, limit=limit)
     model = Policy.load_for_eval(policy)
-    trees, report = tokenise(rows, model.tokenizer, refusals)
+    trees = tokenise(rows, model.tokenizer, report)
     report.tell()
     drawn = sample(
         model,

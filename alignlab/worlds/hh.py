@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from alignlab.bounds import Count, Seed, Share
 from alignlab.data.files import data_files
 from alignlab.data.formats import to_rows
-from alignlab.data.rows import PreferencePair, Prompt, Record, Refusals, Refused, unit_hash
+from alignlab.data.rows import PreferencePair, Prompt, Record, Refused, RowReport, unit_hash
 from alignlab.data.rows.pair import ASSISTANT
 from alignlab.data.sources import (
     first_available,
@@ -44,7 +44,7 @@ def opening(prompt: str) -> str:
 
 def read_dialogues(
     source: str | Path, subsets: Sequence[str] = HELPFUL, split: str = "train"
-) -> dict[str, tuple[list[PreferencePair], Refusals]]:
+) -> dict[str, tuple[list[PreferencePair], RowReport]]:
     """Usable pairs of each subset, in the source's order, and what was refused.
 
     Args:
@@ -61,7 +61,7 @@ def read_dialogues(
         raise ConfigError(f"subsets must be of {', '.join(SUBSETS)}, got {list(subsets)}.")
     found = {}
     for subset in subsets:
-        refusals = Refusals(f"{source} ({subset})")
+        refusals = RowReport(f"{source} ({subset})")
         found[subset] = (
             to_rows(_records(source, subset, split), PreferencePair, refusals),
             refusals,

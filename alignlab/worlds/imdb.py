@@ -17,9 +17,9 @@ from alignlab.data.rows import (
     LabelledText,
     Prompt,
     Record,
-    Refusals,
     Refuse,
     Refused,
+    RowReport,
     split_by_prompt,
     unit_hash,
 )
@@ -50,7 +50,7 @@ def read_imdb(
     seed: int = 0,
     limit: int | None = None,
     refuse: Refuse = "drop",
-) -> tuple[list[LabelledText], Refusals]:
+) -> tuple[list[LabelledText], RowReport]:
     """Cleaned reviews with label 0 (negative) or 1 (positive), none on the unsupervised part.
 
     Args:
@@ -67,7 +67,7 @@ def read_imdb(
     """
     if half not in ("a", "b", "all"):
         raise ConfigError(f"half must be a, b or all, got {half!r}.")
-    refusals = Refusals(f"{source} ({split})", refuse)
+    refusals = RowReport(f"{source} ({split})", refuse)
     records = _unseen_in_test(_cleaned(source, split), source, split, refusals)
     rows = to_rows(records, LabelledText, refusals)
     if half != "all":
@@ -85,7 +85,7 @@ def prefix_prompts(
     longest: int = 8,
     min_characters: int = 200,
     limit: int | None = None,
-) -> tuple[list[Prompt], Refusals]:
+) -> tuple[list[Prompt], RowReport]:
     """The first few tokens of each review, as prompts (DPO's IMDB set-up).
 
     How many is a pure function of (seed, text), uniform over ``shortest .. longest``; where a
@@ -102,7 +102,7 @@ def prefix_prompts(
     """
     if not 1 <= shortest <= longest:
         raise ConfigError(f"prefix lengths must be 1 <= {shortest} <= {longest}.")
-    refusals = Refusals("prefix prompts")
+    refusals = RowReport("prefix prompts")
     prompts: list[Prompt] = []
     for row in rows:
         if limit is not None and len(prompts) >= limit:
@@ -152,7 +152,7 @@ def _clean_record(record: Record, split: Split) -> Record:
 
 
 def _unseen_in_test(
-    records: list[Record], source: str | Path, split: Split, refusals: Refusals
+    records: list[Record], source: str | Path, split: Split, refusals: RowReport
 ) -> list[Record]:
     if split == "test":
         return records
@@ -160,7 +160,7 @@ def _unseen_in_test(
     return list(_without(records, test, refusals))
 
 
-def _without(records: list[Record], test: set[object], refusals: Refusals) -> Iterator[Record]:
+def _without(records: list[Record], test: set[object], refusals: RowReport) -> Iterator[Record]:
     for record in records:
         if (record.fields or {}).get("text") in test:
             refusals.seen += 1

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from alignlab.data.rows import Refusals
+from alignlab.data.rows import RowReport
 from alignlab.results.csv_tables import write_table
 
 
@@ -17,7 +17,7 @@ class Tally(NamedTuple):
     rows: int
 
 
-def tally(part: str, refusals: Refusals, kept: int, cuts: Mapping[str, int] = {}) -> list[Tally]:
+def tally(part: str, refusals: RowReport, kept: int, cuts: Mapping[str, int] = {}) -> list[Tally]:
     """A part's rows: those read, refused by reason, cut by reason, and kept (the cut included)."""
     return [
         Tally(part, "read", "", refusals.seen),

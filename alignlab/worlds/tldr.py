@@ -27,8 +27,8 @@ from alignlab.data.rows import (
     Fields,
     PreferencePair,
     Record,
-    Refusals,
     Refused,
+    RowReport,
     unit_hash,
 )
 from alignlab.data.sources import read_hub, read_records
@@ -94,7 +94,7 @@ class Gathered(NamedTuple, Generic[P]):
     """One part of a source: its usable rows, and what was refused."""
 
     rows: list[P]
-    refusals: Refusals
+    refusals: RowReport
 
 
 class Fitted(NamedTuple):
@@ -237,7 +237,7 @@ def _gather(
     seen: set[str] = set()
     gathered: dict[Part, Gathered[P]] = {}
     for part in [part for part in reversed(PARTS) if part in records]:
-        refusals = Refusals(f"{source} ({part})", seen=len(records[part]))
+        refusals = RowReport(f"{source} ({part})", seen=len(records[part]))
         keyed: list[tuple[str, P]] = []
         for record in records[part]:
             try:

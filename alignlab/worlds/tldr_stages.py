@@ -14,8 +14,8 @@ from alignlab.data.rows import (
     Demonstration,
     PreferencePair,
     Prompt,
-    Refusals,
     Refused,
+    RowReport,
     split_by_prompt,
 )
 from alignlab.data.sources import first_available, read_rows, write_rows
@@ -187,7 +187,7 @@ def write_negatives(
     if half != "all":
         rows = split_by_prompt(rows, 0.5, seed)[half == "b"]
     pool = [str(row.completion) for row in rows]
-    refusals = Refusals(source, seen=len(rows))
+    refusals = RowReport(source, seen=len(rows))
     pairs: dict[Kind, list[PreferencePair]] = {kind: [] for kind in kinds}
     for row in rows:
         for kind in kinds if every_kind else [kind_of(row.id, kinds, seed)]:
@@ -267,7 +267,7 @@ def _written(
     path: Path,
     part: Part,
     rows: Sequence[Demonstration] | Sequence[PreferencePair] | Sequence[Prompt],
-    refusals: Refusals,
+    refusals: RowReport,
     cuts: Counter[str],
 ) -> list[Tally]:
     refusals.require_rows(len(rows))

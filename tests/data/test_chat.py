@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from alignlab.data.chat import Rendered, render
-from alignlab.data.rows import Demonstration, PreferencePair, Prompt, Refusals, Turn
+from alignlab.data.rows import Demonstration, PreferencePair, Prompt, RowReport, Turn
 from alignlab.data.sources import read_rows, write_rows
-from alignlab.data.tokenise import TokenReport, tokenise
+from alignlab.data.tokenise import tokenise
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError, DataError
 from tests.data.files import jsonl
@@ -32,8 +32,9 @@ from tests.data.tokens import (
 Rows = list[Prompt] | list[Demonstration] | list[PreferencePair]
 
 
-def trees_of(rows: Rows, tokenizer) -> tuple[list[PromptTree], TokenReport]:
-    return tokenise(rows, tokenizer, Refusals("rows", seen=len(rows)))
+def trees_of(rows: Rows, tokenizer) -> tuple[list[PromptTree], RowReport]:
+    report = RowReport("rows", seen=len(rows))
+    return tokenise(rows, tokenizer, report), report
 
 
 def shown(tokenizer, tree: PromptTree) -> str:
@@ -237,7 +238,7 @@ def test_cut_that_leaves_no_trained_token_is_refused() -> None:
     tokenizer = bytewise(template, bos=None, eos="<|im_end|>")
     row = Demonstration("r", TWO_TURNS[:1], TWO_TURNS[1:])
     (tree,), _ = trees_of([row], tokenizer)
-    refusals = Refusals("rows", seen=1)
+    refusals = RowReport("rows", seen=1)
     with pytest.raises(DataError, match="no trained token left after truncation"):
         tokenise(
             [row], tokenizer, refusals, max_length=len(tree.prompt) + 4, truncation="keep_start"
@@ -333,11 +334,11 @@ def calling(arguments: object, content: str | None = "", **more: object) -> list
     ]
 
 
-def read_shown(folder: Path, record: dict, template: str) -> tuple[str, TokenReport]:
+def read_shown(folder: Path, record: dict, template: str) -> tuple[str, RowReport]:
     """A demonstration from a file, and what is trained of it."""
     tokenizer = bytewise(template, bos=None, eos="<|im_end|>")
-    rows, refusals = read_rows(jsonl(folder, [record]), Demonstration)
-    (tree,), report = tokenise(rows, tokenizer, refusals)
+    rows, report = read_rows(jsonl(folder, [record]), Demonstration)
+    (tree,) = tokenise(rows, tokenizer, report)
     return shown(tokenizer, tree), report
 
 
@@ -354,7 +355,7 @@ def test_tool_calls_are_rendered_and_trained(
         '{<tool_call>weather {"at": "sea"}</tool_call><|im_end|>}\n'
         "<|im_start|>tool\n30<|im_end|>\n<|im_start|>assistant\n{yes<|im_end|>}"
     )
-    assert report.refusals.unused == {"tool_call_id of a turn": 1}
+    assert report.unused == {"tool_call_id of a turn": 1}
 
 
 def test_tools_that_may_be_called_stand_in_the_prompt(tmp_path: Path) -> None:

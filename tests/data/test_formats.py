@@ -11,7 +11,7 @@ from alignlab.data.rows import (
     R,
     Ranking,
     RatedCompletion,
-    Refusals,
+    RowReport,
     Turn,
 )
 from alignlab.data.sources import read_rows
@@ -21,7 +21,7 @@ from tests.data.files import jsonl, messages
 USER, YES, NO = Turn("user", "hi"), Turn("assistant", "yes"), Turn("assistant", "no")
 
 
-def read(folder: Path, records: list, kind: type[R]) -> tuple[list[R], Refusals]:
+def read(folder: Path, records: list, kind: type[R]) -> tuple[list[R], RowReport]:
     return read_rows(jsonl(folder, records), kind)
 
 

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -171,7 +170,7 @@ def test_a_margin_is_the_chosen_ones_label_and_none_is_zero(tmp_path: Path) -> N
     assert "  a margin of 0 for pairs that lack one, as others have: 1" in data.report().split("\n")
     bare = connected(PreferenceData(jsonl(tmp_path, [plain]), batch_size=1))
     assert bare.train_trees[0].labels is None
-    assert bare.reports["train"].refusals.notes == []
+    assert bare.reports["train"].notes == []
 
 
 def test_rankings(tmp_path: Path) -> None:
@@ -193,7 +192,7 @@ def test_rankings_whose_completions_are_cut_to_the_same_tokens(tmp_path: Path) -
     source = jsonl(tmp_path, [row, row | {"ranks": [0, 0, 1]}])
     data = RankingData(source, batch_size=1, max_length=4, truncation="keep_start")
     assert len(connected(data).train_trees) == 1
-    assert data.reports["train"].refusals.counts == {"one completion, as tokens, has two ranks": 1}
+    assert data.reports["train"].counts == {"one completion, as tokens, has two ranks": 1}
 
 
 def test_ratings(tmp_path: Path) -> None:
@@ -355,36 +354,6 @@ def test_the_row_report_says_what_became_of_every_row(tmp_path: Path) -> None:
         "missing column 'chosen'": 1,
         "missing column 'rejected'": 1,
     }
-
-
-def test_what_was_read_is_described(tmp_path: Path) -> None:
-    source = jsonl(tmp_path, [*pairs(3), {"prompt": "a", "chosen": "", "rejected": "b"}])
-    data = connected(PreferenceData(source, batch_size=1))
-    assert data.describe() == {
-        "train": {
-            "source": source,
-            "rows": 4,
-            "refused": {"empty completion": 1},
-            "trees": 3,
-            "completions": 6,
-            "tokens": 15,
-            "truncated": 0,
-            "merged": 0,
-            "ended": 6,
-        },
-        "shared_prompts": 0,
-        "cycles": 0,
-        "rows_in_cycles": [],
-    }
-    json.dumps(data.describe())
-
-
-def test_rows_that_contradict_each_other_are_described(tmp_path: Path) -> None:
-    opposite = {"prompt": "c", "chosen": "d", "rejected": "a"}
-    data = connected(PreferenceData(jsonl(tmp_path, [*pairs(3), opposite]), batch_size=1))
-    found = data.describe()
-    assert found["cycles"] == 1
-    assert found["rows_in_cycles"] == ["rows.jsonl:1", "rows.jsonl:4"]
 
 
 def test_no_tokenizer_says_how_to_give_one(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from alignlab.data.rows import (
     Prompt,
     Ranking,
     RatedCompletion,
-    Refusals,
     Refused,
     Row,
+    RowReport,
     Turn,
     prompt_key,
     split_by_prompt,
@@ -82,7 +82,7 @@ def test_unusable_rows_are_refused_with_the_reason(row: Row, reason: str) -> Non
 
 
 def test_report_counts_by_reason_with_ids() -> None:
-    refusals = Refusals("pairs.jsonl", seen=1200)
+    refusals = RowReport("pairs.jsonl", seen=1200)
     for k in (3, 5, 8, 13):
         refusals.add(f"pairs.jsonl:{k}", Refused("empty completion", " in 'chosen'"))
     refusals.add("pairs.jsonl:9", Refused("missing column 'prompt'"))
@@ -94,7 +94,7 @@ def test_report_counts_by_reason_with_ids() -> None:
 
 
 def test_no_usable_row_names_the_file_and_the_commonest_reasons() -> None:
-    refusals = Refusals("pairs.jsonl", seen=3)
+    refusals = RowReport("pairs.jsonl", seen=3)
     refusals.add("pairs.jsonl:2", Refused("empty completion"))
     refusals.add("pairs.jsonl:1", Refused("wrong type in 'chosen'"))
     refusals.add("pairs.jsonl:3", Refused("wrong type in 'chosen'"))
@@ -108,14 +108,14 @@ def test_no_usable_row_names_the_file_and_the_commonest_reasons() -> None:
 
 
 def test_refuse_error_stops_at_the_first_row() -> None:
-    refusals = Refusals("pairs.jsonl", refuse="error")
+    refusals = RowReport("pairs.jsonl", refuse="error")
     with pytest.raises(DataError, match=r"^pairs\.jsonl:4: empty completion in 'chosen'\. "):
         refusals.add("pairs.jsonl:4", Refused("empty completion", " in 'chosen'"))
 
 
 def test_unknown_strictness() -> None:
     with pytest.raises(ConfigError, match="refuse must be one of"):
-        Refusals("x", refuse="maybe")  # type: ignore[arg-type]
+        RowReport("x", refuse="maybe")  # type: ignore[arg-type]
 
 
 def test_all_rows_of_a_prompt_fall_on_one_side() -> None:

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from alignlab.data.rows import Chat, Demonstration, Prompt, Refusals, Text, Turn
+from alignlab.data.rows import Chat, Demonstration, Prompt, RowReport, Text, Turn
 from alignlab.data.texts import (
     CompletionText,
     PromptText,
@@ -46,7 +46,7 @@ def tokenizer_of(template: str, eos: str):
 def tree_of(tokenizer, prompt: Text, completion: Text, ends: bool = True) -> PromptTree:
     """What training on the row reads."""
     row = Demonstration("r", prompt, completion, ends=ends)
-    ((tree,), _) = tokenise([row], tokenizer, Refusals("rows", seen=1))
+    (tree,) = tokenise([row], tokenizer, RowReport("rows", seen=1))
     return tree
 
 
@@ -122,8 +122,8 @@ def test_a_token_across_the_border_is_read_once() -> None:
 def test_a_prompt_that_was_cut_is_scored_as_cut() -> None:
     tokenizer = merging()
     row = Prompt("r", "abcd")
-    trees, _ = tokenise(
-        [row], tokenizer, Refusals("rows", seen=1), max_length=3, truncation="keep_end"
+    trees = tokenise(
+        [row], tokenizer, RowReport("rows", seen=1), max_length=3, truncation="keep_end"
     )
     (tree,) = trees
     (prompt,), _ = Samples(

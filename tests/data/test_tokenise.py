@@ -8,10 +8,10 @@ from alignlab.data.rows import (
     LabelledText,
     PreferencePair,
     Prompt,
-    Refusals,
+    RowReport,
     Turn,
 )
-from alignlab.data.tokenise import TokenReport, Truncation, tokenise
+from alignlab.data.tokenise import Truncation, tokenise
 from alignlab.data.trees import PromptTree, totals_of
 from alignlab.errors import ConfigError, DataError
 from tests.data.tokens import (
@@ -39,16 +39,17 @@ def trees_of(
     max_length: int | None = None,
     truncation: Truncation = "drop",
     train_on_prompt: bool = False,
-) -> tuple[list[PromptTree], TokenReport]:
-    refusals = Refusals("rows", seen=len(rows))
-    return tokenise(
+) -> tuple[list[PromptTree], RowReport]:
+    report = RowReport("rows", seen=len(rows))
+    trees = tokenise(
         rows,
         tokenizer or merging(),
-        refusals,
+        report,
         max_length=max_length,
         truncation=truncation,
         train_on_prompt=train_on_prompt,
     )
+    return trees, report
 
 
 def pair(prompt: str, chosen: str, rejected: str, **ends: bool) -> PreferencePair:
@@ -190,9 +191,9 @@ def test_eos_written_by_the_author_is_not_doubled() -> None:
 def test_special_tokens_in_plain_text_are_refused(
     prompt: str, completion: str, reason: str
 ) -> None:
-    refusals = Refusals("rows", seen=2)
+    refusals = RowReport("rows", seen=2)
     rows = [Demonstration("bad", prompt, completion), Demonstration("good", "c", "a")]
-    trees, _ = tokenise(rows, merging(), refusals)
+    trees = tokenise(rows, merging(), refusals)
     assert [tree.id for tree in trees] == ["good"]
     assert refusals.by_reason == {reason: ["bad"]}
 
@@ -260,7 +261,7 @@ def test_drop_keeps_exactly_the_short_rows(seed: int) -> None:
     kept, report = trees_of(rows, max_length=14)
     short = [tree for tree in whole if tree.longest <= 14]
     assert [t.completions for t in kept] == [t.completions for t in short]
-    assert report.refusals.counts == {"longer than max_length": 60 - len(short)}
+    assert report.counts == {"longer than max_length": 60 - len(short)}
     assert report.truncated == 0
 
 
@@ -281,7 +282,7 @@ def test_keep_start_cuts_only_the_completions_end(seed: int, max_length: int) ->
     cut = sum(tree.longest < whole[tree.id].longest for tree in trees)
     assert report.truncated == cut
     assert report.ended == sum(ids[-1] == EOS for tree in trees for ids in tree.completions)
-    assert report.refusals.count == 60 - len(trees)
+    assert report.count == 60 - len(trees)
 
 
 @pytest.mark.parametrize("bos", ["<s>", None])
@@ -311,14 +312,14 @@ def test_completion_is_never_emptied_silently() -> None:
     rows = [Demonstration("long", "cacacaca", "d"), Demonstration("short", "c", "d")]
     trees, report = trees_of(rows, max_length=5, truncation="keep_start")
     assert [tree.id for tree in trees] == ["short"]
-    assert report.refusals.by_reason == {"no completion token left after truncation": ["long"]}
+    assert report.by_reason == {"no completion token left after truncation": ["long"]}
 
 
 def test_pair_that_differs_only_past_the_cut_is_refused() -> None:
     rows = [pair("c", "aaaab", "aaaac"), pair("c", "ad", "aa")]
     trees, report = trees_of(rows, max_length=5, truncation="keep_start")
     assert len(trees) == 1
-    assert report.refusals.counts == {"chosen and rejected are identical as tokens": 1}
+    assert report.counts == {"chosen and rejected are identical as tokens": 1}
 
 
 def test_prompt_alone_is_cut_at_the_named_end() -> None:
@@ -332,7 +333,7 @@ def test_prompt_alone_is_cut_at_the_named_end() -> None:
 
 
 def test_refuse_error_names_row_and_reason() -> None:
-    refusals = Refusals("rows.jsonl", refuse="error", seen=1)
+    refusals = RowReport("rows.jsonl", refuse="error", seen=1)
     with pytest.raises(DataError, match=r"rows\.jsonl:7: longer than max_length: 6 > 4 tokens"):
         tokenise([Demonstration("rows.jsonl:7", "cd", "ad")] * 1, merging(), refusals, max_length=4)
 
@@ -350,7 +351,7 @@ def test_impossible_settings(settings: dict, message: str) -> None:
 
 
 def test_indices_count_up_from_the_first() -> None:
-    trees, _ = tokenise([Prompt("r", "a")] * 3, merging(), Refusals("r", seen=3), first_index=5)
+    trees = tokenise([Prompt("r", "a")] * 3, merging(), RowReport("r", seen=3), first_index=5)
     assert [tree.index for tree in trees] == [5, 6, 7]
 
 
@@ -358,10 +359,8 @@ def test_indices_count_up_from_the_first() -> None:
 
 
 def test_text_is_cut_in_blocks_and_ends_once() -> None:
-    refusals = Refusals("texts", seen=1)
-    trees, report = tokenise_texts(
-        [LabelledText("r", "abcdabcd")], merging(), refusals, max_length=4
-    )
+    report = RowReport("texts", seen=1)
+    trees = tokenise_texts([LabelledText("r", "abcdabcd")], merging(), report, max_length=4)
     assert [tree.prompt for tree in trees] == [(BOS,)] * 3
     assert [tree.completions for tree in trees] == [((A, B, C),), ((D, A, B),), ((C, D, EOS),)]
     assert [tree.id for tree in trees] == ["r#0", "r#1", "r#2"]
@@ -372,7 +371,7 @@ def test_text_is_cut_in_blocks_and_ends_once() -> None:
 def test_no_block_is_a_lone_end_of_text(length: int) -> None:
     text = "acd" * 10
     rows = [LabelledText("r", text[:length])]
-    trees, _ = tokenise_texts(rows, merging(), Refusals("texts", seen=1), max_length=4)
+    trees = tokenise_texts(rows, merging(), RowReport("texts", seen=1), max_length=4)
     joined = [i for tree in trees for i in tree.completions[0]]
     assert joined == [*({"a": A, "c": C, "d": D}[x] for x in text[:length]), EOS]
     assert all(1 <= len(tree.completions[0]) <= 3 for tree in trees)
@@ -380,8 +379,8 @@ def test_no_block_is_a_lone_end_of_text(length: int) -> None:
 
 
 def test_text_without_bos_starts_with_eos() -> None:
-    rows, refusals = [LabelledText("r", "ab")], Refusals("texts", seen=1)
-    (tree,), _ = tokenise_texts(rows, merging(bos=None), refusals, max_length=8)
+    rows, refusals = [LabelledText("r", "ab")], RowReport("texts", seen=1)
+    (tree,) = tokenise_texts(rows, merging(bos=None), refusals, max_length=8)
     assert (tree.prompt, tree.completions) == ((EOS,), ((A, B, EOS),))
 
 
@@ -394,10 +393,8 @@ def test_text_without_bos_starts_with_eos() -> None:
     ],
 )
 def test_long_labelled_text(truncation, completions, truncated: int) -> None:
-    rows, refusals = [LabelledText("r", "abcd", 1.0)], Refusals("texts", seen=1)
-    (tree,), report = tokenise_labelled(
-        rows, merging(), refusals, max_length=4, truncation=truncation
-    )
+    rows, report = [LabelledText("r", "abcd", 1.0)], RowReport("texts", seen=1)
+    (tree,) = tokenise_labelled(rows, merging(), report, max_length=4, truncation=truncation)
     assert tree.completions == completions
     assert tree.labels == (1.0,) * len(completions)
     assert report.truncated == truncated
@@ -406,8 +403,8 @@ def test_long_labelled_text(truncation, completions, truncated: int) -> None:
 
 def test_labelled_text_refusals() -> None:
     rows = [LabelledText("a", "abcd", 1.0), LabelledText("b", "ab"), LabelledText("c", "ab", 0.0)]
-    refusals = Refusals("texts", seen=3)
-    trees, _ = tokenise_labelled(rows, merging(), refusals, max_length=4, truncation="drop")
+    refusals = RowReport("texts", seen=3)
+    trees = tokenise_labelled(rows, merging(), refusals, max_length=4, truncation="drop")
     assert [tree.id for tree in trees] == ["c"]
     assert refusals.by_reason == {
         "longer than max_length": ["a"],

@@ -5,7 +5,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
-from alignlab.data.rows import Demonstration, Prompt, Refusals, Turn
+from alignlab.data.rows import Demonstration, Prompt, RowReport, Turn
 from alignlab.data.tokenise import tokenise
 from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError
@@ -70,7 +70,8 @@ def test_golden_ids_and_mask_of_two_turns() -> None:
     set_chat_format(tokenizer, "llama3")
     turns = tuple(map(Turn, ["user", "assistant"] * 2, ["hi", "yo", "ok", "so"]))
     rows = [Demonstration("r", turns[:1], turns[1:])]
-    (tree,), report = tokenise(rows, tokenizer, Refusals("rows", seen=1))
+    report = RowReport("rows", seen=1)
+    (tree,) = tokenise(rows, tokenizer, report)
     assert tree.prompt == (
         *(BEGIN, OPEN, *ids("user"), CLOSE, NEWLINES, *ids("hi"), EOT),
         *(OPEN, *ids("assistant"), CLOSE, NEWLINES),
@@ -88,8 +89,8 @@ def test_rollout_prompt_is_the_training_prompt_though_newlines_stand_at_the_bord
     assert tokenizer("\n\nyo")["input_ids"] == [NEWLINE, NEWLINE, *ids("yo")]
     set_chat_format(tokenizer, "llama3")
     row = Demonstration("r", (Turn("user", "hi"),), (Turn("assistant", "yo"),))
-    (tree,), _ = tokenise([row], tokenizer, Refusals("rows", seen=1))
-    (prompt,), _ = tokenise([Prompt("r", row.prompt)], tokenizer, Refusals("rows", seen=1))
+    (tree,) = tokenise([row], tokenizer, RowReport("rows", seen=1))
+    (prompt,) = tokenise([Prompt("r", row.prompt)], tokenizer, RowReport("rows", seen=1))
     assert prompt.prompt == tree.prompt
     assert tokenizer("a\n\nb")["input_ids"] == [*ids("a"), NEWLINE, NEWLINE, *ids("b")]
 
@@ -170,8 +171,8 @@ def test_either_token_of_the_stop_set_ends_a_sampled_reply(base, stop) -> None:
     """The head is moved so that this token is all that a greedy policy says."""
     chat = Policy(base(), chat_format="llama3")
     token = chat.tokenizer.convert_tokens_to_ids(stop)
-    (prompt,), _ = tokenise(
-        [Prompt("r", (Turn("user", "hi"),))], chat.tokenizer, Refusals("rows", seen=1)
+    (prompt,) = tokenise(
+        [Prompt("r", (Turn("user", "hi"),))], chat.tokenizer, RowReport("rows", seen=1)
     )
     last = chat.backbone(torch.tensor([prompt.prompt]), use_cache=False)[0][0, -1]
     chat.model.get_output_embeddings().weight[token] = 100 * last

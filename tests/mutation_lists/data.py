@@ -6,29 +6,29 @@ MUTATIONS = (
     Mutation(
         "a token across the border stays with the prompt",
         "data/tokenise.py",
-        "while prompt < len(ids) and offsets[prompt][1] <= text.boundary:",
-        "while prompt < len(ids) and offsets[prompt][0] < text.boundary:",
+        "while border < len(code.ids) and code.offsets[border][1] <= text.boundary:",
+        "while border < len(code.ids) and code.offsets[border][0] < text.boundary:",
         "data/test_tokenise.py::test_border_where_a_space_belongs_to_the_next_token",
     ),
     Mutation(
         "each completion of a pair has a border of its own",
         "data/tokenise.py",
-        "shared = _common_prefix([branch.ids[: branch.prompt] for branch in branches])",
-        "shared = branches[-1].prompt",
+        "prompt = _common_prefix([one[:at] for one, at in zip(ids, borders, strict=True)])",
+        "prompt = ids[-1][: borders[-1]]",
         "data/test_tokenise.py::test_prompt_and_completion_ids_are_the_joint_ids",
     ),
     Mutation(
         "newlines that are cut otherwise at the border are not counted",
         "data/tokenise.py",
-        "doubtful = covered < text.boundary or text.text[: text.boundary][-1:].isspace()",
+        "doubtful = covered < text.boundary or prompt[-1:].isspace()",
         "doubtful = covered < text.boundary",
         "data/test_tokenise.py::test_newlines_that_are_cut_otherwise_before_a_word_are_counted",
     ),
     Mutation(
         "the end-of-text token is not trained",
         "data/tokenise.py",
-        "masks.append([True] * moved + branch.mask + [True] * text.ends)",
-        "masks.append([True] * moved + branch.mask + [False] * text.ends)",
+        "draft.masks.append([True] * moved + mask + [True] * text.ends)",
+        "draft.masks.append([True] * moved + mask + [False] * text.ends)",
         "data/test_tokenise.py::test_eos_is_trained_iff_the_text_ends_though_pad_is_eos",
     ),
     Mutation(
@@ -41,8 +41,8 @@ MUTATIONS = (
     Mutation(
         "a text that broke off is given an end",
         "data/tokenise.py",
-        "tail = [encode.eos] * text.ends",
-        "tail = [encode.eos]",
+        "+ [encode.eos] * text.ends",
+        "+ [encode.eos]",
         "data/test_tokenise.py::test_eos_is_trained_iff_the_text_ends_though_pad_is_eos",
     ),
     Mutation(
@@ -111,8 +111,8 @@ MUTATIONS = (
     Mutation(
         "a data module splits its rows by their place",
         "data/modules.py",
-        "rows, held_out = split_by_prompt(rows, share, self.seed)",
-        "k = int(len(rows) * share); rows, held_out = rows[k:], rows[:k]",
+        "self.train_rows, held_out = split_by_prompt(rows, share, self.seed)",
+        "k = int(len(rows) * share); self.train_rows, held_out = rows[k:], rows[:k]",
         "data/test_modules.py::test_rows_of_one_prompt_are_never_on_both_sides",
     ),
     Mutation(

@@ -232,13 +232,13 @@ MUTATIONS = (
     Mutation(
         "rows that are held out are counted twice in the report",
         "data/modules.py",
-        "            refusals.seen -= len(held_out)\n",
+        "        report.seen -= len(held_out)\n",
         "",
         "data/test_modules.py::test_rows_of_one_prompt_are_never_on_both_sides",
     ),
     Mutation(
         "the row report leaves refused rows out",
-        "data/rows/refusals.py",
+        "data/rows/report.py",
         "        return [*refused, *columns,",
         "        return [*columns,",
         "data/test_modules.py::test_the_row_report_says_what_became_of_every_row",

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 from transformers import AutoTokenizer
 
-from alignlab.data.rows import Demonstration, Refusals
+from alignlab.data.rows import Demonstration, RowReport
 from alignlab.data.tokenise import tokenise
 from alignlab.data.trees import collate
 from alignlab.functional.sampling import SamplingSpec
@@ -48,7 +48,7 @@ def test_a_policy_learns_to_stop_though_pad_is_eos(words, tmp_path):
     policy = Policy(config=config, tokenizer=str(tmp_path))
     assert policy.tokenizer.pad_token_id == policy.tokenizer.eos_token_id
     rows = [Demonstration(str(k), f"w{3 + k}", " w10 w11") for k in range(6)]
-    trees, _ = tokenise(rows, policy.tokenizer, Refusals("rows", seen=6))
+    trees = tokenise(rows, policy.tokenizer, RowReport("rows", seen=6))
     batch = collate(trees)
     objective = SFT(policy, partial(torch.optim.AdamW, lr=3e-2))
     optimizer = objective.make_optimizer(objective.parameter_groups())

@@ -13,7 +13,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from alignlab.data.rows import Demonstration, Refusals, Turn
+from alignlab.data.rows import Demonstration, RowReport, Turn
 from alignlab.data.tokenise import tokenise
 from alignlab.data.trees import PromptTrees, collate
 from alignlab.errors import ConfigError, DataError
@@ -61,7 +61,7 @@ def test_conversations_are_scored_as_in_training(tmp_path: Path) -> None:
         Demonstration(f"{k}", (Turn("user", a),), (Turn("assistant", b),), ends=k != 1)
         for k, (a, b) in enumerate(said)
     ]
-    trees, _ = tokenise(rows, tokenizer, Refusals("rows", seen=3))
+    trees = tokenise(rows, tokenizer, RowReport("rows", seen=3))
     reward = ModelReward(folder, device="cpu")
     with torch.no_grad():
         trained = reward.model.scores(collate(trees))

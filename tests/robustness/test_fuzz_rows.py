@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, strategies
 
 from alignlab.data import modules
-from alignlab.data.rows import Refusals, Row, Turn
+from alignlab.data.rows import Row, RowReport, Turn
 from alignlab.data.sources import read_rows
 from tests.data.tokens import CHATML, bytewise
 from tests.robustness.fuzzing import attempt, fuzz, spoilt, spoilt_bytes
@@ -135,7 +135,7 @@ def test_spoilt_files_are_refused_or_read(
     path.write_bytes(data.draw(spoilt_bytes(made)))
     found = attempt("rows", lambda: set_up(VALID[which][0], path))
     if not found.refused:
-        report: Refusals = found.value.reports["train"].refusals
+        report: RowReport = found.value.reports["train"]
         assert report.seen >= len(found.value.train_rows) > 0
 
 

@@ -7,7 +7,7 @@ import torch
 import yaml
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
-from alignlab.data.rows import PreferencePair, Refusals, Turn
+from alignlab.data.rows import PreferencePair, RowReport, Turn
 from alignlab.data.tokenise import tokenise
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError, DataError
@@ -82,7 +82,7 @@ def expected(folder: Path) -> list[float]:
 def test_gaps_are_those_of_one_text_at_a_time(folder: Path, batch_size: int) -> None:
     model = ScoreModel.load(folder).eval()
     rows = [PreferencePair(str(k), *pair) for k, pair in enumerate(PAIRS)]
-    trees, _ = tokenise(rows, model.tokenizer, Refusals("rows"))
+    trees = tokenise(rows, model.tokenizer, RowReport("rows"))
     assert score_gaps(model, trees, batch_size) == pytest.approx(expected(folder), abs=1e-5)
 
 

@@ -8,7 +8,7 @@ from alignlab.data.rows.pair import PreferencePair
 from alignlab.data.rows.prompt import Prompt
 from alignlab.data.rows.ranking import Ranking
 from alignlab.data.rows.rated import RatedCompletion
-from alignlab.data.rows.refusals import Refusals, Refuse
+from alignlab.data.rows.report import Refuse, RowReport
 from alignlab.data.rows.split import prompt_key, split_by_prompt, unit_hash
 from alignlab.data.rows.values import Chat, Fields, Record, Refused, Text, Turn
 
@@ -26,10 +26,10 @@ __all__ = [
     "Ranking",
     "RatedCompletion",
     "Record",
-    "Refusals",
     "Refuse",
     "Refused",
     "Row",
+    "RowReport",
     "Text",
     "Turn",
     "prompt_key",

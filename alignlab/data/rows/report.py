@@ -1,0 +1,155 @@
+"""The report on one source: the rows that were refused, by reason, and what the others became."""
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from alignlab.data.rows.values import Refused
+from alignlab.errors import ConfigError, DataError
+
+Refuse = Literal["drop", "error"]
+REFUSE: tuple[Refuse, ...] = ("drop", "error")
+EXAMPLES = 3  # refused rows that a report names of each reason
+COLUMNS = ("what", "reason", "rows", "examples")  # of a report as a table
+
+
+@dataclass(slots=True)
+class RowReport:
+    """What was read from one source, refused of it by reason, and made of it.
+
+    Args:
+        source: The file, hub id or data set that the rows come from, for messages.
+        refuse: ``drop`` counts a refused row and goes on; ``error`` stops at the first.
+        seen: Rows that were read.
+        by_reason: Reason -> place (file:line or row number) of each refused row.
+        unused: Columns that nothing reads -> number of rows in which they are not empty.
+        notes: Other remarks on the rows, a sentence each.
+        trees: Prompt trees made; 0 before rows are tokenised.
+        completions: Completions in the trees.
+        tokens: Completion tokens in the trees.
+        truncated: Rows that were cut to ``max_length``.
+        straddling: Rows whose prompt is tokenised differently without its completion: a token
+            contains the end of the prompt and the start of the completion, or spaces merge.
+        ended: Completions that end in a trained end-of-text token.
+    """
+
+    source: str
+    refuse: Refuse = "drop"
+    seen: int = 0
+    by_reason: dict[str, list[str]] = field(default_factory=dict)
+    unused: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    trees: int = 0
+    completions: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    straddling: int = 0
+    ended: int = 0
+
+    def __post_init__(self) -> None:
+        if self.refuse not in REFUSE:
+            raise ConfigError(f"refuse must be one of {REFUSE}, got {self.refuse!r}.")
+
+    def add(self, id: str, problem: Refused) -> None:
+        """Record that the row ``id`` was refused.
+
+        Raises:
+            DataError: At once, with ``refuse="error"``.
+        """
+        if self.refuse == "error":
+            raise DataError(
+                f"{id}: {problem}. Repair or remove the row, or set refuse=drop to leave such rows "
+                f"out of {self.source} with a count."
+            )
+        self.by_reason.setdefault(problem.reason, []).append(id)
+
+    def made(self, completions: Sequence[Sequence[Sequence[int]]]) -> None:
+        """Count the trees that the rows became, by the token ids of their completions.
+
+        Raises:
+            DataError: There are none.
+        """
+        self.require_rows(len(completions))
+        self.trees, self.completions = len(completions), sum(map(len, completions))
+        self.tokens = sum(len(ids) for tree in completions for ids in tree)
+
+    @property
+    def count(self) -> int:
+        """How many rows were refused."""
+        return sum(map(len, self.by_reason.values()))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Refused rows by reason, the commonest first."""
+        counts = Counter({reason: len(ids) for reason, ids in self.by_reason.items()})
+        return dict(counts.most_common())
+
+    def examples(self, reason: str) -> str:
+        """The first few rows refused for ``reason``."""
+        rows = self.by_reason[reason]
+        return ", ".join([*rows[:EXAMPLES], *(["..."] if len(rows) > EXAMPLES else [])])
+
+    def lines(self) -> list[str]:
+        """A line for each reason, with the first few rows it hit, and for what else is left out."""
+        refused = [
+            f"  refused {count:,} x {reason}: {self.examples(reason)}"
+            for reason, count in self.counts.items()
+        ]
+        unused = ", ".join(self.unused)
+        columns = [f"  columns that nothing reads: {unused}"] if unused else []
+        return [*refused, *columns, *(f"  {note}" for note in self.notes)]
+
+    def summary(self) -> str:
+        """The report in words: rows kept, a line for each reason for a loss, what rows became."""
+        kept = f"{self.source}: {self.seen - self.count:,} of {self.seen:,} rows kept"
+        if not self.trees:
+            return "\n".join([kept, *self.lines()])
+        share = f"{self.ended / self.completions:.1%}" if self.completions else "none"
+        return "\n".join(
+            [
+                f"{kept}: {self.trees:,} trees, {self.completions:,} completions, "
+                f"{self.tokens:,} tokens",
+                *self.lines(),
+                f"  {self.truncated:,} rows truncated; {self.straddling:,} with a token across the "
+                f"border of prompt and completion; {share} of completions end in a trained EOS",
+            ]
+        )
+
+    def tell(self) -> None:
+        """Print the report on standard error if any row was refused or cut."""
+        if self.lines() or self.truncated:
+            print(self.summary(), file=sys.stderr, flush=True)
+
+    def table(self) -> list[dict[str, str | int]]:
+        """The same as rows of ``what``, ``reason``, ``rows`` and ``examples``."""
+        found: list[tuple[str, str, int, str]] = [
+            ("read", "", self.seen, ""),
+            ("kept", "", self.seen - self.count, ""),
+            ("truncated", "", self.truncated, ""),
+            ("token across the border", "", self.straddling, ""),
+            *(("refused", why, n, self.examples(why)) for why, n in self.counts.items()),
+            *(("column not used", name, n, "") for name, n in self.unused.items()),
+            *(("note", note, 0, "") for note in self.notes),
+        ]
+        return [dict(zip(COLUMNS, row, strict=True)) for row in found]
+
+    def require_rows(self, usable: int) -> None:
+        """Stop when nothing is left.
+
+        Raises:
+            DataError: No usable row; names the source and the commonest reasons.
+        """
+        if usable:
+            return
+        if not self.seen:
+            raise DataError(f"{self.source}: holds no rows. Pass a source with at least one row.")
+        why = "; ".join(
+            f"{reason} ({count:,} rows, first {self.by_reason[reason][0]})"
+            for reason, count in list(self.counts.items())[:3]
+        )
+        raise DataError(
+            f"{self.source}: none of its {self.seen:,} rows can be used: {why}. "
+            "Repair the rows or the settings that refuse them."
+        )
