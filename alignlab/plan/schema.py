@@ -14,7 +14,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import PydanticCustomError
 
 from alignlab.bounds import LARGEST_SEED
-from alignlab.errors import ConfigError
+from alignlab.errors import ConfigError, in_a_line
+
+
+def key(description: str) -> Any:
+    """A key that may be left out; ``description`` is what an editor shows."""
+    return Field(default=None, description=description)
 
 
 class Keys(BaseModel):
@@ -58,7 +63,6 @@ def _different(seeds: list[int]) -> list[int]:
     return seeds
 
 
-LEFT_OUT: Any = None  # the default of a key that may be left out and may not be null
 Text = Annotated[str, AfterValidator(_one_line)]
 Settings = dict[Text, Any]
 Number = int | float
@@ -74,67 +78,50 @@ Points = Annotated[list[dict[Text, Value]], Field(min_length=1)]
 class Changes(Keys):
     """What a stage of an experiment and an arm of a sweep have in common."""
 
-    fit: Text | Annotated[list[Text], Field(min_length=1)] = Field(
-        default=LEFT_OUT,
-        description="A run of training: its YAML file in the experiment's folder, or several "
-        "files, each merged into those before it.",
+    fit: Text | Annotated[list[Text], Field(min_length=1)] = key(
+        "A run of training: its YAML file in the experiment's folder, or several "
+        "files, each merged into those before it."
     )
-    call: Annotated[str, AfterValidator(_dotted)] = Field(
-        default=LEFT_OUT, description="A function to call: package.module.function."
+    call: Annotated[str, AfterValidator(_dotted)] = key(
+        "A function to call: package.module.function."
     )
-    args: Settings | None = Field(default=None, description="The function's keyword arguments.")
-    set: Settings | None = Field(
-        default=None,
-        description="Dotted key -> value, set in the YAML file of a stage that trains.",
-    )
-    needs: list[Text] | None = Field(
-        default=None, description="Earlier stages or runs whose output is read, as {stage}."
-    )
-    objective: Text | None = Field(
-        default=None,
-        description="The name in the tables; the stage's evaluations are rows of points.csv.",
+    args: Settings | None = key("The function's keyword arguments.")
+    set: Settings | None = key("Dotted key -> value, set in the YAML file of a stage that trains.")
+    needs: list[Text] | None = key("Earlier stages or runs whose output is read, as {stage}.")
+    objective: Text | None = key(
+        "The name in the tables; the stage's evaluations are rows of points.csv."
     )
 
 
 class StageKeys(Changes):
     """A stage: it trains (fit) or calls a function (call)."""
 
-    per_seed: bool | None = Field(default=None, description="One run for each seed.")
-    grid: Axes | Points | None = Field(
-        default=None,
-        description="Dotted key -> values, of which every combination is a run; or a list of "
-        "points.",
+    per_seed: bool | None = key("One run for each seed.")
+    grid: Axes | Points | None = key(
+        "Dotted key -> values, of which every combination is a run; or a list of points."
     )
 
 
 class FrontierArgs(Keys):
     """Settings of the closing evaluation."""
 
-    reward_label: Text = Field(
-        default=LEFT_OUT, description="Name and unit of the reward in figures."
-    )
+    reward_label: Text = key("Name and unit of the reward in figures.")
 
 
 class FrontierKeys(Keys):
     """The closing evaluation of an experiment."""
 
-    needs: list[Text] | None = Field(
-        default=None, description="Stages that it reads besides the runs."
-    )
+    needs: list[Text] | None = key("Stages that it reads besides the runs.")
     args: FrontierArgs | None = None
 
 
 class PipelineKeys(Keys):
     """An experiment's pipeline.yaml, or a scale, which has the same keys."""
 
-    seeds: Seeds | None = Field(
-        default=None, description="A stage with per_seed runs once for each."
-    )
-    set: Settings | None = Field(
-        default=None, description="Dotted key -> value, set in every stage that trains."
-    )
-    stages: dict[Text, StageKeys | None] | None = Field(
-        default=None, description="Name -> stage, in order; null drops a stage of an earlier file."
+    seeds: Seeds | None = key("A stage with per_seed runs once for each.")
+    set: Settings | None = key("Dotted key -> value, set in every stage that trains.")
+    stages: dict[Text, StageKeys | None] | None = key(
+        "Name -> stage, in order; null drops a stage of an earlier file."
     )
     frontier: FrontierKeys | None = None
 
@@ -208,7 +195,7 @@ def _place(location: tuple[int | str, ...], content: Any) -> tuple[str, ...]:
 
 
 def _reason(message: str) -> str:
-    message = message.removeprefix("Value error, ").split(" after validation")[0]
+    message = in_a_line(message).removeprefix("Value error, ").split(" after validation")[0]
     for pydantics, ours in IN_WORDS.items():
         message = message.replace(pydantics, ours)
     return re.sub("^[A-Z][a-z]+ should ", "must ", message)

@@ -44,8 +44,8 @@ def _trials(sweep: Sweep) -> str:
             f"  {arm}: {', '.join(f'{d.key} in {d.distribution}' for d in dimensions)}"
             for arm, dimensions in sweep.space.arms.items()
         ]
-        limit = [] if sweep.trials is None else [f"{sweep.trials} trials"]
-        limit += [] if sweep.minutes is None else [f"{sweep.minutes:g} minutes"]
+        limit = [] if sweep.keys.trials is None else [f"{sweep.keys.trials} trials"]
+        limit += [] if sweep.keys.minutes is None else [f"{sweep.keys.minutes:g} minutes"]
         return "\n".join([f"{' or '.join(limit)} by {name}, {seeds} seeds each, of", *space])
     lines = [_line(sweep, point) for point in sweep.points[:SHOWN]]
     more = [f"  ... and {len(sweep.points) - SHOWN} more"] * (len(sweep.points) > SHOWN)
@@ -92,8 +92,8 @@ def _cost(sweep: Sweep, plan: Plan, workers: int) -> str:
     )
     seconds = sum(runs[arm] * (known[arm][0] or 0.0) for arm in runs) / workers
     time = f"time: about {seconds / 60:.1f} minutes"
-    if sweep.minutes is not None and seconds > 60 * sweep.minutes:
-        time = f"time: {sweep.minutes:g} minutes and what is at work then"
+    if sweep.keys.minutes is not None and seconds > 60 * sweep.keys.minutes:
+        time = f"time: {sweep.keys.minutes:g} minutes and what is at work then"
     sizes = {arm: size for arm, (_, size) in known.items() if size is not None}
     if len(sizes) < len(known):
         gone = ", ".join(known.keys() - sizes)
@@ -107,10 +107,10 @@ def _runs_by_arm(sweep: Sweep, seconds: Mapping[str, float], workers: int) -> di
     seeds = len(sweep.plan.seeds)
     if sweep.points is not None:
         return {arm: seeds * sum(p.arm == arm for p in sweep.points) for arm in seconds}
-    trials = math.inf if sweep.trials is None else sweep.trials
-    if sweep.minutes is not None:
+    trials = math.inf if sweep.keys.trials is None else sweep.keys.trials
+    if sweep.keys.minutes is not None:
         mean = seeds * max(statistics.mean(seconds.values()), 1e-9)
-        trials = min(trials, 60 * sweep.minutes * workers / mean)
+        trials = min(trials, 60 * sweep.keys.minutes * workers / mean)
     return {arm: seeds * trials / len(seconds) for arm in seconds}
 
 

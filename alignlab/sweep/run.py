@@ -48,7 +48,7 @@ def run_sweep(
         Exit status: 0, 1 when a trial failed, 2 when all that failed did so over its input.
     """
     sweep = load_sweep(path)
-    check_metrics(path, sweep.metrics)
+    check_metrics(path, sweep.keys.metrics)
     plan = replace(
         sweep.plan,
         name=sweep.name,
@@ -68,7 +68,7 @@ def run_sweep(
         for line in drop_damaged_rows(plan.results):
             say(line)
         own = f"sqlite:///{plan.results / STUDY}"
-        url = storage or sweep.storage or own
+        url = storage or sweep.keys.storage or own
         owner = None if url == own else f"{socket.gethostname()}:{plan.results.resolve()}"
         with open_storage(url) as study_storage:
             words = ["sweep", str(path), *(["--results", str(results)] if results else [])]
@@ -87,7 +87,7 @@ def _carry_out(
     """Check, make the inputs, run the trials, draw."""
     study = open_study(sweep, storage)
     say(f"{plan.results}: study {study.study_name} in {storage.shown}")
-    with Scheduler(plan, workers, 0, lock_fd, one_each=sweep.process_per_trial) as scheduler:
+    with Scheduler(plan, workers, 0, lock_fd, one_each=sweep.keys.process_per_trial) as scheduler:
         display, failures = scheduler.display, scheduler.failures
         if CHECKED not in study.user_attrs:
             configs = {name: plan.to_check(job) for name, job in sweep.probes().items()}
@@ -99,10 +99,10 @@ def _carry_out(
         if made.failed:
             return made
         _copy_pool(sweep.plan, plan)
-        trials = sweep.trials if sweep.points is None else len(sweep.points)
+        trials = sweep.keys.trials if sweep.points is None else len(sweep.points)
         complete = len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
         display.total = len(plan.seeds) * max(0, (trials or 0) - complete)
-        slots = Slots(study, storage, sweep.space, sweep.points, sweep.trials, owner)
+        slots = Slots(study, storage, sweep.space, sweep.points, sweep.keys.trials, owner)
         scheduler.work(TrialQueue(sweep, plan, slots, display.say))
         news = table.write_trials(plan.results / "trials.csv", sweep, study)
         say(table.summary(sweep, study))

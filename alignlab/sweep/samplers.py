@@ -8,7 +8,7 @@ from operator import or_
 from typing import Annotated, Any
 
 import optuna
-from pydantic import BaseModel, BeforeValidator, Field, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, create_model
 
 from alignlab.plan.schema import Keys, Number, Seed, Text, check_count
 from alignlab.sweep.space import MOST_TRIALS, Point, Space
@@ -19,7 +19,7 @@ def _patient(patience: int, min_delta: float = 0.0) -> optuna.pruners.PatientPru
     return optuna.pruners.PatientPruner(None, patience, min_delta)
 
 
-def _grid() -> None:
+def _grid(**_: object) -> None:
     """Ours: all combinations."""
 
 
@@ -61,8 +61,11 @@ def _settings(target: Callable[..., Any]) -> type[Keys]:
     return create_model(target.__name__, __base__=Keys, **fields)
 
 
-def _one_of(targets: Mapping[str, Callable[..., Any]]) -> Any:
-    """``tpe`` or ``{tpe: {n_startup_trials: 5}}``: a name, alone or with settings."""
+def _one_of(targets: Mapping[str, Callable[..., Any]], build: Callable[..., Any]) -> Any:
+    """``tpe`` or ``{tpe: {n_startup_trials: 5}}``: a name, alone or with settings.
+
+    It is built when the file is read, so that a setting that the class refuses stops everything.
+    """
 
     def with_settings(entry: Any) -> Any:
         entry = {entry: {}} if isinstance(entry, str) else entry
@@ -73,14 +76,18 @@ def _one_of(targets: Mapping[str, Callable[..., Any]]) -> Any:
             )
         return entry
 
+    def built(entry: BaseModel) -> BaseModel:
+        try:
+            build(*named(entry))
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+        return entry
+
     fields: dict[str, Any] = {name: (_settings(target), None) for name, target in targets.items()}
     model = create_model("Named", __base__=Keys, **fields)
     word: Any = Annotated[str, Field(json_schema_extra={"enum": list(targets)})]
-    return Annotated[model, BeforeValidator(with_settings, json_schema_input_type=word | model)]
-
-
-SamplerKeys = _one_of(SAMPLERS)
-PrunerKeys = _one_of(PRUNERS)
+    before = BeforeValidator(with_settings, json_schema_input_type=word | model)
+    return Annotated[model, before, AfterValidator(built)]
 
 
 def named(entry: BaseModel) -> tuple[str, dict[str, Any]]:
@@ -89,7 +96,9 @@ def named(entry: BaseModel) -> tuple[str, dict[str, Any]]:
     return name, settings
 
 
-def build_sampler(name: str, settings: Mapping[str, Any], seed: int) -> optuna.samplers.BaseSampler:
+def build_sampler(
+    name: str, settings: Mapping[str, Any], seed: int = 0
+) -> optuna.samplers.BaseSampler:
     """An Optuna sampler; TPE and others are set up for conditional spaces."""
     given = {"seed": seed, **settings}
     if name == "tpe":
@@ -106,6 +115,10 @@ def build_pruner(name: str, settings: Mapping[str, Any]) -> optuna.pruners.BaseP
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return PRUNERS[name](**settings)
+
+
+SamplerKeys = _one_of(SAMPLERS, build_sampler)
+PrunerKeys = _one_of(PRUNERS, build_pruner)
 
 
 def design(

@@ -13,14 +13,18 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from alignlab.errors import ConfigError
-from alignlab.plan.schema import Count, Keys, Number, Positive, Value, check_count
+from alignlab.plan.schema import Keys, Number, Positive, Value, check_count, key
 
 MOST_TRIALS = 10_000  # of a sweep whose points are listed before the first of them
 MOST_CHOICES = 1_000  # of one key
 ARM = "arm"  # the parameter that says which arm a trial belongs to
+WAYS = (
+    "must be exactly one of a list of choices, {float: [low, high]} and {int: [low, high]}, the "
+    "last two with log: true or step where wanted"
+)
 
 
 def _different(choices: list[Value]) -> list[Value]:
@@ -30,84 +34,65 @@ def _different(choices: list[Value]) -> list[Value]:
     return choices
 
 
-class Choices(Keys):
-    """Values to choose from."""
-
-    choices: Annotated[
-        list[Value], Field(min_length=1, max_length=MOST_CHOICES), AfterValidator(_different)
-    ]
+Choices = Annotated[
+    list[Value], Field(min_length=1, max_length=MOST_CHOICES), AfterValidator(_different)
+]
+ENDS = Field(min_length=2, max_length=2)
 
 
-class FloatRange(Keys):
-    """Numbers from a low to a high end."""
+class OneDimension(Keys):
+    """Values of a key: choices, or a range from a low to a high end."""
 
-    ends: Annotated[list[Number], Field(min_length=2, max_length=2)] = Field(alias="float")
-    log: bool | None = Field(default=None, description="Spread evenly over the logarithm.")
-    step: Positive | None = Field(default=None, description="From one value to the next.")
+    choices: Choices | None = key("The same as the list alone.")
+    floats: Annotated[list[Number], ENDS] | None = Field(
+        default=None, alias="float", description="[low, high]: numbers."
+    )
+    ints: Annotated[list[int], ENDS] | None = Field(
+        default=None, alias="int", description="[low, high]: whole numbers."
+    )
+    log: bool | None = key("Spread evenly over the logarithm.")
+    step: Positive | None = key("From one value to the next.")
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> "OneDimension":
+        self.distribution()
+        return self
+
+    def distribution(self) -> BaseDistribution:
+        """The values as Optuna has them.
+
+        Raises:
+            ValueError: There is no such range.
+        """
+        if sum(given is not None for given in (self.choices, self.floats, self.ints)) != 1:
+            raise ValueError(WAYS)
+        if self.choices is not None:
+            if (self.log, self.step) != (None, None):
+                raise ValueError("must have neither log nor step beside its choices")
+            return CategoricalDistribution(self.choices)
+        low, high = self.floats or self.ints or []
+        if not low <= high:
+            raise ValueError("must go from its low to its high end")
+        if self.step is not None:
+            steps = (high - low) / self.step
+            if steps < 1 or not math.isclose(steps, round(steps), rel_tol=1e-9):
+                raise ValueError("must lead from low to high in a whole number of steps")
+        if self.floats is not None:
+            step = None if self.step is None else float(self.step)
+            return FloatDistribution(float(low), float(high), log=bool(self.log), step=step)
+        if isinstance(self.step, float):
+            raise ValueError("must have a whole number as its step")
+        return IntDistribution(int(low), int(high), log=bool(self.log), step=self.step or 1)
 
 
-class IntRange(Keys):
-    """Whole numbers from a low to a high end."""
-
-    ends: Annotated[list[int], Field(min_length=2, max_length=2)] = Field(alias="int")
-    log: bool | None = Field(default=None, description="Spread evenly over the logarithm.")
-    step: Count | None = Field(default=None, description="From one value to the next.")
-
-
-def distribution(entry: Choices | FloatRange | IntRange) -> BaseDistribution:
-    """A dimension as Optuna has it.
-
-    Raises:
-        ValueError: There is no such range.
-    """
-    if isinstance(entry, Choices):
-        return CategoricalDistribution(entry.choices)
-    low, high = entry.ends
-    if not low <= high:
-        raise ValueError("must go from its low to its high end")
-    if entry.step is not None:
-        steps = (high - low) / entry.step
-        if steps < 1 or not math.isclose(steps, round(steps), rel_tol=1e-9):
-            raise ValueError("must lead from low to high in a whole number of steps")
-    log = bool(entry.log)
-    if isinstance(entry, IntRange):
-        low, high = entry.ends
-        return IntDistribution(low, high, log=log, step=entry.step or 1)
-    step = None if entry.step is None else float(entry.step)
-    return FloatDistribution(float(low), float(high), log=log, step=step)
-
-
-def _possible(entry: Choices | FloatRange | IntRange) -> Choices | FloatRange | IntRange:
-    distribution(entry)
-    return entry
-
-
-def _form(entry: Any) -> str | None:
-    """Which of the ways to write a dimension ``entry`` is."""
-    if isinstance(entry, Mapping):
-        forms = [form for form in ("choices", "float", "int") if entry.get(form) is not None]
-        return f"{forms[0]} form" if len(forms) == 1 else None
-    return "choices form" if isinstance(entry, (list, Choices)) else None
+def _as_keys(entry: Any) -> Any:
+    if not isinstance(entry, (list, Mapping)):
+        raise ValueError(WAYS)
+    return {"choices": entry} if isinstance(entry, list) else entry
 
 
 DimensionKeys = Annotated[
-    Annotated[
-        Choices,
-        BeforeValidator(
-            lambda entry: {"choices": entry} if isinstance(entry, list) else entry,
-            json_schema_input_type=list[Value] | Choices,
-        ),
-        Tag("choices form"),
-    ]
-    | Annotated[FloatRange, Tag("float form")]
-    | Annotated[IntRange, Tag("int form")],
-    Discriminator(
-        _form,
-        custom_error_type="dimension",
-        custom_error_message="must be exactly one of a list of choices, {float: [low, high]} "
-        "and {int: [low, high]}, the last two with log: true or step where wanted",
-    ),
-    AfterValidator(_possible),
+    OneDimension, BeforeValidator(_as_keys, json_schema_input_type=Choices | OneDimension)
 ]
 
 

@@ -18,7 +18,7 @@ from alignlab.sweep import schema
 from alignlab.sweep.samplers import design, named
 from alignlab.sweep.schema import PROBED as PROBED
 from alignlab.sweep.schema import StopKeys, SweepKeys
-from alignlab.sweep.space import Dimension, Point, Space, distribution
+from alignlab.sweep.space import Dimension, Point, Space
 from alignlab.sweep.storage import check_url
 
 BOUND = "alignlab.callbacks.kl_bound.KLBound"
@@ -29,37 +29,29 @@ class Sweep:
     """What to try, how to choose it and how to judge it.
 
     Args:
-        name: Of the sweep, ``sweep-`` and the file's.
+        name: ``sweep-`` and the name of its file.
+        keys: What the file says.
         plan: The experiment's stages for the sweep's seeds; its results folder holds the inputs.
         stages: The arms as stages.
         space: What is varied.
-        metrics: Name -> ``maximize`` or ``minimize``; values after the last step, mean over seeds.
         sampler: Name and settings.
         pruner: Name and settings, or ``None``.
-        trials: How many, at most; ``None`` for a whole grid.
-        minutes: After so much time no further trial is begun.
-        storage: Where the study is kept; ``None`` for a file beside the tables.
         stop: When a run ends early.
         points: Those of a design that is known beforehand; ``None`` where the sampler goes by the
             results.
         frontier: Settings of the closing evaluation.
-        process_per_trial: Every run has a process of its own, instead of many runs one.
     """
 
     name: str
+    keys: SweepKeys
     plan: Plan
     stages: dict[str, Stage]
     space: Space
-    metrics: dict[str, str]
     sampler: tuple[str, dict[str, Any]]
     pruner: tuple[str, dict[str, Any]] | None
-    trials: int | None
-    minutes: float | None
-    storage: str | None
     stop: StopKeys
     points: list[Point] | None
     frontier: dict[str, Any]
-    process_per_trial: bool
 
     def jobs(self, point: Point) -> list[Job]:
         """The point's runs, one for each seed.
@@ -133,7 +125,7 @@ class Sweep:
         else:
             what = [self.sampler, {a: [repr(d) for d in ds] for a, ds in self.space.arms.items()}]
         stop = [self.stop.kl, self.stop.dominated, self.pruner]
-        return sha_of([arms, what, self.metrics, stop])
+        return sha_of([arms, what, self.keys.metrics, stop])
 
 
 def load_sweep(path: Path) -> Sweep:
@@ -153,22 +145,18 @@ def load_sweep(path: Path) -> Sweep:
         check_url(keys.storage)
     sweep = Sweep(
         name=f"sweep-{path.stem}",
+        keys=keys,
         plan=plan,
         stages={
             name: _arm(name, arm or {}, plan, f"{where}: arm {name!r}")
             for name, arm in content["arms"].items()
         },
         space=space,
-        metrics=dict(keys.metrics),
         sampler=sampler,
         pruner=None if keys.pruner is None else named(keys.pruner),
-        trials=keys.trials,
-        minutes=keys.minutes,
-        storage=keys.storage,
         stop=keys.stop or StopKeys(),
         points=design(*sampler, space, keys.trials),
         frontier=plan.frontier | (content.get("frontier") or {}),
-        process_per_trial=bool(keys.process_per_trial),
     )
     _check_stops(where, sweep)
     sweep.check_names(where)
@@ -182,7 +170,7 @@ def _space(keys: SweepKeys) -> Space:
         own = {} if entry is None else entry.space or {}
         merged = {**(keys.space or {}), **own}
         names = {key: f"{arm}/{key}" if key in own else key for key in merged}
-        arms[arm] = [Dimension(names[key], key, distribution(merged[key])) for key in merged]
+        arms[arm] = [Dimension(names[key], key, merged[key].distribution()) for key in merged]
     return Space(arms)
 
 

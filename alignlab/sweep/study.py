@@ -43,12 +43,12 @@ def open_study(sweep: Sweep, storage: Storage) -> optuna.Study:
         study = optuna.create_study(
             study_name=f"{sweep.name}-{sweep.definition[:8]}",
             storage=storage.optuna,
-            directions=[StudyDirection[name.upper()] for name in sweep.metrics.values()],
+            directions=[StudyDirection[name.upper()] for name in sweep.keys.metrics.values()],
             sampler=_sampler(sweep),
             pruner=None if sweep.pruner is None else build_pruner(*sweep.pruner),
             load_if_exists=True,
         )
-        study.set_metric_names(list(sweep.metrics))
+        study.set_metric_names(list(sweep.keys.metrics))
     return study
 
 

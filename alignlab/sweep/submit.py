@@ -98,10 +98,10 @@ def submit_sweep(
     given = _settings(settings)
     sweep = load_sweep(path)
     folder = (results or Path("results") / sweep.name).resolve()
-    url = _shared(storage or sweep.storage, cluster, folder)
+    url = _shared(storage or sweep.keys.storage, cluster, folder)
     with open_storage(url) as opened:  # before all the jobs want to make the study and its trials
         study = open_study(sweep, opened)
-        slots = Slots(study, opened, sweep.space, sweep.points, sweep.trials, str(folder))
+        slots = Slots(study, opened, sweep.space, sweep.points, sweep.keys.trials, str(folder))
         slots.enqueue_open(failed_too=True)
     work = Work(path.resolve(), folder, url, workers)
     defaults = {"timeout_min": DAY, "name": sweep.name, "cpus_per_task": workers}

@@ -20,7 +20,7 @@ def write_trials(path: Path, sweep: Sweep, study: optuna.Study) -> bool:
         Whether it says anything new.
     """
     rows = [_row(sweep, trial) for trial in last_of_slots(study)]
-    columns = ["slot", "state", "arm", "params", *sweep.metrics, "note"]
+    columns = ["slot", "state", "arm", "params", *sweep.keys.metrics, "note"]
     return write_table(path, rows, columns)
 
 
@@ -52,7 +52,7 @@ def _row(sweep: Sweep, trial: optuna.trial.FrozenTrial) -> dict[str, object]:
         "params": json.dumps(params, sort_keys=True),
         **{
             metric: "" if values is None else f"{values[place]:.9g}"
-            for place, metric in enumerate(sweep.metrics)
+            for place, metric in enumerate(sweep.keys.metrics)
         },
         "note": "; ".join(attrs[kind] for kind in (DIVERGED, STOPPED, ERROR) if kind in attrs),
     }

@@ -95,7 +95,7 @@ class TrialQueue:
         if running is None:
             return None
         if self._sweep.pruner is not None and not running.measures:
-            (metric,) = self._sweep.metrics
+            (metric,) = self._sweep.keys.metrics
             if metric in metrics:
                 with warnings.catch_warnings():
                     # A continued run reports its last evaluation once more.
@@ -123,7 +123,7 @@ class TrialQueue:
         return self._skipped
 
     def _late(self) -> bool:
-        minutes = self._sweep.minutes
+        minutes = self._sweep.keys.minutes
         return minutes is not None and self._clock() - self._began > 60 * minutes
 
     def _begin(self, running: RunningTrial) -> None:
@@ -133,7 +133,7 @@ class TrialQueue:
                 (self._plan.folder(job) / DONE).unlink(missing_ok=True)  # its worker starts over
                 is_there = False
             else:
-                is_there = self._outcomes.has(job, self._sweep.metrics)
+                is_there = self._outcomes.has(job, self._sweep.keys.metrics)
             if is_there:
                 self._add_outcome(running, job)
             else:
@@ -178,11 +178,11 @@ class TrialQueue:
         if running.pruned:
             self._slots.tell(running.trial, TrialState.PRUNED, running.notes)
             return
-        values = [self._mean(running, name) for name in self._sweep.metrics]
+        values = [self._mean(running, name) for name in self._sweep.keys.metrics]
         if all(math.isfinite(value) for value in values):
             self._slots.tell(running.trial, TrialState.COMPLETE, running.notes, values)
         else:
-            found = dict(zip(self._sweep.metrics, values, strict=True))
+            found = dict(zip(self._sweep.keys.metrics, values, strict=True))
             notes = {DIVERGED: f"not finite: {found}"}
             self._slots.tell(running.trial, TrialState.FAIL, notes)
 

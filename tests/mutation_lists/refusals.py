@@ -102,8 +102,8 @@ MUTATIONS = (
     Mutation(
         "an editor's schema lags behind",
         "plan/schema.py",
-        'description="One run for each seed."',
-        'description="One run per seed."',
+        'key("One run for each seed.")',
+        'key("One run per seed.")',
         "plan/test_schema.py::test_the_schemas_for_editors_are_up_to_date",
     ),
     Mutation(

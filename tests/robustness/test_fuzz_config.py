@@ -253,9 +253,9 @@ def test_a_sweep_is_refused_or_tried_as_written(tree: dict[str, Any]) -> None:
 def check_sweep(sweep: Sweep, tree: dict[str, Any]) -> None:
     """What is true of every sweep that was accepted, from its file alone."""
     assert list(sweep.stages) == list(tree["arms"])
-    assert same(dict(sweep.metrics), tree["metrics"])
+    assert same(dict(sweep.keys.metrics), tree["metrics"])
     for key in ("trials", "minutes", "storage"):
-        assert same(getattr(sweep, key), tree.get(key))
+        assert same(getattr(sweep.keys, key), tree.get(key))
     space = {arm: {**(tree.get("space") or {}), **((entry or {}).get("space") or {})}
              for arm, entry in tree["arms"].items()}  # fmt: skip
     for point in sweep.points or [sweep.middle(arm) for arm in sweep.stages]:

@@ -103,8 +103,8 @@ def test_keys_of_an_arm_hold_what_they_may(load: Any, arm: Any, said: str) -> No
             "n_startup_trials must be a whole number, got 'a",
         ),
         ({"tpe": {"gamma": "abc"}}, "unknown key sampler.tpe.gamma. Known: consider_endpoints"),
-        ({"qmc": {"qmc_type": "foo"}}, "sampler qmc: The `qmc_type='foo'` is invalid"),
-        ({"nsgaii": {"population_size": 0}}, "sampler nsgaii: `population_size` must be"),
+        ({"qmc": {"qmc_type": "foo"}}, "sampler: The `qmc_type='foo'` is invalid"),
+        ({"nsgaii": {"population_size": 0}}, "sampler: `population_size` must be"),
         (
             {"nsgaii": {"mutation_prob": "x"}},
             "sampler.nsgaii.mutation_prob must be a number, got 'x'",
@@ -125,10 +125,10 @@ def test_samplers_are_built_when_the_file_is_read(load: Any, sampler: Any, said:
             {"median": {"n_startup_trials": "a"}},
             "n_startup_trials must be a whole number, got 'a",
         ),
-        ({"median": {"n_startup_trials": -1}}, "pruner median: Number of startup trials cannot be"),
+        ({"median": {"n_startup_trials": -1}}, "pruner: Number of startup trials cannot be"),
         ("percentile", "pruner.percentile.percentile is missing. Add it"),
-        ({"percentile": {"percentile": 200}}, "pruner percentile: Percentile must be between 0"),
-        ("threshold", "pruner threshold: Either lower or upper must be specified"),
+        ({"percentile": {"percentile": 200}}, "pruner: Percentile must be between 0"),
+        ("threshold", "pruner: Either lower or upper must be specified"),
         ("patient", "pruner.patient.patience is missing. Add it"),
         (
             {"patient": {"patience": 2, "wrapped_pruner": "median"}},
@@ -152,7 +152,7 @@ def test_every_pruner_can_be_had_from_yaml(load: Any) -> None:
 def test_a_pruner_goes_by_what_evaluations_report(load: Any) -> None:
     line = refused(load, {"metrics": {"val/loss": "minimize"}, "pruner": "median"})
     assert "which 'val/loss' is not part of. Take one of kl, kl_k1, reward, proxy_reward" in line
-    assert load(metrics={"val/loss": "minimize"}).metrics == {"val/loss": "minimize"}
+    assert load(metrics={"val/loss": "minimize"}).keys.metrics == {"val/loss": "minimize"}
 
 
 def test_what_evaluations_report() -> None:
