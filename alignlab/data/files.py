@@ -25,6 +25,15 @@ FORMATS = f"{', '.join(SUFFIXES)}, texts also with {', '.join(COMPRESSED)} behin
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
+def read_plain(path: Path) -> list[Record] | None:
+    """The records of a file of JSON lines; ``None`` where it is not just that."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return None if text.lstrip()[:1] in ("", "[") else _read_lines(path.name, text)
+
+
 def data_files(source: str | Path) -> list[Path] | None:
     """The files that a path, a folder or a pattern means, by name; ``None`` if it is a hub id.
 

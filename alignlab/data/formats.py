@@ -6,12 +6,13 @@ whose first row is odd is not read wrongly, and an odd row is counted instead of
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from alignlab.data.dialects import in_their_words, translated, with_context
 from alignlab.data.rows.base import Completable, R, Row
 from alignlab.data.rows.nested import mostly_chats, printable
-from alignlab.data.rows.reader import Layout, Reader
+from alignlab.data.rows.reader import Reader
 from alignlab.data.rows.report import RowReport
 from alignlab.data.rows.values import Fields, Record, Refused
 from alignlab.errors import ConfigError, DataError
@@ -23,7 +24,7 @@ TEXTS = (*LEADS, "rejected")  # the columns that are plain or conversations
 def to_rows(
     records: Sequence[Record],
     kind: type[R],
-    refusals: RowReport,
+    report: RowReport,
     limit: int | None = None,
     columns: Collection[str] = (),
     picked: Collection[str] = (),
@@ -33,7 +34,7 @@ def to_rows(
     Args:
         records: All records of one set.
         kind: Which rows to make.
-        refusals: Where refused rows are counted, by reason, and columns that nothing reads.
+        report: Where refused rows are counted, by reason, and columns that nothing reads.
         limit: Stop after this many usable rows.
         columns: Names that the user gave to columns: each must be read.
         picked: Columns that the records were chosen by.
@@ -47,41 +48,49 @@ def to_rows(
     if {"conversations", "instruction"} & set(found):
         records, written = translated(records, found)
     readable = [record.fields for record in records if record.fields is not None]
-    layout = find_layout(kind, readable, refusals.source) if readable else None
-    if layout is not None and layout.whole:
-        refusals.notes.append(f"prompts are taken off {layout.lead!r}, which repeats them")
-    refusals.notes += _empty_cells(records, layout)
+    read = _reader(kind, readable, report, {"id", *picked}) if readable else None
+    if read is not None and any(".csv" in record.where for record in records):
+        report.notes += _empty_cells(records, read.columns)
     rows: list[R] = []
+    taken: dict[str, int] = {}
     repeated: list[str] = []
-    names, used = _unique_names(records, repeated), {"id", *picked}
     for record in records:
         if limit is not None and len(rows) >= limit:
             break
-        refusals.seen += 1
+        report.seen += 1
+        name = _name(record, taken, repeated)
         try:
-            rows.append(_row(kind, record, next(names), layout, used))
+            rows.append(_row(kind, record, read, name))
         except Refused as problem:
-            refusals.add(record.where, in_their_words(problem, written) if written else problem)
+            report.add(record.where, in_their_words(problem, written) if written else problem)
     if repeated:
-        refusals.notes.append(
+        report.notes.append(
             f"ids repeat in {len(repeated):,} rows, which are told apart by a number: {repeated[0]}"
         )
-    if unread := sorted(set(columns) - used) if layout is not None else []:
-        raise ConfigError(
-            f"columns gives a column the name {unread[0]}, which no {kind.__name__} of "
-            f"{refusals.source} reads. It reads {', '.join(sorted(used))}."
-        )
-    read = {old for new in used for old in written.get(new, (new,))}
+    used = set() if read is None else read.used
+    if columns and used:
+        _check_columns(columns, used, kind, report.source)
+    used = {old for new in used for old in written.get(new, (new,))}
     for name in found:
         holds = sum(fields.get(name) not in (None, "", [], {}) for fields in readable)
-        if name not in read and holds:
-            refusals.unused[printable(name) or "(without a name)"] = holds
-    refusals.require_rows(len(rows))
+        if name not in used and holds:
+            report.unused[printable(name) or "(without a name)"] = holds
+    report.require_rows(len(rows))
     return rows
 
 
-def find_layout(kind: type[Row], records: Sequence[Fields], source: str) -> Layout:
-    """How a set is written: the first of the kind's sets of columns that is there.
+def _check_columns(columns: Collection[str], used: set[str], kind: type[Row], source: str) -> None:
+    if unread := sorted(set(columns) - used):
+        raise ConfigError(
+            f"columns gives a column the name {unread[0]}, which no {kind.__name__} of "
+            f"{source} reads. It reads {', '.join(sorted(used))}."
+        )
+
+
+def _reader(
+    kind: type[Row], records: Sequence[Fields], report: RowReport, used: set[str]
+) -> Reader:
+    """How a set is read: by the first of the kind's sets of columns that is there.
 
     Raises:
         DataError: None is there.
@@ -89,18 +98,20 @@ def find_layout(kind: type[Row], records: Sequence[Fields], source: str) -> Layo
     found = {name for fields in records for name in fields}
     columns = next((needs for needs in kind.COLUMNS if found.issuperset(needs)), None)
     if columns is None:
-        raise _missing(kind, sorted(found), source)
+        raise _missing(kind, sorted(found), report.source)
     chats = mostly_chats(TEXTS, records)
     lead = next((name for name in LEADS if name in columns), "")
     whole = "prompt" in columns and lead != "prompt"
     whole = whole and sum(_repeats(fields, lead) for fields in records) > len(records) / 2
-    return Layout(columns, lead, chats, whole)
+    if whole:
+        report.notes.append(f"prompts are taken off {lead!r}, which repeats them")
+    return Reader(columns, chats, lead in chats, whole, used)
 
 
-def _row(kind: type[R], record: Record, name: str, layout: Layout | None, used: set[str]) -> R:
-    if record.fields is None or layout is None:
+def _row(kind: type[R], record: Record, read: Reader | None, name: str) -> R:
+    if record.fields is None or read is None:
         raise Refused("not readable as a row", f" ({record.problem})")
-    read = Reader(name, record.fields, layout, used)
+    read = replace(read, id=name, fields=record.fields)
     try:
         row = kind.parse(read)
         if isinstance(row, Completable) and not isinstance(row.prompt, str):
@@ -109,6 +120,23 @@ def _row(kind: type[R], record: Record, name: str, layout: Layout | None, used: 
     except RecursionError as problem:
         raise Refused("nested too deeply") from problem
     return row
+
+
+def _name(record: Record, taken: dict[str, int], repeated: list[str]) -> str:
+    """The row's own id, else its place in the source; with a number where it is taken.
+
+    Users may give several rows one id, but results are joined by name. ``repeated`` gets a remark.
+    """
+    own = (record.fields or {}).get("id")
+    wanted = printable(str(own)) if isinstance(own, int | str) and own != "" else record.where
+    name, number = wanted, taken.get(wanted, 1)
+    while name in taken:
+        number += 1
+        name = f"{wanted}#{number}"
+    if name != wanted:
+        repeated.append(f"{record.where} is called {name}")
+    taken |= {name: 1, wanted: number}
+    return name
 
 
 def _repeats(fields: Fields, lead: str) -> bool:
@@ -137,29 +165,8 @@ def _missing(kind: type[Row], found: Sequence[str], source: str) -> DataError:
     )
 
 
-def _unique_names(records: Sequence[Record], repeated: list[str]) -> Iterator[str]:
-    """A unique name for each row: its own id where it has one, else its place in the source.
-
-    Users may give several rows one id, but results are joined by name: a repeated id gets a number,
-    and ``repeated`` a remark.
-    """
-    taken: set[str] = set()
-    for record in records:
-        own = (record.fields or {}).get("id")
-        wanted = printable(str(own)) if isinstance(own, int | str) and own != "" else record.where
-        name, number = wanted, 1
-        while name in taken:
-            number += 1
-            name = f"{wanted}#{number}"
-        taken.add(name)
-        if name != wanted:
-            repeated.append(f"{record.where} is called {name}")
-        yield name
-
-
-def _empty_cells(records: Sequence[Record], layout: Layout | None) -> list[str]:
+def _empty_cells(records: Sequence[Record], needs: Sequence[str]) -> list[str]:
     """What to tell of needed cells of a CSV that are empty."""
-    needs = layout.columns if layout is not None else ()
     cells = [record.fields for record in records if record.fields and ".csv" in record.where]
     empty = sum(any(fields.get(name) is None for name in needs) for fields in cells)
     told = f"{empty:,} rows have an empty cell, which in CSV is no value, not an empty text"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.data.chat import message
-from alignlab.data.files import data_files, read_files
+from alignlab.data.files import data_files, read_files, read_plain
 from alignlab.data.formats import to_rows
 from alignlab.data.rows import Fields, R, Record, Refuse, Row, RowReport, Turn
 from alignlab.data.rows.nested import printable
@@ -46,12 +46,12 @@ def read_rows(
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"limit must be at least 1, got {limit}. Leave it out to take all rows.")
-    refusals = RowReport(str(source), refuse)
+    report = RowReport(str(source), refuse)
     records = read_records(source, split)
     if columns:
-        records = _renamed(records, columns, str(source), refusals)
+        records = _renamed(records, columns, report)
     picked = ("split",) if split is not None else ()
-    return to_rows(records, kind, refusals, limit, columns or {}, picked), refusals
+    return to_rows(records, kind, report, limit, columns or {}, picked), report
 
 
 def read_records(source: str | Path, split: str | None = None) -> list[Record]:
@@ -60,10 +60,13 @@ def read_records(source: str | Path, split: str | None = None) -> list[Record]:
     Raises:
         DataError: The source is missing, empty or unreadable, or has no such split.
     """
-    files = data_files(source)
-    if files is None:
-        return read_hub(str(source), split or "train")
-    records = read_files(files)
+    path = Path(source).expanduser()
+    records = read_plain(path) if path.suffix == ".jsonl" else None
+    if records is None:
+        files = data_files(source)
+        if files is None:
+            return read_hub(str(source), split or "train")
+        records = read_files(files)
     return records if split is None else _of_split(records, source, split)
 
 
@@ -155,19 +158,17 @@ def _of_split(records: list[Record], source: str | Path, split: str) -> list[Rec
     return [r for r in records if r.fields is None or str(r.fields.get("split")) == split]
 
 
-def _renamed(
-    records: list[Record], columns: Mapping[str, str], source: str, refusals: RowReport
-) -> list[Record]:
+def _renamed(records: list[Record], columns: Mapping[str, str], report: RowReport) -> list[Record]:
     found = sorted({name for record in records for name in record.fields or ()})
     for ours, theirs in columns.items():
         if theirs not in found:
             raise DataError(
-                f"{source}: missing column {theirs} (columns: {{{ours}: {theirs}}}). "
+                f"{report.source}: missing column {theirs} (columns: {{{ours}: {theirs}}}). "
                 f"Columns found: {', '.join(map(printable, found)) or 'none'}."
             )
     hidden = sorted(set(columns) & set(found) - set(columns.values()))
     if hidden:
-        refusals.notes.append(f"columns gives other columns the names of {', '.join(hidden)}")
+        report.notes.append(f"columns gives other columns the names of {', '.join(hidden)}")
     return [replace(r, fields=_rename(r.fields, columns)) if r.fields else r for r in records]
 
 

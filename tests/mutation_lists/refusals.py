@@ -179,7 +179,7 @@ MUTATIONS = (
     Mutation(
         "fuzz: refused rows are not counted",
         "data/formats.py",
-        "refusals.add(record.where, in_their_words(problem, written) if written else problem)",
+        "report.add(record.where, in_their_words(problem, written) if written else problem)",
         "pass",
         "robustness/test_fuzz_rows.py::test_spoilt_rows_are_counted_refused_or_read",
     ),

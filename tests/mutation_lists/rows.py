@@ -78,8 +78,8 @@ MUTATIONS = (
     Mutation(
         "two rows of one id have one name",
         "data/formats.py",
-        "        while name in taken:",
-        "        while False:",
+        "    while name in taken:",
+        "    while False:",
         "data/test_formats.py::test_ids_that_repeat_are_told_apart",
     ),
     Mutation(
@@ -106,14 +106,14 @@ MUTATIONS = (
     Mutation(
         "a mistyped name in columns is ignored",
         "data/formats.py",
-        "    if unread := sorted(set(columns) - used) if layout is not None else []:",
+        "    if unread := sorted(set(columns) - used):",
         "    if unread := []:",
         "data/test_sources.py::test_a_mistyped_name_in_columns_is_an_error",
     ),
     Mutation(
         "columns that nothing reads are not counted",
         "data/formats.py",
-        "        if name not in read and holds:",
+        "        if name not in used and holds:",
         "        if False:",
         "data/test_sources.py::test_columns_that_nothing_reads_are_counted",
     ),

@@ -14,7 +14,7 @@ MUTATIONS = (
     Mutation(
         "prompts are taken off completions without a word",
         "data/formats.py",
-        '        refusals.notes.append(f"prompts are taken off',
+        '        report.notes.append(f"prompts are taken off',
         '        str(f"prompts are taken off',
         "data/test_formats.py::"
         "test_a_prompt_is_taken_off_completions_as_whole_words_and_said_to_be",

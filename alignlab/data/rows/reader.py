@@ -8,7 +8,7 @@ not mean what is wanted is refused.
 
 import math
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -18,37 +18,27 @@ from alignlab.data.rows.values import Chat, Fields, Refused, Text
 _TRUTH = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How the rows of one set are written.
-
-    Args:
-        columns: Those of ``Row.COLUMNS`` that it is read from.
-        lead: The column that shows whether its rows' texts are conversations.
-        chats: Its columns that hold conversations.
-        whole: Whether its completions repeat the prompt.
-    """
-
-    columns: tuple[str, ...]
-    lead: str
-    chats: frozenset[str]
-    whole: bool
-
-
+@dataclass(slots=True)
 class Reader:
     """The fields of one record, read with their types checked.
 
     Args:
+        columns: Those of ``Row.COLUMNS`` that the rows of the set are read from.
+        chats: Columns that hold conversations in most rows of the set.
+        chat: Whether the texts are read as conversations.
+        whole: Whether completions repeat the prompt.
+        used: Gets the name of every column that is asked for.
         id: The row's name.
         fields: The record.
-        layout: How the records of its set are written.
-        used: Gets the name of every column that is asked for.
     """
 
-    def __init__(self, id: str, fields: Fields, layout: Layout, used: set[str]) -> None:
-        self.id, self.columns, self.chats = id, layout.columns, layout.chats
-        self.chat, self.whole = layout.lead in layout.chats, layout.whole
-        self._fields, self._used = fields, used
+    columns: tuple[str, ...]
+    chats: frozenset[str]
+    chat: bool
+    whole: bool
+    used: set[str]
+    id: str = ""
+    fields: Fields = field(default_factory=dict)
 
     def as_chat(self) -> "Reader":
         """The same, its texts read as conversations."""
@@ -57,8 +47,8 @@ class Reader:
 
     def value(self, name: str) -> Any:
         """The value of a column; ``None`` where the column is absent or empty."""
-        self._used.add(name)
-        return self._fields.get(name)
+        self.used.add(name)
+        return self.fields.get(name)
 
     def given(self, name: str) -> Any:
         """The same, of a column that holds no texts: an empty text is no value, either."""
@@ -107,15 +97,7 @@ class Reader:
     def number(self, name: str) -> float | None:
         """A number, or ``None`` where the column is absent or empty."""
         value = self.given(name)
-        if value is None:
-            return None
-        found = _truth(value) if isinstance(value, str) else value
-        if isinstance(found, str):
-            with suppress(ValueError):
-                found = float(found)
-        if not isinstance(found, int | float | Decimal):
-            raise Refused(f"wrong type in {name!r}", f": wants a number, got {shown(value)}")
-        return _as_float(name, found)
+        return None if value is None else _as_number(name, value)
 
     def numbers(self, name: str) -> tuple[float, ...]:
         """A list of finite numbers."""
@@ -141,10 +123,7 @@ class Reader:
     def flag(self, name: str) -> bool:
         """A truth value; True where the column is absent or empty."""
         value = self.given(name)
-        truth = True if value is None else _truth(value)
-        if not isinstance(truth, bool):
-            raise Refused(f"wrong type in {name!r}", f": wants true or false, got {shown(value)}")
-        return truth
+        return True if value is None else _as_flag(name, value)
 
     def either(self, name: str, yes: str, no: str) -> bool:
         """Whether a column says ``yes`` and not ``no``; it may also hold a truth value."""
@@ -167,6 +146,23 @@ def _truth(value: Any) -> Any:
     if isinstance(value, int | float | str | Decimal):
         return _TRUTH.get(str(value).strip().lower(), value)
     return value
+
+
+def _as_flag(name: str, value: Any) -> bool:
+    truth = _truth(value)
+    if not isinstance(truth, bool):
+        raise Refused(f"wrong type in {name!r}", f": wants true or false, got {shown(value)}")
+    return truth
+
+
+def _as_number(name: str, value: Any) -> float:
+    found = _truth(value) if isinstance(value, str) else value
+    if isinstance(found, str):
+        with suppress(ValueError):
+            found = float(found)
+    if not isinstance(found, int | float | Decimal):
+        raise Refused(f"wrong type in {name!r}", f": wants a number, got {shown(value)}")
+    return _as_float(name, found)
 
 
 def _as_float(name: str, value: float | Decimal) -> float:
