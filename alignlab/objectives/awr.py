@@ -45,16 +45,9 @@ class AWR(LeaveOneOutObjective):
     the samples as they are. Arguments that are not listed here: see ``OnPolicyObjective``.
 
     Args:
-        policy: The language model to train; as it is now, it is also the reference.
-        reward: Scores completions.
-        sampling: How completions are sampled and scored.
         beta: Temperature, in the reward's unit.
-        optimizer: Builds the optimizer.
         weight_cap: Largest weight; where it binds, better is not weighed more.
         kl_coef: Strength of the KL penalty in the reward of phases after the first.
-        reference: See ``OnPolicyObjective``.
-        seed: Sampling noise is a function of it.
-        schedule: Factor on the learning rate.
 
     Raises:
         ConfigError: ``beta`` or ``weight_cap`` that is not positive.

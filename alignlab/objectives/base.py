@@ -313,19 +313,19 @@ def finite(losses: Tensor, trees: PromptTrees) -> Tensor:
     """
     if bool(torch.isfinite(losses.detach()).all()):
         return losses
-    rows = _rows_at_fault(~torch.isfinite(losses.detach()), trees)
-    raise FloatingPointError(
+    raise FloatingPointError(_not_finite(losses.detach(), trees))
+
+
+def _not_finite(losses: Tensor, trees: PromptTrees) -> str:
+    rows = list(trees.ids)
+    if losses.dim():
+        prompts = trees.group.tolist() if len(losses) == len(trees.group) else range(len(rows))
+        bad = (~torch.isfinite(losses)).nonzero()[:, 0].tolist()
+        rows = list(dict.fromkeys(trees.ids[prompts[i]] for i in bad))
+    return (
         f"loss is not finite for {len(rows)} rows, e.g. {rows[:5]}. Unless these rows are odd, "
         "the weights have diverged: lower the learning rate."
     )
-
-
-def _rows_at_fault(bad: Tensor, trees: PromptTrees) -> list[str]:
-    if not bad.dim():
-        return list(trees.ids)
-    of_completions = len(bad) == len(trees.group)
-    prompts = trees.group.tolist() if of_completions else list(range(len(trees.ids)))
-    return list(dict.fromkeys(trees.ids[prompts[i]] for i in bad.nonzero()[:, 0].tolist()))
 
 
 def require_pairs(trees: PromptTrees) -> None:

@@ -58,21 +58,12 @@ class GRPO(OnPolicyObjective):
     Arguments that are not listed here: see ``OnPolicyObjective``.
 
     Args:
-        policy: The language model to train; as it is now, it is also the reference.
-        reward: Scores completions.
-        sampling: How completions are sampled and scored.
         clip_epsilon: How far a token's ratio may move before its gradient stops. The paper does
             not print its own; 0.2 is usual.
-        optimizer: Builds the optimizer.
         scale_by_std: Divide a group's centred rewards by their deviation, as published. Without it
             (arXiv:2503.20783) hard and easy prompts weigh alike.
         normaliser: See ``grpo_loss``.
         kl_coef: Weight of the per-token penalty; its start, if there is a target.
-        kl_target: See ``OnPolicyObjective``.
-        kl_horizon: See ``OnPolicyObjective``.
-        reference: See ``OnPolicyObjective``.
-        seed: Sampling noise is a function of it.
-        schedule: Factor on the learning rate.
 
     Raises:
         ConfigError: A clip range or normaliser that is not positive.
@@ -103,9 +94,7 @@ class GRPO(OnPolicyObjective):
         )  # fmt: skip
         self.clip_epsilon = checked(self, "clip_epsilon", clip_epsilon, "> 0")
         self.scale_by_std = scale_by_std
-        if normaliser is not None:
-            checked(self, "normaliser", normaliser, "> 0")
-        self.normaliser = normaliser
+        self.normaliser = checked(self, "normaliser", normaliser, "> 0")
 
     def advantages(self, scored: Scored) -> RolloutBatch:
         """Standardised rewards, the same for every token of a completion."""

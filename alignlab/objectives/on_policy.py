@@ -69,15 +69,9 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "batch_size", "score_batch_size", "ratio_cap"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"sampling.{name} must be > 0, got {getattr(self, name)}.")
-        if not self.missing_eos_penalty >= 0:
-            raise ConfigError(
-                f"sampling.missing_eos_penalty must be >= 0, got {self.missing_eos_penalty}. "
-                "It is subtracted."
-            )
-        if self.spec.greedy:
-            raise ConfigError("sampling.spec.temperature must be > 0 to learn from the samples.")
+            checked(self, f"sampling.{name}", getattr(self, name), "> 0")
+        checked(self, "sampling.missing_eos_penalty", self.missing_eos_penalty, ">= 0")
+        checked(self, "sampling.spec.temperature", self.spec.temperature, "> 0")
 
 
 @dataclass(slots=True)
@@ -140,10 +134,8 @@ class OnPolicyObjective(Objective):
         schedule: Schedule | None = None,
     ) -> None:
         super().__init__(optimizer, schedule)
-        checked(self, "kl_coef", kl_coef, ">= 0")
-        if kl_target is not None:
-            checked(self, "kl_target", kl_target, "> 0")
-            checked(self, "kl_horizon", kl_horizon, "> 0")
+        self.kl_target = checked(self, "kl_target", kl_target, "> 0")
+        self.kl_horizon = checked(self, "kl_horizon", kl_horizon, "> 0")
         if sampling.spec.top_k or sampling.spec.top_p < 1:
             raise ConfigError(
                 f"{type(self).__name__} cannot learn from samples of top_k {sampling.spec.top_k} "
@@ -155,9 +147,9 @@ class OnPolicyObjective(Objective):
         self.policy, self.reward, self.sampling = policy, reward, sampling
         self.added_tokens = sampling.max_new_tokens
         self.reference = make_reference(policy, reference)
-        self.kl_target, self.kl_horizon = kl_target, kl_horizon
         self.seed = seed
-        self._compared = False  # whether what was sampled has been held against the forward
+        self._compared = False  # whether the sampler has been compared with the forward
+        kl_coef = checked(self, "kl_coef", kl_coef, ">= 0")
         self.register_buffer("kl_coef", torch.tensor(float(kl_coef), dtype=torch.float64))
         self.register_buffer("reward_mean", torch.tensor(torch.nan, dtype=torch.float64))
 
@@ -229,20 +221,20 @@ class OnPolicyObjective(Objective):
         with reading(self):
             scored = self._score(prompts, samples, rollout)
             batch = self.advantages(scored)
-        self._log_rollout(scored)
+        kl, kl_coef = float(scored.kl.mean()), float(self.kl_coef)
+        lengths = scored.trees.completion_lengths.double()
+        means = {"score": float(scored.scores.mean()), "kl": kl, "kl_coef": kl_coef}
+        means["length"] = float(lengths.mean())
+        if self._trainer is not None and self.trainer.logger is not None:
+            named = {f"rollout/{name}": value for name, value in means.items()}
+            self.trainer.logger.log_metrics(named, self.trainer.global_step)
         if self.kl_target is not None:
-            self.kl_coef.fill_(
-                adapted_kl_coef(
-                    float(self.kl_coef),
-                    float(scored.kl.mean()),
-                    target=self.kl_target,
-                    episodes=len(scored.scores),
-                    horizon=self.kl_horizon,
-                )
-            )
+            sizes = {"episodes": len(lengths), "horizon": self.kl_horizon}
+            self.kl_coef.fill_(adapted_kl_coef(kl_coef, kl, target=self.kl_target, **sizes))
         return batch.to("cpu")
 
     def _score(self, prompts: Sequence[PromptTree], samples: int, rollout: int) -> Scored:
+        """Completions of the prompts with their rewards, and both models' log-probs of them."""
         sampling = self.sampling
         stops = self.policy.stop_ids if sampling.stop_at_eos else []
         with self.own_precision():
@@ -258,8 +250,7 @@ class OnPolicyObjective(Objective):
                 batch_size=sampling.batch_size,
             )
         trees = collate(drawn.trees).to(self.policy.device)
-        scores = checked_rewards(self.reward, *drawn.texts(self.tokenizer))
-        scores = scores.to(trees.prompt_ids.device)
+        scores = checked_rewards(self.reward, *drawn.texts(self.tokenizer)).to(self.policy.device)
         if sampling.centre_rewards:
             if torch.isnan(self.reward_mean):
                 self.reward_mean.fill_(scores.mean())
@@ -325,18 +316,6 @@ class OnPolicyObjective(Objective):
             raise FloatingPointError(
                 f"before any update the policy's log-probs differ from those of its rollout by "
                 f"{gap:.1e} nats a token: sampling and training see different models."
-            )
-
-    def _log_rollout(self, scored: Scored) -> None:
-        means = {
-            "rollout/score": scored.scores.mean(),
-            "rollout/kl": scored.kl.mean(),
-            "rollout/kl_coef": self.kl_coef,
-            "rollout/length": scored.trees.completion_lengths.double().mean(),
-        }
-        if self._trainer is not None and self.trainer.logger is not None:
-            self.trainer.logger.log_metrics(
-                {name: float(value) for name, value in means.items()}, self.trainer.global_step
             )
 
 

@@ -65,12 +65,9 @@ class OnlineDPO(OnPolicyObjective):
     The data need ``samples_per_prompt`` 2. Arguments not listed: see ``OnPolicyObjective``.
 
     Args:
-        policy: The language model to train; as it is now, it is also the reference.
         reward: The judge's reward.
-        sampling: How completions are sampled.
         labels: ``sampled`` by Bradley-Terry, ``soft`` (its probability; less noise, the same mean
             gradient), or ``argmax`` (the better one always wins).
-        optimizer: Builds the optimizer.
         beta: Strength of the KL constraint, > 0. Smaller lets the policy drift further.
         scale: Factor on reward differences; larger means fewer labels against the reward.
     """

@@ -61,10 +61,6 @@ class PPO(OnPolicyObjective):
     Arguments that are not listed here: see ``OnPolicyObjective``.
 
     Args:
-        policy: The language model to train; as it is now, it is also the reference.
-        reward: Scores completions.
-        sampling: How completions are sampled and scored.
-        optimizer: Builds the optimizer, over policy and value function.
         value: A value function of its own, started from the reward model or the policy's folder.
             ``adapter``: adapters of its own on a policy with LoRA. Left out, a linear head on the
             policy's hidden states.
@@ -77,9 +73,6 @@ class PPO(OnPolicyObjective):
         discount: Of later rewards; 1 in language tasks.
         gae_lambda: 1 is unbiased, less has lower variance and trusts the values more.
         n_steps: Use this many rewards and the value after them instead of all with ``gae_lambda``.
-        kl_coef: See ``OnPolicyObjective``.
-        kl_target: See ``OnPolicyObjective``.
-        kl_horizon: See ``OnPolicyObjective``.
         kl_in: Put the penalty in the ``reward`` (k1 per token; the right gradient) or in the
             ``loss``; never both.
         kl_estimator: Per-token estimator of a penalty in the loss. None of them has the exact
@@ -90,9 +83,6 @@ class PPO(OnPolicyObjective):
         ptx_coef: Weight of the language-modelling loss on the pretraining texts that the data mix
             in (PPO-ptx: Ouyang et al. 2022, arXiv:2203.02155, Eq. 2); both losses are means over
             tokens.
-        reference: See ``OnPolicyObjective``.
-        seed: Sampling noise is a function of it.
-        schedule: Factor on the learning rate.
 
     Raises:
         ConfigError: A number out of its range; ``ptx_coef`` without texts.
@@ -131,13 +121,13 @@ class PPO(OnPolicyObjective):
         )  # fmt: skip
         self.value = ValueFunction(policy, value, detach_value)
         self.want = self.value.want
-        self.value_lr = None if value_lr is None else checked(self, "value_lr", value_lr, "> 0")
+        self.value_lr = checked(self, "value_lr", value_lr, "> 0")
         self.value_coef = checked(self, "value_coef", value_coef, ">= 0")
         self.clip_epsilon = checked(self, "clip_epsilon", clip_epsilon, "> 0")
         self.value_clip_epsilon = checked(self, "value_clip_epsilon", value_clip_epsilon, "> 0")
         self.discount = checked(self, "discount", discount, "in [0, 1]")
         self.gae_lambda = checked(self, "gae_lambda", gae_lambda, "in [0, 1]")
-        self.n_steps = None if n_steps is None else int(checked(self, "n_steps", n_steps, "> 0"))
+        self.n_steps = checked(self, "n_steps", n_steps, "> 0")
         self.kl_in, self.kl_estimator = kl_in, KL_ESTIMATORS[kl_estimator]
         self.whiten_rewards, self.whiten_advantages = whiten_rewards, whiten_advantages
         self.ptx_coef = checked(self, "ptx_coef", ptx_coef, ">= 0")

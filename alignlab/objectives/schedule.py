@@ -6,6 +6,13 @@ from typing import Literal
 from lightning.pytorch import Trainer
 
 from alignlab.errors import ConfigError
+from alignlab.objectives.settings import checked
+
+ENDLESS = (
+    "falls over the whole run, whose number of optimizer steps is not known: it ends by "
+    "trainer.max_time or not at all. Set model.init_args.schedule.total_steps, trainer.max_steps "
+    "or trainer.max_epochs."
+)
 
 
 class Schedule:
@@ -35,33 +42,25 @@ class Schedule:
         floor: float = 0.0,
         total_steps: int | None = None,
     ) -> None:
-        if warmup_steps < 0:
-            raise ConfigError(f"schedule.warmup_steps must be >= 0, got {warmup_steps}.")
-        for name, value in (("warmup_start", warmup_start), ("floor", floor)):
-            if not 0 <= value <= 1:
-                raise ConfigError(f"schedule.{name} must lie in [0, 1], got {value}.")
+        self.warmup_steps = checked(self, "schedule.warmup_steps", warmup_steps, ">= 0")
+        self.warmup_start = checked(self, "schedule.warmup_start", warmup_start, "in [0, 1]")
+        self.floor = checked(self, "schedule.floor", floor, "in [0, 1]")
         if total_steps is not None and total_steps <= warmup_steps:
             raise ConfigError(
                 f"schedule.total_steps ({total_steps}) must exceed warmup_steps ({warmup_steps})."
             )
-        self.warmup_steps, self.warmup, self.warmup_start = warmup_steps, warmup, warmup_start
-        self.decay, self.floor, self.total_steps = decay, floor, total_steps
+        self.warmup, self.decay, self.total_steps = warmup, decay, total_steps
 
     def steps(self, trainer: Trainer) -> int:
-        """The optimizer steps of a whole training, as ``factor`` wants them; 0 without a decay.
+        """Optimizer steps after which the decay ends; 0 without a decay.
 
         Raises:
-            ConfigError: A decay that nobody says the end of.
+            ConfigError: A decay whose end is not known.
         """
         if self.total_steps is not None or self.decay == "constant":
             return self.total_steps or 0
-        planned = planned_steps(trainer)
-        if planned is None:
-            raise ConfigError(
-                f"schedule.decay {self.decay} falls over the whole training, whose number of "
-                "optimizer steps is not known: it ends by trainer.max_time or not at all. Set "
-                "model.init_args.schedule.total_steps, trainer.max_steps or trainer.max_epochs."
-            )
+        if (planned := planned_steps(trainer)) is None:
+            raise ConfigError(f"schedule.decay {self.decay} {ENDLESS}")
         return planned
 
     def factor(self, step: int, total_steps: int) -> float:
@@ -72,8 +71,7 @@ class Schedule:
             return self.warmup_start + (1 - self.warmup_start) * step / self.warmup_steps
         if self.decay == "constant":
             return 1.0
-        done = (step - self.warmup_steps) / max(1, total_steps - self.warmup_steps)
-        done = min(1.0, done)
+        done = min(1.0, (step - self.warmup_steps) / max(1, total_steps - self.warmup_steps))
         shape = 1 - done if self.decay == "linear" else (1 + math.cos(math.pi * done)) / 2
         return self.floor + (1 - self.floor) * shape
 

@@ -37,20 +37,19 @@ def checked_rewards(reward: Reward, prompts: Sequence[str], completions: Sequenc
 
     with reading(*([reward] if isinstance(reward, nn.Module) else [])):
         scores = reward(prompts, completions)
-    name, wanted = type(reward).__name__, "a reward gives a tensor of one number each"
-    if not isinstance(scores, Tensor):
-        raise DataError(f"{name}: scores are a {type(scores).__name__}; {wanted}.")
-    if scores.shape != (len(completions),):
+    shape = tuple(scores.shape) if isinstance(scores, Tensor) else None
+    if shape != (len(completions),):
+        given = f"are a {type(scores).__name__}" if shape is None else f"of shape {shape}"
         raise DataError(
-            f"{name}: scores of shape {tuple(scores.shape)} for {len(completions)} completions; "
-            f"{wanted}."
+            f"{type(reward).__name__}: scores {given} for {len(completions)} completions; a reward "
+            "gives a tensor of one number each."
         )
     scores = scores.double().cpu()
-    bad = (~scores.isfinite()).nonzero()[:, 0].tolist()
-    if bad:
-        first = bad[0]
+    if not bool(scores.isfinite().all()):
+        bad = (~scores.isfinite()).nonzero()[:, 0].tolist()
+        text = prompts[bad[0]] + completions[bad[0]]
         raise DataError(
-            f"{name}: {len(bad)} of {len(scores)} scores are not finite, e.g. {scores[first]} for "
-            f"{prompts[first] + completions[first]!r}."
+            f"{type(reward).__name__}: {len(bad)} of {len(scores)} scores are not finite, e.g. "
+            f"{scores[bad[0]]} for {text!r}."
         )
     return scores

@@ -49,18 +49,25 @@ def check_drawn(
     gaps = (sampled - scored).abs()
     if bool(torch.isnan(gaps).any()):
         raise FloatingPointError("sampled tokens have log-probs that are NaN: the weights diverged")
-    at = int(gaps.argmax())
     if (gap := beyond_rounding(sampled, scored, dtype)) is None:
-        return float(gaps[at])
-    prompts = [t.id for t, rows in zip(drawn.trees, drawn.token_logps, strict=True) for _ in rows]
-    ends = torch.tensor([len(row) for row in own]).cumsum(0)
-    completion = int((ends <= at).sum())
-    token = at - int(ends[completion]) + len(own[completion]) + 1
-    raise ConfigError(
-        f"{model} is sampled from another distribution than is trained and evaluated: log-probs "
-        f"differ by {gap:.1e} nats a token. Token {token} of a completion of prompt "
-        f"{prompts[completion]!r} was drawn with {float(sampled[at]):.4f} and has "
-        f"{float(scored[at]):.4f} in the training forward; "
+        return float(gaps.max())
+    raise ConfigError(f"{model} {_another_distribution(drawn, sampled, scored, gap)}")
+
+
+def _another_distribution(drawn: Samples, sampled: Tensor, scored: Tensor, gap: float) -> str:
+    gaps = (sampled - scored).abs()
+    at = int(gaps.argmax())
+    places = [
+        (tree.id, t)
+        for tree, rows in zip(drawn.trees, drawn.token_logps, strict=True)
+        for row in rows
+        for t in range(1, len(row) + 1)
+    ]
+    prompt, token = places[at]
+    return (
+        "is sampled from another distribution than is trained and evaluated: log-probs differ by "
+        f"{gap:.1e} nats a token. Token {token} of a completion of prompt {prompt!r} was drawn "
+        f"with {float(sampled[at]):.4f} and has {float(scored[at]):.4f} in the training forward; "
         f"{float((gaps > 1e-3).double().mean()):.1%} of {len(gaps)} tokens are off by more than "
         "0.001. Choose another model, and report this one."
     )

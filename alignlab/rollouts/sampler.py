@@ -1,14 +1,15 @@
 """The fast sampler: shared prompts, a cache written in place, finished rows dropped.
 
-How a model is read on, with a cache or without, is in ``alignlab.rollouts.decoding``.
+How a model continues rows, with a cache or without, is in ``alignlab.models.decoding``.
 
 Every token is a pure function of the model and of (seed, rollout, prompt, sample, position): batch
 size, row order, dropped rows and whatever ran before do not enter. Greedy and sampled completions
-agree with Hugging Face ``generate`` (``alignlab.rollouts.hf`` is that check).
+agree with Hugging Face ``generate`` (the tests compare them).
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,27 +19,26 @@ from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
 from alignlab.functional.noise import uniform
 from alignlab.functional.sampling import NO_DISTRIBUTION, SamplingSpec, inverse_cdf
-from alignlab.models.limits import check_rows, context_of
+from alignlab.models.decoding import Decoding, decoding_of, prefill
+from alignlab.models.limits import check_rows
 from alignlab.models.modes import reading
-from alignlab.rollouts.decoding import Decoding, LanguageModel, decoding_of, prefill
+from alignlab.models.policy import Policy
 from alignlab.rollouts.samples import Samples
 
 COMPACT_SHARE = 0.2  # finished rows are dropped once this share of a batch is finished
+Row = tuple[int, int]  # place of a prompt, and the number of its completion
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How completions are sampled; the arguments of ``sample`` that every row shares."""
+class Completion(NamedTuple):
+    """One sampled completion: token ids, their log-probs, and whether a stop token ended it."""
 
-    max_new_tokens: int
-    spec: SamplingSpec
-    seed: int
-    rollout: int
-    stop_ids: tuple[int, ...]
+    ids: tuple[int, ...]
+    logps: Tensor
+    finished: bool
 
 
 def sample(
-    policy: LanguageModel,
+    policy: Policy,
     prompts: Sequence[PromptTree],
     *,
     samples: int,
@@ -70,42 +70,38 @@ def sample(
         ConfigError: A count below 1, two prompts of one index, or prompt and completion longer
             than the model's context.
     """
-    settings = Settings(max_new_tokens, spec, seed, rollout, tuple(stop_ids))
-    _check(policy, prompts, samples, batch_size, settings)
+    _check(policy, prompts, samples, max_new_tokens, batch_size)
     # Prompts of similar length stand together, so that few columns are padding.
     order = sorted(range(len(prompts)), key=lambda p: len(prompts[p].prompt))
     rows = [(p, k) for p in order for k in range(samples)]
-    drawn: dict[tuple[int, int], Completion] = {}
+    positions = torch.arange(max_new_tokens, device=policy.device)
+    drawn: dict[Row, Completion] = {}
     with reading(policy.model):
         decoding = decoding_of(policy)
         for batch in _batches(prompts, rows, batch_size, decoding):
-            completions = _complete(policy, prompts, batch, settings, decoding)
+            names = torch.tensor([(prompts[p].index, k) for p, k in batch], device=policy.device)
+            noise = uniform(seed, rollout, names[:, :1], names[:, 1:], positions)
+            completions = _complete(policy, prompts, batch, noise, spec, stop_ids, decoding)
             drawn.update(zip(batch, completions, strict=True))
-    return _collect(prompts, samples, drawn)
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """One sampled completion: token ids, their log-probs, and whether it was stopped."""
-
-    ids: tuple[int, ...]
-    logps: Tensor
-    finished: bool
+    each = [[drawn[p, k] for k in range(samples)] for p in range(len(prompts))]
+    return Samples(
+        trees=[
+            replace(tree, completions=tuple(c.ids for c in own), loss_masks=None, labels=None)
+            for tree, own in zip(prompts, each, strict=True)
+        ],
+        token_logps=[[c.logps for c in own] for own in each],
+        finished=[[c.finished for c in own] for own in each],
+    )
 
 
 def _check(
-    policy: LanguageModel,
-    prompts: Sequence[PromptTree],
-    samples: int,
-    batch_size: int,
-    settings: Settings,
+    policy: Policy, prompts: Sequence[PromptTree], samples: int, new: int, batch_size: int
 ) -> None:
-    new = settings.max_new_tokens
     counts = {"samples": samples, "max_new_tokens": new, "batch_size": batch_size}
     for name, value in counts.items():
         if value < 1:
             raise ConfigError(f"sampling needs {name} >= 1, got {value}.")
-    seen: dict[int, str] = {}
+    room, seen = policy.room, dict[int, str]()
     for tree in prompts:
         if tree.index in seen:
             raise ConfigError(
@@ -113,23 +109,19 @@ def _check(
                 "they would get the same noise. Give them different indices, or raise samples."
             )
         seen[tree.index] = tree.id
-    longest = max(prompts, key=lambda tree: len(tree.prompt), default=None)
-    context = context_of(policy.model.config.get_text_config(decoder=True))
-    if longest and context and policy.virtual_tokens + len(longest.prompt) + new > context:
-        raise ConfigError(
-            f"prompt {longest.id!r} has {len(longest.prompt)} tokens; with max_new_tokens={new} it "
-            f"exceeds the model's context of {context}. Shorten prompts or lower max_new_tokens."
-        )
+        if room is not None and len(tree.prompt) + new > room:
+            raise ConfigError(
+                f"prompt {tree.id!r} has {len(tree.prompt)} tokens; with max_new_tokens={new} it "
+                f"exceeds the model's context of {room + policy.virtual_tokens}. Shorten prompts "
+                "or lower max_new_tokens."
+            )
     check_rows(policy.model, policy.tokenizer, prompts, None)
 
 
 def _batches(
-    prompts: Sequence[PromptTree],
-    rows: Sequence[tuple[int, int]],
-    size: int,
-    decoding: Decoding,
-) -> Iterator[Sequence[tuple[int, int]]]:
-    """Up to ``size`` (prompt, completion number) rows at a time, in order."""
+    prompts: Sequence[PromptTree], rows: Sequence[Row], size: int, decoding: Decoding
+) -> Iterator[Sequence[Row]]:
+    """Up to ``size`` rows at a time, in order; of one prompt length if the decoding needs that."""
     start = 0
     while start < len(rows):
         batch = rows[start : start + size]
@@ -141,50 +133,42 @@ def _batches(
 
 
 def _complete(
-    policy: LanguageModel,
+    policy: Policy,
     prompts: Sequence[PromptTree],
-    batch: Sequence[tuple[int, int]],
-    settings: Settings,
+    batch: Sequence[Row],
+    noise: Tensor,
+    spec: SamplingSpec,
+    stop_ids: Sequence[int],
     decoding: Decoding,
 ) -> list[Completion]:
-    """Sample the batch's (prompt, completion number) rows together."""
-    device = policy.device
-    shared = list(dict.fromkeys(p for p, _ in batch))
+    """Sample R rows together, with ``noise`` ``[R, max_new_tokens]``."""
+    device, (size, new) = noise.device, noise.shape
+    shared = list(dict.fromkeys(p for p, _ in batch))  # each prompt is read once
+    state = prefill(policy, [prompts[p].prompt for p in shared], new, decoding)
     place = {p: i for i, p in enumerate(shared)}
-    texts = [prompts[p].prompt for p in shared]
-    state = prefill(policy, texts, settings.max_new_tokens, decoding)
     state.select(torch.tensor([place[p] for p, _ in batch], device=device))
-    index = torch.tensor([prompts[p].index for p, _ in batch], device=device)
-    number = torch.tensor([k for _, k in batch], device=device)
-    stops = torch.tensor(settings.stop_ids, dtype=torch.long, device=device)
+    stops = torch.tensor(list(stop_ids), dtype=torch.long, device=device)
 
-    positions = torch.arange(settings.max_new_tokens, device=device)
-    noise = uniform(
-        settings.seed, settings.rollout, index[:, None], number[:, None], positions
-    )  # every row's at every position
     ids = torch.zeros(noise.shape, dtype=torch.long, device=device)
-    logps = torch.zeros(ids.shape, dtype=state.logits.dtype, device=device)
-    lengths = torch.full((len(batch),), settings.max_new_tokens, device=device)
-    finished = torch.zeros(len(batch), dtype=torch.bool, device=device)
-    alive = torch.arange(len(batch), device=device)  # which rows the state still holds
-    for t in range(settings.max_new_tokens):
-        token, logp = draw(state.logits, settings.spec, noise[alive, t])
+    logps = torch.zeros(noise.shape, dtype=state.logits.dtype, device=device)
+    lengths = torch.full((size,), new, device=device)
+    finished = torch.zeros(size, dtype=torch.bool, device=device)
+    alive = torch.arange(size, device=device)  # which rows the state still holds
+    for t in range(new):
+        token, logp = draw(state.logits, spec, noise[alive, t])
         ids[alive, t], logps[alive, t] = token, logp
-        if len(stops):
-            stopped = torch.isin(token, stops) & ~finished[alive]
-            lengths[alive[stopped]] = t + 1
-            finished[alive[stopped]] = True
-            done = finished[alive]
-            share = float(done.double().mean())
-            if share == 1:
-                break
-            if share >= COMPACT_SHARE:
-                keep = (~done).nonzero()[:, 0]
-                state.select(keep)
-                alive, token = alive[keep], token[keep]
-        if t + 1 < settings.max_new_tokens:
-            state.step(policy, token)
-    return _completions(ids.cpu(), logps.cpu(), lengths.tolist(), finished.tolist())
+        stopped = alive[torch.isin(token, stops) & ~finished[alive]]
+        lengths[stopped], finished[stopped] = t + 1, True
+        done = finished[alive]
+        if t + 1 == new or bool(done.all()):
+            break
+        if float(done.double().mean()) >= COMPACT_SHARE:
+            keep = (~done).nonzero()[:, 0]
+            state.select(keep)
+            alive, token = alive[keep], token[keep]
+        state.step(policy, token)
+    drawn = zip(ids.tolist(), logps.cpu(), lengths.tolist(), finished.tolist(), strict=True)
+    return [Completion(tuple(row[:n]), own[:n].clone(), ends) for row, own, n, ends in drawn]
 
 
 def draw(logits: Tensor, spec: SamplingSpec, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,27 +186,3 @@ def draw(logits: Tensor, spec: SamplingSpec, noise: Tensor) -> tuple[Tensor, Ten
     if bool(logps.isnan().any()):
         raise FloatingPointError(NO_DISTRIBUTION)
     return token, logps
-
-
-def _completions(
-    ids: Tensor, logps: Tensor, lengths: Sequence[int], finished: Sequence[bool]
-) -> list[Completion]:
-    rows = ids.tolist()
-    return [
-        Completion(tuple(rows[r][:n]), logps[r, :n].clone(), finished[r])
-        for r, n in enumerate(lengths)
-    ]
-
-
-def _collect(
-    prompts: Sequence[PromptTree], samples: int, drawn: dict[tuple[int, int], Completion]
-) -> Samples:
-    each = [[drawn[p, k] for k in range(samples)] for p in range(len(prompts))]
-    return Samples(
-        trees=[
-            replace(tree, completions=tuple(c.ids for c in own), loss_masks=None, labels=None)
-            for tree, own in zip(prompts, each, strict=True)
-        ],
-        token_logps=[[c.logps for c in own] for own in each],
-        finished=[[c.finished for c in own] for own in each],
-    )

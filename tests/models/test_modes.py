@@ -22,8 +22,8 @@ from alignlab.objectives.ppo import PPO
 from alignlab.objectives.rm import RewardModel
 from alignlab.rewards.base import Reward, checked_rewards
 from alignlab.rewards.model import ModelReward, score_trees
-from alignlab.rollouts.hf import generate
 from alignlab.rollouts.sampler import sample
+from tests.rollouts.hf import generate
 
 SGD = partial(torch.optim.SGD, lr=0.0)
 TREES = [PromptTree(0, "a", (1, 5, 6), ((7, 8, 2), (9, 2))), PromptTree(1, "b", (1, 4), ((4,),))]

@@ -10,8 +10,8 @@ from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models import AdapterOffReference, Lora, Policy, PromptTuning
-from alignlab.rollouts.hf import generate
 from alignlab.rollouts.sampler import sample
+from tests.rollouts.hf import generate
 from tests.tiny import EOS
 
 TREES = [PromptTree(0, "a", (1, 5, 6), ((7, 8, 2), (9,))), PromptTree(1, "b", (1,), ((4, 4, 4),))]

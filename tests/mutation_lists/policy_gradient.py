@@ -369,8 +369,8 @@ MUTATIONS = (
     Mutation(
         "one reward is given to all completions",
         "rewards/base.py",
-        "if scores.shape != (len(completions),):",
-        "if scores.dim() != 1:",
+        "if shape != (len(completions),):",
+        "if shape is None or len(shape) != 1:",
         "objectives/test_on_policy.py::test_a_reward_that_breaks_its_word_is_named",
     ),
 )

@@ -16,9 +16,9 @@ from alignlab.functional.noise import uniform
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.policy import Policy
 from alignlab.rollouts import sampler
-from alignlab.rollouts.hf import generate
 from alignlab.rollouts.sampler import sample
 from alignlab.rollouts.samples import Samples
+from tests.rollouts.hf import generate
 from tests.tiny import EOS, FAMILIES, VOCABULARY
 
 GREEDY = SamplingSpec(temperature=0)

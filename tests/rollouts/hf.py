@@ -17,12 +17,12 @@ from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.modes import reading
-from alignlab.rollouts.decoding import LanguageModel
+from alignlab.models.policy import Policy
 from alignlab.rollouts.samples import Samples
 
 
 def generate(
-    policy: LanguageModel,
+    policy: Policy,
     prompts: Sequence[PromptTree],
     *,
     samples: int,

@@ -11,9 +11,8 @@ from torch.testing import assert_close
 
 from alignlab.data.trees import PromptTree, collate
 from alignlab.functional.sampling import SamplingSpec
-from alignlab.models import Policy, PromptTuning
-from alignlab.rollouts import decoding
-from alignlab.rollouts.decoding import decoding_of
+from alignlab.models import Policy, PromptTuning, decoding
+from alignlab.models.decoding import decoding_of
 from alignlab.rollouts.sampler import sample
 from tests.tiny import EOS, FAMILIES
 

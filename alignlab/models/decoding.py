@@ -21,33 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from alignlab.models.backbone import UNREADABLE, check_sparse, probe_trees, relative_error
-from alignlab.rollouts.cache import make_cache, select_rows
+from alignlab.models.cache import make_cache, select_rows
+from alignlab.models.policy import Policy
 
 log = logging.getLogger(__name__)
 Decoding = Literal["cached", "by length", "uncached"]
 PROBED = 3  # tokens that are read on when a model is tried out
-
-
-class LanguageModel(Protocol):
-    """What the sampler asks of a policy."""
-
-    model: Any
-    tokenizer: Any
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-
-    @property
-    def virtual_tokens(self) -> int:
-        """Places in front of every prompt that are no tokens of it."""
-
-    @property
-    def backbone(self) -> nn.Module:
-        """The transformer without its head."""
-
-    def head(self, hidden: Tensor) -> Tensor:
-        """Logits ``[N, V]`` of hidden states ``[N, H]``, float32 or finer."""
 
 
 class State(Protocol):
@@ -58,7 +37,7 @@ class State(Protocol):
     def select(self, rows: Tensor) -> None:
         """Keep, or repeat, these rows."""
 
-    def step(self, policy: LanguageModel, token: Tensor) -> None:
+    def step(self, policy: Policy, token: Tensor) -> None:
         """Read one token per row."""
 
 
@@ -79,7 +58,7 @@ class Cached:
         self.seen = None if self.seen is None else self.seen[rows]
         self.position, self.logits = self.position[rows], self.logits[rows]
 
-    def step(self, policy: LanguageModel, token: Tensor) -> None:
+    def step(self, policy: Policy, token: Tensor) -> None:
         """See ``State``."""
         self.column += 1
         hidden = policy.backbone(
@@ -105,14 +84,14 @@ class Uncached:
         """See ``State``."""
         self.ids, self.length, self.logits = self.ids[rows], self.length[rows], self.logits[rows]
 
-    def step(self, policy: LanguageModel, token: Tensor) -> None:
+    def step(self, policy: Policy, token: Tensor) -> None:
         """See ``State``."""
         self.ids[torch.arange(len(token), device=token.device), self.length] = token
         self.length = self.length + 1
         self.logits = next_logits(policy, self.ids, self.length)
 
 
-def next_logits(policy: LanguageModel, ids: Tensor, length: Tensor) -> Tensor:
+def next_logits(policy: Policy, ids: Tensor, length: Tensor) -> Tensor:
     """``[..., R, V]`` logits after ``length`` ``[..., R]`` columns of each row of ``ids``."""
     hidden = policy.backbone(
         input_ids=ids[:, : int(length.max())],
@@ -124,7 +103,7 @@ def next_logits(policy: LanguageModel, ids: Tensor, length: Tensor) -> Tensor:
 
 
 def prefill(
-    policy: LanguageModel, prompts: Sequence[tuple[int, ...]], new: int, decoding: Decoding
+    policy: Policy, prompts: Sequence[tuple[int, ...]], new: int, decoding: Decoding
 ) -> State:
     """Read the prompts, with room for ``new`` tokens more."""
     check_sparse(policy.model, max(map(len, prompts)) + new)
@@ -142,7 +121,7 @@ def _side_by_side(rows: Sequence[tuple[int, ...]], device: torch.device) -> tupl
     return ids, torch.tensor([len(row) for row in rows], device=device)
 
 
-def _prefill_cache(policy: LanguageModel, prompts: Sequence[tuple[int, ...]], new: int) -> Cached:
+def _prefill_cache(policy: Policy, prompts: Sequence[tuple[int, ...]], new: int) -> Cached:
     """Read the prompts, padded on the left so that all end in one column."""
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     width = int(lengths.max())
@@ -173,7 +152,7 @@ _FOUND: WeakKeyDictionary[nn.Module, Decoding] = WeakKeyDictionary()
 
 
 @torch.no_grad()
-def decoding_of(policy: LanguageModel) -> Decoding:
+def decoding_of(policy: Policy) -> Decoding:
     """The fastest way to read on that gives this model's training forward; tried out once.
 
     Call it in eval mode. One line is logged where it is not ``cached``.
@@ -189,7 +168,7 @@ def decoding_of(policy: LanguageModel) -> Decoding:
     return _FOUND[policy.model]
 
 
-def _try_out(policy: LanguageModel) -> Decoding:
+def _try_out(policy: Policy) -> Decoding:
     trees = probe_trees(policy.model.config, policy.virtual_tokens)
     rows = []
     for m, p in enumerate(trees.group.tolist()):
@@ -218,7 +197,7 @@ def _try_out(policy: LanguageModel) -> Decoding:
     return "uncached"
 
 
-def _read_on(policy: LanguageModel, rows: Sequence[tuple[int, ...]], decoding: Decoding) -> Tensor:
+def _read_on(policy: Policy, rows: Sequence[tuple[int, ...]], decoding: Decoding) -> Tensor:
     """``[PROBED, R, V]`` logits of rows as each of their last ``PROBED`` tokens comes up.
 
     Each row is in the batch twice, and the copies are dropped on the way, as in a sampler.
