@@ -7,6 +7,7 @@ What a run writes is none of its inputs, nor is a folder that the results may li
 import ast
 import errno
 import glob
+import itertools
 import os
 import re
 import site
@@ -78,14 +79,12 @@ def _holds_all(folder: Path) -> bool:
 
 
 def _check_size(path: Path) -> None:
-    files = 0
-    for _, _, names in os.walk(path):  # of a file: none
-        files += len(names)
-        if files > MOST_FILES:
-            raise ConfigError(
-                f"{path}: a folder of more than {MOST_FILES:,} files, too many to tell whether "
-                "they have changed. Name the file or folder that is read."
-            )
+    files = (name for _, _, names in os.walk(path) for name in names)  # of a file: none
+    if next(itertools.islice(files, MOST_FILES, None), None) is not None:
+        raise ConfigError(
+            f"{path}: a folder of more than {MOST_FILES:,} files, too many to tell whether "
+            "they have changed. Name the file or folder that is read."
+        )
 
 
 def source_of(name: str) -> str | None:

@@ -159,21 +159,21 @@ TOO_DEEP = f"nested more than {DEEPEST} levels deep, or an alias inside itself. 
 
 def _text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8-sig") if path.stat().st_size <= LARGEST_FILE else None
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file. Check the path.") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not a text file. Expected YAML in UTF-8.") from None
-    except OSError as error:  # a folder, say
-        raise ConfigError(f"{str(path)[:200]}: {error.strerror}. Check the path.") from None
-    except ValueError as error:  # a NUL in the path
-        raise ConfigError(f"{path}: {error}. Check the path.") from None
-    if text is None:
-        raise ConfigError(
-            f"{path}: more than the {LARGEST_FILE:,} bytes that a config may have. Check the path, "
-            "or keep data in files of their own."
+        if path.stat().st_size <= LARGEST_FILE:
+            return path.read_text(encoding="utf-8-sig")
+        problem = (
+            f"more than the {LARGEST_FILE:,} bytes that a config may have. Check the path, or keep "
+            "data in files of their own."
         )
-    return text
+    except FileNotFoundError:
+        problem = "no such file. Check the path."
+    except UnicodeDecodeError:
+        problem = "not a text file. Expected YAML in UTF-8."
+    except OSError as error:  # a folder, say
+        problem = f"{error.strerror}. Check the path."
+    except ValueError as error:  # a NUL in the path
+        problem = f"{error}. Check the path."
+    raise ConfigError(f"{str(path)[:200]}: {problem}")
 
 
 def _written_out(value: Any, depth: int, count: Iterator[int]) -> Any:

@@ -88,22 +88,9 @@ class Sweep:
 
     def probes(self) -> dict[str, Job]:
         """A run for each value that a key may take, or the ends of its range, to check them all."""
-        return {name: self.jobs(point)[0] for name, point in self._probed()}
+        return {name: self.jobs(point)[0] for name, point in self.probed()}
 
-    def check_names(self, where: str) -> None:
-        """Refuse points that would share a run's name, as far as they are known beforehand.
-
-        Raises:
-            ConfigError: Two points share a run name.
-        """
-        points = self.points
-        if points is None:
-            points = [point for _, point in self._probed()]
-        for arm in self.stages:
-            own = [point.values for point in points if point.arm == arm]
-            check_names(arm, own, f"{where}: arm {arm!r}")
-
-    def _probed(self) -> list[tuple[str, Point]]:
+    def probed(self) -> list[tuple[str, Point]]:
         """Each arm's middle with one value changed, named for it; every such point once."""
         found = []
         for arm, dimensions in self.space.arms.items():
@@ -158,9 +145,18 @@ def load_sweep(path: Path) -> Sweep:
         points=design(*sampler, space, keys.trials),
         frontier=plan.frontier | (content.get("frontier") or {}),
     )
-    _check_stops(where, sweep)
-    sweep.check_names(where)
+    for name in sweep.stages:
+        _check_arm(sweep, name, f"{where}: arm {name!r}")
     return sweep
+
+
+def _check_arm(sweep: Sweep, name: str, where: str) -> None:
+    """Refuse what only a stage that trains can have, and points that would share a run's name."""
+    for key in ("stop", "pruner"):
+        if "call" in sweep.stages[name].entry and getattr(sweep.keys, key) is not None:
+            raise ConfigError(f"{where}: {key!r} is for stages that train; this is a call.")
+    points = sweep.points or [point for _, point in sweep.probed()]  # as far as they are known
+    check_names(name, [point.values for point in points if point.arm == name], where)
 
 
 def _space(keys: SweepKeys) -> Space:
@@ -189,13 +185,3 @@ def _arm(name: str, entry: Mapping[str, Any], plan: Plan, where: str) -> Stage:
         stage.entry["objective"] = name  # two arms of one stage are two curves
     stage.check()
     return stage
-
-
-def _check_stops(where: str, sweep: Sweep) -> None:
-    """Only a stage that trains is evaluated on its way and can end early."""
-    asked = {"stop": sweep.stop != StopKeys(), "pruner": sweep.pruner is not None}
-    for name, stage in sweep.stages.items():
-        for key in [key for key, is_asked in asked.items() if is_asked and "call" in stage.entry]:
-            raise ConfigError(
-                f"{where}: arm {name!r}: {key!r} is for stages that train; this is a call."
-            )
