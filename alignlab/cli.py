@@ -1,7 +1,6 @@
 """``alignlab``: the command line. Thin: what a subcommand needs is imported when it runs."""
 
 import argparse
-import contextlib
 import os
 import re
 import shlex
@@ -254,81 +253,35 @@ def _frontier(args: argparse.Namespace) -> int:
 
 def _train(command: str, words: list[str]) -> int:
     if not words or {"-h", "--help"} & set(words):
-        return _help(command, words)
-    if words[0].endswith((".yaml", ".yml")):
-        raise ConfigError(
-            f"a stage's file goes with --config: alignlab {command} --config {words[0]}"
-        )
-    words, resume = _resumed(words)
+        from alignlab.training.help import show
+
+        show(command, words)
+        return SUCCESS
+    own = argparse.ArgumentParser(f"alignlab {command}", add_help=False, allow_abbrev=False)
+    own.add_argument("--resume", nargs="?", type=Path, const=Path())
+    given, words = own.parse_known_args(words)
     with tempfile.TemporaryDirectory() as temporary:
         if words and ":" in words[0] and not words[0].startswith("-"):
             from alignlab.plan.address import as_config
 
             words = as_config(command, words, Path(temporary))
-        _check_files(words)
-        from alignlab.callbacks.resume import run_folder
-        from alignlab.files import seal
+        _check_files(command, words)
         from alignlab.training import fit
 
-        built = fit.build(words, resume=resume)
-    if command == "validate":
-        fit.run_validate(built)
-        return SUCCESS
-    fit.run_fit(built)
-    if built.trainer.is_global_zero:
-        folder = run_folder(built.trainer) / "model"
-        built.model.save(folder)
-        seal(folder)
-        print(f"Trained {built.trainer.global_step} steps. Model: {folder}")
-        if any(folder.parent.glob("points/step-*.parquet")):
-            print(f"Reward against KL: alignlab frontier {shlex.quote(str(folder.parent))}")
+        {"fit": fit.fit, "validate": fit.validate}[command](words, given.resume)
     return SUCCESS
 
 
-def _help(command: str, words: list[str]) -> int:
-    """Show the page of ``fit``, or with ``--model`` or ``--data`` the arguments of the class."""
-    from alignlab.training.help import page
-
-    named = [
-        (option, value)
-        for option, _, value in (word.partition("=") for word in _joined(words))
-        if option in ("--model", "--data") and value
-    ]
-    if not named:
-        print(page(command), file=sys.stdout if words else sys.stderr)
-        if not words:
-            raise ConfigError(f"{command} needs an address, DIR:STAGE, or --config STAGE.yaml.")
-        return SUCCESS
-    from alignlab.training import fit
-
-    for option, value in named:
-        with contextlib.suppress(SystemExit):  # the parser prints the class's help and ends
-            fit.build([f"{option}.help", value])
-    return SUCCESS
-
-
-def _joined(words: Sequence[str]) -> list[str]:
-    """``--option value`` as ``--option=value``."""
-    each = pairwise([*words, ""])
-    return [f"{a}={b}" if a.startswith("--") and "=" not in a else a for a, b in each]
-
-
-def _resumed(words: list[str]) -> tuple[list[str], Path | None]:
-    """The words without ``--resume``, and the folder it names (``Path()``: the newest run)."""
-    for i, word in enumerate(words):
-        if word == "--resume":
-            named = i + 1 < len(words) and not words[i + 1].startswith("-")
-            return words[:i] + words[i + 1 + named :], Path(words[i + 1] if named else "")
-        if word.startswith("--resume="):
-            return words[:i] + words[i + 1 :], Path(word.removeprefix("--resume="))
-    return words, None
-
-
-def _check_files(words: Sequence[str]) -> None:
+def _check_files(command: str, words: Sequence[str]) -> None:
     """Refuse an unreadable config before the seconds that the heavy imports cost."""
     from alignlab.plan.overlay import read_yaml
 
-    files = [word[9:] for word in _joined(words) if word.startswith("--config=")]
+    if words and words[0].endswith((".yaml", ".yml")):
+        raise ConfigError(
+            f"a stage's file goes with --config: alignlab {command} --config {words[0]}"
+        )
+    files = [file for word, file in pairwise([*words, ""]) if word == "--config"]
+    files += [word[9:] for word in words if word.startswith("--config=")]
     if "" in files:
         raise ConfigError("--config needs a file, such as experiments/own_data/dpo.yaml.")
     keys = {key for file in files for key in read_yaml(Path(file))}

@@ -118,7 +118,12 @@ def _any_of(types: Iterable[str]) -> str:
 
 
 def _unknown(key: str, accepted: Sequence[str], options: Sequence[str]) -> str:
-    """That ``key`` is none, and the nearest of those that are."""
+    """Say that there is no ``key``, and which one is near it."""
+    if key == "trainer.callbacks.init_args.0":  # where older stage files had the probe
+        return (
+            "unknown key trainer.callbacks.0. The probe's settings are now keys of probe, such as "
+            "probe.samples."
+        )
     own = key.rpartition(".")[2] if accepted else key
     return f"unknown key {key}{_nearest(own, accepted or options) or '.'}"
 

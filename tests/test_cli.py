@@ -166,13 +166,34 @@ def test_a_stage_is_trained_and_validated_by_its_address(
     assert "Train the stage by its address, demo:STAGE." in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_an_address_trains_the_weights_of_the_pipelines_run(stage: Path, here: Path) -> None:
+    """The same seed and point of the grid, bit for bit; another one has other weights."""
+    (here / "demo").mkdir()
+    (here / "demo" / "sft.yaml").write_text(stage.read_text())
+    (here / "demo" / "pipeline.yaml").write_text(
+        "seeds: [0, 1]\nstages:\n  sft:\n    fit: sft.yaml\n    per_seed: true\n"
+        "    set: {trainer.logger: true, data.init_args.seed: '{seed}'}\n"
+        "    grid: {model.init_args.optimizer.init_args.lr: [0.01, 0.02]}\n"
+    )
+    assert call("run", "demo", "--workers", "1") == 0
+    assert call("fit", "demo:sft", "--seed", "1", "--point", "1") == 0
+    own = (here / "lightning_logs" / "version_0" / "model" / "model.safetensors").read_bytes()
+    runs = here / "results" / "demo" / "stages" / "sft"
+    equal = [path.parent.name for path in runs.glob("*/model.safetensors")
+             if path.read_bytes() == own]  # fmt: skip
+    assert equal == ["lr0.02-s1"]
+    assert len([*runs.iterdir()]) == 4
+
+
 def test_progress_is_lines_where_there_is_no_terminal(
     stage: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from alignlab.training import fit
+    from alignlab.training.progress import ProgressLines
 
     command = fit.build(["--config", str(stage), "--trainer.max_steps=4"])
-    lines = next(c for c in command.trainer.callbacks if isinstance(c, fit.ProgressLines))  # type: ignore[attr-defined]
+    lines = next(c for c in command.trainer.callbacks if isinstance(c, ProgressLines))  # type: ignore[attr-defined]
     lines.every_seconds = 0.0
     fit.run_fit(command)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step ")]

@@ -95,7 +95,6 @@ def test_fit_takes_old_names_from_a_file_and_from_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(names, "MOVED", {"alignlab.attic": "alignlab.objectives"})
-    monkeypatch.setattr(fit.Command, "instantiate_classes", lambda self: None)
     optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.1}}
     init = {"policy": {"source": "x"}, "optimizer": optimizer}
     data = {"class_path": "DemonstrationData", "init_args": {"source": "x", "batch_size": 1}}
@@ -103,13 +102,13 @@ def test_fit_takes_old_names_from_a_file_and_from_words(
     path = tmp_path / "stage.yaml"
     path.write_text(yaml.safe_dump(config))
     words = ["--config", str(path)]
-    assert fit.build(words).config.model.class_path == "alignlab.objectives.sft.SFT"
+    assert fit.Command(words).config.model.class_path == "alignlab.objectives.sft.SFT"
     assert capsys.readouterr().err.endswith(
         "note: alignlab.attic.sft.SFT moved to alignlab.objectives.sft.SFT\n"
     )
     new = "alignlab.attic.orpo.ORPO"
     for given in (["--model", new], [f"--model={new}"], [f"--model.class_path={new}"]):
-        built = fit.build([*words, *given, "--model.init_args.lam=0.1"])
+        built = fit.Command([*words, *given, "--model.init_args.lam=0.1"])
         assert built.config.model.class_path == "alignlab.objectives.orpo.ORPO"
 
 

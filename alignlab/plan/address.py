@@ -91,6 +91,12 @@ def _check_inputs(plan: Plan, job: Job, options: Iterable[str], run: Sequence[st
     absent: dict[str, Job] = {}
 
     def look(name: str) -> str:
+        if name == "out":
+            raise ConfigError(
+                f"its config names {{out}}, the folder of the pipeline's own run. Give each key "
+                f"with {{out}} another value, as an option, or train it with: "
+                f"{shlex.join([*run, '--only', job.stage])}"
+            )
         needed = [plan.jobs[need] for need in job.needs.get(name, ())]
         absent.update({need.name: need for need in needed if not standing.done(need.name)})
         return ""

@@ -1,9 +1,10 @@
-"""What can be said of a training before its first step: values, constructors, what will run."""
+"""What is checked before the first step: values, constructors, the trainer, data, folders."""
 
 import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import NoneType, TracebackType
 from typing import Any
 
@@ -16,17 +17,59 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import nn
 
+from alignlab.callbacks.probe import FrontierProbe
 from alignlab.data.loader import micro_batches_of
 from alignlab.data.modules import TreeData
 from alignlab.data.rollout_data import RolloutData
 from alignlab.errors import ConfigError, DataError, is_full
+from alignlab.files import check_writable
 from alignlab.names import find
 from alignlab.objectives.base import Objective
 from alignlab.parser_errors import null_for_value
 
-PARTS = ("model", "data", "trainer", "probe")  # of a config
 MANY = 16  # processes on a CPU that are not yet a mistake, however few cores there are
 
+BOUND, ABOVE = "must be -1 for no bound, or above 0, got {}", "must be above 0, got {}"
+Fits = Callable[[Any, Any], bool]  # of a value and the trainer's settings
+VALUES: list[tuple[str, Fits, str]] = [  # that no library refuses, or only late
+    # Lightning draws a seed by chance for true, and none for false.
+    ("seed_everything", lambda n, _: type(n) is int, "must be a whole number, got {}"),
+    ("seed_everything", lambda n, _: 0 <= n < 2**32, "must be 0 to 4294967295, got {}"),
+    ("threads", lambda n, _: n >= 1, "must be at least 1, got {}"),
+    (
+        "trainer.precision",
+        lambda name, _: name == "32-true" or not str(name).endswith(("64", "-true")),
+        "{} converts batches, too, whose numbers need float32. Set model.init_args.policy.dtype "
+        "(or model.dtype) to bfloat16 or float64 for weights, or trainer.precision to bf16-mixed",
+    ),
+    ("trainer.max_steps", lambda n, _: n != 0, BOUND),
+    ("trainer.max_epochs", lambda n, _: n != 0, BOUND),
+    (
+        "trainer.min_steps",
+        lambda n, trainer: trainer.max_steps < 0 or (n or 0) <= trainer.max_steps,
+        "must be at most trainer.max_steps, {trainer.max_steps}, got {}",
+    ),
+    (
+        "trainer.min_epochs",
+        lambda n, trainer: (trainer.max_epochs or -1) < 0 or (n or 0) <= trainer.max_epochs,
+        "must be at most trainer.max_epochs, {trainer.max_epochs}, got {}",
+    ),
+    ("trainer.val_check_interval", lambda n, _: n != 0, ABOVE),
+    (
+        "trainer.check_val_every_n_epoch",
+        lambda n, _: n is None or n >= 1,
+        "must be at least 1, or null to count batches over epochs, got {}",
+    ),
+    ("trainer.limit_train_batches", lambda n, _: n != 0, ABOVE),
+    ("trainer.gradient_clip_val", lambda n, _: (n or 0) >= 0, "must be 0 or above, got {}"),
+    ("trainer.log_every_n_steps", lambda n, _: (n or 0) >= 0, "must be 0 (never) or above, got {}"),
+    (
+        "trainer.overfit_batches",
+        lambda n, _: not n,
+        "has no effect on these loaders, which shuffle by themselves. Set data.init_args.limit to "
+        "train on a few rows",
+    ),
+]
 NEEDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # settings that act only beside another
     "validation_limit": ("validation_source", lambda source: source is not None),
     "validation_split": ("validation_source", lambda source: source is not None),
@@ -55,24 +98,105 @@ def refuse_nulls(config: Namespace) -> None:
     Raises:
         ConfigError: A null whose type does not allow it; names the key.
     """
-    for key in PARTS:
-        for where, found, arguments in _classes(config.get(key), key):
-            if wrong := null_for_value(found, arguments):
-                raise ConfigError(f"{where}.init_args.{wrong}.")
+    for where, found, arguments in _classes(config):
+        if wrong := null_for_value(found, arguments):
+            raise ConfigError(f"{where}.init_args.{wrong}.")
+
+
+def check_values(config: Namespace) -> None:
+    """Refuse values of the trainer and the command that no training can have: ``VALUES``.
+
+    Raises:
+        ConfigError: Such a value; names its key.
+    """
+    trainer = config.trainer
+    if not isinstance(trainer, Namespace):  # the parser lets a word pass for the whole group
+        got = "null" if trainer is None else trainer
+        raise ConfigError(f"trainer must hold settings, got {got}. Take the key out for defaults.")
+    for key, fits, sentence in VALUES:
+        if not fits(config[key], trainer):
+            said = sentence.format(config[key], trainer=trainer)
+            raise ConfigError(f"{key} {said}.")
+
+
+def construct(command: LightningCLI, *keys: str) -> Namespace:
+    """Construct what a config names below ``keys``, or all of it.
+
+    Raises:
+        ConfigError: A constructor failed over its arguments.
+    """
+    first: list[Exception] = []  # a parser that tries several types ends with another's error
+
+    def make(found: type, *values: Any, **named: Any) -> Any:
+        try:
+            return found(*values, **named)
+        except Exception as error:
+            first.append(error)
+            raise
+
+    parser, config = command.parser, command.config
+    parser.add_instantiator(make, object, subclasses=True)
+    wanted = Namespace(**{key: config[key] for key in keys}) if keys else config
+    try:
+        return parser.instantiate(wanted)
+    except Exception as error:
+        raise construction_error([*first, error][0], config) from error
+
+
+def make_trainer(settings: dict[str, Any], config: Namespace, *, here: bool = True) -> Trainer:
+    """The trainer of ``settings``; devices that are not ``here`` are not looked for.
+
+    Raises:
+        ConfigError: The trainer refuses a value, or its processes cannot work.
+    """
+    if not here:
+        settings |= {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
+    if settings["accumulate_grad_batches"] is None:
+        settings["accumulate_grad_batches"] = 1
+    try:
+        trainer = Trainer(**settings)
+    except Exception as error:
+        raise construction_error(error, config) from error
+    if here:
+        _check_devices(trainer)
+    return trainer
+
+
+def check_run(command: LightningCLI) -> None:
+    """Read the data, and try what a training needs before it writes anything.
+
+    Raises:
+        ConfigError: A setting that the data or the model do not allow; a folder that cannot be
+            written.
+        DataError: Data that cannot be used.
+    """
+    read_data(command)
+    check_validation(command.datamodule, command.trainer)
+    tell_unused(command.config)
+    for callback in command.trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, FrontierProbe):
+            callback.prepare(command.model)
+    check_writable(Path(command.trainer.default_root_dir), "trainer.default_root_dir ")
+
+
+def read_data(command: LightningCLI) -> None:
+    """Read and tokenise now, so that unusable data stop before any log is begun."""
+    if isinstance(command.datamodule, TreeData):
+        command.datamodule.connect(command.model.tokenizer)
+        command.datamodule.setup("fit")
 
 
 def tell_unused(config: Namespace) -> None:
     """Say which settings have no effect beside the others."""
     notes, steps = [], config.trainer.max_steps
-    for key in PARTS:
-        for where, found, given in _classes(config.get(key), key):
-            defaults = inspect.signature(found).parameters
-            for name, (other, acts) in NEEDS.items():
-                if {name, other} <= set(given) and given[name] != defaults[name].default:
-                    idle = f"{name} {given[name]} has no effect where {other} is {given[other]}"
-                    notes += [] if acts(given[other]) else [f"{where}.init_args.{idle}"]
-            if 0 < steps <= given.get("warmup_steps", 0):
-                notes.append(f"{where}: all {steps} steps are warm-up, of {given['warmup_steps']}")
+    for where, found, given in _classes(config):
+        defaults = inspect.signature(found).parameters
+        for name, (other, acts) in NEEDS.items():
+            if {name, other} <= set(given) and given[name] != defaults[name].default:
+                idle = f"{name} {given[name]} has no effect where {other} is {given[other]}"
+                notes += [] if acts(given[other]) else [f"{where}.init_args.{idle}"]
+        if 0 < steps <= given.get("warmup_steps", 0):
+            notes.append(f"{where}: all {steps} steps are warm-up, of {given['warmup_steps']}")
     for note in notes:
         print(f"note: {note}.", file=sys.stderr)
 
@@ -95,8 +219,7 @@ def construction_error(error: Exception, config: Namespace) -> Exception:
     said = text if plain else f"{type(root).__name__}: {text}"
     if owner is None or issubclass(owner, Trainer):
         return ConfigError(f"{'trainer: ' if owner else ''}{said} (--debug shows where)")
-    named = [each for key in PARTS for each in _classes(config.get(key), key)]
-    where = next((f"{where}: " for where, found, _ in named if found is owner), "")
+    where = next((f"{where}: " for where, found, _ in _classes(config) if found is owner), "")
     place = f"{where}{owner.__name__}"
     return ConfigError(f"{place} cannot be made: {said.rstrip('.')}. (--debug shows where)")
 
@@ -113,54 +236,7 @@ def check_optimizer(model: Objective) -> None:
         raise ConfigError(f"model.init_args.optimizer: {error}.") from error
 
 
-def check_settings(config: Namespace) -> None:
-    """Refuse values of the trainer and the command that no library refuses, or only late.
-
-    Raises:
-        ConfigError: Such a value.
-    """
-    trainer, seed = config.trainer, config.seed_everything
-    if not isinstance(trainer, Namespace):  # the parser lets a word pass for the whole group
-        got = "null" if trainer is None else trainer
-        raise ConfigError(f"trainer must hold settings, got {got}. Take the key out for defaults.")
-    if type(seed) is not int:  # Lightning draws one by chance for true, and none for false
-        raise ConfigError(f"seed_everything must be a whole number, got {seed}.")
-    precision = str(trainer.precision)
-    if precision == "64" or (precision.endswith("-true") and precision != "32-true"):
-        raise ConfigError(
-            f"trainer.precision {precision} converts batches, too, whose numbers need float32. "
-            "Set model.init_args.policy.dtype (or model.dtype) to bfloat16 or float64 for "
-            "weights, or trainer.precision to bf16-mixed."
-        )
-    wrong = {
-        "threads": config.threads < 1 and "at least 1",
-        "seed_everything": not 0 <= seed < 2**32 and "0 to 4294967295",
-        "trainer.max_steps": trainer.max_steps == 0 and "-1 for no bound, or above 0",
-        "trainer.max_epochs": trainer.max_epochs == 0 and "-1 for no bound, or above 0",
-        "trainer.min_steps": (trainer.min_steps or 0) > abs(trainer.max_steps) > 1
-        and f"at most trainer.max_steps, {trainer.max_steps}",
-        "trainer.min_epochs": (trainer.min_epochs or 0) > abs(trainer.max_epochs or -1) > 1
-        and f"at most trainer.max_epochs, {trainer.max_epochs}",
-        "trainer.val_check_interval": trainer.val_check_interval == 0 and "above 0",
-        "trainer.check_val_every_n_epoch": trainer.check_val_every_n_epoch is not None
-        and trainer.check_val_every_n_epoch < 1
-        and "at least 1, or null to count batches over epochs",
-        "trainer.limit_train_batches": trainer.limit_train_batches == 0 and "above 0",
-        "trainer.gradient_clip_val": (trainer.gradient_clip_val or 0) < 0 and "0 or above",
-        "trainer.log_every_n_steps": (trainer.log_every_n_steps or 0) < 0 and "0 (never) or above",
-    }
-    for key, wanted in wrong.items():
-        if wanted:
-            got = config[key]
-            raise ConfigError(f"{key} must be {wanted}, got {got}.")
-    if trainer.overfit_batches:
-        raise ConfigError(
-            "trainer.overfit_batches has no effect on these loaders, which shuffle by themselves. "
-            "Set data.init_args.limit to train on a few rows."
-        )
-
-
-def check_devices(trainer: Trainer) -> None:
+def _check_devices(trainer: Trainer) -> None:
     """Refuse processes that cannot work, before any of them is started.
 
     Raises:
@@ -180,11 +256,11 @@ def check_devices(trainer: Trainer) -> None:
         )
 
 
-def micro_batches(data: Any, trainer: Trainer) -> int | None:
-    """How many micro-batches a step of ``data`` has on one rank, if it says so."""
+def micro_batches(data: Any, trainer: Trainer) -> int:
+    """How many micro-batches a step of ``data`` has on one rank; 1 if the data do not say."""
     if not isinstance(data, TreeData):
-        return None
-    return micro_batches_of(data.batch_size, data.micro_batch_size, trainer.world_size)
+        return 1
+    return micro_batches_of(data.batch_size, data.micro_batch_size, trainer.world_size) or 1
 
 
 def check_validation(data: Any, trainer: Trainer) -> None:
@@ -240,12 +316,11 @@ def _constructor(traceback: TracebackType | None) -> type | None:
     return None
 
 
-def _classes(node: Any, where: str) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
-    """Key, class and arguments of every ``class_path`` below ``node``."""
-    if isinstance(node, list):
-        for i, each in enumerate(node):
-            yield from _classes(each, f"{where}.{i}")
+def _classes(node: Any, where: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    """Key, class and arguments of every ``class_path`` in ``node``."""
     values = vars(node) if isinstance(node, Namespace) else node
+    if isinstance(values, list):
+        values = dict(enumerate(values))
     if not isinstance(values, dict):
         return
     path, arguments = values.get("class_path"), values.get("init_args")
@@ -254,4 +329,4 @@ def _classes(node: Any, where: str) -> Iterator[tuple[str, Any, Mapping[str, Any
         if isinstance(found, type):
             yield where, found, vars(arguments)
     for key, value in values.items():
-        yield from _classes(value, f"{where}.{key}")
+        yield from _classes(value, f"{where}.{key}" if where else key)

@@ -1,4 +1,4 @@
-"""One training (or validation) from YAML: LightningCLI with alignlab's defaults and plain errors.
+"""One training (or validation) from YAML: parse, check, build, train, say where the model is.
 
 ``alignlab fit`` and the pipeline's workers both come through here, so a stage behaves the same
 from either. Importing this module costs seconds (torch, lightning): import it late.
@@ -11,7 +11,6 @@ import logging
 import re
 import shlex
 import sys
-import time
 import warnings
 from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
@@ -21,46 +20,36 @@ from typing import Any
 import jsonargparse
 import torch
 import yaml
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from alignlab.callbacks import checkpoints, logs
 from alignlab.callbacks.interrupt import Interrupt
 from alignlab.callbacks.journal import Journal
 from alignlab.callbacks.kl_bound import in_order
 from alignlab.callbacks.probe import FrontierProbe
-from alignlab.callbacks.resume import LAST, Resume, run_folder, state_in
+from alignlab.callbacks.resume import Resume, run_folder
 from alignlab.data.modules import TreeData
-from alignlab.errors import ConfigError, DataError
-from alignlab.files import check_writable
+from alignlab.errors import ConfigError, in_a_line
+from alignlab.files import seal
 from alignlab.names import present, present_in
 from alignlab.objectives.base import Objective
-from alignlab.objectives.schedule import planned_steps
 from alignlab.parser_errors import in_one_line
 from alignlab.plan.meaning import check_meaning, check_words
-from alignlab.training.before_start import (
-    check_devices,
-    check_optimizer,
-    check_settings,
-    check_validation,
-    construction_error,
-    micro_batches,
-    own_error,
-    refuse_nulls,
-    tell_unused,
-)
-from alignlab.training.identity import check_same, identity_of
-from alignlab.training.stand_ins import try_constructors, try_trainer
+from alignlab.training import before_start
+from alignlab.training.before_start import own_error
+from alignlab.training.continuing import continued, how_to_go_on, in_folder_of, with_config_of
+from alignlab.training.identity import identity_of
+from alignlab.training.progress import ProgressLines
+from alignlab.training.stand_ins import try_out
 
 _read = jsonargparse.get_loader("yaml")
 jsonargparse.set_loader("yaml", lambda text: present_in(_read(text)), (yaml.YAMLError,))
 
-NEWEST = Path()  # to resume: the run that was saved last
 SIGTERM_STATUS = 143  # 128 + SIGTERM: what a shell reports for a terminated command
-
 TRAINER_DEFAULTS: dict[str, Any] = {
     "accelerator": "auto",
     "devices": 1,
@@ -68,27 +57,46 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
     "log_every_n_steps": 10,
-    "accumulate_grad_batches": None,  # as many as the data make of a step
+    "accumulate_grad_batches": None,  # the micro-batches that the data make of a step
 }
+NOT_SHOWN: tuple[dict[str, Any], ...] = (  # warnings that users cannot act on
+    # How Lightning itself uses jsonargparse and torch's pytree; our loaders need no workers.
+    {"category": DeprecationWarning, "module": r"lightning\."},
+    {"message": ".*LeafSpec"},
+    {"message": ".*does not have many workers"},
+    # References and scorers are read, not trained.
+    {"message": r"Found \d+ module\(s\) in eval mode"},
+    # Lightning counts the batches of one epoch; the interval goes on over epochs.
+    {"message": ".*smaller than the logging interval"},
+    # Rollouts have no validation rows: probes measure them.
+    {"message": "You passed in a `val_dataloader`"},
+)
+
+
+def fit(words: Sequence[str], resume: Path | None = None) -> None:
+    """Train by the words of a command line and save the model; says where."""
+    command = build(words, resume=resume)
+    run_fit(command)
+    if command.trainer.is_global_zero:
+        folder = run_folder(command.trainer) / "model"
+        command.model.save(folder)
+        seal(folder)
+        print(f"Trained {command.trainer.global_step} steps. Model: {folder}")
+        if any(folder.parent.glob("points/step-*.parquet")):
+            print(f"Reward against KL: alignlab frontier {shlex.quote(str(folder.parent))}")
 
 
 class Command(LightningCLI):
-    """LightningCLI over objectives and data modules; it parses and builds but runs nothing.
+    """A training's config, read against the signatures of what it names; ``build`` builds it.
 
     Args:
-        args: Command-line words, such as ``["--config", "stage.yaml"]``.
-        callbacks: Added to those of the config.
-        resume: The folder of a run to go on with, in that folder.
+        args: Command-line words, such as ``["--config", "stage.yaml"]``, or a config.
+
+    Raises:
+        ConfigError: An unknown key, a wrong type, a null for a value, an impossible value.
     """
 
-    def __init__(
-        self,
-        args: Sequence[str] | dict[str, Any],
-        callbacks: Sequence[Callback] = (),
-        resume: Path | None = None,
-    ) -> None:
-        self._extra = list(callbacks)
-        self._continued = resume
+    def __init__(self, args: Sequence[str] | dict[str, Any]) -> None:
         super().__init__(
             Objective,
             LightningDataModule,
@@ -97,89 +105,33 @@ class Command(LightningCLI):
             auto_configure_optimizers=False,
             seed_everything_default=0,
             trainer_defaults=TRAINER_DEFAULTS,
-            save_config_kwargs={"overwrite": True},
             parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
-            args=args if isinstance(args, dict) else list(args),
+            args=copy.deepcopy(args) if isinstance(args, dict) else _as_meant(args),
             run=False,
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The probe, and settings of the command itself."""
-        parser.add_argument(
-            "--probe", type=FrontierProbe | None, default=None, help="Evaluates the policy."
-        )
-        parser.add_argument(
-            "--ckpt_path", type=str | None, default=None, help="Checkpoint to continue from."
-        )
-        parser.add_argument(
-            "--threads", type=int, default=1, help="CPU threads of this process (default: 1)."
-        )
+        """The keys beside model, data and trainer."""
+        add = parser.add_argument
+        add("--probe", type=FrontierProbe | None, default=None, help="Evaluates the policy.")
+        add("--ckpt_path", type=str | None, default=None, help="Checkpoint to continue from.")
+        add("--threads", type=int, default=1, help="CPU threads of this process (default: 1).")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Read the words; what is wrong with them is one sentence.
-
-        Raises:
-            ConfigError: An unknown key, a wrong type, a null for a value.
-        """
+        """Read the words; what is wrong with them is one sentence."""
         try:
-            super().parse_arguments(parser, args)
+            read = parser.parse_object if isinstance(args, dict) else parser.parse_args
+            self.config = read(args)
         except ArgumentError as error:
             options = [action.dest for action in parser._actions]
             raise own_error(error) or ConfigError(in_one_line(str(error), options)) from error
         if not isinstance(args, dict):
             check_words(args, self.config)
-        refuse_nulls(self.config)
-        check_settings(self.config)
+        before_start.refuse_nulls(self.config)
+        before_start.check_values(self.config)
 
     def instantiate_classes(self) -> None:
-        """Build data, model and trainer.
-
-        Raises:
-            ConfigError: A constructor failed over its arguments.
-        """
-        first: list[Exception] = []  # a parser that tries several types ends with another's error
-
-        def make(found: type, *values: Any, **named: Any) -> Any:
-            try:
-                return found(*values, **named)
-            except Exception as error:
-                first.append(error)
-                raise
-
-        self.parser.add_instantiator(make, object, subclasses=True)
-        try:
-            super().instantiate_classes()
-        except Exception as error:
-            raise construction_error([*first, error][0], self.config) from error
-        check_optimizer(self.model)
-
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The trainer with the config's callbacks, and those that every training has after them."""
-        wanted = self.config.trainer.enable_progress_bar
-        added = list(self._extra)
-        kwargs["enable_progress_bar"] = wanted is not False and sys.stderr.isatty()
-        if kwargs["enable_progress_bar"]:
-            added.append(TQDMProgressBar())
-        elif wanted is not False:
-            added.append(ProgressLines())
-        given = in_order(self.config_init.probe, self.config_init.trainer.callbacks)
-        if not any(isinstance(c, Resume) for c in given):
-            added.append(Resume())
-        kwargs["callbacks"] = given
-        settings = yaml.safe_load(self.parser.dump(self.config, skip_validation=True))
-        added.append(Journal({key: settings[key] for key in ("model", "data")}))
-        self.trainer_defaults = {"callbacks": added}  # LightningCLI appends them
-        pieces = self.config.trainer.accumulate_grad_batches
-        kwargs["accumulate_grad_batches"] = 1 if pieces is None else pieces
-        trainer = super().instantiate_trainer(**kwargs)
-        check_devices(trainer)
-        if pieces is None:  # the config that is saved says what was done
-            found = micro_batches(self.datamodule, trainer) or 1
-            trainer.accumulate_grad_batches = found
-            self.config.trainer.accumulate_grad_batches = found
-        if self._continued is not None:
-            self.config.ckpt_path = str(continue_in(trainer, self._continued))
-        return trainer
+        """Leave it at the parsing."""
 
     @property
     def resume(self) -> Resume:
@@ -187,66 +139,23 @@ class Command(LightningCLI):
         return next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Resume))
 
 
-class ProgressLines(Callback):
-    """A line now and then on standard error, where there is no terminal for a bar."""
-
-    def __init__(self, every_seconds: float = 30.0) -> None:
-        self.every_seconds = every_seconds
-        self._began = self._spoke = 0.0
-        self._first_step = 0
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self._began = self._spoke = time.monotonic()
-        self._first_step = trainer.global_step
-
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Say step, loss and time left, if the last line is old enough."""
-        now, step = time.monotonic(), trainer.global_step
-        if now - self._spoke < self.every_seconds or step == self._first_step:
-            return
-        self._spoke = now
-        total = planned_steps(trainer)
-        loss = trainer.callback_metrics.get("train/loss")
-        said = f"step {step}" if total is None else f"step {step} of {total}"
-        said += "" if loss is None else f", loss {float(loss):.4g}"
-        if total is not None:
-            left = (now - self._began) / (step - self._first_step) * (total - step)
-            said += f", about {left:.0f} s left"
-        print(said, file=sys.stderr, flush=True)
+def _as_meant(args: Sequence[str]) -> list[str]:
+    """Words as the parser has to have them: no name of old, no bare null inside an argument."""
+    words: list[str] = []
+    for word in args:
+        option, equals, value = word.rpartition("=")
+        value = present(value)
+        words += [option, value] if equals and value == "null" else [option + equals + value]
+        nested = _NESTED.fullmatch("=".join(words[-2:]))
+        if nested:  # the parser takes a bare word for text there
+            inner: Any = None
+            for key in reversed(nested[2].split(".")):
+                inner = {key: inner}
+            words[-2:] = [nested[1], json.dumps(inner)]
+    return words
 
 
-class _Parsed(Command):
-    """A command that is only read, not built."""
-
-    def instantiate_classes(self) -> None:
-        """Leave it at the parsing."""
-
-
-@contextlib.contextmanager
-def input_errors(subject: str) -> Iterator[None]:
-    """Turn what the parser and constructors raise over bad input into ``ConfigError``."""
-    try:
-        yield
-    except (ConfigError, DataError):
-        raise
-    except ArgumentError as error:
-        own = own_error(error)
-        raise own or ConfigError(f"{subject}: {in_one_line(str(error))}") from error
-    except MisconfigurationException as error:
-        raise ConfigError(f"{subject}: {' '.join(str(error).split())}") from error
-    except Exception as error:
-        own = own_error(error)
-        if own is None:
-            raise
-        raise own from error
+_NESTED = re.compile(r"(--(?:model|data)\.init_args\.\w+)\.([\w.]+)=null")
 
 
 def build(
@@ -264,63 +173,41 @@ def build(
         ConfigError: An unknown key, a wrong type, an impossible value, an unreadable file.
         DataError: Input that cannot be used.
     """
-    args = _with_nulls([_with_present_name(word) for word in args])
-    if resume not in (None, NEWEST) and not (resume / "config.yaml").is_file():
-        raise ConfigError(f"--resume {resume}: no run there (no config.yaml). Check the path.")
-    if resume not in (None, NEWEST) and not any(a.startswith("--config") for a in args):
-        args = ["--config", str(resume / "config.yaml"), *args]
-    with input_errors("arguments"), _quiet():
-        return Command(args, callbacks, resume)
+    with plain_errors():
+        command = Command(args if resume is None else with_config_of(resume, args))
+        built = before_start.construct(command)
+        command.model, command.datamodule = built.model, built.data
+        before_start.check_optimizer(command.model)
+        command.trainer = _trainer(command, built, callbacks)
+        if resume is not None:
+            command.config.ckpt_path = str(in_folder_of(resume, command.trainer))
+    return command
 
 
-def _with_present_name(word: str) -> str:
-    option, equals, value = word.rpartition("=")
-    return option + equals + present(value)
+def _trainer(command: Command, built: Namespace, callbacks: Sequence[Callback]) -> Trainer:
+    """The trainer, with the config's callbacks and those that every training has after them."""
+    config, settings = command.config, dict(vars(built.trainer))
+    given = [*in_order(built.probe, settings["callbacks"]), *callbacks]
+    shown, terminal = settings["enable_progress_bar"] is not False, sys.stderr.isatty()
+    if shown:
+        given.append(TQDMProgressBar() if terminal else ProgressLines())
+    if not any(isinstance(callback, Resume) for callback in given):
+        given.append(Resume())
+    given.append(Journal({key: _plain(command)[key] for key in ("model", "data")}))
+    if not settings["fast_dev_run"]:
+        given.append(SaveConfigCallback(command.parser, config, overwrite=True))
+    settings |= {"callbacks": given, "enable_progress_bar": shown and terminal}
+    trainer = before_start.make_trainer(settings, config)
+    if config.trainer.accumulate_grad_batches is None:  # the saved config says what was done
+        found = before_start.micro_batches(command.datamodule, trainer)
+        trainer.accumulate_grad_batches = found
+        config.trainer.accumulate_grad_batches = found
+    return trainer
 
 
-def _with_nulls(args: Sequence[str]) -> list[str]:
-    """Nulls for arguments of an argument as mappings: the parser takes the bare word for text."""
-    words: list[str] = []
-    for word in args:
-        option, equals, value = word.rpartition("=")
-        words += [option, value] if equals and value == "null" else [word]
-        if words[-1] == "null" and (nested := _NESTED.fullmatch(words[-2])):
-            inner: Any = None
-            for key in reversed(nested[2].split(".")):
-                inner = {key: inner}
-            words[-2:] = [nested[1], json.dumps(inner)]
-    return words
-
-
-_NESTED = re.compile(r"(--(?:model|data)\.init_args\.\w+)\.([\w.]+)")
-
-
-def continue_in(trainer: Trainer, folder: Path) -> Path:
-    """Let ``trainer`` write into the folder of an earlier run; returns its checkpoint.
-
-    Raises:
-        ConfigError: There is none, or the trainer's logger cannot write there.
-    """
-    if folder == NEWEST:
-        roots = [Path(str(getattr(each, "root_dir", "."))) for each in trainer.loggers]
-        found = [*Path(trainer.default_root_dir).glob(LAST)]
-        found += [path for root in roots for path in root.glob(f"*/{LAST}")]
-        if not found:
-            raise ConfigError(
-                f"--resume: no run with a {LAST} in {trainer.default_root_dir}. Name its folder."
-            )
-        folder = max(found, key=lambda path: path.stat().st_mtime).parent
-    for logger in trainer.loggers:
-        if Path(str(getattr(logger, "root_dir", ""))).resolve() == folder.resolve().parent:
-            logger._version = folder.resolve().name  # type: ignore[attr-defined]
-    if run_folder(trainer).resolve() != folder.resolve():
-        raise ConfigError(
-            f"--resume {folder}: with these settings files go to {run_folder(trainer)}. Give the "
-            "folder that the run's first line named, from the same working directory."
-        )
-    if not any((folder / name).exists() for name in (LAST, checkpoints.PREVIOUS)):
-        raise ConfigError(f"--resume {folder}: no {LAST} there. Start again without --resume.")
-    return folder / LAST
+def _plain(command: Command) -> dict[str, Any]:
+    """The config with all defaults, as plain values."""
+    return yaml.safe_load(command.parser.dump(command.config, skip_validation=True))
 
 
 def check(config: dict[str, Any], *, here: bool = True, evaluated: bool = False) -> None:
@@ -336,11 +223,10 @@ def check(config: dict[str, Any], *, here: bool = True, evaluated: bool = False)
     Raises:
         ConfigError: An unknown key, a wrong type, a class that is not there, an impossible value.
     """
-    with input_errors("config"), _quiet():
-        parsed = _Parsed(copy.deepcopy(config))  # jsonargparse changes what it is given
-        check_meaning(config, parsed.config)
-        try_constructors(parsed)
-        try_trainer(parsed, here=here, evaluated=evaluated)
+    with plain_errors():
+        command = Command(config)
+        check_meaning(config, command.config)
+        try_out(command, here=here, evaluated=evaluated)
 
 
 def run_fit(command: Command) -> None:
@@ -350,120 +236,58 @@ def run_fit(command: Command) -> None:
         ConfigError: The checkpoint is none, is damaged, or is of another config.
         SystemExit: 143 after SIGTERM, with a checkpoint of the last finished step on disk.
     """
-    checkpoint = _continued(command)
+    trainer, path = command.trainer, command.config.ckpt_path
+    command.resume.identity = identity_of(_plain(command))
+    checkpoint = continued(trainer, command.resume, Path(path)) if path else None
     torch.set_num_threads(command.config.threads)
-    _read_data(command)
-    check_validation(command.datamodule, command.trainer)
-    tell_unused(command.config)
-    for callback in command.trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, FrontierProbe):
-            callback.prepare(command.model)
-    check_writable(Path(command.trainer.default_root_dir), "trainer.default_root_dir ")
-    with Interrupt() as ctrl_c:
+    before_start.check_run(command)
+    with Interrupt() as ctrl_c, plain_errors():
         try:
-            with _quiet(), input_errors("trainer"):
-                command.trainer.fit(
-                    command.model,
-                    command.datamodule,
-                    ckpt_path=checkpoint,
-                    weights_only=True,
-                )
+            trainer.fit(command.model, command.datamodule, ckpt_path=checkpoint, weights_only=True)
         except (SIGTERMException, SystemExit):  # Lightning makes a SystemExit of Ctrl-C
             if ctrl_c.hit:
-                raise KeyboardInterrupt(_how_to_go_on(command.trainer)) from None
+                raise KeyboardInterrupt(how_to_go_on(trainer)) from None
             raise SystemExit(SIGTERM_STATUS) from None
 
 
-def _how_to_go_on(trainer: Trainer) -> str:
-    folder = run_folder(trainer)
-    if not (folder / LAST).exists():
-        return "interrupted before a checkpoint was saved; start again"
-    return (
-        f"interrupted after step {trainer.global_step}; go on with: "
-        f"alignlab fit --resume {shlex.quote(str(folder))}"
-    )
-
-
-def _continued(command: Command) -> Path | None:
-    """The checkpoint to continue from, found whole and of this config; the logs cut back to it."""
-    resume = command.resume
-    plain = command.parser.dump(command.config, skip_validation=True)
-    resume.identity = identity_of(yaml.safe_load(plain))
-    if command.config.ckpt_path is None:
-        return None
-    asked = Path(command.config.ckpt_path)
-    path = checkpoints.whole_or_previous(asked)
-    content = checkpoints.read(path)
-    state = state_in(content)
-    if path != asked:
-        print(
-            f"{asked} is damaged; continuing from {path}, step {content['global_step']}",
-            file=sys.stderr,
-        )
-    if "identity" in state:
-        check_same(state["identity"], resume.identity, path)
-    else:
-        print(f"note: {path} does not say which config it is of", file=sys.stderr)
-    folder = run_folder(command.trainer)
-    own = path.name in (checkpoints.LAST, checkpoints.PREVIOUS)
-    if own and path.parent.resolve() == folder.resolve() and command.trainer.is_global_zero:
-        logs.cut(command.trainer, folder, state.get("logs", {}))
-    return path
-
-
-def _read_data(command: Command) -> None:
-    """Read and tokenise now, so that unusable data stop before any log is begun."""
-    if isinstance(command.datamodule, TreeData):
-        command.datamodule.connect(command.model.tokenizer)
-        command.datamodule.setup("fit")
-
-
-def run_validate(command: Command) -> None:
-    """Validate, from ``--ckpt_path`` when it is given.
+def validate(words: Sequence[str], resume: Path | None = None) -> None:
+    """Validate by the words of a command line, from ``--ckpt_path`` when it is given.
 
     Raises:
-        ConfigError: The checkpoint is none.
+        ConfigError: The checkpoint is none, or there are no rows to validate on.
     """
-    _check_checkpoint(command.config.ckpt_path)
+    command = build(words, resume=resume)
+    path = command.config.ckpt_path
+    if path is not None and not Path(path).is_file():
+        what = "not a checkpoint of a training" if Path(path).exists() else "no such file"
+        raise ConfigError(f"--ckpt_path {path}: {what}. Check the path.")
     torch.set_num_threads(command.config.threads)
-    _read_data(command)
+    before_start.read_data(command)
     if isinstance(command.datamodule, TreeData) and not command.datamodule.validation_trees:
         raise ConfigError(
             "there are no rows to validate on. Set data.init_args.validation_source or "
             "validation_share."
         )
-    with _quiet(), input_errors("trainer"):
+    with plain_errors():
         command.trainer.validate(
-            command.model,
-            command.datamodule,
-            ckpt_path=command.config.ckpt_path,
-            weights_only=True,
+            command.model, command.datamodule, ckpt_path=path, weights_only=True
         )
 
 
-def _check_checkpoint(path: str | None) -> None:
-    """Refuse what is no checkpoint before anything is written."""
-    if path is not None and not Path(path).is_file():
-        what = "not a checkpoint of a training run" if Path(path).exists() else "no such file"
-        raise ConfigError(f"--ckpt_path {path}: {what}. Check the path.")
-
-
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence messages and warnings that users cannot act on."""
+def plain_errors() -> Iterator[None]:
+    """Turn what libraries raise over bad input into ``ConfigError``; silence ``NOT_SHOWN``."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        # The words are passed on purpose, instead of those of the process.
-        warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
-        # How Lightning itself uses jsonargparse and torch's pytree; our loaders need no workers.
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"lightning\.")
-        warnings.filterwarnings("ignore", message=".*LeafSpec")
-        warnings.filterwarnings("ignore", message=".*does not have many workers")
-        # References and scorers are read, not trained.
-        warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
-        # It counts the batches of one epoch; the interval continues over epochs.
-        warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
-        # Rollouts have no validation rows: probes measure them.
-        warnings.filterwarnings("ignore", message="You passed in a `val_dataloader`")
-        yield
+        for each in NOT_SHOWN:
+            warnings.filterwarnings("ignore", **each)
+        try:
+            yield
+        except Exception as error:
+            own = own_error(error)
+            if own is None and isinstance(error, MisconfigurationException):
+                own = ConfigError(f"trainer: {in_a_line(error)}")
+            if own in (None, error):
+                raise
+            raise own from error

@@ -1,8 +1,12 @@
 """What ``alignlab fit --help`` says, read from the sources: importing them would take seconds."""
 
 import ast
-from collections.abc import Iterator
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
+from alignlab.errors import ConfigError
 from alignlab.stages.listing import PACKAGE, listed
 
 PAGE = """\
@@ -47,6 +51,27 @@ examples:
   alignlab fit --resume lightning_logs/version_0
 """
 WHAT = {"fit": "Train one stage.", "validate": "Evaluate one stage on its validation rows."}
+
+
+def show(command: str, words: Sequence[str]) -> None:
+    """Show the page of ``fit``, or with ``--model`` or ``--data`` the arguments of the class.
+
+    Raises:
+        ConfigError: There are no words; the page is shown all the same.
+    """
+    pairs = [*pairwise([*words, ""]), *(word.split("=", 1) for word in words if "=" in word)]
+    named = [(a, b) for a, b in pairs if a in ("--model", "--data") and b]
+    if named:
+        from alignlab.training.fit import Command
+
+        for option, value in named:
+            with contextlib.suppress(SystemExit):  # the parser prints the class's help and ends
+                Command([f"{option}.help", value])
+    elif words:
+        print(page(command))
+    else:
+        print(page(command), file=sys.stderr)
+        raise ConfigError(f"{command} needs an address, DIR:STAGE, or --config STAGE.yaml.")
 
 
 def page(command: str) -> str:

@@ -8,8 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from jsonargparse import Namespace
-from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
 from torch import nn
 
@@ -20,9 +18,9 @@ from alignlab.models.policy import Policy
 from alignlab.models.score import ScoreModel
 from alignlab.rewards.base import Reward
 from alignlab.training.before_start import (
-    check_devices,
     check_optimizer,
-    construction_error,
+    construct,
+    make_trainer,
     own_error,
 )
 
@@ -59,35 +57,10 @@ class _Reward(Reward):
         raise NotImplementedError
 
 
-def try_constructors(command: LightningCLI) -> None:
-    """Build objective, data and optimizer of a parsed command, and forget them.
+def try_out(command: LightningCLI, *, here: bool, evaluated: bool) -> None:
+    """Construct all that a parsed command names, and forget it.
 
-    Failures that only a real model would avoid are ignored; the run itself will report them.
-
-    Raises:
-        ConfigError: A constructor refuses a value.
-    """
-    for kind, stand_in in ((Policy, _Policy), (ScoreModel, _ScoreModel), (Reward, _Reward)):
-        command.parser.add_instantiator(
-            lambda _, *args, _stand_in=stand_in, **settings: _stand_in(**settings),
-            kind,
-            subclasses=True,
-        )
-    parsed = {key: command.config[key] for key in ("model", "data") if key in command.config}
-    try:
-        built = command.parser.instantiate(Namespace(**parsed))
-    except Exception as error:
-        own = own_error(error)
-        if isinstance(own, ConfigError):
-            raise own from error
-        return
-    check_optimizer(built.model)
-
-
-def try_trainer(command: LightningCLI, *, here: bool, evaluated: bool) -> None:
-    """Build the trainer and its callbacks, and forget them.
-
-    Call it after ``try_constructors``, whose stand-ins it needs.
+    What fails because there is no real model is left to the training.
 
     Args:
         command: Parsed.
@@ -95,21 +68,24 @@ def try_trainer(command: LightningCLI, *, here: bool, evaluated: bool) -> None:
         evaluated: Its evaluations will be points of a frontier.
 
     Raises:
-        ConfigError: One of them refuses a value, or there is no probe where one is needed.
+        ConfigError: A constructor refuses a value, or there is no probe where one is needed.
     """
+    for kind, stand_in in ((Policy, _Policy), (ScoreModel, _ScoreModel), (Reward, _Reward)):
+        command.parser.add_instantiator(
+            lambda _, *args, _stand_in=stand_in, **settings: _stand_in(**settings),
+            kind,
+            subclasses=True,
+        )
     try:
-        parsed = Namespace(trainer=command.config.trainer, probe=command.config.probe)
-        built = command.parser.instantiate(parsed)
-        settings = vars(built.trainer)
-        callbacks = in_order(built.probe, settings["callbacks"])
-        if not here:
-            settings |= {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
-        settings["accumulate_grad_batches"] = settings["accumulate_grad_batches"] or 1
-        trainer = Trainer(**settings | {"callbacks": callbacks})
+        built = construct(command, "model", "data")
     except Exception as error:
-        raise construction_error(error, command.config) from error
-    if here:
-        check_devices(trainer)
+        if isinstance(own := own_error(error.__cause__), ConfigError):
+            raise own from error
+    else:
+        check_optimizer(built.model)
+    built = construct(command, "trainer", "probe")
+    callbacks = in_order(built.probe, built.trainer.callbacks)
+    make_trainer(vars(built.trainer) | {"callbacks": callbacks}, command.config, here=here)
     if evaluated and not any(isinstance(callback, FrontierProbe) for callback in callbacks):
         raise ConfigError(
             "its stage has an 'objective', so its evaluations are to be points of the frontier, "

@@ -54,13 +54,12 @@ def one_of_each_stage(plan: Plan) -> list[Job]:
 
 @pytest.fixture
 def parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(fit.Command, "instantiate_classes", lambda self: None)
     monkeypatch.setattr(fit.Command, "_set_seed", lambda self: None)
 
     def parsed(config: dict[str, Any]) -> Any:
         path = tmp_path / "stage.yaml"
         path.write_text(yaml.safe_dump(config))
-        return fit.build(["--config", str(path)]).config
+        return fit.Command(["--config", str(path)]).config
 
     return parsed
 
@@ -126,7 +125,7 @@ def test_stage_files_say_how_to_run_them(
         parse(yaml.safe_load(path.read_text()))
         return
     monkeypatch.setattr("alignlab.plan.state.Standing.done", lambda *_, **__: True)
-    fit.build(as_config("fit", words, tmp_path))
+    fit.Command(as_config("fit", words, tmp_path))
     folder, _, stage = words[0].partition(":")
     scale = words[words.index("--scale") + 1] if "--scale" in words else None
     files = load_plan(Path(folder), scale=scale).stages[stage].entry["fit"]

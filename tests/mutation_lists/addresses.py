@@ -55,9 +55,16 @@ MUTATIONS = (
     Mutation(
         "the probe is parsed and not used",
         "training/fit.py",
-        "in_order(self.config_init.probe, ",
+        "in_order(built.probe, ",
         "in_order(None, ",
         CLI + "test_the_probe_has_a_key_of_its_own_and_goes_first",
+    ),
+    Mutation(
+        "settings of the probe's old place are an unknown key",
+        "parser_errors.py",
+        'if key == "trainer.callbacks.init_args.0":',
+        "if False:",
+        STAND_INS + "test_the_place_where_the_probe_was_is_told_the_new_one",
     ),
     Mutation(
         "a pool outlives the probe that it was drawn for",
@@ -107,6 +114,13 @@ MUTATIONS = (
         'overlay.set_dotted(config, word[2:].partition("=")[0], None)',
         "pass",
         TEST + "test_an_input_that_an_option_replaces_is_not_asked_for",
+    ),
+    Mutation(
+        "a lone run writes into the pipeline's folder",
+        ADDRESS,
+        'if name == "out":',
+        "if False:",
+        TEST + "test_the_folder_of_the_pipelines_run_is_not_written_into",
     ),
     Mutation(
         "the smoke overlay counts as a scale",

@@ -55,14 +55,14 @@ MUTATIONS = [
     Mutation(
         "micro-batches of the data are not accumulated",
         "training/fit.py",
-        "            trainer.accumulate_grad_batches = found\n",
+        "        trainer.accumulate_grad_batches = found\n",
         "",
         "test_cli.py::test_micro_batches_are_set_in_one_place",
     ),
     Mutation(
         "a resumed run gets a new folder",
-        "training/fit.py",
-        "            logger._version = folder.resolve().name",
+        "training/continuing.py",
+        "            logger._version = resume.resolve().name",
         "            logger._name = logger.name",
         "test_cli.py::test_resume_goes_on_in_the_same_folder",
     ),

@@ -164,8 +164,8 @@ MUTATIONS = (
     ),
     Mutation(
         "the trainer is first built behind the inputs",
-        "training/fit.py",
-        "try_trainer(parsed, here=here, evaluated=evaluated)",
+        "training/stand_ins.py",
+        'make_trainer(vars(built.trainer) | {"callbacks": callbacks}, command.config, here=here)',
         "pass",
         "training/test_stand_ins.py::test_the_trainer_and_its_callbacks_are_asked_too",
     ),
@@ -186,7 +186,7 @@ MUTATIONS = (
     Mutation(
         "fuzz: what the parser reads is not compared with the file",
         "training/fit.py",
-        "check_meaning(config, parsed.config)",
+        "check_meaning(config, command.config)",
         "pass",
         "robustness/test_fuzz_config.py::test_a_training_is_refused_or_meant",
     ),

@@ -45,8 +45,8 @@ MUTATIONS = (
     Mutation(
         "a null for an argument of an argument is the text None",
         "training/fit.py",
-        'if words[-1] == "null" and',
-        "if False and",
+        "        if nested:",
+        "        if False:",
         "test_cli.py::test_a_null_for_an_argument_of_an_argument_is_none",
     ),
     Mutation(

@@ -135,6 +135,19 @@ def test_inputs_of_other_settings_or_another_seed_are_not_there(demo: str, tmp_p
         as_config("fit", ["demo:ppo", "--seed", "3"], tmp_path)
 
 
+def test_the_folder_of_the_pipelines_run_is_not_written_into(demo: str, tmp_path: Path) -> None:
+    model = SFT["model"] | {"init_args": {"cache": "{out}/cache"}}
+    write(Path("demo"), sft=SFT | {"model": model})
+    make("world")
+    with pytest.raises(ConfigError) as caught:
+        as_config("fit", ["demo:sft"], tmp_path)
+    assert str(caught.value) == (
+        "demo:sft: its config names {out}, the folder of the pipeline's own run. Give each key "
+        "with {out} another value, as an option, or train it with: alignlab run demo --only sft"
+    )
+    assert read(as_config("fit", ["demo:sft", "--model.init_args.cache=my"], tmp_path))
+
+
 @pytest.mark.parametrize(
     "option", [["--model.init_args.policy=my"], ["--model.init_args.policy", "my"]]
 )

@@ -304,8 +304,8 @@ def test_a_training_is_refused_or_meant(config: dict[str, Any]) -> None:
     def read() -> Any:
         tree = overlay.read_yaml(write("stage.yaml", config))
         fit.check(tree)
-        with fit._quiet():
-            return fit._Parsed(tree).config
+        with fit.plain_errors():
+            return fit.Command(tree).config
 
     found = attempt("stage", read)
     if not found.refused:

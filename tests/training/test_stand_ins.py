@@ -101,6 +101,14 @@ def test_the_probe_goes_before_a_bound_on_kl_however_they_are_written(dpo: dict[
     assert "there is a second FrontierProbe. Keep one, under the key probe." in refused(dpo)
 
 
+def test_the_place_where_the_probe_was_is_told_the_new_one(dpo: dict[str, Any]) -> None:
+    overlay.set_dotted(dpo, "trainer.callbacks.0.init_args.samples", 4)
+    assert refused(dpo) == (
+        "unknown key trainer.callbacks.0. The probe's settings are now keys of probe, such as "
+        "probe.samples."
+    )
+
+
 def test_a_point_of_the_frontier_needs_a_probe(dpo: dict[str, Any]) -> None:
     fit.check(dpo, evaluated=True)
     del dpo["probe"]

@@ -1,0 +1,90 @@
+"""Go on with a training: which run is meant, in its own folder, from a whole checkpoint of it."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+
+from alignlab.callbacks import checkpoints, logs
+from alignlab.callbacks.resume import LAST, Resume, run_folder, state_in
+from alignlab.errors import ConfigError
+from alignlab.training.identity import check_same
+
+NEWEST = Path()  # to resume: the run that was saved last
+
+
+def with_config_of(resume: Path, args: Sequence[str]) -> list[str]:
+    """``args`` with the config of the run in ``resume``, unless they name one themselves.
+
+    Raises:
+        ConfigError: There is no run.
+    """
+    config = resume / "config.yaml"
+    if resume != NEWEST and not config.is_file():
+        raise ConfigError(f"--resume {resume}: no run there (no config.yaml). Check the path.")
+    own = resume == NEWEST or any(word.startswith("--config") for word in args)
+    return [*args] if own else ["--config", str(config), *args]
+
+
+def in_folder_of(resume: Path, trainer: Trainer) -> Path:
+    """Let ``trainer`` write into the folder of an earlier run; returns its checkpoint.
+
+    Raises:
+        ConfigError: There is none, or the trainer's logger cannot write there.
+    """
+    roots = {logger: Path(str(getattr(logger, "root_dir", "."))) for logger in trainer.loggers}
+    if resume == NEWEST:
+        found = [*Path(trainer.default_root_dir).glob(LAST)]
+        found += [path for root in roots.values() for path in root.glob(f"*/{LAST}")]
+        if not found:
+            raise ConfigError(
+                f"--resume: no run with a {LAST} in {trainer.default_root_dir}. Name its folder."
+            )
+        resume = max(found, key=lambda path: path.stat().st_mtime).parent
+    for logger, root in roots.items():
+        if root.resolve() == resume.resolve().parent:
+            logger._version = resume.resolve().name  # type: ignore[attr-defined]
+    if run_folder(trainer).resolve() != resume.resolve():
+        raise ConfigError(
+            f"--resume {resume}: with these settings files go to {run_folder(trainer)}. Give the "
+            "folder that the run's first line named, from the same working directory."
+        )
+    if not any((resume / name).exists() for name in (LAST, checkpoints.PREVIOUS)):
+        raise ConfigError(f"--resume {resume}: no {LAST} there. Start again without --resume.")
+    return resume / LAST
+
+
+def continued(trainer: Trainer, resume: Resume, asked: Path) -> Path:
+    """The checkpoint to continue from, found whole and of this config; the logs cut back to it.
+
+    Raises:
+        ConfigError: It is none, is damaged, or is of another config.
+    """
+    path = checkpoints.whole_or_previous(asked)
+    content = checkpoints.read(path)
+    state = state_in(content)
+    if path != asked:
+        step = content["global_step"]
+        print(f"{asked} is damaged; continuing from {path}, step {step}", file=sys.stderr)
+    if "identity" in state:
+        check_same(state["identity"], resume.identity, path)
+    else:
+        print(f"note: {path} does not say which config it is of", file=sys.stderr)
+    folder = run_folder(trainer)
+    own = path.name in (checkpoints.LAST, checkpoints.PREVIOUS)
+    if own and path.parent.resolve() == folder.resolve() and trainer.is_global_zero:
+        logs.cut(trainer, folder, state.get("logs", {}))
+    return path
+
+
+def how_to_go_on(trainer: Trainer) -> str:
+    """What to tell a user who has pressed Ctrl-C."""
+    folder = run_folder(trainer)
+    if not (folder / LAST).exists():
+        return "interrupted before a checkpoint was saved; start again"
+    return (
+        f"interrupted after step {trainer.global_step}; go on with: "
+        f"alignlab fit --resume {shlex.quote(str(folder))}"
+    )
