@@ -1,4 +1,8 @@
-"""One pipeline at a time per results folder; a killed process cannot leave the lock behind."""
+"""One pipeline at a time per results folder; a killed process cannot leave the lock behind.
+
+The lock belongs to an open file, which workers inherit: it is free when the last of them has ended,
+not when their parent has been killed. The ``filelock`` package has no locks that are inherited.
+"""
 
 import fcntl
 import math

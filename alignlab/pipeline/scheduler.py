@@ -1,8 +1,7 @@
 """Scheduling: gives jobs to worker processes, takes what they report, follows up on failures.
 
-The loop is alignlab's own, because workers stay warm (their imports cost seconds, a job often costs
-less), a crash costs one job, and workers end with this process and hold its lock until then: the
-pools of ``concurrent.futures`` and joblib break as a whole when one process dies.
+The loop is alignlab's own. Workers stay warm, because their imports cost seconds and a job often
+less; a crash costs one job; what a job reports can stop it. The order of jobs is ``graphlib``'s.
 """
 
 import time

@@ -1,4 +1,8 @@
-"""The parent's side of worker processes: start and end them, send jobs, receive reports."""
+"""The parent's side of worker processes: start and end them, send jobs, receive reports.
+
+Python's own pools do not fit: a worker that dies breaks ``ProcessPoolExecutor`` as a whole, and
+neither it nor ``multiprocessing.Pool`` reports progress, stops one job, or gives workers the lock.
+"""
 
 import contextlib
 import json
