@@ -94,6 +94,22 @@ def _damage(plan: Plan, job: Job, *, thorough: bool) -> str | None:
     return f"{', '.join(changed)} is not what was written" if changed else None
 
 
+def is_up_to_date(plan: Plan, job: Job, recorded: Mapping[str, list[Point]], *, done: bool) -> bool:
+    """Whether a job need not be carried out: it is done, or it is a run whose rows are there.
+
+    A run that is done needs its per-prompt table too: its rows can then be put into the tables.
+
+    Args:
+        plan: The plan.
+        job: The job.
+        recorded: ``run_id`` -> rows of ``points.csv``.
+        done: As by ``is_done``.
+    """
+    if job.objective is None:
+        return done
+    return is_recorded(plan, job, recorded) or (done and has_table(plan, job))
+
+
 def is_recorded(plan: Plan, job: Job, recorded: Mapping[str, list[Point]]) -> bool:
     """Whether the tables have a run's rows as they were written, with or without its weights.
 
@@ -126,17 +142,12 @@ def what_to_do(plan: Plan, *, only: str | None = None, force: bool = False) -> T
     """
     recorded = rows_by_run(plan.results)
     standing = Standing(plan)
-
-    def stands(job: Job) -> bool:
-        if job.objective is None:
-            return standing.done(job.name)
-        return is_recorded(plan, job, recorded) or (
-            standing.done(job.name) and has_table(plan, job)
-        )
-
     wanted = _wanted(plan, only)
-    forced = {job.name for job in wanted} if force else set()
-    to_do = [job for job in wanted if job.name in forced or not stands(job)]
+    to_do = [
+        job
+        for job in wanted
+        if force or not is_up_to_date(plan, job, recorded, done=standing.done(job.name))
+    ]
     needed = _with_needs(plan, to_do, standing)
     unmerged = [
         job

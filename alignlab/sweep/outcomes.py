@@ -47,15 +47,12 @@ class Outcomes:
 
     def has(self, job: Job, metrics: Iterable[str]) -> bool:
         """Whether a run need not be made: its rows stand, with ``metrics``, or can be recorded."""
-        recorded = state.is_recorded(self._plan, job, self.rows)
-        if state.is_done(self._plan, job) and (recorded or self._can_be_recorded(job)):
-            if not recorded:  # the parent was killed just before
-                self.record(job)
-            return True
-        return recorded and {*metrics} <= self.of(job).measures.keys()
-
-    def _can_be_recorded(self, job: Job) -> bool:
-        return job.objective is None or state.has_table(self._plan, job)
+        done = state.is_done(self._plan, job)
+        if not state.is_up_to_date(self._plan, job, self.rows, done=done):
+            return False
+        if done and not state.is_recorded(self._plan, job, self.rows):
+            self.record(job)  # the parent was killed just before
+        return done or {*metrics} <= self.of(job).measures.keys()
 
     def of(self, job: Job) -> Outcome:
         """From ``done.json``; where that is gone, from what stands beside the tables."""

@@ -64,9 +64,9 @@ MUTATIONS = (
     ),
     Mutation(
         "a finished run counts without its per-prompt table",
-        "sweep/outcomes.py",
-        "return job.objective is None or state.has_table(self._plan, job)",
-        "return True",
+        "plan/state.py",
+        "or (done and has_table(plan, job))",
+        "or done",
         "sweep/test_outcomes.py::"
         "test_a_run_whose_per_prompt_table_is_gone_is_given_to_a_worker_which_makes_the_table",
     ),
@@ -162,8 +162,8 @@ MUTATIONS = (
     Mutation(
         "rows stand for a run whose metric is lost",
         "sweep/outcomes.py",
-        "return recorded and {*metrics} <= self.of(job).measures.keys()",
-        "return recorded",
+        "return done or {*metrics} <= self.of(job).measures.keys()",
+        "return True",
         "sweep/test_outcomes.py::test_a_logged_metric_outlives_the_weights",
     ),
     Mutation(
