@@ -1,4 +1,4 @@
-"""Go on with a training: which run is meant, in its own folder, from a whole checkpoint of it."""
+"""Continue a run: find it, check its checkpoint, and restore its logs in its own folder."""
 
 import shlex
 import sys

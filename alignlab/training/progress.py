@@ -1,4 +1,4 @@
-"""Progress of a training on standard error: a bar in a terminal, else a line now and then."""
+"""Progress of a run on standard error: a bar in a terminal, otherwise a line from time to time."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from alignlab.objectives.schedule import planned_steps
 
 
 class ProgressLines(Callback):
-    """A line now and then on standard error, where there is no terminal for a bar."""
+    """Prints a line to standard error from time to time, where there is no terminal for a bar."""
 
     def __init__(self, every_seconds: float = 30.0) -> None:
         self.every_seconds = every_seconds
