@@ -193,8 +193,9 @@ MUTATIONS = (
     Mutation(
         "fuzz: unknown keys are passed over",
         "plan/schema.py",
-        "            if key not in known:",
-        "            if False:",
+        "        for key in map(str, entry):",
+        "        entry = {key: entry[key] for key in entry if key in known}\n"
+        "        for key in map(str, entry):",
         "robustness/test_fuzz_config.py::test_a_pipeline_is_refused_or_planned_as_written",
     ),
     Mutation(

@@ -59,6 +59,7 @@ PIPELINE: dict[str, Any] = {
     },
     "frontier": {"needs": ["sft"], "args": {"reward_label": "gold"}},
 }
+STAGE_KEYS = {"fit", "call", "args", "set", "needs", "per_seed", "grid", "objective"}
 SCALE: dict[str, Any] = {
     "seeds": [2],
     "stages": {
@@ -158,7 +159,9 @@ def check_plan(plan: Plan, layers: list[dict[str, Any]]) -> None:
     """What is true of every plan that was accepted, from its files alone."""
     entries: dict[str, Any] = {}
     for layer in layers:
+        assert layer.keys() <= {"seeds", "set", "stages", "frontier"}
         for name, entry in (layer.get("stages") or {}).items():
+            assert set(entry or ()) <= STAGE_KEYS
             entries[name] = overlay.merge(entries.get(name) or {}, entry or {})
             if entry is None:
                 entries[name] = None
