@@ -66,18 +66,14 @@ class Encoder:
             return_offsets_mapping=True,
             verbose=False,
         )
-        codes = {
-            text: self._with_bos([self._shared[i] for i in ids], offsets)
-            for text, ids, offsets in zip(
-                unique, coded["input_ids"], coded["offset_mapping"], strict=True
-            )
-        }
+        codes = {}
+        for text, ids, offsets in zip(
+            unique, coded["input_ids"], coded["offset_mapping"], strict=True
+        ):
+            if self.bos is not None and ids[:1] != [self.bos]:
+                ids, offsets = [self.bos, *ids], [(0, 0), *offsets]
+            codes[text] = Code([self._shared[i] for i in ids], offsets)
         return [codes[text] for text in texts]
-
-    def _with_bos(self, ids: list[int], offsets: list[tuple[int, int]]) -> Code:
-        if self.bos is not None and ids[:1] != [self.bos]:
-            return Code([self.bos, *ids], [(0, 0), *offsets])
-        return Code(ids, offsets)
 
 
 def without_specials(encode: Encoder, ids: list[int], prompt: int, ends: bool) -> list[int]:

@@ -5,14 +5,16 @@ that is stopped between two batches goes on with exactly those that are left.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 
 import torch.distributed
 
-from alignlab.data.trees import Padding, PromptTree, PromptTrees, StepTotals, collate, totals_of
+from alignlab.data.trees import Padding, PromptTree, PromptTrees, collate, totals_of
 from alignlab.errors import ConfigError
 from alignlab.functional.noise import permutation
 
 
+@dataclass(eq=False)
 class TreeLoader:
     """Micro-batches of prompt trees, every tree once an epoch.
 
@@ -49,38 +51,34 @@ class TreeLoader:
             trees than ranks.
     """
 
-    def __init__(
-        self,
-        trees: Sequence[PromptTree],
-        *,
-        batch_size: int,
-        micro_batch_size: int | None = None,
-        seed: int = 0,
-        shuffle: bool = True,
-        padding: Padding = "longest",
-        max_length: int | None = None,
-        limit: float = 1.0,
-        length_window: int = 1,
-        rank: int | None = None,
-        world_size: int | None = None,
-    ) -> None:
+    trees: Sequence[PromptTree]
+    _: KW_ONLY
+    batch_size: int
+    micro_batch_size: int | None = None
+    seed: int = 0
+    shuffle: bool = True
+    padding: Padding = "longest"
+    max_length: int | None = None
+    limit: float = 1.0
+    length_window: int = 1
+    rank: int | None = None
+    world_size: int | None = None
+
+    def __post_init__(self) -> None:
         here, world = rank_and_world_size()
-        self.rank = here if rank is None else rank
-        self.world_size = world if world_size is None else world_size
-        self.trees, self.batch_size, self.seed, self.shuffle = trees, batch_size, seed, shuffle
-        self.padding, self.max_length, self.limit = padding, max_length, limit
-        self.length_window = length_window
-        self.micro_batches = micro_batches_of(batch_size, micro_batch_size, self.world_size)
-        self.micro_batch_size = batch_size // (self.micro_batches * self.world_size)
-        if len(trees) < self.world_size:
+        self._rank = here if self.rank is None else self.rank
+        self._world = world = world if self.world_size is None else self.world_size
+        self.micro_batches = micro_batches_of(self.batch_size, self.micro_batch_size, world)
+        self.micro_batch_size = self.batch_size // (self.micro_batches * world)
+        if len(self.trees) < world:
             raise ConfigError(
-                f"{len(trees)} rows cannot be shared by {self.world_size} processes without one "
-                "of them waiting forever. Use fewer devices or more rows."
+                f"{len(self.trees)} rows cannot be shared by {world} processes without one of "
+                "them waiting forever. Use fewer devices or more rows."
             )
-        self._steps = _step_sizes(len(trees), batch_size, self.world_size)
-        whole = sum(map(self._pieces, range(len(self._steps))))
-        self._end = used_of(whole, limit)  # the micro-batch after which an epoch ends
-        self._length = whole if isinstance(limit, float) else self._end
+        self._steps = _step_sizes(len(self.trees), self.batch_size, world)
+        whole = sum(map(self._pieces, self._steps))
+        self._end = used_of(whole, self.limit)  # the micro-batch after which an epoch ends
+        self._length = whole if isinstance(self.limit, float) else self._end
         self._epoch, self._position = 0, 0
         self._as_loaded = False
 
@@ -138,40 +136,24 @@ class TreeLoader:
         return [*shuffled, sorted(rest, key=lambda k: length[k])] if rest else shuffled
 
     def _run(self, epoch: int, start: int) -> Iterator[PromptTrees]:
-        position = 0
-        for step, indices in enumerate(self.step_trees(epoch)):
-            pieces = self._pieces(step)
-            if position + pieces <= start:
-                position += pieces
-                continue
-            trees = [self.trees[k] for k in indices]
-            seen = min(pieces, self._end - position)
+        steps = self.step_trees(epoch)
+        places = [(step, piece) for step in steps for piece in range(self._pieces(len(step)))]
+        for position, (step, piece) in enumerate(places[start : self._end], start + 1):
+            trees, pieces = [self.trees[k] for k in step], self._pieces(len(step))
+            seen = min(pieces, self._end - (position - 1 - piece))
             totals = totals_of(trees[: seen * len(trees) // pieces])
-            for piece in range(pieces):
-                position += 1
-                if position <= start:
-                    continue
-                # Set before the batch is out: a checkpoint taken after it starts with the next.
-                done = position == self._end
-                self._epoch, self._position = (epoch + 1, 0) if done else (epoch, position)
-                yield self._micro_batch(trees, piece, pieces, totals)
-                if done:
-                    return
+            # Ranks take neighbours, so that at any time they work on batches of similar length.
+            total, part = pieces * self._world, piece * self._world + self._rank
+            mine = trees[part * len(trees) // total : (part + 1) * len(trees) // total]
+            # Set before the batch is out: a checkpoint taken after it starts with the next.
+            done = position == self._end
+            self._epoch, self._position = (epoch + 1, 0) if done else (epoch, position)
+            yield collate(mine, padding=self.padding, max_length=self.max_length, totals=totals)
 
-    def _micro_batch(
-        self, trees: list[PromptTree], piece: int, pieces: int, totals: StepTotals
-    ) -> PromptTrees:
-        # Ranks take neighbours, so that at any time they work on batches of similar length.
-        total = pieces * self.world_size
-        part = piece * self.world_size + self.rank
-        mine = trees[part * len(trees) // total : (part + 1) * len(trees) // total]
-        return collate(mine, padding=self.padding, max_length=self.max_length, totals=totals)
-
-    def _pieces(self, step: int) -> int:
+    def _pieces(self, trees: int) -> int:
         """Micro-batches of one rank in a step: enough for its trees, none of them empty."""
-        trees = self._steps[step]
-        needed = -(-trees // (self.micro_batch_size * self.world_size))
-        return min(needed, self.micro_batches, trees // self.world_size)
+        needed = -(-trees // (self.batch_size // self.micro_batches))
+        return min(needed, self.micro_batches, trees // self._world)
 
 
 def micro_batches_of(batch_size: int, micro_batch_size: int | None, world_size: int) -> int:

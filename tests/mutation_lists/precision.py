@@ -80,7 +80,7 @@ MUTATIONS = (
     Mutation(
         "a step that the trainer cuts is divided by rows that it did not see",
         "data/loader.py",
-        "seen = min(pieces, self._end - position)",
+        "seen = min(pieces, self._end - (position - 1 - piece))",
         "seen = pieces",
         "data/test_loader.py::test_totals_are_the_whole_steps_on_every_micro_batch_and_rank[1-5]",
     ),

@@ -48,14 +48,14 @@ MUTATIONS = (
     Mutation(
         "ranks train on the same rows",
         "data/loader.py",
-        "part = piece * self.world_size + self.rank",
-        "part = piece * self.world_size",
+        "part = pieces * self._world, piece * self._world + self._rank",
+        "part = pieces * self._world, piece * self._world",
         "data/test_loader.py::test_union_of_ranks_is_the_single_process_step",
     ),
     Mutation(
         "a rank has no row where others have one",
         "data/loader.py",
-        "return min(needed, self.micro_batches, trees // self.world_size)",
+        "return min(needed, self.micro_batches, trees // self._world)",
         "return min(needed, self.micro_batches)",
         "data/test_loader.py::test_ranks_share_every_epoch_without_waiting",
     ),
