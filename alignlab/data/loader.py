@@ -65,9 +65,8 @@ class TreeLoader:
     world_size: int | None = None
 
     def __post_init__(self) -> None:
-        here, world = rank_and_world_size()
-        self._rank = here if self.rank is None else self.rank
-        self._world = world = world if self.world_size is None else self.world_size
+        self._rank, self._world = rank_and_world_size(self.rank, self.world_size)
+        world = self._world
         self.micro_batches = micro_batches_of(self.batch_size, self.micro_batch_size, world)
         self.micro_batch_size = self.batch_size // (self.micro_batches * world)
         if len(self.trees) < world:
@@ -192,8 +191,11 @@ def _cut(items: list[int], sizes: Sequence[int]) -> list[list[int]]:
     return parts
 
 
-def rank_and_world_size() -> tuple[int, int]:
-    """This process's rank and how many processes there are."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
+def rank_and_world_size(rank: int | None = None, size: int | None = None) -> tuple[int, int]:
+    """This process's rank and how many processes there are, where they are not given."""
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if rank is None:
+        rank = torch.distributed.get_rank() if distributed else 0
+    if size is None:
+        size = torch.distributed.get_world_size() if distributed else 1
+    return rank, size

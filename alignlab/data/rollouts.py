@@ -6,7 +6,7 @@ schedules, checkpoints and ``global_step`` keep their ordinary meaning.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -46,17 +46,13 @@ class RolloutBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "RolloutBatch":
         """The same batch on ``device`` (Lightning calls this)."""
-        moved = {
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        moved: dict[str, Any] = {
             name: value.to(device, non_blocking=non_blocking)
-            for name, value in self._per_token().items()
+            for name, value in values.items()
+            if isinstance(value, Tensor | PromptTrees)
         }
-        texts = self.pretraining
-        return replace(
-            self,
-            trees=self.trees.to(device, non_blocking),
-            pretraining=None if texts is None else texts.to(device, non_blocking),
-            **moved,  # type: ignore[arg-type]
-        )
+        return replace(self, **moved)
 
     def select(self, prompts: Tensor) -> "RolloutBatch":
         """The sub-batch of these prompt rows ``[Q]``, trimmed to its own longest row."""
@@ -151,6 +147,7 @@ class Pretraining:
         return collate(texts[part * each : (part + 1) * each], totals=totals_of(texts))
 
 
+@dataclass(eq=False)
 class RolloutLoader:
     """Yields each rollout phase as minibatches, over several inner epochs.
 
@@ -174,31 +171,26 @@ class RolloutLoader:
         ConfigError: Numbers that do not divide.
     """
 
-    def __init__(
-        self,
-        collect: Callable[[int], RolloutBatch],
-        *,
-        prompts: int,
-        minibatches: int,
-        micro_batches: int,
-        inner_epochs: int,
-        seed: int,
-        pretraining: Pretraining | None = None,
-        rank: int | None = None,
-        world_size: int | None = None,
-    ) -> None:
-        here, world = rank_and_world_size()
-        self.rank = here if rank is None else rank
-        self.parts = micro_batches * (world if world_size is None else world_size)
-        if prompts % (minibatches * self.parts):
+    collect: Callable[[int], RolloutBatch]
+    _: KW_ONLY
+    prompts: int
+    minibatches: int
+    micro_batches: int
+    inner_epochs: int
+    seed: int
+    pretraining: Pretraining | None = None
+    rank: int | None = None
+    world_size: int | None = None
+
+    def __post_init__(self) -> None:
+        self._rank, world = rank_and_world_size(self.rank, self.world_size)
+        self.parts = self.micro_batches * world
+        if self.prompts % (self.minibatches * self.parts):
             raise ConfigError(
-                f"{prompts} prompts a rollout cannot be cut into {minibatches} minibatches of "
-                f"{self.parts} micro-batches (over all processes). Choose numbers that divide it "
-                "in data.init_args."
+                f"{self.prompts} prompts a rollout cannot be cut into {self.minibatches} "
+                f"minibatches of {self.parts} micro-batches (over all processes). Choose numbers "
+                "that divide it in data.init_args."
             )
-        self.collect, self.prompts, self.seed = collect, prompts, seed
-        self.minibatches, self.micro_batches = minibatches, micro_batches
-        self.inner_epochs, self.pretraining = inner_epochs, pretraining
         self.rollout = 0
         self.position = 0
         self.buffer: RolloutBatch | None = None
@@ -224,7 +216,7 @@ class RolloutLoader:
         epoch, minibatch = divmod(step, self.minibatches)
         order = permutation(self.seed, rollout * self.inner_epochs + epoch, self.prompts)
         rows = order.view(self.minibatches, self.parts, -1)[minibatch]
-        part = micro * (self.parts // self.micro_batches) + self.rank
+        part = micro * (self.parts // self.micro_batches) + self._rank
         counted = phase.trees.loss_mask.view(self.prompts, -1)[rows.flatten()]
         batch = phase.select(rows[part])
         batch.first = step == 0

@@ -69,7 +69,7 @@ MUTATIONS = (
     Mutation(
         "ranks train on the same rollouts",
         "data/rollouts.py",
-        "(self.parts // self.micro_batches) + self.rank",
+        "(self.parts // self.micro_batches) + self._rank",
         "(self.parts // self.micro_batches)",
         "data/test_rollouts.py::test_ranks_share_a_step_between_them",
     ),
