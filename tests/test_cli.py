@@ -189,8 +189,8 @@ def test_an_address_trains_the_weights_of_the_pipelines_run(stage: Path, here: P
 def test_progress_is_lines_where_there_is_no_terminal(
     stage: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from alignlab.callbacks.journal import ProgressLines
     from alignlab.training import fit
-    from alignlab.training.progress import ProgressLines
 
     command = fit.build(["--config", str(stage), "--trainer.max_steps=4"])
     lines = next(c for c in command.trainer.callbacks if isinstance(c, ProgressLines))  # type: ignore[attr-defined]

@@ -1,6 +1,8 @@
-"""What a training says of itself: at its start, and in TensorBoard beside its losses."""
+"""What a training says of itself: at its start, now and then, in TensorBoard beside its losses."""
 
+import math
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -58,6 +60,36 @@ class Journal(Callback):
         values |= {f"train/lr{f'_{i}' if i else ''}": rate for i, rate in enumerate(rates)}
         for logger in trainer.loggers:
             logger.log_metrics(values, step=step)
+
+
+class ProgressLines(Callback):
+    """A line now and then on standard error, where there is no terminal for a bar."""
+
+    def __init__(self, every_seconds: float = 30.0) -> None:
+        self.every_seconds = every_seconds
+        self._began = self._spoke = 0.0
+        self._first_step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._began = self._spoke = time.monotonic()
+        self._first_step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Say step, loss and time left, if the last line is old enough."""
+        now, step = time.monotonic(), trainer.global_step
+        if now - self._spoke < self.every_seconds or step == self._first_step:
+            return
+        self._spoke = now
+        steps = trainer.estimated_stepping_batches
+        total = int(steps) if 0 <= steps < math.inf else None
+        loss = trainer.callback_metrics.get("train/loss")
+        said = f"step {step}" if total is None else f"step {step} of {total}"
+        said += "" if loss is None else f", loss {float(loss):.4g}"
+        if total is not None:
+            left = (now - self._began) / (step - self._first_step) * (total - step)
+            said += f", about {left:.0f} s left"
+        print(said, file=sys.stderr, flush=True)
 
 
 def _model_line(pl_module: LightningModule) -> str:

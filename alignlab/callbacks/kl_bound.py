@@ -41,14 +41,7 @@ class KLBound(Callback):
         """A run that was killed after its last evaluation ends all the same."""
         self._stop_if_beyond(trainer)
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Look at the evaluation of this step, if there was one."""
         self._stop_if_beyond(trainer)
 

@@ -138,14 +138,7 @@ class FrontierProbe(Callback):
         elif step % self.every_n_steps == 0:
             self._measure(trainer, pl_module)
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Evaluate after an optimizer step that is due (not after each of its micro-batches)."""
         step, before = trainer.global_step, self._step_before
         self._step_before = step

@@ -19,7 +19,6 @@ __all__ = ["LAST", "Resume", "run_folder"]
 
 SHARE = 0.05  # of the training time that saving may take
 
-
 _folders: WeakKeyDictionary[Trainer, Path] = WeakKeyDictionary()
 
 
@@ -45,11 +44,7 @@ class Resume(Checkpoint):
         every_steps: Save after this number of optimizer steps, too; ``None`` for time alone.
     """
 
-    def __init__(
-        self,
-        every_seconds: float = 10.0,
-        every_steps: int | None = None,
-    ) -> None:
+    def __init__(self, every_seconds: float = 10.0, every_steps: int | None = None) -> None:
         self.every_seconds = every_seconds
         self.every_steps = every_steps
         self.identity: dict[str, Any] = {}  # what the training is of; see ``fit``
@@ -96,9 +91,7 @@ class Resume(Checkpoint):
                 logger.log_metrics(self._row, step=self._row_step)
             self._row = {}
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Put the random states of the checkpoint back, just before its next batch."""
         self._step_before = trainer.global_step
         if self._standing:
@@ -108,14 +101,7 @@ class Resume(Checkpoint):
             _restore_random(self._random)
             self._random = None
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Save when it is time to, between two optimizer steps."""
         step = trainer.global_step
         if step == self._step_before:  # a micro-batch inside an optimizer step

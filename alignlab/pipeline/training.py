@@ -30,14 +30,7 @@ class Progress(Callback):
         """A continued run may stand right behind an evaluation."""
         self._tell_of_evaluation(trainer)
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Report; the receiver drops what comes too often."""
         self.reporter.progress(trainer.global_step, planned_steps(trainer) or 0)
         self._tell_of_evaluation(trainer)

@@ -20,7 +20,6 @@ from torch import nn
 from alignlab.callbacks.probe import FrontierProbe
 from alignlab.data.loader import micro_batches_of
 from alignlab.data.modules import TreeData
-from alignlab.data.rollout_data import RolloutData
 from alignlab.errors import ConfigError, DataError, is_full
 from alignlab.files import check_writable
 from alignlab.names import find
@@ -240,8 +239,7 @@ def _check_devices(trainer: Trainer) -> None:
     """Refuse processes that cannot work, before any of them is started.
 
     Raises:
-        ConfigError: More processes than a machine bears, or a way of starting them that does not
-            bring the trained weights back.
+        ConfigError: Too many processes, or ones that do not bring the trained weights back.
     """
     if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
         raise ConfigError(
@@ -270,12 +268,9 @@ def check_validation(data: Any, trainer: Trainer) -> None:
         ConfigError: An interval of batches that no epoch has.
     """
     interval, every = trainer.val_check_interval, trainer.check_val_every_n_epoch
-    if not isinstance(data, TreeData) or isinstance(data, RolloutData) or trainer.world_size > 1:
+    if not isinstance(data, TreeData) or not data.validation_trees or trainer.world_size > 1:
         return
-    if not data.validation_trees:
-        return
-    batches = len(data.train_dataloader())
-    each = trainer.accumulate_grad_batches
+    batches, each = len(data.train_dataloader()), trainer.accumulate_grad_batches
     if isinstance(interval, int) and every is not None and interval > batches:
         raise ConfigError(
             f"trainer.val_check_interval {interval}: an epoch has {batches} batches. Lower it, or "
@@ -289,11 +284,11 @@ def check_validation(data: Any, trainer: Trainer) -> None:
     epochs, steps = divmod(trainer.max_steps, -(-batches // each))
     off = trainer.limit_val_batches == 0
     if (off or first > epochs * batches + steps * each) and trainer.is_global_zero:
-        why = "trainer.limit_val_batches is 0"
         late = f"the first validation is due after batch {first:,}, beyond the last step"
         print(
             f"note: the {len(data.validation_trees):,} validation rows are never evaluated: "
-            f"{why if off else late}. Change that, trainer.val_check_interval or max_steps.",
+            f"{'trainer.limit_val_batches is 0' if off else late}. Change that, "
+            "trainer.val_check_interval or max_steps.",
             file=sys.stderr,
         )
 

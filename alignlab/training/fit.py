@@ -6,7 +6,6 @@ from either. Importing this module costs seconds (torch, lightning): import it l
 
 import contextlib
 import copy
-import json
 import logging
 import re
 import shlex
@@ -28,7 +27,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from alignlab.callbacks.interrupt import Interrupt
-from alignlab.callbacks.journal import Journal
+from alignlab.callbacks.journal import Journal, ProgressLines
 from alignlab.callbacks.kl_bound import in_order
 from alignlab.callbacks.probe import FrontierProbe
 from alignlab.callbacks.resume import Resume, run_folder
@@ -43,7 +42,6 @@ from alignlab.training import before_start
 from alignlab.training.before_start import own_error
 from alignlab.training.continuing import continued, how_to_go_on, in_folder_of, with_config_of
 from alignlab.training.identity import identity_of
-from alignlab.training.progress import ProgressLines
 from alignlab.training.stand_ins import try_out
 
 _read = jsonargparse.get_loader("yaml")
@@ -148,10 +146,9 @@ def _as_meant(args: Sequence[str]) -> list[str]:
         words += [option, value] if equals and value == "null" else [option + equals + value]
         nested = _NESTED.fullmatch("=".join(words[-2:]))
         if nested:  # the parser takes a bare word for text there
-            inner: Any = None
-            for key in reversed(nested[2].split(".")):
-                inner = {key: inner}
-            words[-2:] = [nested[1], json.dumps(inner)]
+            keys = nested[2].split(".")
+            inner = "".join(f'{{"{key}": ' for key in keys) + "null" + "}" * len(keys)
+            words[-2:] = [nested[1], inner]
     return words
 
 

@@ -46,19 +46,11 @@ def identity_of(config: Mapping[str, Any]) -> Identity:
         config: A training's config with all defaults, as plain values.
     """
     trainer = config.get("trainer") or {}
-    shaping = {key: trainer.get(key) for key in SHAPING}
     callbacks = trainer.get("callbacks") or []
-    shaping["callbacks"] = [
-        callback
-        for callback in (callbacks if isinstance(callbacks, list) else [callbacks])
-        if not _looks_on(str((callback or {}).get("class_path", "")))
-    ]
-    kept = {
-        "seed_everything": config.get("seed_everything"),
-        "model": config.get("model"),
-        "data": config.get("data"),
-        "trainer": shaping,
-    }
+    callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+    changing = [each for each in callbacks if not _looks_on(str(each.get("class_path", "")))]
+    kept = {key: config.get(key) for key in ("seed_everything", "model", "data")}
+    kept["trainer"] = {key: trainer.get(key) for key in SHAPING} | {"callbacks": changing}
     return {
         key: [canonical(by_content(value)), canonical(value)] for key, value in _leaves(kept, "")
     }
@@ -78,12 +70,11 @@ def check_same(before: Identity, now: Identity, checkpoint: Path) -> None:
     keys = dict.fromkeys([*before, *now])
     unset = [canonical(None)] * 2
     pairs = {key: (before.get(key, unset), now.get(key, unset)) for key in keys}
-    changed = {key: pair for key, pair in pairs.items() if pair[0][0] != pair[1][0]}
+    changed = [f"{key} {_shown(*pair)}" for key, pair in pairs.items() if pair[0][0] != pair[1][0]]
     if changed:
-        told = ", ".join(f"{key} {_shown(*pair)}" for key, pair in changed.items())
         raise OtherConfig(
-            f"{checkpoint} is of another config: {told}. Continue it with the values that it was "
-            "begun with, or start again without a checkpoint."
+            f"{checkpoint} is of another config: {', '.join(changed)}. Continue it with the values "
+            "that it was begun with, or start again without a checkpoint."
         )
 
 

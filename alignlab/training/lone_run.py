@@ -9,12 +9,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alignlab.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    pass
 
 CONFIG, POINTS = "config.yaml", "points.csv"
 POOL_FACTOR = 8  # the reference's samples of a prompt, for each of an evaluation's
