@@ -1,4 +1,4 @@
-"""What a training says of itself: at its start, now and then, in TensorBoard beside its losses."""
+"""What a run reports: at its start, from time to time, and in TensorBoard beside its losses."""
 
 import math
 import sys
@@ -63,7 +63,7 @@ class Journal(Callback):
 
 
 class ProgressLines(Callback):
-    """A line now and then on standard error, where there is no terminal for a bar."""
+    """Prints a line to standard error from time to time, where there is no terminal for a bar."""
 
     def __init__(self, every_seconds: float = 30.0) -> None:
         self.every_seconds = every_seconds
