@@ -89,10 +89,8 @@ class Objective(L.LightningModule):
 
     def log_means(self, split: str, means: dict[str, Tensor], weight: int) -> None:
         """Log ``{split}/{name}`` of this step, means of ``weight`` rows."""
-        self.log_dict(
-            {f"{split}/{name}": value.detach() for name, value in means.items()},
-            batch_size=max(1, weight),
-        )
+        named = {f"{split}/{name}": value.detach() for name, value in means.items()}
+        self.log_dict(named, batch_size=max(1, weight))
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Put a stop (``max_time``, a callback) off until the optimizer step is whole.
@@ -130,13 +128,11 @@ class Objective(L.LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         for rows in ("train_trees", "validation_trees"):
             self.trained.check_rows(getattr(data, rows, ()), self.added_tokens)
-        loader = self.trainer.train_dataloader
-        wanted = getattr(loader, "micro_batches", None)
-        if wanted is not None and wanted != self.trainer.accumulate_grad_batches:
+        wanted = getattr(self.trainer.train_dataloader, "micro_batches", None)
+        if wanted is not None and wanted != (given := self.trainer.accumulate_grad_batches):
             raise ConfigError(
                 f"data makes {wanted} micro-batches per optimizer step but the trainer accumulates "
-                f"{self.trainer.accumulate_grad_batches}. "
-                f"Set trainer.accumulate_grad_batches to {wanted}."
+                f"{given}. Set trainer.accumulate_grad_batches to {wanted}."
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

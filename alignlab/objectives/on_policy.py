@@ -270,20 +270,18 @@ class OnPolicyObjective(Objective):
         Raises:
             ConfigError: They differ: another distribution was sampled than is trained.
         """
-        sampling = self.sampling
+        spec, rescored = self.sampling.spec, self.sampling.old_logps == "rescored"
+        if rescored or not self._compared:
+            scored = self.in_chunks(trees, lambda part: self.policy(part, spec=spec).token_logps)
+            with self.own_precision():
+                dtype = self.policy.precision
+            check_drawn(drawn, scored[trees.loss_mask], type(self.policy.model).__name__, dtype)
+            self._compared = True
+            if rescored:
+                return scored
         flat = torch.cat([logps for row in drawn.token_logps for logps in row])
         old = torch.zeros(trees.loss_mask.shape, dtype=torch.float32, device=self.policy.device)
-        old = old.masked_scatter(trees.loss_mask, flat.to(old))
-        if sampling.old_logps == "sampled" and self._compared:
-            return old
-        scored = self.in_chunks(
-            trees, lambda part: self.policy(part, spec=sampling.spec).token_logps
-        )
-        with self.own_precision():
-            dtype = self.policy.precision
-        check_drawn(drawn, scored[trees.loss_mask], type(self.policy.model).__name__, dtype)
-        self._compared = True
-        return scored if sampling.old_logps == "rescored" else old
+        return old.masked_scatter(trees.loss_mask, flat.to(old))
 
     def in_chunks(self, trees: PromptTrees, compute: Callable[[PromptTrees], Tensor]) -> Tensor:
         """``compute`` (trees -> ``[m, t]``) on parts of a phase, put together to ``[M, T]``.

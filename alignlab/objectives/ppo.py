@@ -135,12 +135,10 @@ class PPO(OnPolicyObjective):
     def parameter_groups(self) -> list[dict[str, object]]:
         """Policy and value function in one optimizer, so that both count the same steps."""
         of_value = self.value.own_parameters()
-        group: dict[str, object] = {"params": of_value}
-        if self.value_lr is not None:
-            group["lr"] = self.value_lr
         known = set(map(id, of_value))
         policy = [p for p in self.policy.parameters() if p.requires_grad and id(p) not in known]
-        return [{"params": policy}, group]
+        rate = {} if self.value_lr is None else {"lr": self.value_lr}
+        return [{"params": policy}, {"params": of_value, **rate}]
 
     def on_fit_start(self) -> None:
         """Refuse a pretraining mix that the data do not have."""
@@ -158,14 +156,11 @@ class PPO(OnPolicyObjective):
         if self.whiten_rewards:
             rewards = whiten(rewards, mask, shift_mean=False)
         values = self.in_chunks(trees, self.value)
+        steps = rewards, values, mask
         if self.n_steps is None:
-            advantages, returns = gae(
-                rewards, values, mask, discount=self.discount, gae_lambda=self.gae_lambda
-            )
+            advantages, returns = gae(*steps, discount=self.discount, gae_lambda=self.gae_lambda)
         else:
-            advantages, returns = n_step_advantages(
-                rewards, values, mask, discount=self.discount, n=self.n_steps
-            )
+            advantages, returns = n_step_advantages(*steps, discount=self.discount, n=self.n_steps)
         if self.whiten_advantages:
             advantages = whiten(advantages, mask)
         batch = self.rollout_batch(scored, advantages)

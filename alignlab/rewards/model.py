@@ -6,6 +6,7 @@ from itertools import accumulate, groupby, takewhile
 import torch
 from torch import Tensor
 
+from alignlab.data.chat import Rendered
 from alignlab.data.texts import rendered
 from alignlab.data.trees import PromptTree, in_length_order
 from alignlab.errors import ConfigError, DataError
@@ -62,44 +63,38 @@ class ModelReward(Reward):
                 token that the scorer has no embedding of.
         """
         read = rendered(self.model.tokenizer, prompts, completions, self.path)
-        rows = self._ids([one.text for one in read], [one.ends for one in read])
-        for one, ids in zip(read, rows, strict=True):
-            self._check(one.text, ids)
-        # Each text once: beside other texts its last digits would be others.
-        seen: dict[tuple[int, ...], int] = {}
-        first = [seen.setdefault(tuple(ids), i) for i, ids in enumerate(rows)]
-        distinct = sorted(set(first))
+        rows = self._rows(read)
+        # Each row once: beside other rows its last digits would be others.
+        prompt_of = dict(zip(reversed(rows), reversed(prompts), strict=True))
         trees: list[PromptTree] = []
-        for _, group in groupby(distinct, key=prompts.__getitem__):
+        for _, group in groupby(dict.fromkeys(rows), key=prompt_of.__getitem__):
             own = list(group)
             for start in range(0, len(own), self.batch_size):
-                some = [rows[i] for i in own[start : start + self.batch_size]]
+                some = own[start : start + self.batch_size]
                 # Not the prompt's own tokens: its last one may merge with what follows.
                 alike = takewhile(lambda ids: len(set(ids)) == 1, zip(*some, strict=False))
                 n = max(1, min(len(list(alike)), min(map(len, some)) - 1))
-                branches = tuple(tuple(ids[n:]) for ids in some)
-                trees.append(PromptTree(len(trees), str(own[start]), tuple(some[0][:n]), branches))
-        scores = score_trees(self.model, trees, self.batch_size).float()
-        number = {i: n for n, i in enumerate(distinct)}
-        return scores[[number[i] for i in first]]
+                branches = tuple(ids[n:] for ids in some)
+                trees.append(PromptTree(len(trees), str(len(trees)), some[0][:n], branches))
+        scores = score_trees(self.model, trees, self.batch_size).float().tolist()
+        score_of = dict(zip(dict.fromkeys(rows), scores, strict=True))
+        return torch.tensor([score_of[ids] for ids in rows])
 
-    def _check(self, text: str, ids: list[int]) -> None:
-        problem = misfit(self.model.model, self.model.tokenizer, ids, self.model.room)
-        if len(ids) < 2:
-            problem = f"has {len(ids)} tokens, and a scorer reads two or more."
-        if problem:
-            raise DataError(f"{self.path}: the text {text[:60]!r} {problem}")
-
-    def _ids(self, texts: list[str], ends: list[bool] | None = None) -> list[list[int]]:
-        tokenizer = self.model.tokenizer
-        if not texts:
-            return []
+    def _rows(self, read: Sequence[Rendered]) -> list[tuple[int, ...]]:
+        tokenizer, texts = self.model.tokenizer, [one.text for one in read]
+        coded = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
         rows = []
-        coded = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        for ids, end in zip(coded, ends or [True] * len(texts), strict=True):
+        for one, ids in zip(read, coded, strict=True):
             if tokenizer.bos_token_id is not None and ids[:1] != [tokenizer.bos_token_id]:
                 ids = [tokenizer.bos_token_id, *ids]
-            rows.append([*ids, tokenizer.eos_token_id] if end and self.append_eos else ids)
+            if one.ends and self.append_eos:
+                ids = [*ids, tokenizer.eos_token_id]
+            problem = misfit(self.model.model, tokenizer, ids, self.model.room)
+            if len(ids) < 2:
+                problem = f"has {len(ids)} tokens, and a scorer reads two or more."
+            if problem:
+                raise DataError(f"{self.path}: the text {one.text[:60]!r} {problem}")
+            rows.append(tuple(ids))
         return rows
 
 

@@ -251,17 +251,17 @@ MUTATIONS = (
         "models/test_limits.py::test_a_long_rope_model_scores_a_row_by_itself_alone",
     ),
     Mutation(
-        "a text given twice is scored twice",
+        "a text given twice has one score in all",
         "rewards/model.py",
-        "seen.setdefault(tuple(ids), i)",
-        "i",
+        "torch.tensor([score_of[ids] for ids in rows])",
+        "torch.tensor(scores)",
         "rewards/test_model.py::test_a_text_that_is_given_again_has_the_same_score",
     ),
     Mutation(
         "a text of one token is scored",
         "rewards/model.py",
-        "        if len(ids) < 2:\n",
-        "        if False:\n",
+        "            if len(ids) < 2:\n",
+        "            if False:\n",
         "rewards/test_model.py::test_a_text_that_cannot_be_read_is_named",
     ),
     Mutation(

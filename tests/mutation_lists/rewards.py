@@ -21,8 +21,8 @@ MUTATIONS = (
     Mutation(
         "a reward scores texts without the end they were trained with",
         "rewards/model.py",
-        "[*ids, tokenizer.eos_token_id] if end and self.append_eos else ids",
-        "ids",
+        "ids = [*ids, tokenizer.eos_token_id]",
+        "pass",
         "rewards/test_model.py::test_scores_are_those_of_one_text_at_a_time",
     ),
     Mutation(
