@@ -55,7 +55,8 @@ import call_trace
 import yaml
 
 SUBJECTS = ("dpo", "ppo", "sweep")
-PARTS = {  # room or file at the package's top -> part; every other room is a part of its own
+PARTS = {  # file, or room or file at the top -> part; every other room is a part of its own
+    **dict.fromkeys(("models/cache.py", "models/decoding.py"), "rewards and sampler"),
     "objectives": "core",
     **dict.fromkeys(("cli", "fit", "training", "help", "before_start", "parser_errors"), "entry"),
     "data": "data and validation",
@@ -97,7 +98,7 @@ class Visit:
     def part(self) -> str:
         """The part of the way that its room belongs to."""
         room = self.file.split("/")[0].removesuffix(".py")
-        return PARTS.get(room, room)
+        return PARTS.get(self.file) or PARTS.get(room, room)
 
 
 def main() -> None:
