@@ -7,7 +7,6 @@ Seconds are given by the clock and of the processor, which a busy machine distur
 """
 
 import argparse
-import json
 import os
 import resource
 import subprocess
@@ -20,6 +19,7 @@ import numpy as np
 
 from alignlab.results.pool import POOL_NAME, Pool
 from alignlab.results.prompt_tables import PromptScores, PromptTable, write_prompt_tables
+from alignlab.results.run_folder import Evaluation, SampleText
 from alignlab.results.tables import Point, merge_points
 
 SAMPLES = 64  # of the reference, for each prompt
@@ -57,8 +57,9 @@ def make(folder: Path, trials: int, checkpoints: int, prompts: int, arms: int) -
     rewards = random.normal(size=(prompts, SAMPLES))
     texts = tuple(tuple(" ".join(random.choice(WORDS, 12)) for _ in range(SAMPLES)) for _ in ids)
     _pool(ids, rewards, texts).save(folder / POOL_NAME)
-    kept = folder / "texts.jsonl"
-    kept.write_text("".join(_kept(i, " ".join(random.choice(WORDS, 60))) for i in ids))
+    first = Evaluation(folder, 0)  # whose texts all share
+    first.write_texts(_kept(i, " ".join(random.choice(WORDS, 60))) for i in ids)
+    kept = first.texts
     points = []
     for trial in range(trials):
         arm, beta = f"arm{trial % arms}", float(f"{0.1 * 1.005**trial:.4g}")
@@ -79,9 +80,10 @@ def make(folder: Path, trials: int, checkpoints: int, prompts: int, arms: int) -
             table = PromptTable(objective=arm, run_id=run, seed=0, step=10 * step, scores=scores)
             tables.append(table)
             points.append(_point(table, {"beta": beta, "lr": 1e-4 * (1 + trial % 7)}))
-            own = folder / "stages" / arm / run.removeprefix(f"{arm}-") / "train" / "points"
-            own.mkdir(parents=True, exist_ok=True)
-            os.link(kept, own / f"step-{10 * step:06d}.texts.jsonl")
+            logs = folder / "stages" / arm / run.removeprefix(f"{arm}-") / "train"
+            own = Evaluation(logs, 10 * step).texts
+            own.parent.mkdir(parents=True, exist_ok=True)
+            os.link(kept, own)
         write_prompt_tables(folder / "points" / f"{run}.parquet", tables)
     merge_points(folder / "points.csv", points)
 
@@ -100,9 +102,10 @@ def _pool(ids: tuple[str, ...], rewards: "np.ndarray", texts: tuple[tuple[str, .
     )
 
 
-def _kept(prompt: str, text: str) -> str:
-    row = {"prompt_id": prompt, "prompt": f"Review {prompt}:", "completion": text, "reward": 1.0}
-    return json.dumps(row) + "\n"
+def _kept(prompt: str, text: str) -> SampleText:
+    return SampleText(
+        prompt, f"Review {prompt}:", text, reward=1.0, proxy_reward=None, kl=0.1, length=60
+    )
 
 
 def _point(table: PromptTable, hparams: dict[str, float]) -> Point:

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -35,7 +36,7 @@ BELOW = {
         *("functional", "data", "models", "rewards", "rollouts"),
         *("evaluation", "results"),
     },
-    "report": {"evaluation", "results", "data.files"},
+    "report": {"evaluation", "results"},
     "plan": {"results", "report", "data.files"},
     "training": {
         *("data", "models", "rewards", "objectives", "callbacks"),
@@ -166,6 +167,45 @@ def test_no_text_is_split_where_unicode_ends_lines() -> None:
     for name in allowed:
         source = (PACKAGE / name).read_text()
         assert source.count(".splitlines(") == source.count(".read_bytes().splitlines(")
+
+
+# Names in a run's folder: as whole texts, as parts of one, as steps of a path.
+RUN_FILE = re.compile(
+    r"(^|/)step-|\.texts\.jsonl|(^|/)points/|stages/\*"
+    r"|^(done\.json|job\.json|config\.yaml|last\.ckpt|previous\.ckpt)$"
+)
+RUN_FOLDERS = {"stages", "train", "points"}
+
+
+def test_only_its_owner_spells_the_names_in_a_runs_folder() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}: {text!r}"
+        for name, path in MODULES.items()
+        if name not in ("results.run_folder", "files")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for text in names_of_run_files(node)
+    ]
+    assert wrong == []
+
+
+def names_of_run_files(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        if RUN_FILE.search(node.value) and "\n" not in node.value:  # a docstring or a help text
+            yield node.value
+    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        for side in (node.left, node.right):
+            if isinstance(side, ast.Constant) and side.value in RUN_FOLDERS:
+                yield str(side.value)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ['f"step-{n:06d}"', 'run / "train"', 'p.glob("points/*")', 'p / "done.json"', 'x = "a/step-3"'],
+)
+def test_a_name_in_a_runs_folder_is_seen(source: str) -> None:
+    assert any(list(names_of_run_files(node)) for node in ast.walk(ast.parse(source)))
+    other = ast.walk(ast.parse("x['points']"))
+    assert not any(list(names_of_run_files(node)) for node in other)
 
 
 def test_no_objective_imports_a_sibling() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from alignlab.callbacks.probe import FrontierProbe, evaluation_at
+from alignlab.callbacks.probe import FrontierProbe, means_at
 from alignlab.errors import ConfigError
 
 
@@ -46,9 +46,8 @@ class KLBound(Callback):
         self._stop_if_beyond(trainer)
 
     def _stop_if_beyond(self, trainer: Trainer) -> None:
-        evaluation = evaluation_at(trainer, trainer.global_step)
-        if evaluation is not None and evaluation["kl"] > self.limit:
-            kl, step = evaluation["kl"], trainer.global_step
+        means, step = means_at(trainer, trainer.global_step), trainer.global_step
+        if means is not None and (kl := means["kl"]) > self.limit:
             self.reached = f"KL {kl:.4g} > {self.limit:g} at step {step}"
             trainer.should_stop = True
 

@@ -1,11 +1,7 @@
 """Points of the frontier, measured while a run trains."""
 
 import copy
-import json
-import os
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,16 +12,15 @@ from alignlab.bounds import LARGEST_SEED
 from alignlab.callbacks.resume import Resume, run_folder
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
-from alignlab.evaluation.points import PointEstimate, SampleText, evaluate_policy
+from alignlab.evaluation.points import PointEstimate, evaluate_policy
 from alignlab.evaluation.prompts import load_prompts
 from alignlab.evaluation.scoring import check_vocabularies
-from alignlab.files import atomic_write, belongs, read_record, stamp, write_record
 from alignlab.models.loading import freeze
 from alignlab.models.policy import Policy
-from alignlab.results.prompt_tables import PromptTable, write_prompt_tables
+from alignlab.results.prompt_tables import read_scores, write_scores
+from alignlab.results.run_folder import Evaluation, SampleText, evaluations_in
 from alignlab.rewards import Reward
 
-FILES = "files"  # key of an evaluation's record: the files that belong to it
 SHOWN = 8  # completions in TensorBoard
 TEXTS = 64  # completions kept to read, from as many different prompts as possible
 
@@ -33,11 +28,10 @@ TEXTS = 64  # completions kept to read, from as many different prompts as possib
 class FrontierProbe(Callback):
     """Evaluates the policy every ``every_n_steps`` optimizer steps and at the end of training.
 
-    Each evaluation leaves ``points/step-<n>.parquet`` (per-prompt results) in the run's folder,
-    with ``.json`` (means and training time) and ``.texts.jsonl`` (samples to read) beside it. Its
-    numbers are a function of the weights and of this callback's arguments alone, so a run that was
-    killed and continued ends with the same files as one that was not; a missing file is made when
-    the run continues.
+    Each evaluation leaves the files of ``results.run_folder.Evaluation`` in the run's folder:
+    per-prompt scores, samples to read, and the training time. Its numbers are a function of the
+    weights and of this callback's arguments alone, so a run that was killed and continued ends
+    with the same files as one that was not; a missing file is made when the run continues.
 
     Before the first step, everything that an evaluation needs is tested on the longest prompt:
     files, vocabularies, one completion, its rewards and its KL.
@@ -133,8 +127,8 @@ class FrontierProbe(Callback):
         step = self._step_before = trainer.global_step
         if step == 0:
             if trainer.is_global_zero:
-                for path in run_folder(trainer).glob("points/step-*"):
-                    path.unlink()
+                for evaluation in evaluations_in(run_folder(trainer)):
+                    evaluation.remove()
         elif step % self.every_n_steps == 0:
             self._measure(trainer, pl_module)
 
@@ -162,28 +156,23 @@ class FrontierProbe(Callback):
         self._measure(trainer, pl_module)
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        path = _path(trainer, trainer.global_step)
         step = trainer.global_step
-        new = not is_whole(path.with_suffix(".json"))
+        evaluation = Evaluation(run_folder(trainer), step)
+        new = not evaluation.is_whole
         if trainer.is_global_zero and new:
             with torch.random.fork_rng():
                 estimate = self._estimate(pl_module, self.prompts, samples=self.samples)
-            table = PromptTable(
-                objective=type(pl_module).__name__.lower(),
-                run_id=run_folder(trainer).name,
-                seed=int(os.environ.get("PL_GLOBAL_SEED", 0)),
-                step=step,
-                scores=estimate.scores,
-            )
-            means = _means(estimate) | {"seconds": _seconds(trainer)}
-            _write(path, table, means, estimate.samples)
+            stride = max(1, len(estimate.samples) // TEXTS)
+            evaluation.write_texts(estimate.samples[::stride][:TEXTS])
+            write_scores(evaluation.scores, estimate.scores)
+            evaluation.seal(_seconds(trainer))
         if trainer.is_global_zero and (new or self._logged != step):
-            means = evaluation_at(trainer, step) or {}
-            scalars = {f"probe/{k}": value for k, value in means.items() if k != "seconds"}
+            means = read_scores(evaluation.scores).means()
             for logger in trainer.loggers:
-                logger.log_metrics(scalars, step=step)
+                logger.log_metrics({f"probe/{k}": v for k, v in means.items()}, step=step)
                 if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_text("probe/samples", shown(_texts(path)), step)
+                    texts = shown(evaluation.read_texts())
+                    logger.experiment.add_text("probe/samples", texts, step)
         self._logged = step
         trainer.strategy.barrier("probe")
 
@@ -207,32 +196,12 @@ class FrontierProbe(Callback):
         )
 
 
-def evaluation_at(trainer: Trainer, step: int) -> dict[str, float] | None:
+def means_at(trainer: Trainer, step: int) -> dict[str, float] | None:
     """Means and training time of the evaluation after ``step``, if there was one."""
-    record = read_record(_path(trainer, step).with_suffix(".json"))
-    return None if record is None else {k: v for k, v in record.items() if k != FILES}
-
-
-def is_whole(record: Path) -> bool:
-    """Whether an evaluation's ``.json`` and the files beside it are what was written."""
-    content = read_record(record)
-    return content is not None and all(belongs(record, name) for name in content[FILES])
-
-
-def _path(trainer: Trainer, step: int) -> Path:
-    return run_folder(trainer) / "points" / f"step-{step:06d}.parquet"
-
-
-def _means(estimate: PointEstimate) -> dict[str, float]:
-    scores = estimate.scores
-    named = {
-        "kl": scores.kl,
-        "kl_k1": scores.kl_k1,
-        "reward": scores.reward,
-        "proxy_reward": scores.proxy_reward,
-        "length": scores.length,
-    }
-    return {name: float(values.mean()) for name, values in named.items() if values is not None}
+    evaluation = Evaluation(run_folder(trainer), step)
+    if not evaluation.is_whole:
+        return None
+    return read_scores(evaluation.scores).means() | {"seconds": evaluation.seconds}
 
 
 def shown(samples: Sequence[SampleText]) -> str:
@@ -252,22 +221,3 @@ def _seconds(trainer: Trainer) -> float:
     """Training time so far, over all continuations where they are counted."""
     clocks = [c.seconds for c in trainer.checkpoint_callbacks if isinstance(c, Resume)]
     return round(clocks[0], 2) if clocks else 0.0
-
-
-def _texts(path: Path) -> list[SampleText]:
-    """The samples that stand beside a per-prompt table."""
-    lines = path.with_suffix(".texts.jsonl").read_text(encoding="utf-8").split("\n")
-    return [SampleText(**json.loads(line)) for line in lines if line]
-
-
-def _write(
-    path: Path, table: PromptTable, record: dict[str, float], samples: list[SampleText]
-) -> None:
-    """The record last: where it is whole, the evaluation is complete."""
-    stride = max(1, len(samples) // TEXTS)
-    texts = [json.dumps(asdict(text), ensure_ascii=False) for text in samples[::stride][:TEXTS]]
-    written = path.with_suffix(".texts.jsonl")
-    atomic_write(written, "".join(f"{t}\n" for t in texts).encode())
-    write_prompt_tables(path, [table])
-    stamps = {file.name: stamp(file) for file in (path, written)}
-    write_record(path.with_suffix(".json"), {**record, FILES: stamps})

@@ -69,11 +69,6 @@ def format_of(path: Path) -> str | None:
     return suffix if suffix in SUFFIXES and not (suffix == ".parquet" and bare != name) else None
 
 
-def read_lines(path: Path) -> list[Any]:
-    """The JSON values of a file that this program wrote, one a line."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-
-
 def _several(source: str | Path, path: Path) -> list[Path] | None:
     """The files of a folder or a pattern; ``None`` if ``source`` is a hub id."""
     if path.is_dir():

@@ -16,6 +16,7 @@ from alignlab.evaluation.scoring import completion_kl, evaluating
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.policy import Policy
 from alignlab.results.prompt_tables import PromptScores
+from alignlab.results.run_folder import SampleText
 from alignlab.results.statistics import Floats
 from alignlab.rewards.base import Reward, checked_rewards
 from alignlab.rollouts.comparison import check_drawn
@@ -23,19 +24,6 @@ from alignlab.rollouts.sampler import sample
 
 EVALUATION_ROLLOUT = 0  # the oracle's pool draws from rollout 1 on, so its noise is independent
 PLAIN = SamplingSpec()
-
-
-@dataclass(frozen=True, slots=True)
-class SampleText:
-    """One evaluated completion, for tables of samples."""
-
-    prompt_id: str
-    prompt: str
-    completion: str
-    reward: float
-    proxy_reward: float | None
-    kl: float
-    length: int
 
 
 @dataclass(frozen=True, slots=True)

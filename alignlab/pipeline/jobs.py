@@ -4,10 +4,9 @@ import random
 import shutil
 import sys
 import time
-from dataclasses import asdict, replace
-from math import isfinite
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alignlab.errors import ConfigError, DataError
 from alignlab.files import (
@@ -21,10 +20,8 @@ from alignlab.files import (
     write_record,
 )
 from alignlab.pipeline.messages import Reporter, Trained
+from alignlab.results.run_folder import RunFolder
 from alignlab.results.tables import Point
-
-if TYPE_CHECKING:
-    from alignlab.results.prompt_tables import PromptTable
 
 
 def carry_out(job: dict[str, Any], reporter: Reporter) -> dict[str, str]:
@@ -147,48 +144,18 @@ def collect_points(job: dict[str, Any], folder: Path) -> list[Point]:
 
     Raises:
         DataError: The run has no evaluation.
-        FloatingPointError: An evaluation is not finite. The run leaves no rows: no curve can be
-            drawn through them, and of a run that diverged none should be.
+        FloatingPointError: An evaluation is not finite.
     """
-    from alignlab.results.prompt_tables import read_prompt_tables, write_prompt_tables
+    from alignlab.results.prompt_tables import collect
 
-    run = job["run"]
-    tables, points = [], []
-    for path in sorted(folder.rglob("points/*.parquet")):
-        seconds = read_record(path.with_suffix(".json"))
-        for table in read_prompt_tables(path):
-            table = replace(
-                table, objective=run["objective"], run_id=run["run_id"], seed=run["seed"]
-            )
-            _check_finite(table)
-            tables.append(table)
-            points.append(
-                table.point(
-                    experiment=run["experiment"],
-                    hparams=run["hparams"],
-                    config_sha=run["config_sha"],
-                    git_sha=run["git_sha"],
-                    seconds=0.0 if seconds is None else seconds["seconds"],
-                )
-            )
-    if not points:
+    evaluations = RunFolder(folder).evaluations
+    if not evaluations:
         raise DataError(
             f"{job['name']} left no evaluation, so it has no place on the frontier. "
             "Add a probe to its config, or leave 'objective' out of its stage."
         )
-    write_prompt_tables(Path(run["prompt_table"]), tables)
-    return points
-
-
-def _check_finite(table: "PromptTable") -> None:
-    scores = table.scores
-    means = {"KL": scores.kl.mean(), "KL (k1)": scores.kl_k1.mean(), "reward": scores.reward.mean()}
-    wrong = ", ".join(f"{name} {value}" for name, value in means.items() if not isfinite(value))
-    if wrong:
-        raise FloatingPointError(
-            f"the evaluation after step {table.step} has {wrong}: the weights have diverged. "
-            "Lower the learning rate."
-        )
+    names = dict(job["run"])
+    return collect(evaluations, Path(names.pop("prompt_table")), **names)
 
 
 def _call(job: dict[str, Any], folder: Path) -> None:

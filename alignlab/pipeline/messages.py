@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TextIO
 from alignlab.plan import state
 from alignlab.plan.experiment import Plan
 from alignlab.plan.jobs import Job
+from alignlab.results.run_folder import STAGES
 
 CHECK, FRONTIER = "check", "frontier"  # the pipeline's own jobs, beside those of the stages
 
@@ -76,7 +77,7 @@ class Trained(NamedTuple):
 
 def log_file(plan: Plan, name: str) -> Path:
     """Where the job's prints and traceback go."""
-    return plan.results / "stages" / "logs" / f"{name}.log"
+    return plan.results / STAGES / "logs" / f"{name}.log"
 
 
 def message(plan: Plan, job: Job, commit: str, *, fresh: bool) -> dict[str, Any]:

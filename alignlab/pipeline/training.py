@@ -8,15 +8,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from alignlab.callbacks import checkpoints
 from alignlab.callbacks.kl_bound import KLBound
-from alignlab.callbacks.probe import evaluation_at, is_whole
-from alignlab.files import TRAIN, atomic_write
+from alignlab.callbacks.probe import means_at
+from alignlab.files import atomic_write
 from alignlab.objectives.schedule import planned_steps
 from alignlab.pipeline.messages import Reporter, Trained
 from alignlab.plan import overlay
+from alignlab.results.run_folder import RunFolder, evaluations_in
 from alignlab.training import fit
 from alignlab.training.identity import OtherConfig
-
-CONFIG = "config.yaml"
 
 
 class Progress(Callback):
@@ -40,7 +39,7 @@ class Progress(Callback):
 
     def _tell_of_evaluation(self, trainer: Trainer) -> None:
         step = trainer.global_step
-        found = evaluation_at(trainer, step) if step != self._told_of else None
+        found = means_at(trainer, step) if step != self._told_of else None
         if found is not None:
             self._told_of = step
             self.reporter.evaluated(step, found)
@@ -51,9 +50,10 @@ def train(job: dict[str, Any], folder: Path, reporter: Reporter) -> Trained:
 
     The trained model is written to ``folder`` itself, as a Hugging Face folder.
     """
-    run = folder / TRAIN
+    own = RunFolder(folder)
+    run = own.logs
     config = _with_folders(job["spec"]["config"], run)
-    atomic_write(folder / CONFIG, overlay.write_yaml(config).encode())
+    atomic_write(own.config, overlay.write_yaml(config).encode())
     for line in _drop_damaged(run):
         reporter.say(f"{job['name']}: {line}")
     try:
@@ -79,7 +79,11 @@ def _drop_damaged(run: Path) -> list[str]:
     does without a checkpoint: logs of steps that are done again would hold them twice.
     """
     found, said = checkpoints.newest(run)
-    damaged = [path.name for path in sorted(run.rglob("points/*.json")) if not is_whole(path)]
+    damaged = [
+        each.record.name
+        for each in evaluations_in(run)
+        if each.record.exists() and not each.is_whole
+    ]
     if damaged:
         said.append(f"{', '.join(damaged)} in {run} is damaged")
     if found is None or damaged:
@@ -93,8 +97,9 @@ def _drop_damaged(run: Path) -> list[str]:
 
 def take_part(job: dict[str, Any], folder: Path, reporter: Reporter) -> fit.Command:
     """The training itself, in each of its processes, from the config that ``train`` wrote."""
-    found, _ = checkpoints.newest(folder / TRAIN)
-    args = ["--config", str(folder / CONFIG)]
+    own = RunFolder(folder)
+    found, _ = checkpoints.newest(own.logs)
+    args = ["--config", str(own.config)]
     args += [] if found is None else ["--ckpt_path", str(found)]
     command = fit.build(args, [Progress(job["name"], reporter)])
     fit.run_fit(command)

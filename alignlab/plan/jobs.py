@@ -15,6 +15,7 @@ from alignlab.plan import overlay
 from alignlab.plan.content import by_content
 from alignlab.plan.layers import FIXED_NAMES, Stage
 from alignlab.plan.schema import check_count
+from alignlab.results.run_folder import ALL, STAGES, job_name
 
 PROBE = "alignlab.callbacks.probe.FrontierProbe"
 MOST_RUNS = 2_000  # of one stage: grid points times seeds
@@ -49,12 +50,12 @@ class Job:
     @property
     def name(self) -> str:
         """``dpo-beta0.5-s1``: the ``run_id`` in the tables."""
-        return self.stage if self.key == "all" else f"{self.stage}-{self.key}"
+        return job_name(self.stage, self.key)
 
     @property
     def folder(self) -> str:
         """Where its output lies, below the results folder."""
-        return f"stages/{self.stage}/{self.key}"
+        return f"{STAGES}/{self.stage}/{self.key}"
 
 
 def expand(
@@ -97,7 +98,7 @@ def expand(
         parts = _name_parts(point) + ([] if seed is None else [f"s{seed}"])
         job = Job(
             stage=stage.name,
-            key="-".join(parts) or "all",
+            key="-".join(parts) or ALL,
             seed=seed,
             hparams=dict(zip(_short_names(point), point.values(), strict=True)),
             objective=entry.get("objective"),

@@ -103,8 +103,8 @@ def frontier_command(
     write_rows(out / "hypervolumes.csv", Hypervolume, page.hypervolumes)
     write_rows(out / "effects.csv", Effect, page.effects)
     write_rows(out / "importances.csv", Importance, page.importances)
-    if page.samples:
-        write_table(out / "samples.csv", sample_rows(page))
+    if texts := sample_rows(page):
+        write_table(out / "samples.csv", texts)
     write_page(out / "report.html", page)
     print(f"{title}: {len(found.points)} checkpoints, {rows[0].n_prompts} prompts\n")
     print(frontier_table(rows))

@@ -7,29 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignlab.data.files import read_lines
+from alignlab.errors import DataError
 from alignlab.evaluation.effects import effects, importances, last_points
 from alignlab.evaluation.frontier import Frontier
-from alignlab.files import belongs
 from alignlab.report.read import Results, read_commands
 from alignlab.results.csv_tables import read_table
 from alignlab.results.pool import REFERENCE, Pool
+from alignlab.results.run_folder import SampleText, job_folders
 from alignlab.results.tables import Comparison, Effect, FrontierRow, Hypervolume, Importance, Point
 
 SAMPLES = 4  # completions of a checkpoint, of the same prompts as far as they were kept
 TEXT_LIMIT = 2_500_000  # bytes of completions on a page; last checkpoints go first
 TRIALS, COMPLETE = "trials.csv", "complete"
 LIBRARIES = ("torch", "lightning", "transformers", "optuna", "numpy")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """A completion to read, with the prompt it answers."""
-
-    prompt_id: str
-    prompt: str
-    completion: str
-    reward: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +52,7 @@ class Findings:
     effects: Sequence[Effect]
     importances: Sequence[Importance]
     trials: Sequence[Mapping[str, str]]
-    samples: Mapping[str, Sequence[Sample]]
+    samples: Mapping[str, Sequence[SampleText]]
     references: Mapping[str, tuple[str, float]]
     configs: Mapping[str, str]
     environment: Mapping[str, str]
@@ -113,46 +103,28 @@ def read_trials(folders: Iterable[Path]) -> list[dict[str, str]]:
     return list(found.values())
 
 
-def read_samples(folders: Sequence[Path], points: Sequence[Point]) -> dict[str, list[Sample]]:
+def read_samples(folders: Sequence[Path], points: Sequence[Point]) -> dict[str, list[SampleText]]:
     """Some completions of each checkpoint that still has them, up to ``TEXT_LIMIT`` in all."""
     last = {key_of(point) for own in last_points(points).values() for point in own}
     ordered = sorted(points, key=lambda point: (key_of(point) not in last, point.order))
-    files = {}
-    for folder in folders:
-        for path in folder.glob("stages/*/*/train/points/step-*.texts.jsonl"):
-            stage, key = path.parts[-5], path.parts[-4]
-            run = stage if key == "all" else f"{stage}-{key}"
-            files[f"{run}, step {int(path.name[5:].partition('.')[0])}"] = path
+    found = {
+        f"{run.run_id}, step {evaluation.step}": evaluation
+        for folder in folders
+        for run in job_folders(folder)
+        for evaluation in run.evaluations
+        if evaluation.texts.exists()
+    }
     kept, size = {}, 0
-    for point in ordered:
-        file = files.get(key_of(point))
-        if file is not None and size < TEXT_LIMIT and _is_whole(file):
-            kept[key_of(point)] = _samples(file)
-            size += sum(len(sample.completion.encode()) for sample in kept[key_of(point)])
+    for key in map(key_of, ordered):
+        if key in found and size < TEXT_LIMIT:
+            try:
+                texts = found[key].read_texts()
+            except DataError as error:
+                print(f"{error} Its texts are left out.", file=sys.stderr)
+                continue
+            kept[key] = sorted(texts, key=lambda text: text.prompt_id)[:SAMPLES]
+            size += sum(len(text.completion.encode()) for text in kept[key])
     return kept
-
-
-def _is_whole(path: Path) -> bool:
-    record = path.with_name(path.name.replace(".texts.jsonl", ".json"))
-    if belongs(record, path.name):
-        return True
-    print(f"{path} is damaged; its texts are left out", file=sys.stderr)
-    return False
-
-
-def _samples(path: Path) -> list[Sample]:
-    """The completions of the first prompts in the order of their names."""
-    rows = read_lines(path)
-    rows.sort(key=lambda row: row["prompt_id"])
-    return [
-        Sample(
-            prompt_id=row["prompt_id"],
-            prompt=row["prompt"],
-            completion=row["completion"],
-            reward=row["reward"],
-        )
-        for row in rows[:SAMPLES]
-    ]
 
 
 def reference_texts(pool: Pool) -> dict[str, tuple[str, float]]:

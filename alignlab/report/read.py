@@ -8,9 +8,10 @@ import numpy as np
 
 from alignlab.errors import DataError
 from alignlab.evaluation.oracle import reference_reward
-from alignlab.files import belongs
+from alignlab.files import DONE, belongs
 from alignlab.results.pool import POOL_NAME, POOL_RECORD, Pool
 from alignlab.results.prompt_tables import PromptTable, read_prompt_tables
+from alignlab.results.run_folder import STAGES
 from alignlab.results.run_records import POINTS, damage, record_of, table_of
 from alignlab.results.statistics import clustered_se
 from alignlab.results.tables import COMMANDS, Point, read_frontier, read_points
@@ -65,11 +66,11 @@ def read_results(folders: Sequence[Path]) -> Results:
 def find_pools(folder: Path) -> list[Path]:
     """The pool files of a results folder; one that was put beside the tables goes first."""
     beside = folder / POOL_NAME
-    return [beside] if beside.exists() else sorted((folder / "stages").rglob(POOL_NAME))
+    return [beside] if beside.exists() else sorted((folder / STAGES).rglob(POOL_NAME))
 
 
 def _load_pool(path: Path) -> Pool:
-    records = [path.with_name(name) for name in ("done.json", POOL_RECORD)]
+    records = [path.with_name(name) for name in (DONE, POOL_RECORD)]
     if not all(belongs(record, path.name) for record in records):
         raise DataError(f"{path} is not what was written. Repeat the command that made the folder.")
     return Pool.load(path)

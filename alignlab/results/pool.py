@@ -1,6 +1,5 @@
 """A pool of sampled completions with their rewards: what the oracle and best-of-n are made from."""
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignlab.errors import DataError
-from alignlab.files import atomic_write
-from alignlab.results.prompt_tables import read_parquet
+from alignlab.results.prompt_tables import read_parquet, write_parquet
 from alignlab.results.statistics import Floats
 
 POOL_NAME = "pool.parquet"
@@ -88,9 +86,6 @@ class Pool:
 
     def save(self, path: Path) -> None:
         """Write a Parquet file, a row per sample, prompt after prompt."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         prompts, samples = self.rewards.shape
         names = [self.proposals[j] for j in self.proposal]
         columns: dict[str, Any] = {
@@ -103,12 +98,8 @@ class Pool:
             "log_mixture": self.log_mixture.ravel(),
         }
         nothing = [None] * (prompts * samples)
-        types = {str: pa.string(), float: pa.float64()}
-        schema = pa.schema([(name, types[kind]) for name, kind in _COLUMNS.items()])
         filled = {name: nothing if value is None else value for name, value in columns.items()}
-        buffer = io.BytesIO()
-        pq.write_table(pa.table(filled, schema=schema), buffer, compression="zstd")
-        atomic_write(path, buffer.getvalue())
+        write_parquet(path, filled, _COLUMNS)
 
     @staticmethod
     def load(path: Path) -> "Pool":

@@ -5,8 +5,9 @@ A results folder has one ``points/<run_id>.parquet`` per run, a row per (step, p
 """
 
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,18 @@ from numpy.typing import NDArray
 
 from alignlab.errors import DataError, in_a_line
 from alignlab.files import atomic_write
+from alignlab.results.run_folder import Evaluation
 from alignlab.results.statistics import Floats, clustered_se
 from alignlab.results.tables import Point
 
-PROMPT_COLUMNS: dict[str, type] = {
-    "objective": str,
-    "run_id": str,
-    "seed": int,
-    "step": int,
+MEASURES = ("kl", "kl_k1", "reward", "proxy_reward", "length")
+SCORE_COLUMNS: dict[str, type] = {
     "prompt_id": str,
-    "kl": float,
-    "kl_k1": float,
-    "reward": float,
-    "proxy_reward": float,
-    "length": float,
+    **dict.fromkeys(MEASURES, float),
     "n_samples": int,
 }
+NAMES: dict[str, type] = {"objective": str, "run_id": str, "seed": int, "step": int}
+PROMPT_COLUMNS = NAMES | SCORE_COLUMNS
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,6 +52,11 @@ class PromptScores:
     length: Floats
     n_samples: NDArray[np.int64]
 
+    def means(self) -> dict[str, float]:
+        """Mean over prompts of every measure that there is."""
+        found = {name: getattr(self, name) for name in MEASURES}
+        return {name: float(values.mean()) for name, values in found.items() if values is not None}
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PromptTable:
@@ -76,8 +78,7 @@ class PromptTable:
         seconds: float,
     ) -> Point:
         """The row of ``points.csv``: means over prompts, errors clustered by prompt."""
-        scores = self.scores
-        proxy = None if scores.proxy_reward is None else float(scores.proxy_reward.mean())
+        scores, means = self.scores, self.scores.means()
         return Point(
             experiment=experiment,
             objective=self.objective,
@@ -85,14 +86,14 @@ class PromptTable:
             seed=self.seed,
             step=self.step,
             hparams=hparams,
-            kl=float(scores.kl.mean()),
+            kl=means["kl"],
             kl_se=clustered_se(scores.kl),
-            kl_k1=float(scores.kl_k1.mean()),
+            kl_k1=means["kl_k1"],
             kl_k1_se=clustered_se(scores.kl_k1),
-            reward=float(scores.reward.mean()),
+            reward=means["reward"],
             reward_se=clustered_se(scores.reward),
-            proxy_reward=proxy,
-            length=float(scores.length.mean()),
+            proxy_reward=means.get("proxy_reward"),
+            length=means["length"],
             n_prompts=len(scores.prompt_ids),
             n_samples=int(scores.n_samples.sum()),
             config_sha=config_sha,
@@ -101,27 +102,98 @@ class PromptTable:
         )
 
 
+def collect(
+    evaluations: Iterable[Evaluation],
+    path: Path,
+    *,
+    objective: str,
+    run_id: str,
+    seed: int,
+    **shared: Any,
+) -> list[Point]:
+    """Name what the probe left of a run: write its per-prompt table, return its rows.
+
+    Args:
+        evaluations: Of the run.
+        path: Of the table.
+        objective: As the tables name it.
+        run_id: Likewise.
+        seed: Of the training.
+        shared: What else all rows have in common, see ``PromptTable.point``.
+
+    Raises:
+        FloatingPointError: An evaluation is not finite. The run leaves no rows: no curve can be
+            drawn through them, and of a run that diverged none should be.
+    """
+    tables, points = [], []
+    for evaluation in evaluations:
+        scores = read_scores(evaluation.scores)
+        _check_finite(scores, evaluation.step)
+        table = PromptTable(
+            objective=objective, run_id=run_id, seed=seed, step=evaluation.step, scores=scores
+        )
+        tables.append(table)
+        points.append(table.point(seconds=evaluation.seconds, **shared))
+    write_prompt_tables(path, tables)
+    return points
+
+
+def _check_finite(scores: PromptScores, step: int) -> None:
+    names = {"kl": "KL", "kl_k1": "KL (k1)", "reward": "reward"}
+    means = scores.means()
+    wrong = [f"{said} {means[name]}" for name, said in names.items() if not isfinite(means[name])]
+    if wrong:
+        raise FloatingPointError(
+            f"the evaluation after step {step} has {', '.join(wrong)}: the weights have diverged. "
+            "Lower the learning rate."
+        )
+
+
+def write_scores(path: Path, scores: PromptScores) -> None:
+    """Write one evaluation, without a name: who collects it knows what the run is called."""
+    write_parquet(path, _columns(scores), SCORE_COLUMNS)
+
+
+def read_scores(path: Path) -> PromptScores:
+    """What ``write_scores`` wrote; raises like ``read_prompt_tables``."""
+    frame = read_parquet(path, SCORE_COLUMNS, ("proxy_reward",)).to_pydict()
+    return _scores(frame, range(len(frame["prompt_id"])))
+
+
 def write_prompt_tables(path: Path, tables: Sequence[PromptTable]) -> None:
     """Write checkpoints of one run to a Parquet file, in order of step, in one replacing step."""
+    columns: dict[str, list[Any]] = {name: [] for name in PROMPT_COLUMNS}
+    for table in sorted(tables, key=lambda table: (table.run_id, table.step)):
+        for name in NAMES:
+            columns[name] += [getattr(table, name)] * len(table.scores.prompt_ids)
+        for name, values in _columns(table.scores).items():
+            columns[name] += values
+    write_parquet(path, columns, PROMPT_COLUMNS)
+
+
+def _columns(scores: PromptScores) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {"prompt_id": list(scores.prompt_ids)}
+    for name in (*MEASURES, "n_samples"):
+        values = getattr(scores, name)
+        columns[name] = [None] * len(scores.prompt_ids) if values is None else values.tolist()
+    return columns
+
+
+def write_parquet(path: Path, columns: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
+    """Write a table.
+
+    Args:
+        path: The file.
+        columns: Name -> values.
+        kinds: Name -> ``str``, ``int`` or ``float``: the columns in their order.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    ordered = sorted(tables, key=lambda table: (table.run_id, table.step))
-    columns: dict[str, list[Any]] = {name: [] for name in PROMPT_COLUMNS}
-    for table in ordered:
-        scores = table.scores
-        n = len(scores.prompt_ids)
-        for name in ("objective", "run_id", "seed", "step"):
-            columns[name] += [getattr(table, name)] * n
-        columns["prompt_id"] += scores.prompt_ids
-        for name in ("kl", "kl_k1", "reward", "length", "n_samples"):
-            columns[name] += getattr(scores, name).tolist()
-        proxy = scores.proxy_reward
-        columns["proxy_reward"] += [None] * n if proxy is None else proxy.tolist()
     types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
-    schema = pa.schema([(name, types[kind]) for name, kind in PROMPT_COLUMNS.items()])
+    schema = pa.schema([(name, types[kind]) for name, kind in kinds.items()])
     buffer = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=schema), buffer, compression="zstd")
+    pq.write_table(pa.table(dict(columns), schema=schema), buffer, compression="zstd")
     atomic_write(path, buffer.getvalue())
 
 
@@ -151,7 +223,7 @@ def read_prompt_tables(path: Path) -> list[PromptTable]:
     return tables
 
 
-def _scores(frame: dict[str, list[Any]], rows: list[int]) -> PromptScores:
+def _scores(frame: dict[str, list[Any]], rows: Sequence[int]) -> PromptScores:
     def floats(name: str) -> Floats:
         return np.array([frame[name][i] for i in rows], dtype=np.float64)
 

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.files import (
-    DONE,
     LAST,
     PREVIOUS,
     TEMP_SUFFIX,
-    TRAIN,
     belongs,
     read_record,
     write_record,
 )
+from alignlab.results.run_folder import job_folders
 from alignlab.results.tables import Point, drop_rows, read_points, row_sha
 
 POINTS, TABLES = "points.csv", "points"
@@ -98,9 +97,9 @@ def remove_leftovers(folder: Path) -> None:
 
     That is half-written files, and checkpoints of finished runs.
     """
-    for done in folder.glob(f"stages/*/*/{DONE}"):
-        for name in (LAST, PREVIOUS):
-            (done.parent / TRAIN / name).unlink(missing_ok=True)
+    for run in job_folders(folder):
+        for name in (LAST, PREVIOUS) if run.done_file.exists() else ():
+            (run.logs / name).unlink(missing_ok=True)
     for path in list(folder.rglob(f"*{TEMP_SUFFIX}")):
         if path.is_dir():
             shutil.rmtree(path)

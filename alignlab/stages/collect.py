@@ -6,6 +6,7 @@ from typing import TypedDict
 
 from alignlab.errors import DataError
 from alignlab.results.csv_tables import read_table, write_table
+from alignlab.results.run_folder import RunFolder
 from alignlab.results.statistics import t_interval
 
 
@@ -30,9 +31,8 @@ def collect_tables(*, out: str | Path, results: str, tables: Mapping[str, Source
     for name, source in tables.items():
         rows: list[dict[str, str]] = []
         for folder in _flat(source["folders"]):
-            rows += [
-                {"stage": _stage(folder), **row} for row in read_table(folder / source["file"])
-            ]
+            run_id = RunFolder(folder).run_id
+            rows += [{"stage": run_id, **row} for row in read_table(folder / source["file"])]
             if rows[-1].keys() != rows[0].keys():
                 raise DataError(
                     f"{folder / source['file']}: columns {', '.join(rows[-1])}, but "
@@ -83,7 +83,3 @@ def _flat(folders: str | Sequence[str | Sequence[str]]) -> list[Path]:
     if isinstance(folders, str):
         return [Path(folders)]
     return [path for folder in folders for path in _flat(folder)]
-
-
-def _stage(folder: Path) -> str:
-    return folder.parent.name if folder.name == "all" else f"{folder.parent.name}-{folder.name}"

@@ -14,6 +14,7 @@ from alignlab.errors import ConfigError, DataError
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models import Policy
 from alignlab.results.csv_tables import write_table
+from alignlab.results.run_folder import RunFolder
 from alignlab.results.statistics import wilson_interval
 from alignlab.rollouts.comparison import check_samples
 from alignlab.rollouts.sampler import sample
@@ -131,7 +132,7 @@ def _named(policies: Mapping[str, str | Sequence[str]]) -> Iterator[tuple[str, s
             yield name, folders
             continue
         for folder in folders:
-            point = re.sub(r"-?s\d+$", "", Path(folder).name)
+            point = re.sub(r"-?s\d+$", "", RunFolder(folder).key)
             yield f"{name}-{point}" if point else name, folder
 
 

@@ -20,6 +20,7 @@ from alignlab.data.trees import PromptTree, in_length_order
 from alignlab.evaluation.scoring import evaluating
 from alignlab.models.policy import Policy
 from alignlab.results.csv_tables import write_table
+from alignlab.results.run_folder import RunFolder
 from alignlab.stages.agreement import agreement
 from alignlab.stages.reward_check import kept_rows, run_settings
 
@@ -63,13 +64,13 @@ def check_implicit_rewards(
     table: list[dict[str, Any]] = []
 
     def tell(folder: str, settings: Mapping[str, Any], kinds: Mapping[str, Tensor]) -> None:
-        path = Path(folder)
+        own = RunFolder(folder)
         for kind, found in kinds.items():
             agreed = agreement((found[:, 0] - found[:, 1]).numpy(), prompts)
             table.append(
                 {
-                    "policy": f"{path.parent.name}-{path.name}",
-                    "stage": path.parent.name,
+                    "policy": own.long_name,
+                    "stage": own.stage,
                     **settings,
                     "reward": kind,
                     "n": agreed.pairs,

@@ -18,6 +18,7 @@ from alignlab.data.trees import PromptTree, in_length_order
 from alignlab.errors import ConfigError, DataError
 from alignlab.models import ScoreModel
 from alignlab.results.csv_tables import write_table
+from alignlab.results.run_folder import RunFolder
 from alignlab.results.statistics import Floats
 from alignlab.rewards.base import checked_rewards
 from alignlab.rewards.build import build_reward
@@ -66,7 +67,7 @@ def check_reward_model(
     for folder in [models] if isinstance(models, str) else models:
         check_trained_scorer(folder)
         model = ScoreModel.load_for_eval(folder)
-        label = {"model": _name(folder), **run_settings(folder, columns or {})}
+        label = {"model": RunFolder(folder).long_name, **run_settings(folder, columns or {})}
         for name, (rows, read) in sets.items():
             report = deepcopy(read)  # each model continues a record of its own
             trees = tokenise(
@@ -149,24 +150,19 @@ def kept_rows(rows: Sequence[PreferencePair], trees: Sequence[PromptTree]) -> li
     return [rows[tree.row] for tree in trees]
 
 
-def _name(folder: str) -> str:
-    path = Path(folder)
-    return f"{path.parent.name}-{path.name}"
-
-
 def _of(name: str) -> dict[str, str]:
     return {"set": name} if name else {}
 
 
 def run_settings(folder: str, columns: Mapping[str, str]) -> dict[str, Any]:
-    """What the ``config.yaml`` of a run's folder says at each column's dotted key.
+    """What the config of a run's folder says at each column's dotted key.
 
     Raises:
         ConfigError: No such key.
     """
     if not columns:
         return {}
-    config = yaml.safe_load((Path(folder) / "config.yaml").read_text(encoding="utf-8"))
+    config = yaml.safe_load(RunFolder(folder).config.read_text(encoding="utf-8"))
     return {column: _setting(config, key, folder) for column, key in columns.items()}
 
 
@@ -174,7 +170,7 @@ def _setting(config: Any, dotted: str, folder: str) -> Any:
     here = config
     for part in dotted.split("."):
         if not isinstance(here, Mapping) or part not in here:
-            raise ConfigError(f"{folder}/config.yaml has no {dotted}. Check columns.")
+            raise ConfigError(f"{RunFolder(folder).config} has no {dotted}. Check columns.")
         here = here[part]
     return here
 

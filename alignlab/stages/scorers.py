@@ -14,12 +14,12 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from alignlab.bounds import Count, Seed, Share
-from alignlab.data.files import read_lines
 from alignlab.data.rows import LabelledText, split_by_prompt
 from alignlab.errors import ConfigError, DataError
 from alignlab.functional import calibration_gaps
 from alignlab.models.loading import build_model, load_model, load_tokenizer
 from alignlab.results.csv_tables import write_table
+from alignlab.results.run_folder import RunFolder
 from alignlab.rewards.build import build_reward
 from alignlab.rewards.ngrams import NgramScorer, calibrate, fit_nbsvm, frequent_ngrams, words
 from alignlab.worlds.imdb import read_imdb
@@ -138,9 +138,9 @@ def compare_scorers(
 ) -> None:
     """Stage: do gains on the gold scorer hold on one whose labels nobody optimised?
 
-    Reads the texts that the probe kept (``points/step-<n>.texts.jsonl``) below each run's folder
-    and writes ``watchdog.csv``: mean log-odds and mean probability of both scorers, a row per run
-    and step. Where gold goes up and the watchdog does not, the gold scorer's mistakes are learned.
+    Reads the texts that the probe kept of each run and writes ``watchdog.csv``: mean log-odds and
+    mean probability of both scorers, a row per run and step. Where gold goes up and the watchdog
+    does not, the gold scorer's mistakes are learned.
 
     Args:
         out: Folder to write.
@@ -151,26 +151,26 @@ def compare_scorers(
     Raises:
         DataError: No run has kept texts.
     """
-    folders = [Path(f) for item in runs for f in ([item] if isinstance(item, str) else item)]
+    folders = [RunFolder(f) for item in runs for f in ([item] if isinstance(item, str) else item)]
     scorers = {"gold": build_reward(gold), "watchdog": build_reward(watchdog)}
     rows = []
     for folder in folders:
-        for path in sorted(folder.rglob("points/step-*.texts.jsonl")):
-            kept = read_lines(path)
+        for evaluation in folder.evaluations:
+            kept = evaluation.read_texts()
             row: dict[str, Any] = {
-                "run": f"{folder.parent.name}-{folder.name}",
-                "step": int(path.name.split("-")[1].split(".")[0]),
+                "run": folder.long_name,
+                "step": evaluation.step,
                 "texts": len(kept),
             }
             for name, scorer in scorers.items():
-                logits = scorer([k["prompt"] for k in kept], [k["completion"] for k in kept])
+                logits = scorer([k.prompt for k in kept], [k.completion for k in kept])
                 row[f"{name}_logit"] = round(float(logits.mean()), 6)
                 row[f"{name}_probability"] = round(float(logits.sigmoid().mean()), 6)
             rows.append(row)
     if not rows:
         raise DataError(
-            f"none of {len(folders)} runs has kept texts (points/step-<n>.texts.jsonl). Compare "
-            "runs that were evaluated by FrontierProbe."
+            f"none of {len(folders)} runs has kept texts. Compare runs that "
+            " were evaluated by FrontierProbe."
         )
     rows.sort(key=lambda row: (row["run"], row["step"]))
     write_table(Path(out) / "watchdog.csv", rows, numbers="")

@@ -7,6 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import SCALARS, Even
 
 from alignlab.errors import DataError
 from alignlab.results.csv_tables import write_table
+from alignlab.results.run_folder import RunFolder
 
 
 def write_curve(
@@ -25,7 +26,7 @@ def write_curve(
     Raises:
         DataError: There is no log, or one of the figures is not in it.
     """
-    folder = Path(run) / "train"
+    folder = RunFolder(run).logs
     log = EventAccumulator(str(folder), size_guidance={SCALARS: 0})  # 0: all of them
     log.Reload()
     logged = log.Tags()[SCALARS]

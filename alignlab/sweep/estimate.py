@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from alignlab.errors import ConfigError
-from alignlab.files import DONE, read_record
 from alignlab.pipeline.jobs import check
 from alignlab.pipeline.scheduler import grouped
 from alignlab.plan import state
 from alignlab.plan.experiment import Plan
 from alignlab.results.csv_tables import read_table
+from alignlab.results.run_folder import job_folders
 from alignlab.results.tables import read_points
 from alignlab.sweep.space import Point
 from alignlab.sweep.spec import Sweep
@@ -117,11 +117,10 @@ def _runs_by_arm(sweep: Sweep, seconds: Mapping[str, float], workers: int) -> di
 def _of_arm(sweep: Sweep, plan: Plan, arm: str) -> tuple[float | None, float | None]:
     """Median seconds and bytes of a finished run of ``arm``, or of its namesake stage."""
     for results in (plan.results, sweep.plan.results):
-        folders = [path.parent for path in (results / "stages" / arm).glob(f"*/{DONE}")]
-        done = [read_record(folder / DONE) or {} for folder in folders]
-        seconds = [own["seconds"] for own in done if "seconds" in own]
+        runs = [run for run in job_folders(results) if run.stage == arm and run.done_file.exists()]
+        seconds = [done["seconds"] for done in (run.done for run in runs) if done]
         if seconds:
-            return statistics.median(seconds), statistics.median(map(_size, folders))
+            return statistics.median(seconds), statistics.median(_size(run.path) for run in runs)
         seconds = _recorded_seconds(results / state.POINTS, arm)
         if seconds:
             return statistics.median(seconds), None

@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 from alignlab.callbacks import checkpoints, logs
 from alignlab.callbacks.resume import LAST, Resume, run_folder, state_in
 from alignlab.errors import ConfigError
+from alignlab.results.run_folder import CONFIG
 from alignlab.training.identity import check_same
 
 NEWEST = Path()  # to resume: the run that was saved last
@@ -21,9 +22,9 @@ def with_config_of(resume: Path, args: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: There is no run.
     """
-    config = resume / "config.yaml"
+    config = resume / CONFIG
     if resume != NEWEST and not config.is_file():
-        raise ConfigError(f"--resume {resume}: no run there (no config.yaml). Check the path.")
+        raise ConfigError(f"--resume {resume}: no run there (no {CONFIG}). Check the path.")
     own = resume == NEWEST or any(word.startswith("--config") for word in args)
     return [*args] if own else ["--config", str(config), *args]
 

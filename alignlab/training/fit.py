@@ -38,6 +38,7 @@ from alignlab.names import present, present_in
 from alignlab.objectives.base import Objective
 from alignlab.parser_errors import in_one_line
 from alignlab.plan.meaning import check_meaning, check_words
+from alignlab.results.run_folder import evaluations_in
 from alignlab.training import before_start
 from alignlab.training.before_start import own_error
 from alignlab.training.continuing import continued, how_to_go_on, in_folder_of, with_config_of
@@ -80,7 +81,7 @@ def fit(words: Sequence[str], resume: Path | None = None) -> None:
         command.model.save(folder)
         seal(folder)
         print(f"Trained {command.trainer.global_step} steps. Model: {folder}")
-        if any(folder.parent.glob("points/step-*.parquet")):
+        if evaluations_in(folder.parent):
             print(f"Reward against KL: alignlab frontier {shlex.quote(str(folder.parent))}")
 
 

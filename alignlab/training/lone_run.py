@@ -7,13 +7,13 @@ which a pipeline draws in a stage of its own, are drawn once from what the run's
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from alignlab.errors import ConfigError, DataError
+from alignlab.results.run_folder import CONFIG, evaluations_in
+from alignlab.results.run_records import POINTS, table_of
 
-CONFIG, POINTS = "config.yaml", "points.csv"
 POOL_FACTOR = 8  # the reference's samples of a prompt, for each of an evaluation's
 
 
@@ -44,7 +44,7 @@ def _ready(folder: Path) -> Iterator[Path]:
 
 
 def _is_run(folder: Path) -> bool:
-    return (folder / CONFIG).is_file() and any(folder.glob("points/step-*.parquet"))
+    return (folder / CONFIG).is_file() and bool(evaluations_in(folder))
 
 
 def _collect(run: Path) -> None:
@@ -68,31 +68,25 @@ def _collect(run: Path) -> None:
 
 
 def _write_points(run: Path, config: Mapping[str, Any], sha: str) -> None:
-    from alignlab.callbacks.probe import is_whole
-    from alignlab.files import read_record
-    from alignlab.results.prompt_tables import read_prompt_tables, write_prompt_tables
+    from alignlab.results.prompt_tables import collect
     from alignlab.results.tables import write_points
 
-    tables, points = [], []
     folder = run.resolve()  # runs are numbered in every folder, and figures of several are merged
     name = f"{folder.parents[1].name}-{folder.name}"
-    for path in sorted(run.glob("points/step-*.parquet")):
-        record = read_record(path.with_suffix(".json"))
-        if record is None or not is_whole(path.with_suffix(".json")):
-            raise DataError(f"{path}: damaged, or not what the run wrote. Run it again.")
-        for table in read_prompt_tables(path):
-            table = replace(table, run_id=name)
-            tables.append(table)
-            points.append(
-                table.point(
-                    experiment=f"{folder.parent.name}/{folder.name}",
-                    hparams=_hparams(config["model"]["init_args"]),
-                    config_sha=sha,
-                    git_sha="",
-                    seconds=record["seconds"],
-                )
-            )
-    write_prompt_tables(run / "points" / f"{name}.parquet", tables)
+    evaluations = evaluations_in(run)
+    for damaged in (each for each in evaluations if not each.is_whole):
+        raise DataError(f"{damaged.scores}: damaged, or not what the run wrote. Run it again.")
+    points = collect(
+        evaluations,
+        table_of(run, name),
+        objective=config["model"]["class_path"].rpartition(".")[2].lower(),
+        run_id=name,
+        seed=int(config.get("seed_everything") or 0),
+        experiment=f"{folder.parent.name}/{folder.name}",
+        hparams=_hparams(config["model"]["init_args"]),
+        config_sha=sha,
+        git_sha="",
+    )
     write_points(run / POINTS, points)
 
 

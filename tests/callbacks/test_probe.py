@@ -15,10 +15,11 @@ from alignlab.callbacks.probe import FrontierProbe, shown
 from alignlab.callbacks.resume import LAST, Resume
 from alignlab.data.trees import PromptTree, PromptTrees, collate
 from alignlab.errors import ConfigError, DataError
-from alignlab.evaluation.points import SampleText, evaluate_policy
+from alignlab.evaluation.points import evaluate_policy
 from alignlab.evaluation.prompts import load_prompts
 from alignlab.models.policy import Policy
-from alignlab.results.prompt_tables import read_prompt_tables
+from alignlab.results.prompt_tables import read_scores
+from alignlab.results.run_folder import SampleText
 from alignlab.rewards import Reward
 from tests.tiny import EOS
 
@@ -163,7 +164,7 @@ def test_the_last_file_is_the_trained_policys_point(
     whole: tuple[Path, Imitate], files: Path
 ) -> None:
     folder, module = whole
-    table = read_prompt_tables(folder / "points" / "step-000005.parquet")[0]
+    scores = read_scores(folder / "points" / "step-000005.parquet")
     reference = Policy.load(str(files / "reference"))
     wanted = evaluate_policy(
         module.policy,
@@ -175,15 +176,14 @@ def test_the_last_file_is_the_trained_policys_point(
         seed=0,
         stop_ids=[EOS],
     ).scores
-    assert table.scores.prompt_ids == ("p0", "p1", "p2")
-    assert table.scores.kl == pytest.approx(wanted.kl, rel=1e-5, abs=1e-8)
-    assert table.scores.kl.mean() > 1e-3
-    assert table.scores.reward.tolist() == wanted.reward.tolist()
-    assert table.scores.proxy_reward is not None
-    assert table.scores.proxy_reward.tolist() == wanted.reward.tolist()
-    assert table.step == 5
-    early = read_prompt_tables(folder / "points" / "step-000002.parquet")[0]
-    assert early.scores.kl.mean() < table.scores.kl.mean()
+    assert scores.prompt_ids == ("p0", "p1", "p2")
+    assert scores.kl == pytest.approx(wanted.kl, rel=1e-5, abs=1e-8)
+    assert scores.kl.mean() > 1e-3
+    assert scores.reward.tolist() == wanted.reward.tolist()
+    assert scores.proxy_reward is not None
+    assert scores.proxy_reward.tolist() == wanted.reward.tolist()
+    early = read_scores(folder / "points" / "step-000002.parquet")
+    assert early.kl.mean() < scores.kl.mean()
 
 
 @pytest.mark.parametrize("micro_batch", [1, 4, 5, 8, 9])

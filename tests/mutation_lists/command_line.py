@@ -141,8 +141,8 @@ MUTATIONS = [
     Mutation(
         "a run's damaged evaluation is drawn",
         "training/lone_run.py",
-        '        if record is None or not is_whole(path.with_suffix(".json")):',
-        "        if record is None:",
+        "for damaged in (each for each in evaluations if not each.is_whole):",
+        "for damaged in ():",
         "training/test_lone_run.py::test_fit_and_then_frontier",
     ),
     Mutation(

@@ -280,7 +280,7 @@ MUTATIONS = (
     Mutation(
         "the checkpoint of a finished training stays for ever",
         "results/run_records.py",
-        "            (done.parent / TRAIN / name).unlink(missing_ok=True)\n",
+        "            (run.logs / name).unlink(missing_ok=True)\n",
         "            pass\n",
         "pipeline/test_run.py::test_leftovers_of_a_killed_write_are_removed",
     ),

@@ -245,9 +245,9 @@ MUTATIONS = (
     ),
     Mutation(
         "a kept text ends its line at U+0085",
-        "data/files.py",
-        'path.read_text(encoding="utf-8").split("\\n") if line]',
-        'path.read_text(encoding="utf-8").splitlines() if line]',
+        "results/run_folder.py",
+        'self.texts.read_text(encoding="utf-8").split("\\n")',
+        'self.texts.read_text(encoding="utf-8").splitlines()',
         "report/test_gather.py::test_texts_are_found_beside_a_runs_checkpoints",
     ),
     Mutation(

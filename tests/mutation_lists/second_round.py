@@ -101,8 +101,8 @@ MUTATIONS = (
     Mutation(
         "two runs of one number in two folders are one",
         "training/lone_run.py",
-        "            table = replace(table, run_id=name)\n",
-        "",
+        "        run_id=name,\n",
+        "        run_id=folder.name,\n",
         "training/test_lone_run.py::test_fit_and_then_frontier",
     ),
 )

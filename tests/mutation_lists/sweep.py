@@ -190,8 +190,8 @@ MUTATIONS = (
     ),
     Mutation(
         "an evaluation that is no number gets rows",
-        "pipeline/jobs.py",
-        "            _check_finite(table)\n",
+        "results/prompt_tables.py",
+        "        _check_finite(scores, evaluation.step)\n",
         "",
         "pipeline/test_jobs.py::test_a_run_with_an_evaluation_that_is_no_number_leaves_no_rows",
     ),

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from alignlab.errors import DataError
-from alignlab.files import write_record
 from alignlab.results.pool import POOL_NAME, Pool
-from alignlab.results.prompt_tables import PromptScores, PromptTable, write_prompt_tables
+from alignlab.results.prompt_tables import PromptScores, write_scores
+from alignlab.results.run_folder import Evaluation
 
 PROMPTS = tuple(f"p{i}" for i in range(8))
 SAMPLES = 64
@@ -59,11 +59,10 @@ def train(
             length=np.full(len(PROMPTS), 5.0),
             n_samples=np.full(len(PROMPTS), 4),
         )
-        path = out / "train" / "points" / f"step-{step:06d}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        table = PromptTable(objective="x", run_id="x", seed=9, step=step, scores=scores)
-        write_record(path.with_suffix(".json"), {"seconds": time.time()})
-        write_prompt_tables(path, [table])
+        evaluation = Evaluation(out / "train", step)
+        evaluation.write_texts([])
+        write_scores(evaluation.scores, scores)
+        evaluation.seal(time.time())
 
 
 def fail(out: Path, kind: str) -> None:

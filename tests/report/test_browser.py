@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from alignlab.report.gather import Sample, key_of
+from alignlab.report.gather import key_of
 from alignlab.report.page import write_page
 from tests.report.browser import chromium
-from tests.report.test_page import findings, point
+from tests.report.test_page import findings, point, sample
 
 pytestmark = pytest.mark.slow
 POINTS = [
@@ -31,7 +31,7 @@ def page(browser: Browser, tmp_path: Path, request: pytest.FixtureRequest) -> It
     """The report at a desktop's and a phone's width; whatever it asks for or complains of fails."""
     own = {
         key_of(POINTS[1]): [
-            Sample(prompt_id="p0", prompt="A film", completion="that <i>shines</i>", reward=1.5)
+            sample(prompt_id="p0", prompt="A film", completion="that <i>shines</i>", reward=1.5)
         ]
     }
     write_page(tmp_path / "report.html", findings(points=POINTS, samples=own))

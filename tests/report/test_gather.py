@@ -1,13 +1,14 @@
 """Texts of checkpoints: read from a run's folder, and picked from both ends of a frontier."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from alignlab.report.gather import Sample, key_of, read_samples, read_trials, sample_rows
+from alignlab.report.gather import key_of, read_samples, read_trials, sample_rows
+from alignlab.results.run_folder import Evaluation, SampleText
 from alignlab.results.tables import Point
-from tests.report.test_page import findings, point
+from tests.report.test_page import findings, point, sample
 
 POINTS = [
     point(run, step, kl=kl, reward=0.0)
@@ -21,8 +22,8 @@ POINTS = [
 ]
 
 
-def text(point: Point) -> Sample:
-    return Sample(prompt_id="p0", prompt="A film", completion=key_of(point), reward=point.kl)
+def text(point: Point) -> SampleText:
+    return sample(prompt_id="p0", prompt="A film", completion=key_of(point), reward=point.kl)
 
 
 def test_texts_come_from_the_least_and_the_most_kl_of_each_objective() -> None:
@@ -52,13 +53,15 @@ def test_runs_whose_texts_are_gone_are_passed_over() -> None:
 
 @pytest.mark.parametrize(("folder", "run"), [("dpo/b1-s0", "dpo-b1-s0"), ("ppo/all", "ppo")])
 def test_texts_are_found_beside_a_runs_checkpoints(tmp_path: Path, folder: str, run: str) -> None:
-    file = tmp_path / "stages" / folder / "train" / "points" / "step-000020.texts.jsonl"
-    file.parent.mkdir(parents=True)
-    rows = [{"prompt_id": f"p{9 - i}", "prompt": "A", "completion": f"c{i}", "reward": i, "kl": 0}
-            for i in range(8)]  # fmt: skip
+    texts = [
+        sample(prompt_id=f"p{9 - i}", prompt="A", completion=f"c{i}", reward=i) for i in range(8)
+    ]
     # Line ends of Unicode inside a text, as json.dumps leaves them without ensure_ascii.
-    rows[7]["completion"] = ends = "a\x85b\u2028c\u2029d\x0ce"
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    ends = "a\x85b\u2028c\u2029d\x0ce"
+    texts[7] = replace(texts[7], completion=ends)
+    evaluation = Evaluation(tmp_path / "stages" / folder / "train", 20)
+    evaluation.write_texts(texts)
+    assert evaluation.texts.name == "step-000020.texts.jsonl"
     last = point(run, 20, kl=1.0, reward=0.0)
     found = read_samples([tmp_path], [last, point("gone", 20, kl=1.0, reward=0.0)])
     assert list(found) == [key_of(last)]

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from alignlab.report.gather import Findings, Sample, key_of
+from alignlab.report.gather import Findings, key_of
 from alignlab.report.page import write_page
+from alignlab.results.run_folder import SampleText
 from alignlab.results.tables import Comparison, Effect, FrontierRow, Hypervolume, Importance, Point
 
 BETA = "dpo/model.init_args.beta"
@@ -32,6 +33,10 @@ def row(objective: str, budget: float, reward: float) -> FrontierRow:
         objective=objective, kl_budget=budget, reward=reward, reward_lo=reward - 0.1,
         reward_hi=reward + 0.1, n_seeds=1, n_prompts=8,
     )  # fmt: skip
+
+
+def sample(*, prompt_id: str, prompt: str, completion: str, reward: float) -> SampleText:
+    return SampleText(prompt_id, prompt, completion, reward, proxy_reward=None, kl=0.0, length=3)
 
 
 def findings(runs: int = 2, **changes: Any) -> Findings:
@@ -58,7 +63,7 @@ def findings(runs: int = 2, **changes: Any) -> Findings:
         "importances": [Importance(objective="dpo", metric="kl", hparam="beta", importance=0.87,
                                    n_runs=8)],
         "trials": TRIALS,
-        "samples": {key_of(points[1]): [Sample(prompt_id="p0", prompt="A film", reward=1.5,
+        "samples": {key_of(points[1]): [sample(prompt_id="p0", prompt="A film", reward=1.5,
                                                completion="</script><script>alert(1)</script>")]},
         "references": {"p0": ("dull", -0.5)},
         "configs": {"Config of dpo-s0": "model: <x>"},

@@ -11,6 +11,7 @@ import torch
 from torch.testing import assert_close
 
 from alignlab.errors import ConfigError, DataError
+from alignlab.results.run_folder import Evaluation, SampleText
 from alignlab.rewards.base import Reward
 from alignlab.rewards.ngrams import NgramScorer
 from alignlab.rewards.sentiment import SentimentReward
@@ -137,11 +138,11 @@ def test_scorers_are_compared_on_the_texts_that_runs_kept(tmp_path: Path) -> Non
         ("dpo/beta0.5-s0", 60, [" film"]),
         ("ppo/s1", 7, [" good"]),
     ):
-        points = tmp_path / run / "train" / "points"
-        points.mkdir(parents=True, exist_ok=True)
-        kept = [{"prompt": "A", "completion": f"{text}\x85\u2028"} for text in completions]
-        lines = [json.dumps(row, ensure_ascii=False) for row in kept]  # as the probe writes them
-        (points / f"step-{step:06d}.texts.jsonl").write_text("\n".join(lines) + "\n")
+        kept = [
+            SampleText("p", "A", f"{text}\x85\u2028", 0.0, proxy_reward=None, kl=0.0, length=2)
+            for text in completions
+        ]
+        Evaluation(tmp_path / run / "train", step).write_texts(kept)
     gold = save_scorer(tmp_path / "gold", "good")
     watchdog = save_scorer(tmp_path / "watchdog", "great")
     compare_scorers(

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from alignlab.bounds import LARGEST_SEED
-from alignlab.evaluation.points import PointEstimate
 from alignlab.results.prompt_tables import PromptScores
 from alignlab.sweep.schema import PROBED
 from tests.sweep.conftest import RANGE, refused
@@ -156,14 +155,12 @@ def test_a_pruner_goes_by_what_evaluations_report(load: Any) -> None:
 
 
 def test_what_evaluations_report() -> None:
-    from alignlab.callbacks.probe import _means
-
     one = np.ones(2)
     scores = PromptScores(
         prompt_ids=("a", "b"), kl=one, kl_k1=one, reward=one, proxy_reward=one, length=one,
         n_samples=np.ones(2, dtype=np.int64),
     )  # fmt: skip
-    assert {*_means(PointEstimate(scores, [])), "seconds"} == set(PROBED)
+    assert {*scores.means(), "seconds"} == set(PROBED)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from alignlab import cli
 from alignlab.models.policy import Policy
 from alignlab.report import command as commands
 from alignlab.results.pool import Pool
+from alignlab.results.prompt_tables import read_scores
+from alignlab.results.run_folder import Evaluation
 from alignlab.results.tables import read_frontier, read_points
 from tests.test_cli import call
 
@@ -46,6 +48,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory, build: Callable[..., Policy]
         },
         "trainer": {"max_steps": 6, "accelerator": "cpu"},
         "probe": probe,
+        "seed_everything": 7,
     }
     (folder / "stage.yaml").write_text(yaml.safe_dump(config))
     return folder / "stage.yaml"
@@ -77,8 +80,9 @@ def test_fit_and_then_frontier(
     assert "lightning_logs/version_0: 3 checkpoints, 8 prompts" in said
     points = read_points(run / "points.csv")
     for point in points:  # the probe's own means
-        record = json.loads((run / "points" / f"step-{point.step:06d}.json").read_text())
-        assert (point.kl, point.reward) == pytest.approx((record["kl"], record["reward"]))
+        means = read_scores(Evaluation(run, point.step).scores).means()
+        assert (point.kl, point.reward) == pytest.approx((means["kl"], means["reward"]))
+        assert (point.objective, point.seed) == ("dpo", 7)
         assert point.hparams["beta"] == 0.1
         assert point.hparams["lr"] == 0.03
     assert [point.step for point in points] == [2, 4, 6]
