@@ -45,11 +45,10 @@ def tokenise(
         tokenizer: A fast tokenizer; its chat template renders conversations.
         report: Where trees are counted and refused rows are recorded, as by reading.
         max_length: Maximum tokens of prompt + completion, special tokens included.
-        truncation: What happens to a longer row. ``drop`` refuses it; ``keep_start`` cuts the
-            completions' end; ``keep_end`` cuts the prompt's beginning (not its beginning-of-text
-            token), then the completions' end. A cut completion has no end-of-text token.
-        train_on_prompt: Train on every token of the row, including the prompt and all turns. The
-            tree's prompt is then the first token alone, which nothing predicts.
+        truncation: What happens to a longer row, as in ``TreeData``. ``keep_end`` keeps the
+            beginning-of-text token. A cut completion has no end-of-text token.
+        train_on_prompt: Train on every token of the row. The tree's prompt is then the first
+            token alone, which nothing predicts.
         first_index: ``PromptTree.index`` of the first tree.
 
     Raises:

@@ -8,7 +8,7 @@ becomes tensor rows: that is the policy's private business.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -71,13 +71,6 @@ class StepTotals:
     completions: int
     tokens: int  # completion tokens under the loss mask
 
-    def __add__(self, other: "StepTotals") -> "StepTotals":
-        return StepTotals(
-            self.prompts + other.prompts,
-            self.completions + other.completions,
-            self.tokens + other.tokens,
-        )
-
 
 def totals_of(trees: Sequence[PromptTree]) -> StepTotals:
     """Count prompts, completions and loss tokens of ``trees``."""
@@ -126,11 +119,12 @@ class PromptTrees:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PromptTrees":
         """The same batch on ``device`` (Lightning calls this)."""
-        out = replace(self)
-        for name in self.__slots__:
-            if isinstance(value := getattr(self, name), Tensor):
-                setattr(out, name, value.to(device, non_blocking=non_blocking))
-        return out
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=non_blocking)
+            for name in self.__slots__
+            if isinstance(value := getattr(self, name), Tensor)
+        }
+        return replace(self, **moved)
 
     def mismatched(self) -> "PromptTrees | None":
         """Every prompt with the completions of the next one in the batch that is another text.
@@ -208,16 +202,17 @@ def collate(
         for tree in trees
         for k, c in enumerate(tree.completions)
     ]
-    width_p = _width([len(tree.prompt) for tree in trees], padding, max_length)
-    width_c = _width([len(c) for c in completions], padding, max_length)
+    prompt_lengths, lengths = [len(tree.prompt) for tree in trees], [len(c) for c in completions]
+    width_p = _width(prompt_lengths, padding, max_length)
+    width_c = _width(lengths, padding, max_length)
     labels = [x for tree in trees for x in tree.labels or ()]
     if labels and len(labels) != len(completions):
         raise ValueError("a batch holds trees with labels and trees without")
     return PromptTrees(
         prompt_ids=_pad([tree.prompt for tree in trees], width_p, torch.long),
-        prompt_lengths=torch.tensor([len(tree.prompt) for tree in trees]),
+        prompt_lengths=torch.tensor(prompt_lengths),
         completion_ids=_pad(completions, width_c, torch.long),
-        completion_lengths=torch.tensor([len(c) for c in completions], dtype=torch.long),
+        completion_lengths=torch.tensor(lengths, dtype=torch.long),
         loss_mask=_pad(masks, width_c, torch.bool),
         group=torch.tensor(
             [p for p, tree in enumerate(trees) for _ in tree.completions], dtype=torch.long
@@ -231,15 +226,13 @@ def collate(
 
 def _width(lengths: list[int], padding: Padding, max_length: int | None) -> int:
     longest = max(lengths, default=0)
+    if padding == "longest":
+        return longest
     if padding == "bucket":
         return -(-longest // BUCKET) * BUCKET
-    if padding == "max_length":
-        if max_length is None or longest > max_length:
-            raise ValueError(
-                f"padding='max_length' needs max_length >= {longest}, got {max_length}"
-            )
-        return max_length
-    return longest
+    if max_length is None or longest > max_length:
+        raise ValueError(f"padding='max_length' needs max_length >= {longest}, got {max_length}")
+    return max_length
 
 
 def _pad(rows: Sequence[Sequence[int]], width: int, dtype: torch.dtype) -> Tensor:

@@ -83,10 +83,11 @@ def test_totals_are_the_whole_steps_on_every_micro_batch_and_rank(world: int, li
     per_step = loaders[0].micro_batches
     for start in range(0, len(ranks[0]), per_step):
         step = [batch for rank in ranks for batch in rank[start : start + per_step]]
-        counted = StepTotals(0, 0, 0)
-        for batch in step:
-            tokens = int(batch.loss_mask.sum())
-            counted += StepTotals(len(batch.index), len(batch.completion_lengths), tokens)
+        counted = StepTotals(
+            sum(len(batch.index) for batch in step),
+            sum(len(batch.completion_lengths) for batch in step),
+            sum(int(batch.loss_mask.sum()) for batch in step),
+        )
         assert {batch.totals for batch in step} == {counted}
 
 

@@ -78,8 +78,9 @@ def test_labels_are_floats_in_the_order_of_completions() -> None:
 
 
 def test_totals_count_trained_tokens_and_add_up() -> None:
-    assert totals_of([PAIR]) + totals_of([TURNS]) == totals_of([PAIR, TURNS])
-    assert totals_of([TURNS]).tokens == 2
+    assert totals_of([PAIR]) == StepTotals(1, 2, 3)
+    assert totals_of([TURNS]) == StepTotals(1, 1, 2)
+    assert totals_of([PAIR, TURNS]) == StepTotals(2, 3, 5)
     assert collate([PAIR], totals=StepTotals(7, 8, 9)).totals == StepTotals(7, 8, 9)
 
 
