@@ -81,11 +81,6 @@ class TreeLoader:
         self._epoch, self._position = 0, 0
         self._as_loaded = False
 
-    @property
-    def epoch(self) -> int:
-        """The epoch of the next batch."""
-        return self._epoch
-
     def __len__(self) -> int:
         """Micro-batches of one rank in an epoch. Lightning takes a share of it by itself."""
         return self._length
