@@ -63,10 +63,10 @@ def compare(
                 if both:
                     a = at[0][[seeds[0][s] for s in both]]
                     b = at[1][[seeds[1][s] for s in both]]
-                    mean, lo, hi = _interval([a - b], n_prompts)
+                    mean, lo, hi = interval([a - b], n_prompts)
                 else:
                     a, b = at[0][reached[0]], at[1][reached[1]]
-                    mean, lo, hi = _interval([a, -b], n_prompts)
+                    mean, lo, hi = interval([a, -b], n_prompts)
                 rows.append(
                     Comparison(
                         objective=first,
@@ -108,7 +108,7 @@ def hypervolumes(
         gain = own.values[reached][:, :, inside] - reference[:, None]
         gain = np.concatenate([np.zeros((*gain.shape[:2], 1)), gain], axis=2)
         area = ((gain[:, :, 1:] + gain[:, :, :-1]) / 2 * np.diff(kl)).sum(2)
-        mean, lo, hi = _interval([area], n_prompts)
+        mean, lo, hi = interval([area], n_prompts)
         rows.append(
             Hypervolume(
                 objective=name, kl_max=top, hypervolume=mean, lo=lo, hi=hi, n_seeds=len(area)
@@ -117,7 +117,7 @@ def hypervolumes(
     return rows
 
 
-def _interval(parts: Sequence[Floats], n_prompts: int) -> tuple[float, float, float]:
+def interval(parts: Sequence[Floats], n_prompts: int) -> tuple[float, float, float]:
     """Sum of the parts' means over seeds and the ends of its 95 % interval; parts ``[S, 1 + B]``.
 
     Prompts by the bootstrap, seeds by Student's t; the squares of the half-widths add up.

@@ -14,7 +14,6 @@ prompts are counted, and ``n_seeds`` says so.
 """
 
 import hashlib
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -25,12 +24,12 @@ from numpy.typing import NDArray
 
 from alignlab.errors import DataError
 from alignlab.evaluation.best_of_n import best_of_n_curve
-from alignlab.evaluation.comparison import Replicates, compare, hypervolumes
+from alignlab.evaluation.comparison import Replicates, compare, hypervolumes, interval
 from alignlab.evaluation.hull import hull_vertices, interpolate
 from alignlab.evaluation.oracle import OracleCurve, reference_reward
 from alignlab.results.pool import Pool
 from alignlab.results.prompt_tables import PromptTable
-from alignlab.results.statistics import Floats, bootstrap_counts, t_quantile
+from alignlab.results.statistics import Floats, bootstrap_counts
 from alignlab.results.tables import BUDGETS, Comparison, FrontierRow, Hypervolume
 
 REPLICATES = 1000
@@ -287,14 +286,7 @@ class _Bench:
 
     def _estimate(self, replicates: Floats) -> Estimate:
         """Mean over seeds of ``[S, 1 + B]`` replicates, with both sources of error."""
-        value = float(replicates[:, 0].mean())
-        prompts = t_quantile(self.n_prompts - 1) * replicates[:, 1:].mean(0).std(ddof=1)
-        n = len(replicates)
-        seeds = 0.0
-        if n > 1:
-            seeds = t_quantile(n - 1) * replicates[:, 0].std(ddof=1) / math.sqrt(n)
-        half = math.hypot(float(prompts), float(seeds))
-        return Estimate(value, value - half, value + half)
+        return Estimate(*interval([replicates], self.n_prompts))
 
 
 def _edges(vertices: NDArray[np.int64], kl: Floats, reward: Floats) -> tuple[Floats, Floats]:

@@ -21,6 +21,7 @@ from alignlab.results.statistics import Floats, clustered_se
 from alignlab.results.tables import Point
 
 MEASURES = ("kl", "kl_k1", "reward", "proxy_reward", "length")
+WITH_ERROR = ("kl", "kl_k1", "reward")
 SCORE_COLUMNS: dict[str, type] = {
     "prompt_id": str,
     **dict.fromkeys(MEASURES, float),
@@ -68,38 +69,19 @@ class PromptTable:
     step: int
     scores: PromptScores
 
-    def point(
-        self,
-        *,
-        experiment: str,
-        hparams: dict[str, Any],
-        config_sha: str,
-        git_sha: str,
-        seconds: float,
-    ) -> Point:
-        """The row of ``points.csv``: means over prompts, errors clustered by prompt."""
-        scores, means = self.scores, self.scores.means()
-        return Point(
-            experiment=experiment,
-            objective=self.objective,
-            run_id=self.run_id,
-            seed=self.seed,
-            step=self.step,
-            hparams=hparams,
-            kl=means["kl"],
-            kl_se=clustered_se(scores.kl),
-            kl_k1=means["kl_k1"],
-            kl_k1_se=clustered_se(scores.kl_k1),
-            reward=means["reward"],
-            reward_se=clustered_se(scores.reward),
-            proxy_reward=means.get("proxy_reward"),
-            length=means["length"],
-            n_prompts=len(scores.prompt_ids),
-            n_samples=int(scores.n_samples.sum()),
-            config_sha=config_sha,
-            git_sha=git_sha,
-            seconds=seconds,
-        )
+    def point(self, **shared: Any) -> Point:
+        """The row of ``points.csv``: means over prompts, errors clustered by prompt.
+
+        Args:
+            shared: The fields that the scores do not tell: ``experiment``, ``hparams``,
+                ``config_sha``, ``git_sha`` and ``seconds``.
+        """
+        scores = self.scores
+        values: dict[str, Any] = {name: getattr(self, name) for name in NAMES}
+        values |= {"proxy_reward": None} | scores.means() | shared
+        values |= {f"{name}_se": clustered_se(getattr(scores, name)) for name in WITH_ERROR}
+        n_samples = int(scores.n_samples.sum())
+        return Point(**values, n_prompts=len(scores.prompt_ids), n_samples=n_samples)
 
 
 def collect(
@@ -205,37 +187,26 @@ def read_prompt_tables(path: Path) -> list[PromptTable]:
     """
     table = read_parquet(path, PROMPT_COLUMNS, ("proxy_reward",))
     frame = {name: table.column(name).to_pylist() for name in PROMPT_COLUMNS}
-    keys = list(
-        zip(*(frame[name] for name in ("objective", "run_id", "seed", "step")), strict=True)
-    )
-    tables = []
-    for key in sorted(set(keys), key=lambda key: (key[1], key[3])):
-        rows = [i for i, other in enumerate(keys) if other == key]
-        tables.append(
-            PromptTable(
-                objective=key[0],
-                run_id=key[1],
-                seed=key[2],
-                step=key[3],
-                scores=_scores(frame, rows),
-            )
+    keys = list(zip(*(frame[name] for name in NAMES), strict=True))
+    return [
+        PromptTable(
+            **dict(zip(NAMES, key, strict=True)),
+            scores=_scores(frame, [i for i, other in enumerate(keys) if other == key]),
         )
-    return tables
+        for key in sorted(set(keys), key=lambda key: (key[1], key[3]))
+    ]
 
 
 def _scores(frame: dict[str, list[Any]], rows: Sequence[int]) -> PromptScores:
-    def floats(name: str) -> Floats:
-        return np.array([frame[name][i] for i in rows], dtype=np.float64)
-
-    proxy = [frame["proxy_reward"][i] for i in rows]
+    columns = {name: [frame[name][i] for i in rows] for name in SCORE_COLUMNS}
+    measures: dict[str, Any] = {
+        name: None if None in columns[name] else np.array(columns[name], dtype=np.float64)
+        for name in MEASURES
+    }
     return PromptScores(
-        prompt_ids=tuple(frame["prompt_id"][i] for i in rows),
-        kl=floats("kl"),
-        kl_k1=floats("kl_k1"),
-        reward=floats("reward"),
-        proxy_reward=None if None in proxy else np.array(proxy, dtype=np.float64),
-        length=floats("length"),
-        n_samples=np.array([frame["n_samples"][i] for i in rows], dtype=np.int64),
+        prompt_ids=tuple(columns["prompt_id"]),
+        n_samples=np.array(columns["n_samples"], dtype=np.int64),
+        **measures,
     )
 
 
