@@ -284,4 +284,26 @@ MUTATIONS = (
         "            pass\n",
         "pipeline/test_run.py::test_leftovers_of_a_killed_write_are_removed",
     ),
+    Mutation(
+        "damaged texts are read",
+        "results/run_folder.py",
+        "        if not belongs(self.record, self.texts.name):",
+        "        if False:",
+        "results/test_run_folder.py::test_damaged_texts_are_not_read",
+    ),
+    Mutation(
+        "an evaluation without its record is whole",
+        "results/run_folder.py",
+        "return self.record.exists() and all(",
+        "return all(",
+        "results/test_run_folder.py::test_an_evaluation_is_whole_if_each_file_is_what_was_written",
+    ),
+    Mutation(
+        "evaluations go in the order of their names",
+        "results/run_folder.py",
+        "for step, logs in sorted(found)]",
+        "for step, logs in sorted(found, key=lambda each: str(each[0]))]",
+        "results/test_run_folder.py"
+        "::test_evaluations_are_found_wherever_the_logger_put_them_in_order_of_steps",
+    ),
 )
