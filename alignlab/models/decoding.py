@@ -14,7 +14,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
@@ -29,18 +29,6 @@ Decoding = Literal["cached", "by length", "uncached"]
 PROBED = 3  # tokens that are read on when a model is tried out
 
 
-class State(Protocol):
-    """Where the rows of a batch stand."""
-
-    logits: Tensor  # [R, V] of each row's next token
-
-    def select(self, rows: Tensor) -> None:
-        """Keep, or repeat, these rows."""
-
-    def step(self, policy: Policy, token: Tensor) -> None:
-        """Read one token per row."""
-
-
 @dataclass(slots=True)
 class Cached:
     """Rows whose keys and values, or recurrent states, are kept."""
@@ -49,17 +37,17 @@ class Cached:
     seen: Tensor | None  # [R, columns] long, 0 on padding; None when no prompt is padded
     column: int  # columns written so far
     position: Tensor  # [R] long, position of the next token
-    logits: Tensor
+    logits: Tensor  # [R, V] of each row's next token
     argument: str  # what the architecture calls its cache
 
     def select(self, rows: Tensor) -> None:
-        """See ``State``."""
+        """Keep, or repeat, these rows."""
         select_rows(self.cache, rows)
         self.seen = None if self.seen is None else self.seen[rows]
         self.position, self.logits = self.position[rows], self.logits[rows]
 
     def step(self, policy: Policy, token: Tensor) -> None:
-        """See ``State``."""
+        """Read one token per row."""
         self.column += 1
         hidden = policy.backbone(
             input_ids=token[:, None],
@@ -78,14 +66,14 @@ class Uncached:
 
     ids: Tensor  # [R, columns] long, with room for the tokens to come
     length: Tensor  # [R] long, columns that are filled
-    logits: Tensor
+    logits: Tensor  # [R, V] of each row's next token
 
     def select(self, rows: Tensor) -> None:
-        """See ``State``."""
+        """Keep, or repeat, these rows."""
         self.ids, self.length, self.logits = self.ids[rows], self.length[rows], self.logits[rows]
 
     def step(self, policy: Policy, token: Tensor) -> None:
-        """See ``State``."""
+        """Read one token per row."""
         self.ids[torch.arange(len(token), device=token.device), self.length] = token
         self.length = self.length + 1
         self.logits = next_logits(policy, self.ids, self.length)
@@ -104,7 +92,7 @@ def next_logits(policy: Policy, ids: Tensor, length: Tensor) -> Tensor:
 
 def prefill(
     policy: Policy, prompts: Sequence[tuple[int, ...]], new: int, decoding: Decoding
-) -> State:
+) -> Cached | Uncached:
     """Read the prompts, with room for ``new`` tokens more."""
     check_sparse(policy.model, max(map(len, prompts)) + new)
     if decoding == "uncached":

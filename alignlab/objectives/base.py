@@ -103,7 +103,7 @@ class Objective(L.LightningModule):
         self.trainer.should_stop = self._to_stop and whole
 
     def on_train_end(self) -> None:
-        """Refuse to call a training finished whose last update left weights that are no numbers.
+        """Refuse a run as finished whose last update left weights that are not finite.
 
         Raises:
             FloatingPointError: It did; the losses before it were finite.

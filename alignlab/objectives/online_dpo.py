@@ -87,16 +87,10 @@ class OnlineDPO(OnPolicyObjective):
         seed: int = 0,
         schedule: Schedule | None = None,
     ) -> None:
-        super().__init__(
-            policy,
-            reward,
-            sampling,
-            optimizer,
-            kl_coef=0.0,  # the constraint is in the loss
-            reference=reference,
-            seed=seed,
+        super().__init__(  # no penalty in the reward: the constraint is in the loss
+            policy, reward, sampling, optimizer, kl_coef=0.0, reference=reference, seed=seed,
             schedule=schedule,
-        )
+        )  # fmt: skip
         if labels not in get_args(Labels):
             raise ConfigError(f"labels: {', '.join(get_args(Labels))}; got {labels!r}.")
         self.beta = checked(self, "beta", beta, "> 0")
