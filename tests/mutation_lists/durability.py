@@ -306,4 +306,12 @@ MUTATIONS = (
         "results/test_run_folder.py"
         "::test_evaluations_are_found_wherever_the_logger_put_them_in_order_of_steps",
     ),
+    Mutation(
+        "an evaluation that a kill cut short costs the training",
+        "pipeline/training.py",
+        "        if each.record.exists() and not each.is_whole\n",
+        "        if not each.is_whole\n",
+        "pipeline/test_training.py"
+        "::test_only_an_evaluation_that_was_complete_and_changed_makes_a_training_start_over",
+    ),
 )
