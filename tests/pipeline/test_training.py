@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from alignlab.callbacks import checkpoints
 from alignlab.pipeline import training
 from alignlab.pipeline.messages import Reporter
 from alignlab.results.run_folder import Evaluation
@@ -39,7 +40,7 @@ def test_each_evaluation_is_reported_once_and_a_request_to_stop_ends_the_trainin
 def test_only_an_evaluation_that_was_complete_and_changed_makes_a_training_start_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training.checkpoints, "newest", lambda run: (run / "last.ckpt", []))
+    monkeypatch.setattr(checkpoints, "newest", lambda run: (run / "last.ckpt", []))
     evaluation = Evaluation(tmp_path / "train", 20)
     evaluation.write_texts([])  # killed before the scores and the record: they are made again
     assert training._drop_damaged(tmp_path / "train") == []
