@@ -256,6 +256,10 @@ def test_validate_reports_and_trains_nothing(
             ["--trainer.default_root_dir", "/proc/x"],
             "/proc/x: No such file or directory. Name a folder that",
         ),
+        (
+            ["--trainer.max_steps=1", "--trainer.min_steps=2"],
+            "trainer.min_steps must be at most trainer.max_steps, 1, got 2",
+        ),
         (["--trainer.min_steps", "9"], "trainer.min_steps must be at most trainer.max_steps, 3"),
         (
             ["--trainer.max_epochs", "2", "--trainer.min_epochs", "3"],
@@ -361,6 +365,7 @@ def test_status_follows_from_the_kind_of_error(
         ["nothing"],
         ["run"],
         ["run", ""],
+        ["fit", "null"],
         ["run", "x", "--workers", "0"],
         ["run", "x", "--workers", "10000"],
         ["run", "x", "--seeds", "a"],

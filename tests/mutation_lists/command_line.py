@@ -60,6 +60,13 @@ MUTATIONS = [
         "test_cli.py::test_micro_batches_are_set_in_one_place",
     ),
     Mutation(
+        "one step bounds no steps",
+        "training/before_start.py",
+        "lambda n, trainer: trainer.max_steps < 0 or (n or 0) <= trainer.max_steps,",
+        "lambda n, trainer: trainer.max_steps < 2 or (n or 0) <= trainer.max_steps,",
+        "test_cli.py::test_bad_input_is_one_line_status_2_and_nothing_written",
+    ),
+    Mutation(
         "a resumed run gets a new folder",
         "training/continuing.py",
         "            logger._version = resume.resolve().name",
