@@ -621,8 +621,7 @@ def test_ctrl_c_saves_the_step_and_says_how_to_go_on(stage: Path, here: Path) ->
     )
     signal.signal(signal.SIGINT, own)
     run = here / "lightning_logs" / "version_0"
-    wait_for(lambda: any(run.glob("events*")))
-    time.sleep(2)
+    wait_for((run / "last.ckpt").exists)  # steps are being made
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1].splitlines()
     assert process.returncode == 130

@@ -80,7 +80,8 @@ def whole_or_previous(path: Path) -> Path:
     if not path.exists():
         raise ConfigError(f"--ckpt_path {path}: no such file. Check the path.")
     raise ConfigError(
-        f"--ckpt_path {path}: not a whole checkpoint. Name another, or start again without it."
+        f"--ckpt_path {path}: not a checkpoint, or a damaged one. Name another, or start again "
+        "without it."
     )
 
 

@@ -85,7 +85,8 @@ def how_to_go_on(trainer: Trainer) -> str:
     folder = run_folder(trainer)
     if not (folder / LAST).exists():
         return "interrupted before a checkpoint was saved; start again"
+    step = checkpoints.read(folder / LAST)["global_step"]  # the last one may have come too late
     return (
-        f"interrupted after step {trainer.global_step}; go on with: "
+        f"interrupted after step {step}; go on with: "
         f"alignlab fit --resume {shlex.quote(str(folder))}"
     )

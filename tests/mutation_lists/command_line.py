@@ -67,6 +67,13 @@ MUTATIONS = [
         "test_cli.py::test_bad_input_is_one_line_status_2_and_nothing_written",
     ),
     Mutation(
+        "Ctrl-C names a step that is not saved",
+        "training/continuing.py",
+        "interrupted after step {step};",
+        "interrupted after step {trainer.global_step};",
+        "training/test_continuing.py::test_the_step_that_is_named_is_the_one_that_was_saved",
+    ),
+    Mutation(
         "a resumed run gets a new folder",
         "training/continuing.py",
         "            logger._version = resume.resolve().name",
