@@ -1,4 +1,4 @@
-"""What a user is told who has pressed Ctrl-C."""
+"""The message after Ctrl-C."""
 
 from pathlib import Path
 
