@@ -253,7 +253,7 @@ MUTATIONS = (
         "pipeline/scheduler.py",
         "if not worker.warned_of and worker.job is not None:",
         "if False:",
-        "pipeline/test_run.py::"
+        "pipeline/test_worker_pool.py::"
         "test_a_worker_that_was_stopped_is_told_of_and_its_job_done_by_another",
     ),
     Mutation(
