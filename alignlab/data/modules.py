@@ -268,6 +268,9 @@ class _NoLoader(CombinedLoader):
         assert not flattened
 
 
+CompletionData = TreeData  # its name where other people's data modules extend it
+
+
 class DemonstrationData(TreeData[Demonstration]):
     """Prompts with a completion to imitate: one completion a tree.
 
