@@ -9,6 +9,8 @@ import yaml
 
 from alignlab import cli
 from alignlab.models.policy import Policy
+from alignlab.results.prompt_tables import read_scores
+from alignlab.results.run_folder import evaluations_in
 
 REWARD = '''
 import torch
@@ -76,8 +78,8 @@ def test_a_new_reward_is_one_file(
     }
     Path("short.yaml").write_text(yaml.safe_dump(config))
     assert run(["fit", "--config", "short.yaml"]) == 0, capsys.readouterr().err
-    *_, record = sorted(Path("run").rglob("points/step-*.json"))
-    assert json.loads(record.read_text())["reward"] > 4  # completions of fewer than two words
+    scores = read_scores(evaluations_in(Path("run"))[-1].scores)
+    assert scores.reward.mean() > 4  # completions of fewer than two words
     capsys.readouterr()
     words = ["sample", "--policy", "policy", "--reward", "short.Short", "--prompt", " w3"]
     words += ["--max-new-tokens", "6"]

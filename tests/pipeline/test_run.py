@@ -183,7 +183,7 @@ def test_a_failure_stops_what_depends_on_it_and_nothing_else(
         "disk": "No space left on device. What is finished is kept: make room and call again. (log",
         "kill": "error: bad: its worker died 2 times (status -9)",
     }
-    advice = "mend this and call again" if kind == "input" else "Call again to continue"
+    advice = "correct this and call again" if kind == "input" else "Call again to continue"
     assert advice in said
     assert reason[kind] in said
     assert "Skipped, because they need jobs that failed: after." in said

@@ -82,7 +82,7 @@ def test_one_slip_is_told_once(write: Write) -> None:
     [
         ("model.init_args.beta", -1.0, "DPO needs beta > 0, got -1.0. Set model.init_args.beta"),
         ("model.init_args.optimizer.init_args.lr", -0.1, "optimizer: Invalid learning rate: -0.1"),
-        ("model.init_args.schedule.warmup_steps", -3, "schedule.warmup_steps must be >= 0, got -3"),
+        ("model.init_args.schedule.warmup_steps", -3, "needs schedule.warmup_steps >= 0, got -3"),
         ("data.init_args.micro_batch_size", 3, "is not a multiple of micro_batch_size 3"),
         ("model.init_args.reference", "adapter_off", "needs a policy with lora"),
         ("model.init_args.reference", "frozen", None),

@@ -154,7 +154,9 @@ def test_a_run_whose_evaluation_is_no_number_has_diverged_and_the_rest_is_drawn(
 )
 def test_a_metric_that_no_run_has_stops_before_anything(write: Write, name: str, said: str) -> None:
     for dry_run in (False, True):
-        with pytest.raises(ConfigError, match=rf"try\.yaml: metric '{name}' is nothing .*{said}"):
+        with pytest.raises(
+            ConfigError, match=rf"try\.yaml: metric '{name}' is not measured .*{said}"
+        ):
             run_sweep(write(metrics={name: "maximize"}), dry_run=dry_run)
     assert not Path("results").exists()
 
