@@ -109,6 +109,15 @@ def fork(work: Callable[[], int], log: Path) -> int:
         os._exit(status)
 
 
+class _Session:
+    """A plugin of pytest's that keeps how the tests ended."""
+
+    status = 70  # they did not
+
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        self.status = int(exitstatus)
+
+
 def run_tests(tests: Sequence[str], mutation: Mutation | None = None) -> int:
     """Pytest's exit status; with a mutation, 71 if its file was never imported."""
     import pytest
@@ -119,8 +128,13 @@ def run_tests(tests: Sequence[str], mutation: Mutation | None = None) -> int:
     if mutation is not None:
         finder = _Finder(mutation)
         sys.meta_path.insert(0, finder)
-    status = pytest.main(["-x", "--rootdir", str(ROOT), *(f"tests/{test}" for test in tests)])
-    return 71 if finder is not None and not finder.loader.used else int(status)
+    session = _Session()
+    words = ["-x", "--rootdir", str(ROOT), *(f"tests/{test}" for test in tests)]
+    try:
+        pytest.main(words, plugins=[session])
+    except Exception:  # while pytest is torn down, such as a file that a failed test left open
+        traceback.print_exc()
+    return 71 if finder is not None and not finder.loader.used else session.status
 
 
 def in_parallel(
