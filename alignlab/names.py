@@ -2,40 +2,68 @@
 
 A stage's hash names functions and classes by the place that they had when the first results were
 made, so that moving code makes no result stale. The old names keep working wherever a name is
-text: in a YAML file, as ``class_path`` or ``call``, and on the command line.
+text (in a YAML file, as ``class_path`` or ``call``, and on the command line) and in ``import``
+statements. A line on stderr then says the present place.
 """
 
 import functools
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
 # Recorded name -> present place, of one function or class or of all that a module holds.
 MOVED: dict[str, str] = {
+    "alignlab.before_start": "alignlab.training.before_start",
     "alignlab.data.hh": "alignlab.worlds.hh",
+    "alignlab.data.imdb": "alignlab.worlds.imdb",
     "alignlab.data.imdb_stages": "alignlab.worlds.imdb_stages",
     "alignlab.data.instruct": "alignlab.worlds.instruct",
+    "alignlab.data.negatives": "alignlab.worlds.negatives",
     "alignlab.data.raters": "alignlab.worlds.raters",
+    "alignlab.data.tally": "alignlab.worlds.tally",
+    "alignlab.data.tldr": "alignlab.worlds.tldr",
     "alignlab.data.tldr_made_up": "alignlab.worlds.tldr_made_up",
     "alignlab.data.tldr_stages": "alignlab.worlds.tldr_stages",
     "alignlab.data.toy": "alignlab.worlds.toy",
+    "alignlab.data.words": "alignlab.worlds.words",
+    "alignlab.evaluation.agreement": "alignlab.stages.agreement",
     "alignlab.evaluation.collect": "alignlab.stages.collect",
     "alignlab.evaluation.commands.draw_pool": "alignlab.stages.pool_sampling.draw_pool",
+    "alignlab.evaluation.csv_tables": "alignlab.results.csv_tables",
+    "alignlab.evaluation.enumerable": "alignlab.worlds.enumerable",
     "alignlab.evaluation.exact_match": "alignlab.stages.exact_match",
+    "alignlab.evaluation.findings": "alignlab.report.gather",
     "alignlab.evaluation.implicit_check": "alignlab.stages.implicit_check",
     "alignlab.evaluation.likelihood": "alignlab.stages.likelihood",
+    "alignlab.evaluation.pool": "alignlab.results.pool",
+    "alignlab.evaluation.pool_sampling": "alignlab.stages.pool_sampling",
+    "alignlab.evaluation.prompt_tables": "alignlab.results.prompt_tables",
+    "alignlab.evaluation.results": "alignlab.report.read",
     "alignlab.evaluation.reward_check": "alignlab.stages.reward_check",
     "alignlab.evaluation.reward_models": "alignlab.stages.reward_models",
     "alignlab.evaluation.sample_table": "alignlab.stages.sample_table",
+    "alignlab.evaluation.statistics": "alignlab.results.statistics",
+    "alignlab.evaluation.tables": "alignlab.results.tables",
     "alignlab.evaluation.training_log": "alignlab.stages.training_log",
+    "alignlab.fit": "alignlab.training.fit",
     "alignlab.models.stages": "alignlab.stages.policies",
+    "alignlab.objectives.figures": "alignlab.objectives.metrics",
+    "alignlab.objectives.pairs": "alignlab.objectives.base",
+    "alignlab.objectives.referenced": "alignlab.models.reference",
+    "alignlab.pipeline.overlay": "alignlab.plan.overlay",
+    "alignlab.pipeline.plan": "alignlab.plan.experiment",
     "alignlab.rewards.classifier.fetch_classifier": "alignlab.stages.scorers.fetch_classifier",
     "alignlab.rewards.classifier.make_up_classifier": "alignlab.stages.scorers.make_up_classifier",
     "alignlab.rewards.normalise": "alignlab.stages.normalise",
     "alignlab.rewards.sentiment.compare_scorers": "alignlab.stages.scorers.compare_scorers",
     "alignlab.rewards.sentiment.fit_sentiment": "alignlab.stages.scorers.fit_sentiment",
     "alignlab.rollouts.best": "alignlab.stages.best",
+    "alignlab.rollouts.cache": "alignlab.models.cache",
+    "alignlab.rollouts.completed": "alignlab.stages.completed",
     "alignlab.rollouts.pairs": "alignlab.stages.pairs",
 }
 
@@ -72,6 +100,20 @@ def find(name: str) -> Any:
     """
     module, _, last = present(name).rpartition(".")
     return getattr(importlib.import_module(module), last)
+
+
+class MovedModules(Loader, MetaPathFinder):
+    """Imports a module by a name that it had: ``import`` asks this last, when no file has it."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """A spec whose loader is this object, if :data:`MOVED` has ``fullname``."""
+        return ModuleSpec(fullname, self) if fullname in MOVED else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Replace the empty ``module`` by the module at the present place, itself, no copy."""
+        sys.modules[module.__name__] = importlib.import_module(present(module.__name__))
 
 
 def _replaced(name: str, table: Mapping[str, str]) -> str:

@@ -1,21 +1,26 @@
 """Code that has moved is found by its old name, and recorded under it."""
 
+import importlib
 import pkgutil
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from alignlab import names
+from alignlab.models import reference
 from alignlab.pipeline import run_experiment
 from alignlab.plan.content import by_content
 from alignlab.plan.experiment import load_plan
 from alignlab.plan.jobs import Job
 from alignlab.plan.overlay import read_yaml
+from alignlab.results import pool
 from alignlab.rewards.build import build_reward
 from alignlab.rewards.rule import ToySentiment
 from alignlab.stages.policies import copy_policy
 from alignlab.training import fit
+from alignlab.worlds import toy
 
 
 @pytest.fixture
@@ -129,6 +134,25 @@ def test_an_old_name_in_a_pipeline_runs_with_a_line(
     line = "note: alignlab.attic.make_up_policy moved to alignlab.stages.policies.make_up_policy\n"
     assert said.count(line) == 1
     assert Path("results/demo/stages/one/all/config.json").exists()
+
+
+def test_an_old_module_imports_as_the_present_one_with_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("alignlab.data.toy", "alignlab.evaluation.pool", "alignlab.objectives.referenced"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    names._report.cache_clear()
+    assert importlib.import_module("alignlab.data.toy") is toy
+    assert importlib.import_module("alignlab.data.toy") is toy
+    assert (toy.__name__, toy.__spec__.name) == ("alignlab.worlds.toy", "alignlab.worlds.toy")
+    assert capsys.readouterr().err == "note: alignlab.data.toy moved to alignlab.worlds.toy\n"
+    scope: dict[str, object] = {}
+    exec("from alignlab.evaluation import pool", scope)
+    exec("from alignlab.objectives.referenced import make_reference", scope)
+    assert scope["pool"] is pool
+    assert scope["make_reference"] is reference.make_reference
+    with pytest.raises(ModuleNotFoundError, match=r"No module named 'alignlab\.data\.no_such'"):
+        importlib.import_module("alignlab.data.no_such")
 
 
 def test_the_table_names_what_is_there_and_each_place_once() -> None:

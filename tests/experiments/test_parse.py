@@ -17,11 +17,6 @@ from alignlab.plan.experiment import Plan, load_plan
 from alignlab.plan.jobs import Job
 from alignlab.training import fit
 
-# Lightning's own use of an old name of jsonargparse's; fit keeps it from its users, too.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"
-)
-
 EXPERIMENTS = sorted(path.parent for path in Path("experiments").glob("*/pipeline.yaml"))
 SCALES = [
     (folder, scale, smoke)

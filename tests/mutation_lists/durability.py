@@ -26,6 +26,15 @@ MUTATIONS = (
         NAMES + "test_an_old_name_in_a_pipeline_runs_with_a_line",
     ),
     Mutation(
+        "an old module's name imports a second copy of it",
+        "names.py",
+        "        sys.modules[module.__name__] = "
+        "importlib.import_module(present(module.__name__))\n",
+        "        now = importlib.util.find_spec(present(module.__name__))\n"
+        "        now.loader.exec_module(module)\n",
+        NAMES + "test_an_old_module_imports_as_the_present_one_with_a_line",
+    ),
+    Mutation(
         "any longer name counts as one that has moved",
         "names.py",
         "    for length in range(len(parts), 1, -1):\n"
