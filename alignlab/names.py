@@ -9,7 +9,7 @@ statements. A line on stderr then says the present place.
 import functools
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -28,6 +28,8 @@ MOVED: dict[str, str] = {
     "alignlab.data.tldr": "alignlab.worlds.tldr",
     "alignlab.data.tldr_made_up": "alignlab.worlds.tldr_made_up",
     "alignlab.data.tldr_stages": "alignlab.worlds.tldr_stages",
+    "alignlab.data.tokenise.tokenise_labelled": "alignlab.data.blocks.tokenise_labelled",
+    "alignlab.data.tokenise.tokenise_texts": "alignlab.data.blocks.tokenise_texts",
     "alignlab.data.toy": "alignlab.worlds.toy",
     "alignlab.data.words": "alignlab.worlds.words",
     "alignlab.evaluation.agreement": "alignlab.stages.agreement",
@@ -114,6 +116,17 @@ class MovedModules(Loader, MetaPathFinder):
     def exec_module(self, module: ModuleType) -> None:
         """Replace the empty ``module`` by the module at the present place, itself, no copy."""
         sys.modules[module.__name__] = importlib.import_module(present(module.__name__))
+
+
+def moved_from(module: str) -> Callable[[str], Any]:
+    """A ``__getattr__`` for ``module`` that finds the functions and classes that have left it."""
+
+    def find_moved(name: str) -> Any:
+        if f"{module}.{name}" in MOVED:
+            return find(f"{module}.{name}")
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+    return find_moved
 
 
 def _replaced(name: str, table: Mapping[str, str]) -> str:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from alignlab import names
+from alignlab.data import blocks
 from alignlab.models import reference
 from alignlab.pipeline import run_experiment
 from alignlab.plan.content import by_content
@@ -149,8 +150,12 @@ def test_an_old_module_imports_as_the_present_one_with_a_line(
     scope: dict[str, object] = {}
     exec("from alignlab.evaluation import pool", scope)
     exec("from alignlab.objectives.referenced import make_reference", scope)
+    exec("from alignlab.data.tokenise import tokenise, tokenise_texts", scope)
     assert scope["pool"] is pool
+    assert scope["tokenise_texts"] is blocks.tokenise_texts
     assert scope["make_reference"] is reference.make_reference
+    with pytest.raises(ImportError, match=r"cannot import name 'no_such'"):
+        exec("from alignlab.data.tokenise import no_such", scope)
     with pytest.raises(ModuleNotFoundError, match=r"No module named 'alignlab\.data\.no_such'"):
         importlib.import_module("alignlab.data.no_such")
 

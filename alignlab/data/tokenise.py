@@ -19,9 +19,12 @@ from alignlab.data.encode import AT_ONCE, Code, Encoder, without_specials
 from alignlab.data.rows import Branch, Chat, Completable, Refused, RowReport, Text
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
+from alignlab.names import moved_from
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+else:
+    __getattr__ = moved_from(__name__)
 
 Truncation = Literal["drop", "keep_start", "keep_end"]
 

@@ -1,7 +1,7 @@
 """A Hugging Face sentiment classifier as a reward, as in the DPO paper's controlled experiment."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,11 @@ from alignlab.models.adapters import is_adapter
 from alignlab.models.limits import misfit, positions_of
 from alignlab.models.loading import default_device, is_scorer, load_model, load_tokenizer
 from alignlab.models.modes import reading
+from alignlab.names import moved_from
 from alignlab.rewards.base import Reward
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_from(__name__)
 
 
 class ClassifierReward(Reward):

@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from alignlab.names import moved_from
 from alignlab.rewards.base import Reward
 from alignlab.rewards.ngrams import NgramScorer
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_from(__name__)
 
 
 class SentimentReward(Reward):
