@@ -29,15 +29,10 @@ def to_rows(
     columns: Collection[str] = (),
     picked: Collection[str] = (),
 ) -> list[R]:
-    """Make typed rows of records.
+    """The first ``limit`` typed rows of all records of one set, which ``report`` counts.
 
-    Args:
-        records: All records of one set.
-        kind: Which rows to make.
-        report: Where refused rows are counted, by reason, and columns that nothing reads.
-        limit: Stop after this many usable rows.
-        columns: Names that the user gave to columns: each must be read.
-        picked: Columns that the records were chosen by.
+    The user has given names to ``columns``, so each must be read; ``picked`` are columns that the
+    records were chosen by.
 
     Raises:
         DataError: A column is missing in the whole set, or no row can be used.
@@ -55,7 +50,7 @@ def to_rows(
     taken: dict[str, int] = {}
     repeated: list[str] = []
     for record in records:
-        if limit is not None and len(rows) >= limit:
+        if len(rows) == limit:
             break
         report.seen += 1
         name = _name(record, taken, repeated)
@@ -67,13 +62,11 @@ def to_rows(
         report.notes.append(
             f"ids repeat in {len(repeated):,} rows, which are told apart by a number: {repeated[0]}"
         )
-    used = set() if read is None else read.used
-    if columns and used:
-        _check_columns(columns, used, kind, report.source)
-    used = {old for new in used for old in written.get(new, (new,))}
-    for name in found:
-        holds = sum(fields.get(name) not in (None, "", [], {}) for fields in readable)
-        if name not in used and holds:
+    if read is not None and columns:
+        _check_columns(columns, read.used, kind, report.source)
+    used = {old for new in read.used for old in written.get(new, (new,))} if read else set()
+    for name in sorted(set(found) - used):
+        if holds := sum(fields.get(name) not in (None, "", [], {}) for fields in readable):
             report.unused[printable(name) or "(without a name)"] = holds
     report.require_rows(len(rows))
     return rows

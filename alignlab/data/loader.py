@@ -6,6 +6,7 @@ that is stopped between two batches goes on with exactly those that are left.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
+from itertools import islice
 
 import torch.distributed
 
@@ -29,22 +30,9 @@ class TreeLoader:
     iterator in the middle of an epoch starts the next one, except straight after
     ``load_state_dict``. With ``shuffle=False`` the order is the trees' own.
 
-    Args:
-        trees: What to load.
-        batch_size: Trees per optimizer step, over all ranks.
-        micro_batch_size: Trees per forward on one rank; a whole step's share when ``None``.
-        seed: Seed of the shuffles.
-        shuffle: Off for validation.
-        padding: How batches are padded (see ``collate``).
-        max_length: Width with ``padding="max_length"``.
-        length_window: Optimizer steps whose trees are sorted by length together, and shuffled
-            again. More than 1 saves padding, but a step's length then all but decides whether a
-            text ends, and the gradient is biased (on the toy world 16 left a language model 0.8
-            nats from its data where 1 left it 0.1).
-        limit: Where the trainer leaves an epoch (``limit_train_batches``): a number of a rank's
-            micro-batches, or their share. What it cuts off a step is not in that step's totals.
-        rank: This process; asked of ``torch.distributed`` when ``None``.
-        world_size: How many processes there are; asked likewise.
+    ``length_window`` steps are sorted by length together, and shuffled again. More than 1 saves
+    padding, but a step's length then all but decides whether a text ends, and the gradient is
+    biased (on the toy world 16 left a language model 0.8 nats from its data where 1 left it 0.1).
 
     Raises:
         ConfigError: The batch size does not divide by micro-batches and ranks, or there are fewer
@@ -53,16 +41,18 @@ class TreeLoader:
 
     trees: Sequence[PromptTree]
     _: KW_ONLY
-    batch_size: int
-    micro_batch_size: int | None = None
+    batch_size: int  # trees per optimizer step, over all ranks
+    micro_batch_size: int | None = None  # trees per forward on a rank; its share of a step if None
     seed: int = 0
-    shuffle: bool = True
-    padding: Padding = "longest"
-    max_length: int | None = None
+    shuffle: bool = True  # off for validation
+    padding: Padding = "longest"  # of batches: see collate
+    max_length: int | None = None  # width with padding="max_length"
+    # Where the trainer leaves an epoch (limit_train_batches): a number of a rank's micro-batches,
+    # or their share. What it cuts off a step is not in that step's totals.
     limit: float = 1.0
     length_window: int = 1
-    rank: int | None = None
-    world_size: int | None = None
+    rank: int | None = None  # this process, and
+    world_size: int | None = None  # how many there are; torch.distributed knows if None
 
     def __post_init__(self) -> None:
         self._rank, self._world = rank_and_world_size(self.rank, self.world_size)
@@ -179,11 +169,8 @@ def _step_sizes(rows: int, batch_size: int, world_size: int) -> list[int]:
 
 
 def _cut(items: list[int], sizes: Sequence[int]) -> list[list[int]]:
-    parts, start = [], 0
-    for size in sizes:
-        parts.append(items[start : start + size])
-        start += size
-    return parts
+    left = iter(items)
+    return [list(islice(left, size)) for size in sizes]
 
 
 def rank_and_world_size(rank: int | None = None, size: int | None = None) -> tuple[int, int]:

@@ -4,7 +4,7 @@ The tokenizer is the policy's: ``setup`` takes it from the trainer's module, or 
 ``connect``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, cast
 
@@ -67,8 +67,6 @@ class TreeData(pl.LightningDataModule, Generic[R]):
         limit: Number of usable rows to keep, the first ones.
         validation_limit: The same for ``validation_source``.
         refuse: ``drop`` leaves unusable rows out with a count; ``error`` stops at the first.
-        train_on_prompt: Train on every token of a row, including the prompt and all turns
-            (demonstrations only).
     """
 
     kind: ClassVar[type[Any]]
@@ -90,19 +88,16 @@ class TreeData(pl.LightningDataModule, Generic[R]):
     limit: int | None = None
     validation_limit: int | None = None
     refuse: Refuse = "drop"
-    train_on_prompt: bool = False
+    train_on_prompt: bool = field(default=False, init=False)  # a setting of demonstrations
 
     def __post_init__(self) -> None:
         super().__init__()
         for name in ("length_window", "limit", "validation_limit"):
-            count = getattr(self, name)
-            if count is not None and count < 1:
+            if (count := getattr(self, name)) is not None and count < 1:
                 raise ConfigError(f"data.init_args.{name} must be at least 1, got {count}.")
-        if not 0 <= self.validation_share < 1:
-            raise ConfigError(
-                f"data.init_args.validation_share must lie in [0, 1), got {self.validation_share}."
-            )
-        if self.validation_source is not None and self.validation_share:
+        if not 0 <= (share := self.validation_share) < 1:
+            raise ConfigError(f"data.init_args.validation_share must lie in [0, 1), got {share}.")
+        if share and self.validation_source is not None:
             raise ConfigError(
                 "validation_source and validation_share are both given; use one of them."
             )
@@ -111,11 +106,6 @@ class TreeData(pl.LightningDataModule, Generic[R]):
             raise ConfigError(
                 f"{type(self).__name__} cannot do truncation {self.truncation!r}. "
                 f"Set data.init_args.truncation to one of {', '.join(self.truncations)}."
-            )
-        if self.train_on_prompt and self.kind is not Demonstration:
-            raise ConfigError(
-                f"{type(self).__name__} cannot train on prompts: train_on_prompt is "
-                "DemonstrationData's. Remove data.init_args.train_on_prompt."
             )
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.train_rows: list[R] = []
@@ -135,7 +125,7 @@ class TreeData(pl.LightningDataModule, Generic[R]):
             self._check_accumulation(self.trainer)
         if self.train_trees:
             return
-        tokenizer, reports = self._find_tokenizer(), self.reports
+        tokenizer, reports = self._tokenizer(), self.reports
         read = partial(read_rows, kind=self.kind, columns=self.columns, refuse=self.refuse)
         self.train_rows, reports["train"] = read(self.source, split=self.split, limit=self.limit)
         if self.validation_source is not None:
@@ -233,23 +223,23 @@ class TreeData(pl.LightningDataModule, Generic[R]):
                 "the training rows"
             )
 
-    def _find_tokenizer(self) -> "PreTrainedTokenizerBase":
+    def _tokenizer(self) -> "PreTrainedTokenizerBase":
         module = self.trainer.lightning_module if self.trainer is not None else None
         found = self.tokenizer or getattr(module, "tokenizer", None)
         if found is None:
             raise ConfigError(
-                f"{type(self).__name__} has no tokenizer: {type(module).__name__} has no attribute "
-                "'tokenizer'. Give the module one, or call data.connect(tokenizer)."
+                f"{type(self).__name__} has no tokenizer, and neither has {type(module).__name__}. "
+                "Give the module an attribute tokenizer, or call data.connect(tokenizer)."
             )
         return found
 
     def _check_accumulation(self, trainer: pl.Trainer) -> None:
-        wanted = micro_batches_of(self.batch_size, self.micro_batch_size, trainer.world_size)
-        if trainer.accumulate_grad_batches != wanted:
+        world = trainer.world_size
+        wanted = micro_batches_of(self.batch_size, self.micro_batch_size, world)
+        if (given := trainer.accumulate_grad_batches) != wanted:
             raise ConfigError(
-                f"batch_size {self.batch_size} is {wanted} micro-batches on each of "
-                f"{trainer.world_size} process(es), but trainer.accumulate_grad_batches is "
-                f"{trainer.accumulate_grad_batches}. Set it to {wanted}."
+                f"batch_size {self.batch_size} is {wanted} micro-batches on each of {world} "
+                f"process(es), but trainer.accumulate_grad_batches is {given}. Set it to {wanted}."
             )
 
 
@@ -271,14 +261,20 @@ class _NoLoader(CombinedLoader):
 CompletionData = TreeData  # its name where other people's data modules extend it
 
 
+@dataclass(eq=False, repr=False)
 class DemonstrationData(TreeData[Demonstration]):
     """Prompts with a completion to imitate: one completion a tree.
 
     Columns: ``prompt`` and ``completion``, plain or conversational; or ``messages``; or those of a
     pair, whose chosen completion is used.
+
+    Args:
+        train_on_prompt: Train on every token of a row, including the prompt and all turns.
     """
 
     kind = Demonstration
+
+    train_on_prompt: bool = False
 
 
 class PreferenceData(TreeData[PreferencePair]):

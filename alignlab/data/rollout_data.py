@@ -87,7 +87,7 @@ class RolloutData(PromptData):
         """Read and tokenise prompts, and the texts of a pretraining mix."""
         super().setup(stage)
         if self.pretraining is not None:
-            self.pretraining.connect(self._find_tokenizer())
+            self.pretraining.connect(self._tokenizer())
             self.pretraining.setup()
             self.reports["pretraining"] = self.pretraining.reports["train"]
 

@@ -10,13 +10,13 @@ token follows a complete completion, and is trained on; a completion that was cu
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import takewhile
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from alignlab.data.chat import Rendered, render, render_prompt, unread_fields
 from alignlab.data.encode import AT_ONCE, Code, Encoder, without_specials
-from alignlab.data.rows import Branch, Chat, Completable, Refused, RowReport, Text
+from alignlab.data.rows import Branch, Chat, Completable, Refused, RowReport
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
 from alignlab.names import moved_from
@@ -58,7 +58,12 @@ def tokenise(
         ConfigError: The tokenizer lacks what the rows need, or an impossible setting.
         DataError: No row is left.
     """
-    _check_settings(max_length, truncation)
+    if max_length is not None and max_length < 2:
+        raise ConfigError(
+            f"max_length must be at least 2 (a prompt and a completion token), got {max_length}."
+        )
+    if truncation not in get_args(Truncation):
+        raise ConfigError(f"truncation must be drop, keep_start or keep_end, got {truncation!r}.")
     encode = Encoder(tokenizer)
     trees: list[PromptTree] = []
     labels = [row.labels for row in rows]
@@ -67,22 +72,27 @@ def tokenise(
         report.notes.append(f"a margin of 0 for pairs that lack one, as others have: {bare:,}")
     for row, place, texts, codes in _encoded(rows, encode, report):
         try:
-            draft = _draft(encode, row, texts, codes)
-            cut = max_length is not None and draft.longest > max_length
+            tree, straddles = _tree(encode, row, texts, codes)
+            cut = max_length is not None and tree.longest > max_length
             if max_length is not None and cut:
-                draft.cut(max_length, truncation, encode.bos)
+                tree = _cut(tree, max_length, truncation, encode.bos)
             if train_on_prompt:
-                draft.count_all()
+                tree = _with_prompt_trained(tree)
             own = (labels[place] or (0.0,) * len(texts)) if labelled else None
-            changed = train_on_prompt or (isinstance(row.prompt, str) and (cut or draft.straddling))
-            source = None if changed else row.prompt
-            trees.append(draft.tree(first_index + len(trees), row.id, own, place, source))
+            _check(tree, own)
         except Refused as problem:
             report.add(row.id, problem)
             continue
+        changed = train_on_prompt or (isinstance(row.prompt, str) and (cut or straddles))
+        source = None if changed else row.prompt
+        index = first_index + len(trees)
+        trees.append(replace(tree, index=index, labels=own, row=place, source=source))
         report.truncated += cut
-        report.straddling += draft.straddling
-        report.ended += sum(draft.ends)
+        report.straddling += straddles
+        report.ended += sum(
+            ids[-1] == encode.bare_eos and (tree.loss_masks is None or tree.loss_masks[k][-1])
+            for k, ids in enumerate(tree.completions)
+        )
     report.made([tree.completions for tree in trees])
     return trees
 
@@ -109,76 +119,10 @@ def _encoded(
             yield row, place, texts, [next(codes) for _ in texts]
 
 
-@dataclass(slots=True)
-class _Draft:
-    """A tree in the making."""
-
-    prompt: list[int]
-    completions: list[list[int]]
-    masks: list[list[bool]]
-    ends: list[bool]
-    straddling: bool
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest branch."""
-        return len(self.prompt) + max(map(len, self.completions), default=0)
-
-    def cut(self, max_length: int, truncation: Truncation, bos: int | None) -> None:
-        """Cut to ``max_length``.
-
-        Raises:
-            Refused: With ``drop``, or when no completion token would be left.
-        """
-        longest = self.longest
-        if truncation == "drop":
-            raise Refused("longer than max_length", f": {longest} > {max_length} tokens")
-        if truncation == "keep_end":
-            kept = 1 if bos is not None and self.prompt[0] == bos else 0
-            cut = min(longest - max_length, len(self.prompt) - 1)
-            self.prompt = self.prompt[:kept] + self.prompt[kept + cut :]
-        room = max_length - len(self.prompt)
-        if not self.completions:
-            self.prompt = self.prompt[:max_length]
-        elif room < 1:
-            raise Refused("no completion token left after truncation")
-        self.ends = [e and len(c) <= room for e, c in zip(self.ends, self.completions, strict=True)]
-        self.completions = [completion[:room] for completion in self.completions]
-        self.masks = [mask[:room] for mask in self.masks]
-
-    def count_all(self) -> None:
-        """Move the prompt, except for its first token, to the completions, and train on it all."""
-        self.completions = [self.prompt[1:] + completion for completion in self.completions]
-        self.masks = [[True] * len(completion) for completion in self.completions]
-        self.prompt = self.prompt[:1]
-
-    def tree(
-        self,
-        index: int,
-        id: str,
-        labels: tuple[float, ...] | None,
-        row: int,
-        source: Text | None,
-    ) -> PromptTree:
-        """The finished tree.
-
-        Raises:
-            Refused: Two completions that should differ are the same tokens, or none of one counts.
-        """
-        completions = tuple(map(tuple, self.completions))
-        if not all(map(any, self.masks)):
-            raise Refused("no trained token left after truncation")
-        if len(completions) == 2 and completions[0] == completions[1]:
-            raise Refused("chosen and rejected are identical as tokens")
-        if labels and len(set(zip(completions, labels, strict=True))) > len(set(completions)):
-            raise Refused("one completion, as tokens, has two ranks")
-        whole = all(map(all, self.masks))
-        masks = None if whole else tuple(map(tuple, self.masks))
-        return PromptTree(index, id, tuple(self.prompt), completions, masks, labels, row, source)
-
-
-def _draft(encode: Encoder, row: Completable, texts: list[Rendered], codes: list[Code]) -> _Draft:
-    """The prompt that a row's joint texts share, and the rest of each.
+def _tree(
+    encode: Encoder, row: Completable, texts: list[Rendered], codes: list[Code]
+) -> tuple[PromptTree, bool]:
+    """The prompt that a row's joint texts share, the rest of each, and whether a token straddles.
 
     Raises:
         Refused: A special token inside a text, or no token of the prompt or of a completion.
@@ -192,18 +136,59 @@ def _draft(encode: Encoder, row: Completable, texts: list[Rendered], codes: list
     prompt = _common_prefix([one[:at] for one, at in zip(ids, borders, strict=True)])
     if not prompt and texts[0].boundary:
         raise Refused("no prompt token left of the border")
+    tree = PromptTree(0, row.id, tuple(prompt) or (encode.start,), ())
     if not row.branches():
-        return _Draft(prompt or [encode.start], [], [], [], straddling=False)
+        return tree, False
     across = [_straddles(encode, *branch) or branch[-1] > len(prompt) for branch in branches]
-    draft = _Draft(prompt or [encode.start], [], [], [text.ends for text in texts], any(across))
+    completions, masks = [], []
     for (text, code, at), one in zip(branches, ids, strict=True):
         if len(one) == len(prompt):
             raise Refused("completion has no token")
-        draft.completions.append(one[len(prompt) :] + [encode.eos] * text.ends)
+        completions.append((*one[len(prompt) :], *[encode.eos] * text.ends))
         moved = at - len(prompt)  # tokens that another branch's border gave to completions
         mask = _mask(text, code.offsets[at : len(one)])
-        draft.masks.append([True] * moved + mask + [True] * text.ends)
-    return draft
+        masks.append((*[True] * moved, *mask, *[True] * text.ends))
+    counted = None if all(map(all, masks)) else tuple(masks)
+    return replace(tree, completions=tuple(completions), loss_masks=counted), any(across)
+
+
+def _cut(tree: PromptTree, max_length: int, truncation: Truncation, bos: int | None) -> PromptTree:
+    """The tree cut to ``max_length``.
+
+    Raises:
+        Refused: With ``drop``, or when no completion token would be left.
+    """
+    prompt = tree.prompt
+    if truncation == "drop":
+        raise Refused("longer than max_length", f": {tree.longest} > {max_length} tokens")
+    if truncation == "keep_end":
+        kept = int(prompt[0] == bos)
+        prompt = prompt[:kept] + prompt[kept + min(tree.longest - max_length, len(prompt) - 1) :]
+    room = max_length - len(prompt)
+    if not tree.completions:
+        prompt = prompt[:max_length]
+    elif room < 1:
+        raise Refused("no completion token left after truncation")
+    completions = tuple(ids[:room] for ids in tree.completions)
+    masks = tree.loss_masks and tuple(mask[:room] for mask in tree.loss_masks)
+    return replace(tree, prompt=prompt, completions=completions, loss_masks=masks)
+
+
+def _with_prompt_trained(tree: PromptTree) -> PromptTree:
+    """The tree with all of its prompt but the first token moved to the completions, and trained."""
+    completions = tuple(tree.prompt[1:] + ids for ids in tree.completions)
+    return replace(tree, prompt=tree.prompt[:1], completions=completions, loss_masks=None)
+
+
+def _check(tree: PromptTree, labels: tuple[float, ...] | None) -> None:
+    """Refuse completions that should differ and are the same tokens, or of which none counts."""
+    completions = tree.completions
+    if tree.loss_masks and not all(map(any, tree.loss_masks)):
+        raise Refused("no trained token left after truncation")
+    if len(completions) == 2 and completions[0] == completions[1]:
+        raise Refused("chosen and rejected are identical as tokens")
+    if labels and len(set(zip(completions, labels, strict=True))) > len(set(completions)):
+        raise Refused("one completion, as tokens, has two ranks")
 
 
 def _common_prefix(rows: list[list[int]]) -> list[int]:
@@ -250,12 +235,3 @@ def _count_unread(
     chats = [text for _, text, _ in branches if isinstance(text, tuple)] or [()]
     for name in sorted({name for chat in chats for name in unread_fields(tokenizer, prompt, chat)}):
         unread[f"{name} of a turn"] = unread.get(f"{name} of a turn", 0) + 1
-
-
-def _check_settings(max_length: int | None, truncation: str) -> None:
-    if max_length is not None and max_length < 2:
-        raise ConfigError(
-            f"max_length must be at least 2 (a prompt and a completion token), got {max_length}."
-        )
-    if truncation not in ("drop", "keep_start", "keep_end"):
-        raise ConfigError(f"truncation must be drop, keep_start or keep_end, got {truncation!r}.")

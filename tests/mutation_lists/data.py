@@ -27,8 +27,8 @@ MUTATIONS = (
     Mutation(
         "the end-of-text token is not trained",
         "data/tokenise.py",
-        "draft.masks.append([True] * moved + mask + [True] * text.ends)",
-        "draft.masks.append([True] * moved + mask + [False] * text.ends)",
+        "masks.append((*[True] * moved, *mask, *[True] * text.ends))",
+        "masks.append((*[True] * moved, *mask, *[False] * text.ends))",
         "data/test_tokenise.py::test_eos_is_trained_iff_the_text_ends_though_pad_is_eos",
     ),
     Mutation(
@@ -41,15 +41,15 @@ MUTATIONS = (
     Mutation(
         "a text that broke off is given an end",
         "data/tokenise.py",
-        "+ [encode.eos] * text.ends",
-        "+ [encode.eos]",
+        "*[encode.eos] * text.ends)",
+        "encode.eos)",
         "data/test_tokenise.py::test_eos_is_trained_iff_the_text_ends_though_pad_is_eos",
     ),
     Mutation(
         "a completion cut to max_length keeps its end-of-text token",
         "data/tokenise.py",
-        "self.completions = [completion[:room] for completion in self.completions]",
-        "self.completions = [c[: room - 1] + c[-1:] for c in self.completions]",
+        "completions = tuple(ids[:room] for ids in tree.completions)",
+        "completions = tuple(c[: room - 1] + c[-1:] for c in tree.completions)",
         "data/test_tokenise.py::test_keep_start_cuts_only_the_completions_end",
     ),
     Mutation(
@@ -83,7 +83,7 @@ MUTATIONS = (
     Mutation(
         "a completion of which no token counts is kept",
         "data/tokenise.py",
-        "if not all(map(any, self.masks)):",
+        "if tree.loss_masks and not all(map(any, tree.loss_masks)):",
         "if False:",
         "data/test_chat.py::test_cut_that_leaves_no_trained_token_is_refused",
     ),

@@ -20,25 +20,15 @@ _TRUTH = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0
 
 @dataclass(slots=True)
 class Reader:
-    """The fields of one record, read with their types checked.
+    """The fields of one record, read with their types checked."""
 
-    Args:
-        columns: Those of ``Row.COLUMNS`` that the rows of the set are read from.
-        chats: Columns that hold conversations in most rows of the set.
-        chat: Whether the texts are read as conversations.
-        whole: Whether completions repeat the prompt.
-        used: Gets the name of every column that is asked for.
-        id: The row's name.
-        fields: The record.
-    """
-
-    columns: tuple[str, ...]
-    chats: frozenset[str]
-    chat: bool
-    whole: bool
-    used: set[str]
-    id: str = ""
-    fields: Fields = field(default_factory=dict)
+    columns: tuple[str, ...]  # those of Row.COLUMNS that the rows of the set are read from
+    chats: frozenset[str]  # columns that hold conversations in most rows of the set
+    chat: bool  # whether the texts are read as conversations
+    whole: bool  # whether completions repeat the prompt
+    used: set[str]  # gets the name of every column that is asked for
+    id: str = ""  # the row's name
+    fields: Fields = field(default_factory=dict)  # the record
 
     def as_chat(self) -> "Reader":
         """The same, its texts read as conversations."""
@@ -122,8 +112,10 @@ class Reader:
 
     def flag(self, name: str) -> bool:
         """A truth value; True where the column is absent or empty."""
-        value = self.given(name)
-        return True if value is None else _as_flag(name, value)
+        truth = True if (value := self.given(name)) is None else _truth(value)
+        if not isinstance(truth, bool):
+            raise Refused(f"wrong type in {name!r}", f": wants true or false, got {shown(value)}")
+        return truth
 
     def either(self, name: str, yes: str, no: str) -> bool:
         """Whether a column says ``yes`` and not ``no``; it may also hold a truth value."""
@@ -136,9 +128,9 @@ class Reader:
         return truth
 
     def _get(self, name: str) -> Any:
-        if self.value(name) is None:
+        if (value := self.value(name)) is None:
             raise Refused(f"missing column {name!r}")
-        return self.value(name)
+        return value
 
 
 def _truth(value: Any) -> Any:
@@ -146,13 +138,6 @@ def _truth(value: Any) -> Any:
     if isinstance(value, int | float | str | Decimal):
         return _TRUTH.get(str(value).strip().lower(), value)
     return value
-
-
-def _as_flag(name: str, value: Any) -> bool:
-    truth = _truth(value)
-    if not isinstance(truth, bool):
-        raise Refused(f"wrong type in {name!r}", f": wants true or false, got {shown(value)}")
-    return truth
 
 
 def _as_number(name: str, value: Any) -> float:

@@ -17,36 +17,26 @@ COLUMNS = ("what", "reason", "rows", "examples")  # of a report as a table
 
 @dataclass(slots=True)
 class RowReport:
-    """What was read from one source, refused of it by reason, and made of it.
+    """What was read from one source, refused of it by reason, and made of it."""
 
-    Args:
-        source: The file, hub id or data set that the rows come from, for messages.
-        refuse: ``drop`` counts a refused row and goes on; ``error`` stops at the first.
-        seen: Rows that were read.
-        by_reason: Reason -> place (file:line or row number) of each refused row.
-        unused: Columns that nothing reads -> number of rows in which they are not empty.
-        notes: Other remarks on the rows, a sentence each.
-        trees: Prompt trees made; 0 before rows are tokenised.
-        completions: Completions in the trees.
-        tokens: Completion tokens in the trees.
-        truncated: Rows that were cut to ``max_length``.
-        straddling: Rows whose prompt is tokenised differently without its completion: a token
-            contains the end of the prompt and the start of the completion, or spaces merge.
-        ended: Completions that end in a trained end-of-text token.
-    """
-
-    source: str
-    refuse: Refuse = "drop"
-    seen: int = 0
-    by_reason: dict[str, list[str]] = field(default_factory=dict)
-    unused: dict[str, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    trees: int = 0
-    completions: int = 0
-    tokens: int = 0
-    truncated: int = 0
+    source: str  # the file, hub id or data set that the rows come from, for messages
+    refuse: Refuse = "drop"  # "drop" counts a refused row and goes on, "error" stops at the first
+    seen: int = 0  # rows that were read
+    by_reason: dict[str, list[str]] = field(
+        default_factory=dict
+    )  # places (file:line) of refused rows
+    unused: dict[str, int] = field(
+        default_factory=dict
+    )  # columns that nothing reads: rows with one
+    notes: list[str] = field(default_factory=list)  # other remarks, a sentence each
+    trees: int = 0  # prompt trees made; 0 before rows are tokenised
+    completions: int = 0  # in the trees
+    tokens: int = 0  # of the completions
+    truncated: int = 0  # rows that were cut to max_length
+    # Rows whose prompt is tokenised differently without its completion: a token contains the end of
+    # the prompt and the start of the completion, or spaces merge.
     straddling: int = 0
-    ended: int = 0
+    ended: int = 0  # completions that end in a trained end-of-text token
 
     def __post_init__(self) -> None:
         if self.refuse not in REFUSE:
@@ -93,29 +83,24 @@ class RowReport:
 
     def lines(self) -> list[str]:
         """A line for each reason, with the first few rows it hit, and for what else is left out."""
-        refused = [
-            f"  refused {count:,} x {reason}: {self.examples(reason)}"
-            for reason, count in self.counts.items()
-        ]
-        unused = ", ".join(self.unused)
-        columns = [f"  columns that nothing reads: {unused}"] if unused else []
-        return [*refused, *columns, *(f"  {note}" for note in self.notes)]
+        counts = self.counts.items()
+        lines = [f"refused {count:,} x {why}: {self.examples(why)}" for why, count in counts]
+        if self.unused:
+            lines.append(f"columns that nothing reads: {', '.join(self.unused)}")
+        return [f"  {line}" for line in (*lines, *self.notes)]
 
     def summary(self) -> str:
         """The report in words: rows kept, a line for each reason for a loss, what rows became."""
-        kept = f"{self.source}: {self.seen - self.count:,} of {self.seen:,} rows kept"
+        first = f"{self.source}: {self.seen - self.count:,} of {self.seen:,} rows kept"
         if not self.trees:
-            return "\n".join([kept, *self.lines()])
+            return "\n".join([first, *self.lines()])
         share = f"{self.ended / self.completions:.1%}" if self.completions else "none"
-        return "\n".join(
-            [
-                f"{kept}: {self.trees:,} trees, {self.completions:,} completions, "
-                f"{self.tokens:,} tokens",
-                *self.lines(),
-                f"  {self.truncated:,} rows truncated; {self.straddling:,} with a token across the "
-                f"border of prompt and completion; {share} of completions end in a trained EOS",
-            ]
+        made = f"{self.trees:,} trees, {self.completions:,} completions, {self.tokens:,} tokens"
+        last = (
+            f"  {self.truncated:,} rows truncated; {self.straddling:,} with a token across the "
+            f"border of prompt and completion; {share} of completions end in a trained EOS"
         )
+        return "\n".join([f"{first}: {made}", *self.lines(), last])
 
     def tell(self) -> None:
         """Print the report on standard error if any row was refused or cut."""
