@@ -96,11 +96,9 @@ def named(entry: BaseModel) -> tuple[str, dict[str, Any]]:
     return name, settings
 
 
-def build_sampler(
-    name: str, settings: Mapping[str, Any], seed: int = 0
-) -> optuna.samplers.BaseSampler:
+def build_sampler(name: str, settings: Mapping[str, Any]) -> optuna.samplers.BaseSampler:
     """An Optuna sampler; TPE and others are set up for conditional spaces."""
-    given = {"seed": seed, **settings}
+    given = dict(settings)
     if name == "tpe":
         given = {"multivariate": True, "group": True, "constant_liar": True} | given
     if name == "qmc":
@@ -132,5 +130,8 @@ def design(
     assert trials is not None
     check_count(trials, MOST_TRIALS, f"sampler {name}: trials")
     seed = settings.get("seed", 0)
-    samplers = {arm: build_sampler(name, settings, seed + i) for i, arm in enumerate(space.arms)}
+    samplers = {
+        arm: build_sampler(name, {**settings, "seed": seed + place})
+        for place, arm in enumerate(space.arms)
+    }
     return space.drawn(samplers, trials)

@@ -122,9 +122,14 @@ def _database(url: sqlalchemy.URL) -> optuna.storages.RDBStorage:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         for patience in (*RACES, None):
             try:
-                return optuna.storages.RDBStorage(
+                opened = optuna.storages.RDBStorage(
                     text, engine_kwargs=options, heartbeat_interval=HEARTBEAT, grace_period=GRACE
                 )
+                if url.get_backend_name() == "sqlite":
+                    # SQLite locks no rows: two processes could both read that a trial waits, and
+                    # both claim it. With this, what one reads and writes excludes the other.
+                    sqlalchemy.event.listen(opened.engine, "begin", _lock)
+                return opened
             except sqlalchemy.exc.SQLAlchemyError as error:
                 # Another process is making the same tables; they are there in a moment.
                 raced = isinstance(error, sqlalchemy.exc.IntegrityError) or "exists" in str(error)
@@ -132,6 +137,10 @@ def _database(url: sqlalchemy.URL) -> optuna.storages.RDBStorage:
                     raise
                 time.sleep(patience)
     raise AssertionError("unreachable")
+
+
+def _lock(connection: sqlalchemy.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 @contextmanager

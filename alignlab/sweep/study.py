@@ -58,7 +58,7 @@ def _sampler(sweep: Sweep) -> optuna.samplers.BaseSampler:
     if sweep.points is not None:
         return optuna.samplers.RandomSampler()
     seed = (int(settings.get("seed", 0)) + time.time_ns()) % 2**31
-    return build_sampler(name, {**settings, "seed": seed}, seed)
+    return build_sampler(name, {**settings, "seed": seed})
 
 
 @dataclass(eq=False)

@@ -4,6 +4,20 @@ from tests.mutation_lists.mutation import Mutation
 
 MUTATIONS = (
     Mutation(
+        "two processes claim one trial of a SQLite file",
+        "sweep/storage.py",
+        '"BEGIN IMMEDIATE"',
+        '"BEGIN"',
+        "sweep/test_storage.py::test_of_two_processes_that_claim_a_trial_at_once_one_gets_it",
+    ),
+    Mutation(
+        "a design with a seed draws the same points for every arm",
+        "sweep/samplers.py",
+        '"seed": seed + place',
+        '"seed": seed',
+        "sweep/test_samplers.py::test_arms_of_a_design_with_a_seed_have_points_of_their_own",
+    ),
+    Mutation(
         "two trials of one point are both run",
         "sweep/study.py",
         "return any(other.user_attrs.get(SLOT) == slot for other in before)",

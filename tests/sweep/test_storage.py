@@ -1,9 +1,14 @@
 import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
 from optuna.study import StudyDirection
+from optuna.trial import TrialState
 
 from alignlab.errors import ConfigError
 from alignlab.sweep import storage
@@ -112,3 +117,27 @@ def write_while_locked(url: str, database: Path) -> None:
     with open_storage(url) as opened, closing(sqlite3.connect(database)) as other:
         other.execute("BEGIN EXCLUSIVE")
         opened.optuna.create_new_study([], "x")
+
+
+def test_of_two_processes_that_claim_a_trial_at_once_one_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is delayed between reading that the trial waits and writing that it runs."""
+    check = optuna.storages.RDBStorage.check_trial_is_updatable
+
+    def slow(self: Any, *args: Any) -> None:
+        check(self, *args)
+        time.sleep(0.2)
+
+    url = f"sqlite:///{tmp_path}/study.db"
+    with open_storage(url) as one, open_storage(url) as other:
+        study = optuna.create_study(storage=one.optuna)
+        study.enqueue_trial({"x": 1})
+        trial_id = study.trials[0]._trial_id
+        monkeypatch.setattr(optuna.storages.RDBStorage, "check_trial_is_updatable", slow)
+        with ThreadPoolExecutor(2) as pool:
+            claims = [
+                pool.submit(each.optuna.set_trial_state_values, trial_id, TrialState.RUNNING)
+                for each in (one, other)
+            ]
+        assert sorted(claim.result() for claim in claims) == [False, True]
