@@ -192,7 +192,9 @@ def test_rankings_whose_completions_are_cut_to_the_same_tokens(tmp_path: Path) -
     source = jsonl(tmp_path, [row, row | {"ranks": [0, 0, 1]}])
     data = RankingData(source, batch_size=1, max_length=4, truncation="keep_start")
     assert len(connected(data).train_trees) == 1
-    assert data.reports["train"].counts == {"one completion, as tokens, has two ranks": 1}
+    report = data.reports["train"]
+    assert report.counts == {"one completion, as tokens, has two ranks": 1}
+    assert report.refusals.counts == report.counts
 
 
 def test_ratings(tmp_path: Path) -> None:

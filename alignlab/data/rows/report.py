@@ -76,6 +76,11 @@ class RowReport:
         counts = Counter({reason: len(ids) for reason, ids in self.by_reason.items()})
         return dict(counts.most_common())
 
+    @property
+    def refusals(self) -> "RowReport":
+        """This report: scripts may ask ``reports["train"].refusals.counts``."""
+        return self
+
     def examples(self, reason: str) -> str:
         """The first few rows refused for ``reason``."""
         rows = self.by_reason[reason]
