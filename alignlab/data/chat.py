@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,17 @@ Spans = tuple[tuple[int, int], ...]
 _Inputs = tuple[list[dict[str, Any]], list[Any] | None]  # messages and tools
 _CALLS = ("tool_calls", "function_call", "tools")  # what a row must not lose
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # nor a reply that is trained on
+TODAY = datetime(2024, 7, 26)  # of templates that write the date; Llama 3's have it without a clock
+# transformers gives templates the clock as a function and takes no other from callers. A macro of
+# its name is found before it; ``+%}`` keeps a line break with which a template begins.
+_CLOCK = (
+    "{% macro strftime_now(format) %}{{ format"
+    + "".join(
+        f"|replace('%{way}', '{TODAY.strftime(f'%{way}')}')"
+        for way in [*"aAbBdHIjmMpSuUVwWyY", "-d", "-m"]
+    )
+    + " }}{% endmacro +%}"
+)
 _PROBE = "\u2042"  # a word that no template knows
 _MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -140,6 +152,11 @@ def unread_fields(
     return unread
 
 
+def writes_the_date(tokenizer: "PreTrainedTokenizerBase") -> bool:
+    """Whether the chat template asks for the date; it gets ``TODAY``, so rows stay the same."""
+    return "strftime_now" in str(tokenizer.chat_template)
+
+
 class _Template:
     """A tokenizer's chat template: what it renders, what it marks, what it closes turns with."""
 
@@ -153,6 +170,11 @@ class _Template:
         self.tokenizer = tokenizer
         special = frozenset(str(t) for t in tokenizer.added_tokens_decoder.values() if t.special)
         self.special = _any_of(special)
+
+    def source(self, tools: list[Any] | None = None) -> str:
+        """The template for a conversation with these tools; it takes ``TODAY`` for the date."""
+        source: str = self.tokenizer.get_chat_template(tools=tools)
+        return _CLOCK + source if "strftime_now" in source else source
 
     def check(self, turns: Chat) -> None:
         """Refuse turns whose author wrote a token that only the template may set.
@@ -181,7 +203,11 @@ class _Template:
             messages, tools = _inputs(turns, as_text=as_text)
             try:
                 text: str = self.tokenizer.apply_chat_template(
-                    messages, tools=tools, tokenize=False, add_generation_prompt=opens
+                    messages,
+                    tools=tools,
+                    chat_template=self.source(tools),
+                    tokenize=False,
+                    add_generation_prompt=opens,
                 )
             except (
                 Exception
@@ -203,7 +229,7 @@ class _Template:
 
     def marks(self, turns: Chat) -> Spans | None:
         """The characters inside ``{% generation %}``; ``None`` where the template has none."""
-        source = self.tokenizer.get_chat_template()
+        source = self.source()
         if not _MARKER.search(source):
             return None
         from transformers.utils.chat_template_utils import render_jinja_template

@@ -14,7 +14,14 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Literal, get_args
 
-from alignlab.data.chat import Rendered, render, render_prompt, unread_fields
+from alignlab.data.chat import (
+    TODAY,
+    Rendered,
+    render,
+    render_prompt,
+    unread_fields,
+    writes_the_date,
+)
 from alignlab.data.encode import AT_ONCE, Code, Encoder, without_specials
 from alignlab.data.rows import Branch, Chat, Completable, Refused, RowReport
 from alignlab.data.trees import PromptTree
@@ -93,6 +100,8 @@ def tokenise(
             ids[-1] == encode.bare_eos and (tree.loss_masks is None or tree.loss_masks[k][-1])
             for k, ids in enumerate(tree.completions)
         )
+    if writes_the_date(tokenizer) and not all(isinstance(row.prompt, str) for row in rows):
+        report.notes.append(f"the chat template writes today's date: it is always {TODAY:%d %b %Y}")
     report.made([tree.completions for tree in trees])
     return trees
 

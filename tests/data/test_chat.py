@@ -218,6 +218,22 @@ def test_markers_count_what_transformers_counts() -> None:
     assert ours == list(map(bool, theirs["assistant_masks"][:-1]))
 
 
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_template_that_writes_the_date_gives_the_same_rows_on_every_day(marked: bool) -> None:
+    plain = chatml_marked(MARK, WORDS, UNMARK + "<|im_end|>") if marked else CHATML
+    tokenizer = bytewise("{{ strftime_now('%d %b %Y') }}\n" + plain, bos=None, eos="<|im_end|>")
+    rows = [Demonstration("r", TWO_TURNS[:1], TWO_TURNS[1:])]
+    (tree,), report = trees_of(rows, tokenizer)
+    assert tokenizer.decode(tree.prompt).startswith("26 Jul 2024\n<|im_start|>user\n")
+    assert report.notes == ["the chat template writes today's date: it is always 26 Jul 2024"]
+    (other,), report = trees_of(rows, bytewise(plain, bos=None, eos="<|im_end|>"))
+    assert report.notes == []
+    assert tree.completions == other.completions
+    assert tree.loss_masks == other.loss_masks
+    _, report = trees_of([Demonstration("r", "a", " b")], tokenizer)
+    assert report.notes == []  # no template is used
+
+
 def test_markers_that_leave_out_the_last_turn_are_refused() -> None:
     """transformers' mask would be all zeros there, and the loss 0 / 0."""
     only_first = chatml_marked(

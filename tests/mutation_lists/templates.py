@@ -4,6 +4,20 @@ from tests.mutation_lists.mutation import Mutation
 
 MUTATIONS = (
     Mutation(
+        "a template that writes the date gets the clock's",
+        "data/chat.py",
+        "return _CLOCK + source if",
+        "return source if",
+        "data/test_chat.py::test_a_template_that_writes_the_date_gives_the_same_rows_on_every_day",
+    ),
+    Mutation(
+        "nothing says which date a template writes",
+        "data/tokenise.py",
+        "    if writes_the_date(tokenizer) and",
+        "    if False and",
+        "data/test_chat.py::test_a_template_that_writes_the_date_gives_the_same_rows_on_every_day",
+    ),
+    Mutation(
         "the beginning-of-text token is written twice",
         "data/encode.py",
         "if self.bos is not None and ids[:1] != [self.bos]:",
