@@ -36,7 +36,9 @@ class Resume(Checkpoint):
     checkpoint holds weights, optimizer and loops; this adds what it leaves out: the states of the
     global random generators, the seconds trained so far, the metrics so far, how long the logs
     were, and the config that it is of. It is saved between optimizer steps only, after all other
-    callbacks and after a validation that is due: now and then, on SIGTERM and at the end.
+    callbacks and after a validation that is due: now and then, on SIGTERM and at the end. A SIGTERM
+    that comes between two steps (at an epoch's end, say) ends the training without another save:
+    continuing repeats the steps since the last one, with the same bits.
 
     Args:
         every_seconds: Wall time between two checkpoints: what a killed run loses at most. It is

@@ -232,7 +232,7 @@ def run_fit(command: Command) -> None:
 
     Raises:
         ConfigError: The checkpoint is none, is damaged, or is of another config.
-        SystemExit: 143 after SIGTERM, with a checkpoint of the last finished step on disk.
+        SystemExit: 143 after SIGTERM; ``Resume`` says which step is then on disk.
     """
     trainer, path = command.trainer, command.config.ckpt_path
     command.resume.identity = identity_of(_plain(command))

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
 from alignlab.callbacks.resume import LAST, Resume, run_folder
@@ -145,6 +146,23 @@ def test_sigterm_saves_the_step_in_progress(tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         fit(tmp_path, StopAt(4, signal.SIGTERM), every_seconds=1e6)
     assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 5
+
+
+def test_sigterm_between_two_steps_loses_time_and_nothing_else(tmp_path: Path) -> None:
+    """At an epoch's end nothing is saved; what came after the last checkpoint is done again."""
+
+    class StopAtEpochEnd(pl.Callback):
+        def on_train_epoch_end(self, *_: Any) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    whole, _ = fit(tmp_path / "whole")
+    with pytest.raises((SystemExit, SIGTERMException)):
+        fit(tmp_path / "cut", StopAtEpochEnd(), every_seconds=1e6, every_steps=2)
+    ckpt = tmp_path / "cut" / LAST
+    assert torch.load(ckpt, weights_only=True)["global_step"] == 2  # an epoch is 3 steps
+    rest, _ = fit(tmp_path / "cut", ckpt=ckpt)
+    assert rest.drawn == whole.drawn[2:]
+    assert weights(rest) == weights(whole)
 
 
 def test_the_clock_goes_on_where_it_stopped(tmp_path: Path) -> None:
