@@ -31,7 +31,12 @@ def main(words: Sequence[str] | None = None) -> None:
     # What libraries will do in their next versions, told to each other by way of the user.
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
-        status = _dispatch(words)
+        if words[:1] in (["fit"], ["validate"]):
+            # LightningCLI builds their options from the signatures of models and data.
+            status = _train(words[0], words[1:])
+        else:
+            args = _parser().parse_args(words)
+            status = args.command(args)
     except (ConfigError, DataError) as error:
         status = _tell(error, str(error), BAD_INPUT, debug)
     except KeyboardInterrupt as error:
@@ -48,15 +53,6 @@ def _tell(error: BaseException, message: str, status: int, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     print(f"error: {message}", file=sys.stderr)
-    return status
-
-
-def _dispatch(words: list[str]) -> int:
-    if words[:1] in (["fit"], ["validate"]):
-        # LightningCLI builds their options from the signatures of models and data.
-        return _train(words[0], words[1:])
-    args = _parser().parse_args(words)
-    status: int = args.command(args)
     return status
 
 

@@ -350,10 +350,10 @@ def test_status_follows_from_the_kind_of_error(
     status: int,
     said: str,
 ) -> None:
-    def fail(words: list[str]) -> int:
+    def fail() -> None:
         raise raised
 
-    monkeypatch.setattr(cli, "_dispatch", fail)
+    monkeypatch.setattr(cli, "_parser", fail)
     assert call("run", "my folder") == status
     assert capsys.readouterr().err == said
 

@@ -101,7 +101,7 @@ class TreeData(pl.LightningDataModule, Generic[R]):
             raise ConfigError(
                 "validation_source and validation_share are both given; use one of them."
             )
-        micro_batches_of(self.batch_size, self.micro_batch_size, 1)  # an impossible pair stops here
+        self.micro_batches(1)  # an impossible pair of sizes stops here
         if self.truncation not in (None, *self.truncations):
             raise ConfigError(
                 f"{type(self).__name__} cannot do truncation {self.truncation!r}. "
@@ -140,6 +140,10 @@ class TreeData(pl.LightningDataModule, Generic[R]):
                 self.validation_rows, tokenizer, reports["validation"], len(self.train_trees)
             )
             self._note_shared_prompts(reports["validation"])
+
+    def micro_batches(self, world_size: int) -> int:
+        """How many a rank accumulates in one optimizer step."""
+        return micro_batches_of(self.batch_size, self.micro_batch_size, world_size)
 
     def report(self) -> str:
         """A readable report on the rows of each part; after ``setup``."""
@@ -234,8 +238,7 @@ class TreeData(pl.LightningDataModule, Generic[R]):
         return found
 
     def _check_accumulation(self, trainer: pl.Trainer) -> None:
-        world = trainer.world_size
-        wanted = micro_batches_of(self.batch_size, self.micro_batch_size, world)
+        world, wanted = trainer.world_size, self.micro_batches(trainer.world_size)
         if (given := trainer.accumulate_grad_batches) != wanted:
             raise ConfigError(
                 f"batch_size {self.batch_size} is {wanted} micro-batches on each of {world} "

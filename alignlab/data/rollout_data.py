@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from alignlab.data.loader import micro_batches_of, rank_and_world_size, used_of
+from alignlab.data.loader import rank_and_world_size, used_of
 from alignlab.data.modules import DemonstrationData, PromptData, TextData
 from alignlab.data.rollouts import Pretraining, RolloutBatch, RolloutLoader
 from alignlab.data.rows import Refuse
@@ -103,9 +103,7 @@ class RolloutData(PromptData):
             self._collect,
             prompts=self.rollout_size,
             minibatches=self.rollout_size // self.batch_size,
-            micro_batches=micro_batches_of(
-                self.batch_size, self.micro_batch_size, rank_and_world_size()[1]
-            ),
+            micro_batches=self.micro_batches(rank_and_world_size()[1]),
             inner_epochs=self.inner_epochs,
             seed=self.seed,
             pretraining=Pretraining(mix.train_trees, mix.batch_size, mix.seed) if mix else None,

@@ -32,11 +32,8 @@ def read_rows(
         source: A ``.jsonl``, ``.json``, ``.csv`` or ``.parquet`` file, a folder of such files, a
             pattern such as ``data/*.jsonl.gz``, or the hub id of a data set.
         kind: A row type of ``alignlab.data.rows``, such as ``PreferencePair``.
-        split: Which part. For a hub id the name of a split (``train`` if left out); for a file
-            the value to keep in its column ``split``.
-        limit: Number of usable rows to keep, the first ones.
-        columns: Expected name of a column -> its name in the source, where they differ.
-        refuse: ``drop`` leaves unusable rows out with a count; ``error`` stops at the first.
+        split: A split of the hub (``train`` if left out), or a value of a file's column ``split``.
+        limit: As in ``TreeData``, like ``columns`` and ``refuse``.
 
     Returns:
         The usable rows in their order, and what was refused with reasons.

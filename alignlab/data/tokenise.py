@@ -48,18 +48,11 @@ def tokenise(
 ) -> list[PromptTree]:
     """Prompt trees of rows, with the row's completions in the order of its ``branches``.
 
-    If any row has labels, a row without them (a pair without a margin) gets zeros.
-
-    Args:
-        rows: Validated rows.
-        tokenizer: A fast tokenizer; its chat template renders conversations.
-        report: Where trees are counted and refused rows are recorded, as by reading.
-        max_length: Maximum tokens of prompt + completion, special tokens included.
-        truncation: What happens to a longer row, as in ``TreeData``. ``keep_end`` keeps the
-            beginning-of-text token. A cut completion has no end-of-text token.
-        train_on_prompt: Train on every token of the row. The tree's prompt is then the first
-            token alone, which nothing predicts.
-        first_index: ``PromptTree.index`` of the first tree.
+    If any row has labels, a row without them (a pair without a margin) gets zeros. ``report``
+    counts the trees and the rows that are refused. ``max_length`` and ``truncation`` are those of
+    ``TreeData``; ``keep_end`` keeps the beginning-of-text token, and a cut completion has no
+    end-of-text token. With ``train_on_prompt`` the tree's prompt is the first token alone, which
+    nothing predicts. ``first_index`` is the ``PromptTree.index`` of the first tree.
 
     Raises:
         ConfigError: The tokenizer lacks what the rows need, or an impossible setting.

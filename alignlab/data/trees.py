@@ -202,18 +202,17 @@ def collate(
         for tree in trees
         for k, c in enumerate(tree.completions)
     ]
-    prompt_lengths, lengths = [len(tree.prompt) for tree in trees], [len(c) for c in completions]
-    width_p = _width(prompt_lengths, padding, max_length)
-    width_c = _width(lengths, padding, max_length)
+    prompt_ids, prompt_lengths = _pad([tree.prompt for tree in trees], padding, max_length)
+    completion_ids, completion_lengths = _pad(completions, padding, max_length)
     labels = [x for tree in trees for x in tree.labels or ()]
     if labels and len(labels) != len(completions):
         raise ValueError("a batch holds trees with labels and trees without")
     return PromptTrees(
-        prompt_ids=_pad([tree.prompt for tree in trees], width_p, torch.long),
-        prompt_lengths=torch.tensor(prompt_lengths),
-        completion_ids=_pad(completions, width_c, torch.long),
-        completion_lengths=torch.tensor(lengths, dtype=torch.long),
-        loss_mask=_pad(masks, width_c, torch.bool),
+        prompt_ids=prompt_ids,
+        prompt_lengths=prompt_lengths,
+        completion_ids=completion_ids,
+        completion_lengths=completion_lengths,
+        loss_mask=_pad(masks, padding, max_length)[0].bool(),
         group=torch.tensor(
             [p for p, tree in enumerate(trees) for _ in tree.completions], dtype=torch.long
         ),
@@ -224,25 +223,24 @@ def collate(
     )
 
 
-def _width(lengths: list[int], padding: Padding, max_length: int | None) -> int:
-    longest = max(lengths, default=0)
-    if padding == "longest":
-        return longest
-    if padding == "bucket":
-        return -(-longest // BUCKET) * BUCKET
-    if max_length is None or longest > max_length:
-        raise ValueError(f"padding='max_length' needs max_length >= {longest}, got {max_length}")
-    return max_length
-
-
-def _pad(rows: Sequence[Sequence[int]], width: int, dtype: torch.dtype) -> Tensor:
-    # One tensor of all ids and one masked write: several times faster than row by row.
-    out = torch.zeros(len(rows), width, dtype=dtype)
+def _pad(
+    rows: Sequence[Sequence[int]], padding: Padding, max_length: int | None
+) -> tuple[Tensor, Tensor]:
+    """The rows as one tensor, with zeros behind them, and their lengths, both long."""
     lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
+    width = max(map(len, rows), default=0)
+    if padding == "bucket":
+        width = -(-width // BUCKET) * BUCKET
+    if padding == "max_length":
+        if max_length is None or width > max_length:
+            raise ValueError(f"padding='max_length' needs max_length >= {width}, got {max_length}")
+        width = max_length
+    out = torch.zeros(len(rows), width, dtype=torch.long)
+    # One tensor of all ids and one masked write: several times faster than row by row.
     out[torch.arange(width) < lengths[:, None]] = torch.tensor(
-        list(chain.from_iterable(rows)), dtype=dtype
+        list(chain.from_iterable(rows)), dtype=torch.long
     )
-    return out
+    return out, lengths
 
 
 def in_length_order(

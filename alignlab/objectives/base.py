@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from alignlab.data.rows import PreferencePair, Row
@@ -31,6 +31,9 @@ class Objective(L.LightningModule):
     Args:
         optimizer: Builds the optimizer from parameters (``class_path`` and ``init_args``).
         schedule: Factor on the learning rate per optimizer step; constant when left out.
+
+    Raises:
+        ConfigError: The optimizer refuses its settings.
     """
 
     policy: Policy
@@ -40,6 +43,10 @@ class Objective(L.LightningModule):
     def __init__(self, optimizer: OptimizerCallable, schedule: Schedule | None = None) -> None:
         super().__init__()
         self.make_optimizer = optimizer
+        try:  # before there are weights, data and logs
+            optimizer([nn.Parameter(torch.zeros(1))])
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise ConfigError(f"model.init_args.optimizer: {error}.") from error
         self.schedule = schedule or Schedule()
         self.strict_loading = False  # checkpoints hold only what trains; see on_load_checkpoint
         self._to_stop = False

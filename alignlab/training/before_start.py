@@ -14,16 +14,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.cli import LightningCLI
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
-from torch import nn
 
 from alignlab.callbacks.probe import FrontierProbe
-from alignlab.data.loader import micro_batches_of
 from alignlab.data.modules import TreeData
 from alignlab.errors import ConfigError, DataError, is_full
 from alignlab.files import check_writable
 from alignlab.names import find
-from alignlab.objectives.base import Objective
 from alignlab.parser_errors import null_for_value
 
 MANY = 16  # processes on a CPU that are not yet a mistake, however few cores there are
@@ -40,6 +36,12 @@ VALUES: list[tuple[str, Fits, str]] = [  # that no library refuses, or only late
         lambda name, _: name == "32-true" or not str(name).endswith(("64", "-true")),
         "{} converts batches, too, whose numbers need float32. Set model.init_args.policy.dtype "
         "(or model.dtype) to bfloat16 or float64 for weights, or trainer.precision to bf16-mixed",
+    ),
+    (
+        "trainer.strategy",
+        lambda name, _: not any(way in str(name) for way in ("spawn", "fork", "notebook")),
+        "{}: processes that are forked or spawned keep the trained weights to themselves. Use ddp "
+        "or fsdp",
     ),
     ("trainer.max_steps", lambda n, _: n != 0, BOUND),
     ("trainer.max_epochs", lambda n, _: n != 0, BOUND),
@@ -139,7 +141,8 @@ def construct(command: LightningCLI, *keys: str) -> Namespace:
     try:
         return parser.instantiate(wanted)
     except Exception as error:
-        raise construction_error([*first, error][0], config) from error
+        failed = [*first, error]
+        raise construction_error(next(filter(own_error, failed), failed[0]), config) from error
 
 
 def make_trainer(settings: dict[str, Any], config: Namespace, *, here: bool = True) -> Trainer:
@@ -156,8 +159,12 @@ def make_trainer(settings: dict[str, Any], config: Namespace, *, here: bool = Tr
         trainer = Trainer(**settings)
     except Exception as error:
         raise construction_error(error, config) from error
-    if here:
-        _check_devices(trainer)
+    bearable = max(MANY, os.cpu_count() or 1)
+    if here and isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > bearable:
+        raise ConfigError(
+            f"trainer.devices {trainer.num_devices}: that many processes on the "
+            f"{os.cpu_count()} cores of this machine. Use at most {bearable}."
+        )
     return trainer
 
 
@@ -170,7 +177,8 @@ def check_run(command: LightningCLI) -> None:
         DataError: Data that cannot be used.
     """
     read_data(command)
-    check_validation(command.datamodule, command.trainer)
+    if isinstance(command.datamodule, TreeData) and command.datamodule.validation_trees:
+        check_validation(command.datamodule, command.trainer)
     tell_unused(command.config)
     for callback in command.trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, FrontierProbe):
@@ -223,52 +231,14 @@ def construction_error(error: Exception, config: Namespace) -> Exception:
     return ConfigError(f"{place} cannot be made: {said.rstrip('.')}. (--debug shows where)")
 
 
-def check_optimizer(model: Objective) -> None:
-    """Refuse settings that the optimizer itself refuses, before it is given the weights.
-
-    Raises:
-        ConfigError: Such a setting.
-    """
-    try:
-        model.make_optimizer([nn.Parameter(torch.zeros(1))])
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise ConfigError(f"model.init_args.optimizer: {error}.") from error
-
-
-def _check_devices(trainer: Trainer) -> None:
-    """Refuse processes that cannot work, before any of them is started.
-
-    Raises:
-        ConfigError: Too many processes, or ones that do not bring the trained weights back.
-    """
-    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
-        raise ConfigError(
-            "trainer.strategy: processes that are forked or spawned keep the trained weights to "
-            "themselves. Use ddp or fsdp."
-        )
-    bearable = max(MANY, os.cpu_count() or 1)
-    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > bearable:
-        raise ConfigError(
-            f"trainer.devices {trainer.num_devices}: that many processes on the "
-            f"{os.cpu_count()} cores of this machine. Use at most {bearable}."
-        )
-
-
-def micro_batches(data: Any, trainer: Trainer) -> int:
-    """How many micro-batches a step of ``data`` has on one rank; 1 if the data do not say."""
-    if not isinstance(data, TreeData):
-        return 1
-    return micro_batches_of(data.batch_size, data.micro_batch_size, trainer.world_size) or 1
-
-
-def check_validation(data: Any, trainer: Trainer) -> None:
+def check_validation(data: TreeData[Any], trainer: Trainer) -> None:
     """Say so where held-out rows will never be evaluated.
 
     Raises:
         ConfigError: An interval of batches that no epoch has.
     """
     interval, every = trainer.val_check_interval, trainer.check_val_every_n_epoch
-    if not isinstance(data, TreeData) or not data.validation_trees or trainer.world_size > 1:
+    if trainer.world_size > 1:
         return
     batches, each = len(data.train_dataloader()), trainer.accumulate_grad_batches
     if isinstance(interval, int) and every is not None and interval > batches:

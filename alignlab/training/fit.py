@@ -175,7 +175,6 @@ def build(
         command = Command(args if resume is None else with_config_of(resume, args))
         built = before_start.construct(command)
         command.model, command.datamodule = built.model, built.data
-        before_start.check_optimizer(command.model)
         command.trainer = _trainer(command, built, callbacks)
         if resume is not None:
             command.config.ckpt_path = str(in_folder_of(resume, command.trainer))
@@ -197,7 +196,8 @@ def _trainer(command: Command, built: Namespace, callbacks: Sequence[Callback]) 
     settings |= {"callbacks": given, "enable_progress_bar": shown and terminal}
     trainer = before_start.make_trainer(settings, config)
     if config.trainer.accumulate_grad_batches is None:  # the saved config says what was done
-        found = before_start.micro_batches(command.datamodule, trainer)
+        data = command.datamodule
+        found = data.micro_batches(trainer.world_size) if isinstance(data, TreeData) else 1
         trainer.accumulate_grad_batches = found
         config.trainer.accumulate_grad_batches = found
     return trainer

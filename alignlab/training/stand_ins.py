@@ -18,7 +18,6 @@ from alignlab.models.policy import Policy
 from alignlab.models.score import ScoreModel
 from alignlab.rewards.base import Reward
 from alignlab.training.before_start import (
-    check_optimizer,
     construct,
     make_trainer,
     own_error,
@@ -77,12 +76,10 @@ def try_out(command: LightningCLI, *, here: bool, evaluated: bool) -> None:
             subclasses=True,
         )
     try:
-        built = construct(command, "model", "data")
+        construct(command, "model", "data")
     except Exception as error:
         if isinstance(own := own_error(error.__cause__), ConfigError):
             raise own from error
-    else:
-        check_optimizer(built.model)
     built = construct(command, "trainer", "probe")
     callbacks = in_order(built.probe, built.trainer.callbacks)
     make_trainer(vars(built.trainer) | {"callbacks": callbacks}, command.config, here=here)

@@ -204,8 +204,8 @@ MUTATIONS = (
     Mutation(
         "tools do not reach the template",
         "data/chat.py",
-        "                    messages, tools=tools, tokenize=False, add_generation_prompt=opens",
-        "                    messages, tokenize=False, add_generation_prompt=opens",
+        "                    tools=tools,\n                    chat_template",
+        "                    chat_template",
         "data/test_chat.py::test_tools_that_may_be_called_stand_in_the_prompt",
     ),
     Mutation(

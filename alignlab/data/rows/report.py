@@ -131,15 +131,17 @@ class RowReport:
         Raises:
             DataError: No usable row; names the source and the commonest reasons.
         """
-        if usable:
-            return
+        if not usable:
+            raise DataError(f"{self.source}: {self._nothing_left()}")
+
+    def _nothing_left(self) -> str:
         if not self.seen:
-            raise DataError(f"{self.source}: holds no rows. Pass a source with at least one row.")
+            return "holds no rows. Pass a source with at least one row."
         why = "; ".join(
             f"{reason} ({count:,} rows, first {self.by_reason[reason][0]})"
             for reason, count in list(self.counts.items())[:3]
         )
-        raise DataError(
-            f"{self.source}: none of its {self.seen:,} rows can be used: {why}. "
+        return (
+            f"none of its {self.seen:,} rows can be used: {why}. "
             "Repair the rows or the settings that refuse them."
         )
