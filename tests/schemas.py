@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from alignlab.plan.schema import PipelineKeys
-from alignlab.sweep.schema import SweepKeys
+from alignlab.sweep.spec import SweepKeys
 
 SCHEMAS: dict[str, type[BaseModel]] = {"pipeline": PipelineKeys, "sweep": SweepKeys}
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from alignlab.errors import ConfigError
 from alignlab.plan import overlay
-from alignlab.plan.experiment import Plan, load_plan
+from alignlab.plan.experiment import SMOKE, Plan, load_plan
 from alignlab.plan.jobs import Job
-from alignlab.plan.layers import SMOKE
 from alignlab.plan.state import Standing
 
 

@@ -1,4 +1,8 @@
-"""From an experiment folder to all of its jobs."""
+"""From an experiment folder to all of its jobs.
+
+``pipeline.yaml``, a scale (``scales/<name>.yaml``), ``scales/smoke.yaml`` and, if it is there,
+``scales/<name>.smoke.yaml`` have the same keys. A later file wins.
+"""
 
 import os
 import re
@@ -10,9 +14,10 @@ from typing import Any
 from alignlab.errors import ConfigError
 from alignlab.plan import overlay
 from alignlab.plan.content import WRITTEN
-from alignlab.plan.jobs import Job, expand, needed
-from alignlab.plan.layers import SMOKE, Stage, merged_stages, read_layers
+from alignlab.plan.jobs import Job, Stage, expand, needed
 from alignlab.plan.schema import PipelineKeys, check
+
+SCALE, SMOKE = "[A-Za-z0-9][A-Za-z0-9_-]*", "smoke"
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,68 @@ def load_plan(
         stages={stage.name: stage for stage in stages},
         notes=tuple(_unused(stages, jobs, {key for layer in layers for key in layer})),
     )
+
+
+def read_layers(experiment: Path, scale: str | None, smoke: bool) -> list[dict[str, Any]]:
+    """The files of an experiment under ``scale``, each to be merged into those before it.
+
+    Raises:
+        ConfigError: No such file, or one that is refused.
+    """
+    if not (experiment / "pipeline.yaml").is_file():
+        raise ConfigError(
+            f"{experiment}: no pipeline.yaml there. Name an experiment folder, such as "
+            "experiments/quickstart."
+        )
+    if scale is not None and not re.fullmatch(SCALE, scale):
+        raise ConfigError(f"a scale is named by letters, digits, _ and -, got {scale!r}.")
+    if scale == SMOKE:  # by its folder it would be taken for a smoke run of the experiment
+        raise ConfigError("smoke is not a scale of its own: give --smoke, with a scale or without.")
+    scales = experiment / "scales"
+    names = [*([scale] if scale else []), *[SMOKE] * smoke]
+    if smoke and (scales / f"{scale}.smoke.yaml").is_file():
+        names.append(f"{scale}.smoke")  # what this scale alone needs to be small
+    layers: list[dict[str, Any]] = []
+    for path in [experiment / "pipeline.yaml", *(scales / f"{name}.yaml" for name in names)]:
+        if not path.is_file():
+            known = sorted(p.stem for p in scales.glob("*.yaml") if "." not in p.stem)
+            raise ConfigError(
+                f"{experiment} has no scale {path.stem!r}. Known: {', '.join(known) or 'none'}."
+            )
+        layers.append(_read(path, layers))
+    return layers
+
+
+def _read(path: Path, before: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    layer = overlay.read_yaml(path)
+    check(PipelineKeys, layer, str(path))
+    stages = {name for earlier in before for name in earlier.get("stages") or {}}
+    for name, entry in (layer.get("stages") or {}).items():
+        if name not in stages and not {"fit", "call"} & set(entry or {}):
+            raise ConfigError(
+                f"{path}: stage {name!r} is new and has neither 'fit' nor 'call'. Add exactly one "
+                f"of them, or name a stage to change: {', '.join(sorted(stages)) or 'none'}."
+            )
+    return layer
+
+
+def merged_stages(layers: Sequence[Mapping[str, Any]]) -> list[Stage]:
+    """The stages in order; a later layer adds, changes or drops (``name: null``) them.
+
+    Raises:
+        ConfigError: A stage that means nothing.
+    """
+    stages: dict[str, Stage] = {}
+    listed = [layer.get("stages") or {} for layer in layers]
+    for name in dict.fromkeys(name for entries in listed for name in entries):
+        if any(name in entries and entries[name] is None for entries in listed):
+            continue
+        stage = Stage(name)
+        for layer, entries in zip(layers, listed, strict=True):
+            stage = stage.changed(entries.get(name) or {}, layer.get("set"))
+        stage.check()
+        stages[name] = stage
+    return list(stages.values())
 
 
 def _seeds_by_name(stages: Iterable[Stage], asked: Sequence[int]) -> list[int]:

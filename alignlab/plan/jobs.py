@@ -1,11 +1,11 @@
-"""From a stage to its jobs, one for each grid point and seed, each with the hash of its inputs."""
+"""Stages, and their jobs: one for each grid point and seed, each with the hash of its inputs."""
 
 import copy
 import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,80 @@ from alignlab.errors import ConfigError
 from alignlab.files import sha_of
 from alignlab.plan import overlay
 from alignlab.plan.content import by_content
-from alignlab.plan.layers import FIXED_NAMES, Stage
 from alignlab.plan.schema import check_count
 from alignlab.results.run_folder import ALL, STAGES, job_name
 
 PROBE = "alignlab.callbacks.probe.FrontierProbe"
 MOST_RUNS = 2_000  # of one stage: grid points times seeds
+FIXED_NAMES = ("seed", "out", "experiment", "results")
+TAKEN = (*FIXED_NAMES, "frontier", "check", "workers", "logs")
+ROWS = ("best_of_n", "best_of_n_gt", "oracle", "reference")  # of the frontier, of no run
 LONGEST_NAME = 200  # characters of a run's name; file systems take 255 for a file's
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as the layers give it.
+
+    Args:
+        name: Its key.
+        entry: Its other keys, merged.
+        settings: The ``set`` of each layer, in order.
+    """
+
+    name: str
+    entry: dict[str, Any] = field(default_factory=dict)
+    settings: tuple[Mapping[str, Any], ...] = ()
+
+    def changed(self, entry: Mapping[str, Any], common: Mapping[str, Any] | None = None) -> "Stage":
+        """This stage under the keys of an overlay or of a sweep's arm.
+
+        Another ``fit`` or ``call`` makes it another stage, which keeps no arguments.
+
+        Args:
+            entry: The keys.
+            common: The layer's ``set`` for every training.
+
+        Raises:
+            ConfigError: ``set`` of a call.
+        """
+        over = {key: value for key, value in entry.items() if key != "set"}
+        gone: set[str] = set()
+        if "fit" in over:
+            gone = {"call", "args"}
+        elif "call" in over and over["call"] != self.entry.get("call"):
+            gone = {"fit", "args"}
+        kept = {key: value for key, value in self.entry.items() if key not in gone}
+        merged = overlay.merge(kept, over)
+        if entry.get("set") and "call" in merged:
+            raise ConfigError(
+                f"stage {self.name!r}: 'set' is for a stage that trains; a call takes 'args'."
+            )
+        return Stage(self.name, merged, (*self.settings, common or {}, entry.get("set") or {}))
+
+    def check(self) -> None:
+        """Refuse a name that cannot be a folder, and a stage without one of ``fit`` and ``call``.
+
+        Raises:
+            ConfigError: A wrong name, or not exactly one of the two.
+        """
+        where = f"stage {self.name!r}"
+        if not re.fullmatch("[a-z][a-z0-9_]*", self.name) or self.name in TAKEN:
+            raise ConfigError(
+                f"{where}: a stage's name is lower-case letters, digits and _, and none of "
+                f"{', '.join(TAKEN)}."
+            )
+        if ("fit" in self.entry) == ("call" in self.entry):
+            raise ConfigError(
+                f"{where} needs exactly one of 'fit: stage.yaml' and 'call: a.function'."
+            )
+        if "fit" in self.entry and "args" in self.entry:
+            raise ConfigError(f"{where}: 'args' are for a call; a stage that trains takes 'set'.")
+        if (objective := self.entry.get("objective")) in ROWS:
+            raise ConfigError(
+                f"{where}: objective {objective!r} is a row of its own in the frontier. "
+                f"Choose a name other than {', '.join(ROWS)}."
+            )
 
 
 @dataclass(frozen=True)

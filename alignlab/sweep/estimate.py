@@ -9,7 +9,6 @@ from alignlab.errors import ConfigError
 from alignlab.pipeline.jobs import check
 from alignlab.pipeline.scheduler import grouped
 from alignlab.plan import state
-from alignlab.plan.experiment import Plan
 from alignlab.results.csv_tables import read_table
 from alignlab.results.run_folder import job_folders
 from alignlab.results.tables import read_points
@@ -20,25 +19,24 @@ TIMES = "stages.csv"  # what each of an experiment's jobs took
 SHOWN = 200  # trials printed one by one
 
 
-def estimate(sweep: Sweep, plan: Plan, workers: int) -> int:
+def estimate(sweep: Sweep, workers: int) -> int:
     """Check every key, print the trials, the inputs to make, and an estimate of time and disk.
 
     Raises:
         ConfigError: A key that its arm does not have, or a value that it does not take.
     """
-    probes = {name: plan.to_check(job) for name, job in sweep.probes().items()}
-    wrong = check(probes, here=False)  # it may be for another machine
+    wrong = check(sweep.to_check(), here=False)  # it may be for another machine
     if wrong:
         raise ConfigError("; ".join(f"{name}: {why}" for name, why in grouped(wrong).items()))
     print(_trials(sweep))
     print(_inputs(sweep, workers))
-    print(_cost(sweep, plan, workers))
+    print(_cost(sweep, workers))
     return 0
 
 
 def _trials(sweep: Sweep) -> str:
     seeds = len(sweep.plan.seeds)
-    name = sweep.sampler[0]
+    name = sweep.keys.sampler[0]
     if sweep.points is None:
         space = [
             f"  {arm}: {', '.join(f'{d.key} in {d.distribution}' for d in dimensions)}"
@@ -63,8 +61,8 @@ def _line(sweep: Sweep, point: Point) -> str:
 
 def _inputs(sweep: Sweep, workers: int) -> str:
     """The stages still to make, and their time where they have been made before."""
-    folder = sweep.plan.results
-    jobs = state.missing(sweep.plan, sweep.needs)[0]
+    folder = sweep.inputs.results
+    jobs = state.missing(sweep.inputs, sweep.needs)[0]
     if not jobs:
         return f"inputs in {folder}: all there"
     taken = _stage_seconds(folder / TIMES)
@@ -78,14 +76,14 @@ def _inputs(sweep: Sweep, workers: int) -> str:
     return f"inputs in {folder}: {', '.join(job.name for job in jobs)} to make; time: {time}"
 
 
-def _cost(sweep: Sweep, plan: Plan, workers: int) -> str:
+def _cost(sweep: Sweep, workers: int) -> str:
     """From finished runs of the same stages, in the sweep's or the experiment's results."""
-    known = {arm: _of_arm(sweep, plan, arm) for arm in sweep.stages}
+    known = {arm: _of_arm(sweep, arm) for arm in sweep.stages}
     unknown = [arm for arm, (seconds, _) in known.items() if seconds is None]
     if unknown:
         return (
             f"time and disk: unknown, no run of {', '.join(unknown)} is finished yet in "
-            f"{plan.results} or {sweep.plan.results}"
+            f"{sweep.plan.results} or {sweep.inputs.results}"
         )
     runs = _runs_by_arm(
         sweep, {arm: seconds or 0.0 for arm, (seconds, _) in known.items()}, workers
@@ -114,9 +112,9 @@ def _runs_by_arm(sweep: Sweep, seconds: Mapping[str, float], workers: int) -> di
     return {arm: seeds * trials / len(seconds) for arm in seconds}
 
 
-def _of_arm(sweep: Sweep, plan: Plan, arm: str) -> tuple[float | None, float | None]:
+def _of_arm(sweep: Sweep, arm: str) -> tuple[float | None, float | None]:
     """Median seconds and bytes of a finished run of ``arm``, or of its namesake stage."""
-    for results in (plan.results, sweep.plan.results):
+    for results in (sweep.plan.results, sweep.inputs.results):
         runs = [run for run in job_folders(results) if run.stage == arm and run.done_file.exists()]
         seconds = [done["seconds"] for done in (run.done for run in runs) if done]
         if seconds:

@@ -1,9 +1,13 @@
-"""What a sweep varies: dimensions of the space, and points in it."""
+"""What a sweep tries: values of keys, points in their space, and the samplers that choose them."""
 
+import inspect
 import itertools
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Annotated, Any
 
 import optuna
@@ -13,10 +17,10 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, create_model
 
 from alignlab.errors import ConfigError
-from alignlab.plan.schema import Keys, Number, Positive, Value, check_count, key
+from alignlab.plan.schema import Keys, Number, Positive, Seed, Text, Value, check_count, key
 
 MOST_TRIALS = 10_000  # of a sweep whose points are listed before the first of them
 MOST_CHOICES = 1_000  # of one key
@@ -53,37 +57,6 @@ class OneDimension(Keys):
     log: bool | None = key("Spread evenly over the logarithm.")
     step: Positive | None = key("From one value to the next.")
 
-    @model_validator(mode="after")
-    def _is_possible(self) -> "OneDimension":
-        self.distribution()
-        return self
-
-    def distribution(self) -> BaseDistribution:
-        """The values as Optuna has them.
-
-        Raises:
-            ValueError: There is no such range.
-        """
-        if sum(given is not None for given in (self.choices, self.floats, self.ints)) != 1:
-            raise ValueError(WAYS)
-        if self.choices is not None:
-            if (self.log, self.step) != (None, None):
-                raise ValueError("must have neither log nor step beside its choices")
-            return CategoricalDistribution(self.choices)
-        low, high = self.floats or self.ints or []
-        if not low <= high:
-            raise ValueError("must go from its low to its high end")
-        if self.step is not None:
-            steps = (high - low) / self.step
-            if steps < 1 or not math.isclose(steps, round(steps), rel_tol=1e-9):
-                raise ValueError("must lead from low to high in a whole number of steps")
-        if self.floats is not None:
-            step = None if self.step is None else float(self.step)
-            return FloatDistribution(float(low), float(high), log=bool(self.log), step=step)
-        if isinstance(self.step, float):
-            raise ValueError("must have a whole number as its step")
-        return IntDistribution(int(low), int(high), log=bool(self.log), step=self.step or 1)
-
 
 def _as_keys(entry: Any) -> Any:
     if not isinstance(entry, (list, Mapping)):
@@ -91,8 +64,33 @@ def _as_keys(entry: Any) -> Any:
     return {"choices": entry} if isinstance(entry, list) else entry
 
 
+def _distribution(d: OneDimension) -> BaseDistribution:
+    """The values as Optuna has them."""
+    if sum(given is not None for given in (d.choices, d.floats, d.ints)) != 1:
+        raise ValueError(WAYS)
+    if d.choices is not None:
+        if (d.log, d.step) != (None, None):
+            raise ValueError("must have neither log nor step beside its choices")
+        return CategoricalDistribution(d.choices)
+    low, high = d.floats or d.ints or []
+    if not low <= high:
+        raise ValueError("must go from its low to its high end")
+    if d.step is not None:
+        steps = (high - low) / d.step
+        if steps < 1 or not math.isclose(steps, round(steps), rel_tol=1e-9):
+            raise ValueError("must lead from low to high in a whole number of steps")
+    if d.floats is not None:
+        step = None if d.step is None else float(d.step)
+        return FloatDistribution(float(low), float(high), log=bool(d.log), step=step)
+    if isinstance(d.step, float):
+        raise ValueError("must have a whole number as its step")
+    return IntDistribution(int(low), int(high), log=bool(d.log), step=d.step or 1)
+
+
 DimensionKeys = Annotated[
-    OneDimension, BeforeValidator(_as_keys, json_schema_input_type=Choices | OneDimension)
+    OneDimension,
+    BeforeValidator(_as_keys, json_schema_input_type=Choices | OneDimension),
+    AfterValidator(_distribution),
 ]
 
 
@@ -124,19 +122,24 @@ class Dimension:
         d: Any = self.distribution
         if isinstance(d, CategoricalDistribution):
             return len(d.choices)
-        if isinstance(d, IntDistribution):
-            return (d.high - d.low) // d.step + 1
-        if d.step is not None:
-            return round((d.high - d.low) / d.step) + 1
-        return 1 if d.low == d.high else None
+        if d.step is None:
+            return 1 if d.low == d.high else None
+        return round((d.high - d.low) / d.step) + 1
 
-    def values(self) -> list[Value] | None:
-        """All values, where a grid can have them; ``None`` otherwise."""
+    def values(self) -> list[Value]:
+        """All values.
+
+        Raises:
+            ConfigError: A continuous range.
+        """
         d: Any = self.distribution
         if isinstance(d, CategoricalDistribution):
             return list(d.choices)
         if d.log or d.step is None:
-            return None
+            raise ConfigError(
+                f"space.{self.key}: a grid needs choices, an int or a step, got a continuous "
+                "range. Give it choices, or take another sampler."
+            )
         return [round(d.low + i * d.step, 12) for i in range(self.count() or 0)]
 
     def ends(self) -> list[Value]:
@@ -178,18 +181,11 @@ class Space:
             ConfigError: A dimension has no finite list of values, or they are too many.
         """
         check_count(self.count() or 0, MOST_TRIALS, "sampler grid: points")
-        points = []
-        for arm, dimensions in self.arms.items():
-            axes = []
-            for dimension in dimensions:
-                if (axis := dimension.values()) is None:
-                    raise ConfigError(
-                        f"space.{dimension.key}: a grid needs choices, an int or a step, got a "
-                        "continuous range. Give it choices, or take another sampler."
-                    )
-                axes.append([(dimension.key, value) for value in axis])
-            points += [Point(arm, dict(values)) for values in itertools.product(*axes)]
-        return points
+        return [
+            Point(arm, dict(zip([d.key for d in dimensions], values, strict=True)))
+            for arm, dimensions in self.arms.items()
+            for values in itertools.product(*(d.values() for d in dimensions))
+        ]
 
     def count(self) -> int | None:
         """How many points there are; ``None`` where a range is continuous."""
@@ -215,3 +211,109 @@ class Space:
             studies[arm].tell(trial, 0.0)
             points.setdefault(repr(point), point)
         return list(points.values())
+
+
+def _patient(patience: int, min_delta: float = 0.0) -> optuna.pruners.PatientPruner:
+    """Optuna's without another pruner inside: ends a run that has stopped improving."""
+    return optuna.pruners.PatientPruner(None, patience, min_delta)
+
+
+LISTED = ("grid", "random", "qmc")  # their points are known before the first trial
+SAMPLERS: dict[str, Callable[..., Any]] = {
+    "grid": object,  # ours: all combinations
+    "random": optuna.samplers.RandomSampler,
+    "qmc": optuna.samplers.QMCSampler,
+    "tpe": optuna.samplers.TPESampler,
+    "nsgaii": optuna.samplers.NSGAIISampler,
+    "gp": optuna.samplers.GPSampler,
+}
+PRUNERS: dict[str, Callable[..., optuna.pruners.BasePruner]] = {
+    "median": optuna.pruners.MedianPruner,
+    "percentile": optuna.pruners.PercentilePruner,
+    "successive_halving": optuna.pruners.SuccessiveHalvingPruner,
+    "hyperband": optuna.pruners.HyperbandPruner,
+    "threshold": optuna.pruners.ThresholdPruner,
+    "patient": _patient,
+}
+DEFAULTS: dict[str, dict[str, bool]] = {  # for spaces in which not every arm has every dimension
+    "tpe": {"multivariate": True, "group": True, "constant_liar": True},
+    "qmc": {"warn_independent_sampling": False, "scramble": True},
+}
+LARGEST_SETTING = 10**6  # of a sampler's or pruner's whole numbers; some are sizes of lists
+OF_TYPE: dict[str, Any] = {  # what a setting may be, by the annotations of Optuna's signatures
+    "bool": bool,
+    "int": Annotated[int, Field(ge=-LARGEST_SETTING, le=LARGEST_SETTING)],
+    "float": Number,
+    "str": Text,
+    "None": None,
+}
+
+
+def _settings(target: Callable[..., Any]) -> type[Keys]:
+    """The settings that a YAML file can give, numbers, switches and words."""
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(target).parameters.items():
+        of_type = getattr(parameter.annotation, "__name__", parameter.annotation).split(" | ")
+        if OF_TYPE.keys() >= set(of_type):
+            kind = Seed if name == "seed" else reduce(or_, (OF_TYPE[one] for one in of_type))
+            fields[name] = kind, ... if parameter.default is parameter.empty else parameter.default
+    return create_model(target.__name__, __base__=Keys, **fields)
+
+
+def build(name: str, settings: Mapping[str, Any]) -> Any:
+    """Optuna's sampler or pruner of that name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return (SAMPLERS | PRUNERS)[name](**{**DEFAULTS.get(name, {}), **settings})
+
+
+def _one_of(targets: Mapping[str, Callable[..., Any]]) -> Any:
+    """Name and settings from ``tpe`` or ``{tpe: {n_startup_trials: 5}}``.
+
+    It is built when the file is read, so that a setting that the class refuses stops everything.
+    """
+
+    def with_settings(entry: Any) -> Any:
+        entry = {entry: {}} if isinstance(entry, str) else entry
+        if not isinstance(entry, Mapping) or len(entry) != 1 or not targets.keys() >= set(entry):
+            raise ValueError(
+                f"must be one of {', '.join(targets)}, alone or with settings, as in "
+                "{NAME: {SETTING: VALUE}}"
+            )
+        return entry
+
+    def built(entry: BaseModel) -> tuple[str, dict[str, Any]]:
+        ((name, settings),) = entry.model_dump(exclude_unset=True).items()
+        try:
+            build(name, settings)
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+        return name, settings
+
+    fields: dict[str, Any] = {name: (_settings(target), None) for name, target in targets.items()}
+    model = create_model("Named", __base__=Keys, **fields)
+    word: Any = Annotated[str, Field(json_schema_extra={"enum": list(targets)})]
+    before = BeforeValidator(with_settings, json_schema_input_type=word | model)
+    return Annotated[model, before, AfterValidator(built)]
+
+
+SamplerKeys = _one_of(SAMPLERS)
+PrunerKeys = _one_of(PRUNERS)
+
+
+def design(
+    sampler: tuple[str, Mapping[str, Any]], space: Space, trials: int | None
+) -> list[Point] | None:
+    """The points of a grid, a random or a quasi-random design; ``None`` for other samplers."""
+    name, settings = sampler
+    if name == "grid":
+        return space.grid()[:trials]
+    if name not in LISTED:
+        return None
+    assert trials is not None
+    check_count(trials, MOST_TRIALS, f"sampler {name}: trials")
+    seed = settings.get("seed", 0)
+    samplers = {
+        arm: build(name, {**settings, "seed": seed + place}) for place, arm in enumerate(space.arms)
+    }
+    return space.drawn(samplers, trials)

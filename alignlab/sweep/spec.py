@@ -1,27 +1,89 @@
-"""A sweep's YAML, read and checked against the experiment that it varies."""
+"""A sweep's YAML file: its keys, and its arms as stages of the experiment that it varies."""
 
-from collections.abc import Mapping
+import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
+from pydantic import Field
 
 from alignlab.errors import ConfigError
 from alignlab.files import sha_of
 from alignlab.plan import overlay
 from alignlab.plan.content import by_content
 from alignlab.plan.experiment import Plan, load_plan
-from alignlab.plan.jobs import Job, check_names, expand
-from alignlab.plan.layers import Stage
-from alignlab.sweep import schema
-from alignlab.sweep.samplers import design, named
-from alignlab.sweep.schema import PROBED as PROBED
-from alignlab.sweep.schema import StopKeys, SweepKeys
-from alignlab.sweep.space import Dimension, Point, Space
+from alignlab.plan.jobs import Job, Stage, check_names, expand
+from alignlab.plan.schema import (
+    Changes,
+    Count,
+    FrontierArgs,
+    Keys,
+    Positive,
+    Seeds,
+    Text,
+    check,
+    key,
+)
+from alignlab.sweep.space import (
+    LISTED,
+    Dimension,
+    DimensionKeys,
+    Point,
+    PrunerKeys,
+    SamplerKeys,
+    Space,
+    design,
+)
 from alignlab.sweep.storage import check_url
 
 BOUND = "alignlab.callbacks.kl_bound.KLBound"
+# What a run reports at each evaluation: all that a pruner can judge it by.
+PROBED = ("kl", "kl_k1", "reward", "proxy_reward", "length", "seconds")
+SpaceKeys = dict[Text, DimensionKeys] | None
+
+
+class ArmKeys(Changes):
+    """An arm: a stage of the experiment with changes, or one of its own."""
+
+    stage: Text | None = key("The experiment's stage that is varied; unless given, the arm's name.")
+    space: SpaceKeys = key("Dimensions of this arm alone.")
+
+
+class StopKeys(Keys):
+    """When a run ends early."""
+
+    kl: Positive | None = key("At an evaluation beyond this KL, in nats per completion.")
+    dominated: Count | None = key(
+        "After this number of evaluations in a row at which a finished run has less "
+        "KL and more reward."
+    )
+
+
+class SweepKeys(Keys):
+    """A sweep: which stages of an experiment to vary, over which values, judged by what."""
+
+    experiment: Text = Field(description="The experiment's folder; it makes the inputs.")
+    scale: Text | None = key("Its scale, as in alignlab run.")
+    seeds: Seeds | None = key("A trial is one run for each; the experiment's unless given.")
+    arms: dict[Text, ArmKeys | None] = Field(min_length=1, description="Name -> what is varied.")
+    space: SpaceKeys = key("Dotted key -> values, for every arm.")
+    metrics: dict[Text, Literal["maximize", "minimize"]] = Field(
+        min_length=1,
+        description="What a trial is judged by: values after the last step, mean over seeds.",
+    )
+    sampler: SamplerKeys = Field(description="How points are chosen.")
+    pruner: PrunerKeys | None = key("What ends a trial that is behind.")
+    trials: Count | None = key(
+        "The largest number of trials; a grid has all of its points unless given."
+    )
+    minutes: Positive | None = key("After this time no further trial is started.")
+    storage: Text | None = key("URL of the study; unless given, a file beside the tables.")
+    stop: StopKeys | None = None
+    frontier: FrontierArgs | None = key("As frontier.args of an experiment.")
+    process_per_trial: bool = Field(
+        default=False, description="A new process for each run, instead of one for many."
+    )
 
 
 @dataclass(frozen=True)
@@ -29,38 +91,50 @@ class Sweep:
     """What to try, how to choose it and how to judge it.
 
     Args:
-        name: ``sweep-`` and the name of its file.
         keys: What the file says.
-        plan: The experiment's stages for the sweep's seeds; its results folder holds the inputs.
+        inputs: The plan of the experiment, whose stages the trials read.
+        plan: The sweep's own, with another name and another results folder.
         stages: The arms as stages.
         space: What is varied.
-        sampler: Name and settings.
-        pruner: Name and settings, or ``None``.
-        stop: When a run ends early.
         points: Those of a design that is known beforehand; ``None`` where the sampler goes by the
             results.
-        frontier: Settings of the closing evaluation.
     """
 
-    name: str
     keys: SweepKeys
+    inputs: Plan
     plan: Plan
     stages: dict[str, Stage]
     space: Space
-    sampler: tuple[str, dict[str, Any]]
-    pruner: tuple[str, dict[str, Any]] | None
-    stop: StopKeys
     points: list[Point] | None
-    frontier: dict[str, Any]
+
+    @property
+    def stop(self) -> StopKeys:
+        """When a run ends early."""
+        return self.keys.stop or StopKeys()
+
+    @property
+    def definition(self) -> str:
+        """Hash of all that makes trials comparable: trials of another one are not mixed in."""
+        arms = {arm: [job.config_sha for job in self.jobs(self.middle(arm))] for arm in self.stages}
+        if self.points is not None:
+            what: Any = [self.space.params(point) for point in self.points]
+        else:
+            dimensions = {arm: list(map(repr, ds)) for arm, ds in self.space.arms.items()}
+            what = [self.keys.sampler, dimensions]
+        stop = [self.stop.kl, self.stop.dominated, self.keys.pruner]
+        return sha_of([arms, what, self.keys.metrics, stop])
+
+    def middle(self, arm: str) -> Point:
+        """Some point of ``arm``."""
+        return Point(arm, {d.key: d.ends()[0] for d in self.space.arms[arm]})
 
     def jobs(self, point: Point) -> list[Job]:
-        """The point's runs, one for each seed.
+        """The point's runs, one for each seed: its arm's stage with a grid of one point.
 
         Raises:
             ConfigError: A key that runs into a value of the config.
         """
-        plan = self.plan
-        stage = self.stages[point.arm]
+        stage, plan = self.stages[point.arm], self.plan
         entry = {**stage.entry, "grid": [point.values], "per_seed": True}
         jobs = expand(replace(stage, entry=entry), plan.experiment, plan.jobs, plan.seeds)
         return [self._with_bound(job) for job in jobs]
@@ -75,20 +149,9 @@ class Sweep:
         sha = sha_of([job.config_sha, by_content(bound)])
         return replace(job, spec={"config": config}, config_sha=sha)
 
-    @property
-    def needs(self) -> list[str]:
-        """Jobs of the experiment whose output the trials and the closing evaluation read."""
-        some = [job for arm in self.stages for job in self.jobs(self.middle(arm))]
-        read = [name for job in some for names in job.needs.values() for name in names]
-        return list(dict.fromkeys([*read, *self.plan.frontier_needs]))
-
-    def middle(self, arm: str) -> Point:
-        """Some point of ``arm``."""
-        return Point(arm, {d.key: d.ends()[0] for d in self.space.arms[arm]})
-
-    def probes(self) -> dict[str, Job]:
+    def to_check(self) -> dict[str, Any]:
         """A run for each value that a key may take, or the ends of its range, to check them all."""
-        return {name: self.jobs(point)[0] for name, point in self.probed()}
+        return {name: self.plan.to_check(self.jobs(point)[0]) for name, point in self.probed()}
 
     def probed(self) -> list[tuple[str, Point]]:
         """Each arm's middle with one value changed, named for it; every such point once."""
@@ -104,84 +167,111 @@ class Sweep:
         return found
 
     @property
-    def definition(self) -> str:
-        """Hash of all that makes trials comparable: trials of another one are not mixed in."""
-        arms = {arm: [job.config_sha for job in self.jobs(self.middle(arm))] for arm in self.stages}
-        if self.points is not None:
-            what: Any = [self.space.params(point) for point in self.points]
-        else:
-            what = [self.sampler, {a: [repr(d) for d in ds] for a, ds in self.space.arms.items()}]
-        stop = [self.stop.kl, self.stop.dominated, self.pruner]
-        return sha_of([arms, what, self.keys.metrics, stop])
+    def needs(self) -> list[str]:
+        """Jobs of the experiment whose output the trials and the closing evaluation read."""
+        some = [job for arm in self.stages for job in self.jobs(self.middle(arm))]
+        read = [name for job in some for names in job.needs.values() for name in names]
+        return list(dict.fromkeys([*read, *self.plan.frontier_needs]))
 
 
-def load_sweep(path: Path) -> Sweep:
+def load_sweep(path: Path, results: Path | None = None) -> Sweep:
     """Read a sweep's YAML and the experiment that it names.
+
+    Args:
+        path: The file.
+        results: The folder of the sweep's runs; default ``results/sweep-<name>``.
 
     Raises:
         ConfigError: A file that cannot be read, an unknown key, a value that cannot be.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    where = str(path)
-    content = overlay.read_yaml(path)
-    keys = schema.read(content, where)
-    plan = load_plan(Path(keys.experiment), scale=keys.scale, seeds=keys.seeds)
+    keys = check(SweepKeys, overlay.read_yaml(path), str(path))
+    _check_together(keys, str(path))
+    inputs = load_plan(Path(keys.experiment), scale=keys.scale, seeds=keys.seeds)
+    name = f"sweep-{path.stem}"
+    own = {} if keys.frontier is None else keys.frontier.model_dump(exclude_unset=True)
     space = _space(keys)
-    sampler = named(keys.sampler)
-    if keys.storage is not None:
-        check_url(keys.storage)
     sweep = Sweep(
-        name=f"sweep-{path.stem}",
         keys=keys,
-        plan=plan,
-        stages={
-            name: _arm(name, arm or {}, plan, f"{where}: arm {name!r}")
-            for name, arm in content["arms"].items()
-        },
+        inputs=inputs,
+        plan=replace(
+            inputs,
+            name=name,
+            results=results or Path("results") / name,
+            frontier=inputs.frontier | own,
+            inputs=inputs.results,
+        ),
+        stages={arm: _stage(arm, keys, inputs, f"{path}: arm {arm!r}") for arm in keys.arms},
         space=space,
-        sampler=sampler,
-        pruner=None if keys.pruner is None else named(keys.pruner),
-        stop=keys.stop or StopKeys(),
-        points=design(*sampler, space, keys.trials),
-        frontier=plan.frontier | (content.get("frontier") or {}),
+        points=design(keys.sampler, space, keys.trials),
     )
-    for name in sweep.stages:
-        _check_arm(sweep, name, f"{where}: arm {name!r}")
+    for arm in sweep.stages:
+        points = sweep.points or [point for _, point in sweep.probed()]  # as far as they are known
+        own_points = [point.values for point in points if point.arm == arm]
+        check_names(arm, own_points, f"{path}: arm {arm!r}")
     return sweep
 
 
-def _check_arm(sweep: Sweep, name: str, where: str) -> None:
-    """Refuse what only a stage that trains can have, and points that would share a run's name."""
-    for key in ("stop", "pruner"):
-        if "call" in sweep.stages[name].entry and getattr(sweep.keys, key) is not None:
-            raise ConfigError(f"{where}: {key!r} is for stages that train; this is a call.")
-    points = sweep.points or [point for _, point in sweep.probed()]  # as far as they are known
-    check_names(name, [point.values for point in points if point.arm == name], where)
+def _check_together(keys: SweepKeys, where: str) -> None:
+    """Refuse keys that exclude each other, and a metric that no run can have.
+
+    Whether a metric with a slash is logged shows after the first run.
+    """
+    (name, _), metrics = keys.sampler, list(keys.metrics)
+    endless = keys.trials is None and (keys.minutes is None or name in LISTED)
+    if endless and name != "grid":
+        raise ConfigError(f"{where}: sampler {name} needs 'trials', the number of them.")
+    if keys.pruner is not None and len(metrics) > 1:
+        raise ConfigError(
+            f"{where}: a pruner compares trials by one metric, this sweep has {len(metrics)}. "
+            "Use 'stop' (kl, dominated) instead."
+        )
+    if keys.pruner is not None and metrics[0] not in PROBED:
+        raise ConfigError(
+            f"{where}: a pruner judges by what each evaluation reports, which {metrics[0]!r} is "
+            f"not part of. Take one of {', '.join(PROBED)} as the metric, or leave the pruner out."
+        )
+    for metric in metrics:
+        if "/" not in metric and metric not in PROBED:
+            near = difflib.get_close_matches(metric, PROBED, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(
+                f"{where}: metric {metric!r} is not measured by any run. An evaluation has "
+                f"{', '.join(PROBED)}; what is logged has a slash, as val/loss does.{hint}"
+            )
+    if keys.storage is not None:
+        check_url(keys.storage)
 
 
 def _space(keys: SweepKeys) -> Space:
     """The dimensions of each arm: the sweep's common ones and its own, which replace them."""
     arms = {}
     for arm, entry in keys.arms.items():
-        own = {} if entry is None else entry.space or {}
-        merged = {**(keys.space or {}), **own}
-        names = {key: f"{arm}/{key}" if key in own else key for key in merged}
-        arms[arm] = [Dimension(names[key], key, merged[key].distribution()) for key in merged]
+        common: dict[str, Any] = dict(keys.space or {})
+        own: dict[str, Any] = dict((entry and entry.space) or {})
+        arms[arm] = [
+            Dimension(f"{arm}/{key}" if key in own else key, key, values)
+            for key, values in (common | own).items()
+        ]
     return Space(arms)
 
 
-def _arm(name: str, entry: Mapping[str, Any], plan: Plan, where: str) -> Stage:
+def _stage(arm: str, keys: SweepKeys, inputs: Plan, where: str) -> Stage:
     """An arm as a stage: one of the experiment's with changes, or one of its own."""
-    own = {key: value for key, value in entry.items() if key not in ("stage", "space")}
-    source = entry.get("stage", None if {"fit", "call"} & set(own) else name)
-    if source is not None and source not in plan.stages:
+    entry = keys.arms[arm]
+    own = {} if entry is None else entry.model_dump(exclude_unset=True, exclude={"space"})
+    source = own.pop("stage", None if {"fit", "call"} & own.keys() else arm)
+    if source is not None and source not in inputs.stages:
         raise ConfigError(
             f"{where}: the experiment has no stage {source!r}. Stages: "
-            f"{', '.join(plan.stages)}. Name one with 'stage', or give a 'fit'."
+            f"{', '.join(inputs.stages)}. Name one with 'stage', or give a 'fit'."
         )
-    base = Stage(name) if source is None else replace(plan.stages[source], name=name)
+    base = Stage(arm) if source is None else replace(inputs.stages[source], name=arm)
     stage = base.changed(own)
     if stage.entry.get("objective") and "objective" not in own:
-        stage.entry["objective"] = name  # two arms of one stage are two curves
+        stage.entry["objective"] = arm  # two arms of one stage are two curves
     stage.check()
+    for name in ("stop", "pruner"):
+        if "call" in stage.entry and getattr(keys, name) is not None:
+            raise ConfigError(f"{where}: {name!r} is for stages that train; this is a call.")
     return stage

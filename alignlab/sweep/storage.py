@@ -9,13 +9,13 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
 
 import optuna
 import sqlalchemy
+from optuna.storages import BaseStorage
 from optuna.storages.journal import JournalFileBackend
 
 from alignlab.errors import ConfigError
@@ -27,21 +27,8 @@ RACES = (0.5, 1.0, 2.0)  # seconds to wait for another process that makes the ta
 KNOWN = "Known: sqlite:///FILE, journal:///FILE, postgresql://USER@HOST/DATABASE."
 
 
-@dataclass(frozen=True)
-class Storage:
-    """An open storage: Optuna's own, and its URL as it may be shown."""
-
-    optuna: optuna.storages.BaseStorage
-    shown: str
-
-    def alive(self, trial_id: int) -> None:
-        """A sign of life of a running trial, where the storage keeps them: a journal does not."""
-        if isinstance(self.optuna, optuna.storages.RDBStorage):
-            self.optuna.record_heartbeat(trial_id)
-
-
 @contextmanager
-def open_storage(url: str) -> Iterator[Storage]:
+def open_storage(url: str) -> Iterator[BaseStorage]:
     """The storage at ``url``, its tables created where they are missing, closed at the end.
 
     Raises:
@@ -51,12 +38,12 @@ def open_storage(url: str) -> Iterator[Storage]:
     if made.get_backend_name() != "postgresql":
         _make_folder_of(Path(made.database or ""))
     if made.drivername == "journal":
-        yield Storage(_journal(Path(made.database or "")), url)
+        yield _journal(Path(made.database or ""))
         return
     with _storage_errors(url):
         database = _database(made)
         try:
-            yield Storage(database, shown(url))
+            yield database
         finally:
             database.remove_session()
             database.engine.dispose()  # else connections stay open until they are collected

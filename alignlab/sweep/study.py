@@ -17,48 +17,42 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import optuna
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from alignlab.plan.jobs import Job
-from alignlab.sweep.samplers import build_pruner, build_sampler
-from alignlab.sweep.space import Point, Space
+from alignlab.sweep.space import Point, build
 from alignlab.sweep.spec import Sweep
-from alignlab.sweep.storage import GRACE, HEARTBEAT, Storage
+from alignlab.sweep.storage import GRACE, HEARTBEAT
 
 SLOT, OWNER, ERROR, DIVERGED, STOPPED = "slot", "owner", "error", "diverged", "stopped"
 TAKEN = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
 REST = 2.0  # seconds between two looks at what other processes do
 
 
-def open_study(sweep: Sweep, storage: Storage) -> optuna.Study:
+def open_study(sweep: Sweep, storage: BaseStorage) -> optuna.Study:
     """The study of this very definition, made if it is not there.
 
     Its name ends in a hash of arms, space, seeds, metrics and inputs. So trials that cannot be
     compared never share a study, and a changed sweep begins a new one, in which runs that are not
-    affected are complete at once.
+    affected are complete at once. No two calls of a sampler that goes by the results start alike;
+    that of a design is never asked.
     """
+    name, settings = ("random", {}) if sweep.points is not None else sweep.keys.sampler
+    seed = (int(settings.get("seed", 0)) + time.time_ns()) % 2**31
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study = optuna.create_study(
-            study_name=f"{sweep.name}-{sweep.definition[:8]}",
-            storage=storage.optuna,
+            study_name=f"{sweep.plan.name}-{sweep.definition[:8]}",
+            storage=storage,
             directions=[StudyDirection[name.upper()] for name in sweep.keys.metrics.values()],
-            sampler=_sampler(sweep),
-            pruner=None if sweep.pruner is None else build_pruner(*sweep.pruner),
+            sampler=build(name, {**settings, "seed": seed}),
+            pruner=None if sweep.keys.pruner is None else build(*sweep.keys.pruner),
             load_if_exists=True,
         )
         study.set_metric_names(list(sweep.keys.metrics))
     return study
-
-
-def _sampler(sweep: Sweep) -> optuna.samplers.BaseSampler:
-    """For a design a sampler that is never asked; else one that no two calls start alike."""
-    name, settings = sweep.sampler
-    if sweep.points is not None:
-        return optuna.samplers.RandomSampler()
-    seed = (int(settings.get("seed", 0)) + time.time_ns()) % 2**31
-    return build_sampler(name, {**settings, "seed": seed})
 
 
 @dataclass(eq=False)
@@ -80,29 +74,21 @@ class RunningTrial:
 
 
 class Slots:
-    """The trials of one study, as one process sees them.
+    """The trials of a sweep's study, as one process sees them.
 
     Args:
+        sweep: The sweep.
         study: Optuna's study.
         storage: The study's storage.
-        space: What its parameters mean.
-        points: The design's points; ``None`` where the sampler chooses as it goes.
-        trials: How many slots a sampled study has; ``None`` for no end.
         owner: Name of the results folder, which one process at a time works in; ``None`` where no
             other folder can know the storage.
     """
 
     def __init__(
-        self,
-        study: optuna.Study,
-        storage: Storage,
-        space: Space,
-        points: Sequence[Point] | None,
-        trials: int | None,
-        owner: str | None,
+        self, sweep: Sweep, study: optuna.Study, storage: BaseStorage, owner: str | None
     ) -> None:
-        self._study, self._storage, self._space = study, storage, space
-        self._points, self._trials, self._owner = points, trials, owner
+        self._study, self._storage, self._space = study, storage, sweep.space
+        self._points, self._trials, self._owner = sweep.points, sweep.keys.trials, owner
         self._mine: dict[int, int] = {}  # number -> id of the trials that this process runs
         self._ownerless: dict[int, float] = {}  # number -> when a trial was first seen so
         self._looked = self._beaten = 0.0
@@ -134,11 +120,11 @@ class Slots:
         return sum(not self._is_mine(trial) for trial in self._all(TrialState.RUNNING))
 
     def keep_alive(self) -> None:
-        """Signs of life of this process's trials, when they are due."""
-        if time.monotonic() - self._beaten >= HEARTBEAT:
+        """Signs of life of this process's trials, when they are due; a journal keeps none."""
+        if isinstance(self._storage, RDBStorage) and time.monotonic() - self._beaten >= HEARTBEAT:
             self._beaten = time.monotonic()
             for trial_id in self._mine.values():
-                self._storage.alive(trial_id)
+                self._storage.record_heartbeat(trial_id)
 
     def holds(self, running: RunningTrial) -> bool:
         """Whether the trial is still this process's: after a long silence another one runs it."""
@@ -211,7 +197,8 @@ class Slots:
         """Make ``trial`` this process's; ``None`` if another trial has its slot."""
         trial.set_user_attr(OWNER, self._owner)
         self._mine[trial.number] = trial._trial_id
-        self._storage.alive(trial._trial_id)
+        self._beaten = 0.0
+        self.keep_alive()
         slot = trial.user_attrs.get(SLOT, None if self._points is not None else trial.number)
         if slot is None or self._is_taken(trial, slot):
             notes = {ERROR: "another trial has its point"}

@@ -96,15 +96,14 @@ def submit_sweep(
             SLURM here.
     """
     given = _settings(settings)
-    sweep = load_sweep(path)
-    folder = (results or Path("results") / sweep.name).resolve()
+    sweep = load_sweep(path, results)
+    folder = sweep.plan.results.resolve()
     url = _shared(storage or sweep.keys.storage, cluster, folder)
     with open_storage(url) as opened:  # before all the jobs want to make the study and its trials
         study = open_study(sweep, opened)
-        slots = Slots(study, opened, sweep.space, sweep.points, sweep.keys.trials, str(folder))
-        slots.enqueue_open(failed_too=True)
+        Slots(sweep, study, opened, str(folder)).enqueue_open(failed_too=True)
     work = Work(path.resolve(), folder, url, workers)
-    defaults = {"timeout_min": DAY, "name": sweep.name, "cpus_per_task": workers}
+    defaults = {"timeout_min": DAY, "name": sweep.plan.name, "cpus_per_task": workers}
     started = start(work, cluster, jobs, defaults | given)
     statuses = [_wait(number, job) for number, job in enumerate(started)]
     _draw(sweep, folder, url)
@@ -188,4 +187,4 @@ def _draw(sweep: Sweep, folder: Path, url: str) -> None:
         say(table.summary(sweep, study))
     own = sorted(path.parent for path in folder.glob(f"job-*/{state.POINTS}"))
     if own and sweep.plan.frontier_needs:
-        frontier_command(own, folder, **sweep.frontier)
+        frontier_command(own, folder, **sweep.plan.frontier)

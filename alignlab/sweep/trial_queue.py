@@ -8,12 +8,14 @@ from collections.abc import Callable
 from optuna.trial import TrialState
 
 from alignlab.errors import ConfigError
-from alignlab.files import DONE
+from alignlab.files import DONE, read_record
+from alignlab.pipeline import records
 from alignlab.pipeline.scheduler import NOT_FINITE
-from alignlab.plan.experiment import Plan
+from alignlab.plan import state
 from alignlab.plan.jobs import Job
-from alignlab.sweep.outcomes import Outcomes
-from alignlab.sweep.spec import Sweep
+from alignlab.results.run_records import record_of, rows_by_run
+from alignlab.results.tables import Point
+from alignlab.sweep.spec import PROBED, Sweep
 from alignlab.sweep.study import DIVERGED, ERROR, STOPPED, RunningTrial, Slots
 
 # Beginnings of the reasons for which a run is stopped.
@@ -25,7 +27,6 @@ class TrialQueue:
 
     Args:
         sweep: The sweep.
-        plan: Its results folder.
         slots: The study's trials.
         say: Shows a line.
         clock: Seconds, for the time budget.
@@ -34,18 +35,17 @@ class TrialQueue:
     def __init__(
         self,
         sweep: Sweep,
-        plan: Plan,
         slots: Slots,
         say: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._sweep, self._plan, self._slots, self._say = sweep, plan, slots, say
+        self._sweep, self._plan, self._slots, self._say = sweep, sweep.plan, slots, say
         self._clock, self._began = clock, clock()
         self._lost_workers: list[Job] = []
         self._of_job: dict[str, RunningTrial] = {}
         self._running: list[RunningTrial] = []
         self._skipped: list[str] = []
-        self._outcomes = Outcomes(plan)
+        self._rows = rows_by_run(self._plan.results)
         self._beaten: dict[str, int] = {}  # run -> evaluations in a row that were dominated
         self._said_wait = False
         for running in slots.begin():
@@ -73,7 +73,7 @@ class TrialQueue:
         """Record ``job``; its trial is complete with the last of its runs."""
         running = self._of_job.pop(job.name, None)
         if running is None or self._slots.holds(running):  # else another folder has the trial now
-            self._outcomes.record(job)
+            self._record(job)
         if running is not None:
             running.at_work.discard(job.name)
             self._add_outcome(running, job)
@@ -94,7 +94,7 @@ class TrialQueue:
         running = self._of_job.get(job.name)
         if running is None:
             return None
-        if self._sweep.pruner is not None and not running.measures:
+        if self._sweep.keys.pruner is not None and not running.measures:
             (metric,) = self._sweep.keys.metrics
             if metric in metrics:
                 with warnings.catch_warnings():
@@ -129,29 +129,52 @@ class TrialQueue:
     def _begin(self, running: RunningTrial) -> None:
         self._running.append(running)
         for job in self._sweep.jobs(running.point):
-            if self._is_cut_short(job):
+            _, stopped = self._outcome(job)
+            # It was stopped by a rule that the sweep had then and has no longer.
+            if (stopped.startswith(PRUNED) and self._sweep.keys.pruner is None) or (
+                stopped.startswith(DOMINATED) and self._sweep.stop.dominated is None
+            ):
                 (self._plan.folder(job) / DONE).unlink(missing_ok=True)  # its worker starts over
-                is_there = False
-            else:
-                is_there = self._outcomes.has(job, self._sweep.keys.metrics)
-            if is_there:
+            elif self._is_made(job):
                 self._add_outcome(running, job)
-            else:
-                running.waiting.append(job)
-                self._of_job[job.name] = running
+                continue
+            running.waiting.append(job)
+            self._of_job[job.name] = running
         self._close_if_done(running)
 
-    def _is_cut_short(self, job: Job) -> bool:
-        """Whether it was stopped by a rule that the sweep had then and has no longer."""
-        stopped = self._outcomes.of(job).stopped
-        return (stopped.startswith(PRUNED) and self._sweep.pruner is None) or (
-            stopped.startswith(DOMINATED) and self._sweep.stop.dominated is None
-        )
+    def _is_made(self, job: Job) -> bool:
+        """Whether a run's rows stand, with the sweep's metrics, or can be recorded."""
+        done = state.is_done(self._plan, job)
+        if not state.is_up_to_date(self._plan, job, self._rows, done=done):
+            return False
+        if done and not state.is_recorded(self._plan, job, self._rows):
+            self._record(job)  # the parent was killed just before
+        return done or {*self._sweep.keys.metrics} <= self._outcome(job)[0].keys()
+
+    def _record(self, job: Job) -> None:
+        records.record(self._plan, job)
+        self._rows = rows_by_run(self._plan.results)
+
+    def _outcome(self, job: Job) -> tuple[dict[str, float], str]:
+        """What a run measured last, and why it ended early; no text if it did not.
+
+        From its folder; where that is gone, from what stands beside the tables.
+        """
+        kept = self._plan.folder(job) / DONE, record_of(self._plan.results, job.name)
+        found = (record for record in map(read_record, kept) if record is not None)
+        done = next((each for each in found if each["config_sha"] == job.config_sha), {})
+        measures: dict[str, float] = dict(done.get("metrics") or {})
+        own = [Point(**row) for row in done.get("points", [])]
+        if rows := own or self._rows.get(job.name):
+            last = max(rows, key=lambda row: row.step)
+            values = {name: getattr(last, name) for name in PROBED}
+            measures |= {name: float(value) for name, value in values.items() if value is not None}
+        return measures, done.get("stopped") or ""
 
     def _waiting_job(self) -> Job | None:
         for running in self._running:
             # A pruner judges by the first seed; the others are for trials that it lets live.
-            one_by_one = self._sweep.pruner is not None and running.at_work
+            one_by_one = self._sweep.keys.pruner is not None and running.at_work
             if running.waiting and not one_by_one:
                 job = running.waiting.pop(0)
                 running.at_work.add(job.name)
@@ -159,15 +182,15 @@ class TrialQueue:
         return None
 
     def _add_outcome(self, running: RunningTrial, job: Job) -> None:
-        outcome, limit = self._outcomes.of(job), self._sweep.stop.kl
-        running.measures.append(outcome.measures)
+        (measures, stopped), limit = self._outcome(job), self._sweep.stop.kl
+        running.measures.append(measures)
         # What was pruned stays so, in a study made later and behind a killed parent, too.
-        running.pruned |= outcome.stopped.startswith(PRUNED)
-        if limit is not None and outcome.measures.get("kl", 0.0) > limit:
-            why = f"KL {outcome.measures['kl']:.4g} > {limit:g}"
-            running.note(DIVERGED, job, outcome.stopped or why)
-        elif outcome.stopped:
-            running.note(STOPPED, job, outcome.stopped)
+        running.pruned |= stopped.startswith(PRUNED)
+        if limit is not None and measures.get("kl", 0.0) > limit:
+            why = f"KL {measures['kl']:.4g} > {limit:g}"
+            running.note(DIVERGED, job, stopped or why)
+        elif stopped:
+            running.note(STOPPED, job, stopped)
 
     def _close_if_done(self, running: RunningTrial) -> None:
         if running.pruned:
@@ -208,7 +231,7 @@ class TrialQueue:
             return False
         better = any(
             row.kl < metrics["kl"] and row.reward - 2 * row.reward_se > metrics["reward"]
-            for name, rows in self._outcomes.rows.items()
+            for name, rows in self._rows.items()
             if name != job.name
             for row in rows
         )

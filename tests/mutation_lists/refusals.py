@@ -4,7 +4,7 @@ from tests.mutation_lists.mutation import Mutation
 
 OVERLAY = "plan/test_overlay.py::"
 BAD_FILE = f"{OVERLAY}test_a_bad_file_is_named_with_what_is_wrong"
-LAYERS = "plan/test_layers.py::"
+LAYERS = "plan/test_experiment.py::"
 JOBS = "plan/test_jobs.py::"
 CONTENT = "plan/test_content.py::"
 MUTATIONS = (
@@ -45,7 +45,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a scale may be a path",
-        "plan/layers.py",
+        "plan/experiment.py",
         "if scale is not None and not re.fullmatch(SCALE, scale):",
         "if not scale and scale is not None:",
         f"{LAYERS}test_a_scale_is_a_name_and_no_path",
@@ -66,7 +66,7 @@ MUTATIONS = (
     ),
     Mutation(
         "an overlay drops a stage that is not there",
-        "plan/layers.py",
+        "plan/experiment.py",
         "if name not in stages and not {",
         "if name not in stages and entry is not None and not {",
         f"{LAYERS}test_an_overlay_of_a_stage_that_is_not_there",
@@ -109,8 +109,8 @@ MUTATIONS = (
     Mutation(
         "a sweep's int range of any length is listed",
         "sweep/space.py",
-        "return (d.high - d.low) // d.step + 1",
-        "return min((d.high - d.low) // d.step + 1, 10_000)",
+        "return round((d.high - d.low) / d.step) + 1",
+        "return min(round((d.high - d.low) / d.step) + 1, 10_000)",
         "sweep/test_space.py::test_what_is_too_much_is_counted_and_not_listed",
     ),
     Mutation(
@@ -200,7 +200,7 @@ MUTATIONS = (
     ),
     Mutation(
         "fuzz: a scale's values are laid under the pipeline's",
-        "plan/layers.py",
+        "plan/jobs.py",
         "merged = overlay.merge(kept, over)",
         "merged = overlay.merge(over, kept)",
         "robustness/test_fuzz_config.py::test_a_scale_is_refused_or_laid_over_as_written",
@@ -208,8 +208,8 @@ MUTATIONS = (
     Mutation(
         "fuzz: an arm's own arguments are left out",
         "sweep/spec.py",
-        'if key not in ("stage", "space")}',
-        'if key not in ("stage", "space", "args")}',
+        'exclude={"space"})',
+        'exclude={"space", "args"})',
         "robustness/test_fuzz_config.py::test_a_sweep_is_refused_or_tried_as_written",
     ),
     Mutation(

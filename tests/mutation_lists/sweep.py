@@ -12,10 +12,10 @@ MUTATIONS = (
     ),
     Mutation(
         "a design with a seed draws the same points for every arm",
-        "sweep/samplers.py",
+        "sweep/space.py",
         '"seed": seed + place',
         '"seed": seed',
-        "sweep/test_samplers.py::test_arms_of_a_design_with_a_seed_have_points_of_their_own",
+        "sweep/test_space.py::test_arms_of_a_design_with_a_seed_have_points_of_their_own",
     ),
     Mutation(
         "two trials of one point are both run",
@@ -81,7 +81,7 @@ MUTATIONS = (
         "plan/state.py",
         "or (done and has_table(plan, job))",
         "or done",
-        "sweep/test_outcomes.py::"
+        "sweep/test_trial_queue.py::"
         "test_a_run_whose_per_prompt_table_is_gone_is_given_to_a_worker_which_makes_the_table",
     ),
     Mutation(
@@ -101,7 +101,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a run is worth its first evaluation",
-        "sweep/outcomes.py",
+        "sweep/trial_queue.py",
         "last = max(rows, key=lambda row: row.step)",
         "last = min(rows, key=lambda row: row.step)",
         "sweep/test_trial_queue.py::test_a_pruner_judges_by_the_first_seed_and_the_second_waits_for_it",
@@ -109,29 +109,29 @@ MUTATIONS = (
     Mutation(
         "the second seed of a trial that may be pruned starts beside the first",
         "sweep/trial_queue.py",
-        "one_by_one = self._sweep.pruner is not None and running.at_work",
+        "one_by_one = self._sweep.keys.pruner is not None and running.at_work",
         "one_by_one = False",
         "sweep/test_trial_queue.py::test_a_pruner_judges_by_the_first_seed_and_the_second_waits_for_it",
     ),
     Mutation(
         "the pruner judges by every seed",
         "sweep/trial_queue.py",
-        "if self._sweep.pruner is not None and not running.measures:",
-        "if self._sweep.pruner is not None:",
+        "if self._sweep.keys.pruner is not None and not running.measures:",
+        "if self._sweep.keys.pruner is not None:",
         "sweep/test_trial_queue.py::test_a_pruner_judges_by_the_first_seed_and_the_second_waits_for_it",
     ),
     Mutation(
         "a pruned run counts as whole for the next call",
         "sweep/trial_queue.py",
-        "running.pruned |= outcome.stopped.startswith(PRUNED)",
+        "running.pruned |= stopped.startswith(PRUNED)",
         "running.pruned |= False",
         "sweep/test_trial_queue.py::test_what_was_pruned_stays_so_for_the_next_call",
     ),
     Mutation(
         "a run that nobody tells to stop any more stays cut short",
         "sweep/trial_queue.py",
-        "            if self._is_cut_short(job):\n",
-        "            if False:\n",
+        "self._sweep.keys.pruner is None)",
+        "False)",
         "sweep/test_trial_queue.py::test_what_was_pruned_stays_so_for_the_next_call",
     ),
     Mutation(
@@ -168,29 +168,29 @@ MUTATIONS = (
     Mutation(
         "a run beyond its KL counts as complete",
         "sweep/trial_queue.py",
-        "            running.note(DIVERGED, job, outcome.stopped or why)",
-        "            running.note(STOPPED, job, outcome.stopped or why)",
+        "            running.note(DIVERGED, job, stopped or why)",
+        "            running.note(STOPPED, job, stopped or why)",
         "sweep/test_stopping.py::"
         "test_a_run_beyond_its_kl_has_diverged_and_what_it_logged_outlives_it",
     ),
     Mutation(
         "rows stand for a run whose metric is lost",
-        "sweep/outcomes.py",
-        "return done or {*metrics} <= self.of(job).measures.keys()",
+        "sweep/trial_queue.py",
+        "return done or {*self._sweep.keys.metrics} <= self._outcome(job)[0].keys()",
         "return True",
-        "sweep/test_outcomes.py::test_a_logged_metric_outlives_the_weights",
+        "sweep/test_trial_queue.py::test_a_logged_metric_outlives_the_weights",
     ),
     Mutation(
         "what another configuration logged counts",
-        "sweep/outcomes.py",
-        'if done is None or done["config_sha"] != job.config_sha:',
-        "if done is None:",
-        "sweep/test_outcomes.py::test_what_another_configuration_logged_does_not_count",
+        "sweep/trial_queue.py",
+        'if each["config_sha"] == job.config_sha',
+        "if True",
+        "sweep/test_trial_queue.py::test_what_another_configuration_logged_does_not_count",
     ),
     Mutation(
         "a misspelt metric is found after the first run",
-        "sweep/outcomes.py",
-        'if "/" not in name and name not in PROBED:',
+        "sweep/spec.py",
+        'if "/" not in metric and metric not in PROBED:',
         "if False:",
         "sweep/test_run.py::test_a_metric_that_no_run_has_stops_before_anything[seed-kl, kl_k1, "
         "reward]",

@@ -241,7 +241,7 @@ def test_a_sweep_is_refused_or_tried_as_written(tree: dict[str, Any]) -> None:
 
     def read() -> Sweep:
         sweep = load_sweep(path)
-        wrong = check({name: sweep.plan.to_check(job) for name, job in sweep.probes().items()})
+        wrong = check(sweep.to_check())
         if wrong:
             raise ConfigError("; ".join(dict.fromkeys(wrong.values()))[:1_000])
         assert sweep.definition

@@ -11,7 +11,6 @@ import yaml
 
 from alignlab.errors import ConfigError
 from alignlab.sweep.spec import Sweep, load_sweep
-from alignlab.sweep.storage import Storage
 from alignlab.sweep.study import Slots, open_study
 from alignlab.sweep.trial_queue import TrialQueue
 from tests.pipeline.test_run import ROOT, stages
@@ -107,11 +106,10 @@ def begin(write: Callable[..., Path]) -> Begin:
 
     def call(keys: dict[str, Any] | None = None, **changes: Any) -> Hand:
         path = write(**({"space": {"beta": [1.0, 2.0]}} | (keys or {})))
-        sweep = replace(load_sweep(path), **changes)
-        plan = replace(sweep.plan, results=RESULTS)
-        storage = Storage(optuna.storages.InMemoryStorage(), "")
+        sweep = load_sweep(path, RESULTS)
+        sweep = replace(sweep, keys=sweep.keys.model_copy(update=changes))
+        storage = optuna.storages.InMemoryStorage()
         study = open_study(sweep, storage)
-        slots = Slots(study, storage, sweep.space, sweep.points, None, None)
-        return Hand(sweep, plan, study, TrialQueue(sweep, plan, slots, print))
+        return Hand(sweep, study, TrialQueue(sweep, Slots(sweep, study, storage, None), print))
 
     return call

@@ -97,7 +97,7 @@ def test_an_impossible_value_is_found_without_the_inputs(
         f"metrics: {{kl: minimize}}\nspace: {{{key}: [{value}]}}\n"
     )
     sweep = load_sweep(path)
-    wrong = check({name: sweep.plan.resolved(job) for name, job in sweep.probes().items()})
+    wrong = check(sweep.to_check())
     assert list(wrong) == ([] if said is None else [f"arm dpo, {key}: {value}"])
     assert said is None or said in wrong[f"arm dpo, {key}: {value}"]
 

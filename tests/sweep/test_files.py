@@ -20,5 +20,5 @@ def test_a_sweep_says_what_it_is_for_and_every_key_is_accepted(path: Path) -> No
     assert f"alignlab sweep {path}" in command
     assert re.search(r"\b\d+(\.\d+)? (s|min|hours?|(core|GPU)-(minutes|hours?))\b", cost), cost
     sweep = load_sweep(path)
-    specs = {name: sweep.plan.resolved(job) for name, job in sweep.probes().items()}
+    specs = sweep.to_check()
     assert check(specs) == {}

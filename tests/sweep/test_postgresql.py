@@ -47,7 +47,7 @@ def test_none_twice_none_lost_and_a_killed_one_is_retried(write: Write, url: str
     said = processes[0].communicate()[1] + processes[1].communicate(timeout=300)[1]
     assert processes[1].returncode == 0, said
     with open_storage(url) as storage:
-        trials = optuna.load_study(study_name=None, storage=storage.optuna).trials
+        trials = optuna.load_study(study_name=None, storage=storage).trials
     complete = [t.params["beta"] for t in trials if t.state is TrialState.COMPLETE]
     assert sorted(complete) == betas
     assert TrialState.FAIL in {t.state for t in trials}
@@ -71,7 +71,7 @@ def test_a_wrong_password_is_one_line_without_it(url: str) -> None:
 
 def test_no_connection_is_left_open(url: str) -> None:
     with open_storage(url) as storage:
-        optuna.create_study(storage=storage.optuna, study_name="short")
+        optuna.create_study(storage=storage, study_name="short")
         assert connections(url) > 0
     deadline = time.monotonic() + 10  # the server says goodbye in its own time
     while connections(url):

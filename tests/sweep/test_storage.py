@@ -86,7 +86,7 @@ def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path, content: bytes)
 
 def test_a_journal_with_a_broken_line(tmp_path: Path) -> None:
     with open_storage(f"journal:///{tmp_path}/x.log") as opened:
-        opened.optuna.create_new_study([StudyDirection.MINIMIZE], "x")
+        opened.create_new_study([StudyDirection.MINIMIZE], "x")
     open_and_close(f"journal:///{tmp_path}/x.log")
     lines = (tmp_path / "x.log").read_text()
     (tmp_path / "x.log").write_text(f"{lines}no journal\n{lines}")
@@ -116,7 +116,7 @@ def test_a_locked_database_is_said_to_be(tmp_path: Path, monkeypatch: pytest.Mon
 def write_while_locked(url: str, database: Path) -> None:
     with open_storage(url) as opened, closing(sqlite3.connect(database)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        opened.optuna.create_new_study([], "x")
+        opened.create_new_study([], "x")
 
 
 def test_of_two_processes_that_claim_a_trial_at_once_one_gets_it(
@@ -131,13 +131,13 @@ def test_of_two_processes_that_claim_a_trial_at_once_one_gets_it(
 
     url = f"sqlite:///{tmp_path}/study.db"
     with open_storage(url) as one, open_storage(url) as other:
-        study = optuna.create_study(storage=one.optuna)
+        study = optuna.create_study(storage=one)
         study.enqueue_trial({"x": 1})
         trial_id = study.trials[0]._trial_id
         monkeypatch.setattr(optuna.storages.RDBStorage, "check_trial_is_updatable", slow)
         with ThreadPoolExecutor(2) as pool:
             claims = [
-                pool.submit(each.optuna.set_trial_state_values, trial_id, TrialState.RUNNING)
+                pool.submit(each.set_trial_state_values, trial_id, TrialState.RUNNING)
                 for each in (one, other)
             ]
         assert sorted(claim.result() for claim in claims) == [False, True]

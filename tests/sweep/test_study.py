@@ -3,6 +3,8 @@
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import optuna
 import pytest
@@ -11,7 +13,6 @@ from optuna.trial import TrialState
 
 from alignlab.sweep import study as module
 from alignlab.sweep.space import Dimension, Point, Space
-from alignlab.sweep.storage import Storage
 from alignlab.sweep.study import DIVERGED, ERROR, SLOT, RunningTrial, Slots
 
 SPACE = Space({"dpo": [Dimension("beta", "beta", CategoricalDistribution([1.0, 2.0]))]})
@@ -36,8 +37,8 @@ def process(
     points: list[Point] | None = POINTS,
     trials: int | None = None,
 ) -> Slots:
-    storage = Storage(study._storage._backend, "")  # type: ignore[attr-defined]
-    return Slots(study, storage, SPACE, points, trials, owner)
+    sweep: Any = SimpleNamespace(space=SPACE, points=points, keys=SimpleNamespace(trials=trials))
+    return Slots(sweep, study, study._storage._backend, owner)  # type: ignore[attr-defined]
 
 
 def begun(slots: Slots) -> list[float]:

@@ -5,15 +5,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import optuna
+import pytest
 from optuna.trial import TrialState
 
-from alignlab.files import DONE, stamp, write_record
+from alignlab.files import DONE, read_record, stamp, write_record
 from alignlab.plan import state
-from alignlab.plan.experiment import Plan
 from alignlab.plan.jobs import Job
-from alignlab.sweep.schema import StopKeys
-from alignlab.sweep.spec import Sweep
-from alignlab.sweep.study import STOPPED
+from alignlab.sweep.spec import StopKeys, Sweep
+from alignlab.sweep.study import DIVERGED, STOPPED
 from alignlab.sweep.trial_queue import TrialQueue
 from tests.report.test_page import point
 
@@ -23,7 +22,6 @@ class Hand:
     """A call of the sweep, without its workers."""
 
     sweep: Sweep
-    plan: Plan
     study: optuna.Study
     trials: TrialQueue
 
@@ -36,11 +34,11 @@ class Hand:
         """``job`` is done: two evaluations, of which the second counts."""
         rows = [point(job.name, 10, 9.0, 9.0), point(job.name, 20, kl, reward)]
         rows = [replace(row, config_sha=job.config_sha) for row in rows]
-        folder = self.plan.folder(job)
+        folder = self.sweep.plan.folder(job)
         folder.mkdir(parents=True, exist_ok=True)
         left: dict[str, Any] = {"config_sha": job.config_sha, "files": {}, "logs": {}}
         left |= {"metrics": {}, "stopped": None, "points": [asdict(row) for row in rows]}
-        table = state.prompt_table(self.plan, job)
+        table = state.prompt_table(self.sweep.plan, job)
         table.parent.mkdir(parents=True, exist_ok=True)
         table.touch()
         write_record(folder / DONE, left | {"table": stamp(table)} | done)
@@ -119,5 +117,58 @@ def test_domination_needs_less_kl_and_surely_more_reward_several_times_in_a_row(
     # Without the rule the run it cut short is made whole; the others stand.
     without = begin()
     assert without.take().name == job.name
-    assert not (without.plan.folder(job) / DONE).exists()  # else its worker takes it as finished
+    assert not (without.sweep.plan.folder(job) / DONE).exists()  # else it counts as done
     assert without.trials.next() is None
+
+
+def test_a_last_evaluation_beyond_the_bound_counts_as_diverged_too(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sweep, "_with_bound", lambda sweep, job: job)  # these train nothing
+    hand = begin(stop=StopKeys(kl=3.0))
+    while (job := hand.trials.next()) is not None:
+        hand.end(job, kl=4.0 if job.name == "dpo-beta2-s1" else 3.0)
+    assert hand.states() == ["COMPLETE"] * 2
+    assert [trial.user_attrs.get(DIVERGED) for trial in hand.study.trials] == [
+        None, "dpo-beta2-s1: KL 4 > 3",
+    ]  # fmt: skip
+
+
+def test_a_logged_metric_outlives_the_weights(begin: Begin) -> None:
+    logged = KL | {"metrics": {"val/loss": "minimize"}}
+    hand = begin(logged)
+    for loss in (1.0, 2.0):
+        hand.end(hand.take(), metrics={"val/loss": loss})
+    for job in hand.sweep.jobs(hand.sweep.points[0]):  # type: ignore[index]
+        (hand.sweep.plan.folder(job) / DONE).unlink()
+    again = begin(logged)
+    assert again.take().name == "dpo-beta2-s0"
+    assert again.study.trials[0].values == [1.5]
+    # A folder of a time when nothing was kept: the run is made again.
+    for job in hand.sweep.jobs(hand.sweep.points[0]):  # type: ignore[index]
+        state.prompt_table(hand.sweep.plan, job).with_suffix(".json").unlink()
+    assert begin(logged).take().name == "dpo-beta1-s0"
+
+
+def test_what_another_configuration_logged_does_not_count(begin: Begin) -> None:
+    logged = KL | {"metrics": {"val/loss": "minimize"}}
+    hand = begin(logged)
+    job = hand.take()
+    hand.end(job, metrics={"val/loss": 1.0})
+    (hand.sweep.plan.folder(job) / DONE).unlink()
+    kept = state.prompt_table(hand.sweep.plan, job).with_suffix(".json")
+    known = read_record(kept)
+    assert known is not None
+    write_record(kept, known | {"config_sha": "other", "metrics": {"val/loss": 1.0}})
+    assert begin(logged).take().name == job.name
+
+
+def test_a_run_whose_per_prompt_table_is_gone_is_given_to_a_worker_which_makes_the_table(
+    begin: Begin,
+) -> None:
+    hand = begin(KL)
+    job = hand.take()
+    hand.end(job)
+    assert begin(KL).take().name == "dpo-beta1-s1"
+    state.prompt_table(hand.sweep.plan, job).unlink()
+    assert begin(KL).take().name == job.name
