@@ -179,6 +179,12 @@ class TreeObjective(Objective):
     unit: ClassVar[Literal["prompts", "completions", "tokens"]]
     _held_out: dict[str, Metric]
 
+    @property
+    def knows_rows(self) -> bool:
+        """Whether the data module says what trees were made of; if not, every batch is checked."""
+        data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
+        return getattr(data, "kind", None) in self.rows
+
     @abstractmethod
     def loss_and_metrics(self, trees: PromptTrees) -> LossAndMetrics:
         """Losses to be summed (one per row, or their sum) and means to log."""
@@ -278,7 +284,8 @@ class PairObjective(TreeObjective):
 
     def loss_and_metrics(self, trees: PromptTrees) -> LossAndMetrics:
         """One loss per pair."""
-        require_pairs(trees)
+        if not self.knows_rows:
+            require_pairs(trees)
         scores = self.policy(trees)
         loss = self.pair_loss(trees, scores)
         chosen, rejected = split_pairs(scores.logps.detach())

@@ -5,6 +5,8 @@ L_LM``, which GPT-1 found to help with generalisation and speed. Both come from 
 transformer. Language modelling alone is ``SFT`` on ``TextData``.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import OptimizerCallable
@@ -67,9 +69,25 @@ class Classify(TreeObjective):
         self.model, self.alpha = model, checked(self, "alpha", alpha, ">= 0")
         self.lm_head = LanguageHead(model) if alpha else None
 
+    def setup(self, stage: str) -> None:
+        """Check that all texts have labels of the model's classes.
+
+        Raises:
+            DataError: One has not; names the row.
+        """
+        if self.knows_rows:
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            for tree in (*data.train_trees, *data.validation_trees):
+                check_labels(tree.id, tree.labels, self.model.outputs)
+
     def loss_and_metrics(self, trees: PromptTrees) -> LossAndMetrics:
         """One loss per text."""
-        labels, count = class_labels(trees, self.model.outputs), trees.loss_mask.sum(1)
+        if not self.knows_rows:
+            given = None if trees.labels is None else trees.labels.tolist()
+            for m, p in enumerate(trees.group.tolist()):
+                check_labels(trees.ids[p], given and given[m : m + 1], self.model.outputs)
+        assert trees.labels is not None
+        labels, count = trees.labels.long(), trees.loss_mask.sum(1)
         logits, lm_sum = self._both_heads(trees)
         losses = classify_loss(logits, labels, lm_sum, count, alpha=self.alpha)
         hit = (logits.argmax(-1) == labels).float()
@@ -90,20 +108,18 @@ class Classify(TreeObjective):
         return logits, -spread.masked_scatter(trees.loss_mask, logps).sum(1)
 
 
-def class_labels(trees: PromptTrees, classes: int) -> Tensor:
-    """``[M]`` long labels from 0 to ``classes - 1``.
+def check_labels(row: str, labels: Sequence[float] | None, classes: int) -> None:
+    """Refuse labels of a row that are no whole numbers from 0 to ``classes - 1``.
 
     Raises:
-        DataError: No labels, or one that is none of the classes; names the row.
+        DataError: There are none, or one that is none of the classes.
     """
-    if trees.labels is None:
+    if labels is None:
         raise DataError("classification needs labels. Use LabelledData, or another objective.")
-    labels = trees.labels.long()
-    bad = ((labels != trees.labels) | (labels < 0) | (labels >= classes)).nonzero()[:, 0].tolist()
-    if bad:
-        row, got = trees.ids[int(trees.group[bad[0]])], float(trees.labels[bad[0]])
-        raise DataError(
-            f"row {row!r} has label {got:g}; the model's {classes} outputs are for whole numbers "
-            f"from 0 to {classes - 1}. Correct the row, or set model.init_args.model.outputs."
-        )
-    return labels
+    for label in labels:
+        if label not in range(classes):
+            raise DataError(
+                f"row {row!r} has label {label:g}; the model's {classes} outputs are for whole "
+                f"numbers from 0 to {classes - 1}. Correct the row, or set "
+                "model.init_args.model.outputs."
+            )

@@ -76,7 +76,8 @@ class RewardModel(ScoreObjective):
 
     def score_loss_and_metrics(self, trees: PromptTrees, scores: Tensor) -> LossAndMetrics:
         """One loss per pair."""
-        require_pairs(trees)
+        if not self.knows_rows:
+            require_pairs(trees)
         margin = None if trees.labels is None else self.margin_scale * split_pairs(trees.labels)[0]
         losses = rm_loss(*split_pairs(scores), margin=margin, centre_coef=self.centre_coef).losses
         return losses, ranking_means(losses, scores, trees.group, _ranks(trees))

@@ -310,8 +310,22 @@ MUTATIONS = (
     Mutation(
         "a label between two classes is one of them",
         "objectives/classify.py",
-        "(labels != trees.labels) | ",
-        "",
+        "if label not in range(classes):",
+        "if int(label) not in range(classes):",
         "objectives/test_classify.py::test_a_label_that_is_no_class_names_its_row",
+    ),
+    Mutation(
+        "labels of texts from a file are not checked",
+        "objectives/classify.py",
+        "for tree in (*data.train_trees, *data.validation_trees):",
+        "for tree in data.train_trees:",
+        "objectives/test_training.py::test_labels_are_checked_once_before_the_first_step",
+    ),
+    Mutation(
+        "batches whose rows nobody knows are not checked",
+        "objectives/base.py",
+        'return getattr(data, "kind", None) in self.rows',
+        "return True",
+        "objectives/test_pairs.py::test_three_and_one_are_not_two_pairs",
     ),
 )

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ from alignlab.data.modules import (
     TextData,
 )
 from alignlab.data.rollout_data import RolloutData
-from alignlab.errors import ConfigError
+from alignlab.errors import ConfigError, DataError
 from alignlab.models import Policy, ScoreModel
 from alignlab.objectives.awr import AWR
 from alignlab.objectives.base import Objective
@@ -428,6 +429,35 @@ def test_learning_rates_are_counted_in_optimizer_steps(make, tmp_path, accumulat
 def test_accumulation_that_does_not_match_the_data_is_refused(make, tmp_path):
     with pytest.raises(ConfigError, match="accumulate_grad_batches"):
         fit(make("sft", micro=2), tmp_path, steps=1, accumulate=1)
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+@pytest.mark.parametrize("name", ["dpo", "reward_model"])
+def test_pairs_of_a_data_module_are_not_looked_at_again_in_every_batch(
+    make, name, tmp_path, monkeypatch
+):
+    """The kind of its rows says that there are two; a loader of somebody's own says nothing."""
+
+    def refuse(trees: Any) -> None:
+        raise DataError("looked at")
+
+    for module in ("base", "rm"):
+        monkeypatch.setattr(f"alignlab.objectives.{module}.require_pairs", refuse)
+    fit(make(name), tmp_path, steps=1)
+    objective, data = make(name)
+    data.connect(objective.tokenizer)
+    data.setup()
+    with pytest.raises(DataError, match="looked at"):
+        fit((objective, data.train_dataloader()), tmp_path, steps=1)
+
+
+def test_labels_are_checked_once_before_the_first_step(make, tmp_path):
+    objective, data = make("classify")
+    data.connect(objective.tokenizer)
+    data.setup()
+    data.validation_trees = [replace(data.train_trees[0], id="held", labels=(2.0,))]
+    with pytest.raises(DataError, match="row 'held' has label 2"):
+        fit((objective, data), tmp_path, steps=1)
 
 
 def test_a_checkpoint_holds_what_trains_and_refuses_another_model(make, tmp_path):
