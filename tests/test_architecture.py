@@ -21,6 +21,7 @@ GROUND = {"bounds", "errors", "files", "hub", "names", "parser_errors"}
 BELOW = {
     "functional": set[str](),
     "results": set(),
+    "distributed": set(),
     "data": {"functional"},
     "models": {"functional", "data.trees"},
     "worlds": {"functional", "data", "models.loading", "results.csv_tables"},
@@ -34,13 +35,13 @@ BELOW = {
     },
     "callbacks": {
         *("functional", "data", "models", "rewards", "rollouts"),
-        *("evaluation", "results"),
+        *("evaluation", "results", "distributed"),
     },
     "report": {"evaluation", "results"},
     "plan": {"results", "report", "data.files"},
     "training": {
         *("data", "models", "rewards", "objectives", "callbacks"),
-        *("stages", "results", "plan"),
+        *("stages", "results", "plan", "distributed"),
     },
     "pipeline": {
         *("rewards", "objectives", "callbacks", "training", "plan", "results", "report"),

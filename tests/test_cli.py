@@ -447,6 +447,47 @@ def test_two_processes_train_evaluate_and_end_together(stage: Path, here: Path) 
     assert found == ["step-000002.parquet", "step-000004.parquet"]
 
 
+DIES = """
+import os, signal
+import lightning as L
+
+class Dies(L.Callback):
+    def __init__(self, rank: int, killed: bool = False):
+        self.rank, self.killed = rank, killed
+
+    def on_train_batch_start(self, trainer, *_):
+        if (trainer.global_rank, trainer.global_step) == (self.rank, 1):
+            if self.killed:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise FloatingPointError("a number was lost")
+"""
+
+
+@pytest.mark.slow  # each is two processes that import everything
+@pytest.mark.parametrize(
+    ("dies", "last"),
+    [
+        ({"rank": 1}, "error: PeerFailed: process 1 failed: FloatingPointError: a number was lost"),
+        ({"rank": 0}, "error: PeerFailed: process 0 failed: FloatingPointError: a number was lost"),
+        ({"rank": 1, "killed": True}, "process 0 lost its connection to another one"),
+    ],
+)
+def test_the_last_line_names_what_ended_the_first_process(
+    stage: Path, here: Path, dies: dict[str, Any], last: str
+) -> None:
+    (here / "dies.py").write_text(DIES)
+    trainer: dict[str, Any] = {"devices": 2, "strategy": "ddp", "default_root_dir": "run"}
+    trainer["callbacks"] = [{"class_path": "dies.Dies", "init_args": dies}]
+    data = {"init_args": {"validation_share": 0.0}}
+    (here / "both.yaml").write_text(yaml.safe_dump({"trainer": trainer, "data": data}))
+    words = [sys.executable, "-m", "alignlab.cli", "fit", "--config", str(stage)]
+    done = subprocess.run(
+        [*words, "--config", "both.yaml"], cwd=here, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode not in (0, 2)
+    assert last in done.stderr.splitlines()[-1]
+
+
 def build_policy(arguments: dict[str, Any]) -> Any:
     from alignlab.models.policy import Policy
 

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from alignlab.callbacks import checkpoints, logs
 from alignlab.callbacks.checkpoints import LAST
+from alignlab.distributed import forget_cause
 
 __all__ = ["LAST", "Resume", "run_folder"]
 
@@ -27,6 +28,11 @@ def run_folder(trainer: Trainer) -> Path:
     if trainer not in _folders:  # Lightning asks rank 0, so all ranks have to ask the first time
         _folders[trainer] = Path(trainer.log_dir or trainer.default_root_dir)
     return _folders[trainer]
+
+
+def known_folder(trainer: Trainer) -> Path | None:
+    """The run's folder, if it has been asked for before."""
+    return _folders.get(trainer)
 
 
 class Resume(Checkpoint):
@@ -82,7 +88,9 @@ class Resume(Checkpoint):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and agree on the run's folder while all ranks are here."""
-        run_folder(trainer)
+        folder = run_folder(trainer)
+        if trainer.is_global_zero:
+            forget_cause(folder)
         self._clock_started = time.monotonic()
         self._save_from = self._clock_started + self.every_seconds
 

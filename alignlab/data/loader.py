@@ -81,23 +81,49 @@ class TreeLoader:
         self._as_loaded = False
         return self._run(self._epoch, self._position)
 
+    @property
+    def position(self) -> int:
+        """The epoch's next micro-batch."""
+        return self._position
+
     def state_dict(self) -> dict[str, int]:
-        """Epoch and position of the next batch, and the number of batches in an epoch."""
-        return {"epoch": self._epoch, "position": self._position, "length": self._end}
+        """Epoch and position of the next batch, and how an epoch and its steps are cut."""
+        steps, rows = self._taken()
+        return {
+            "epoch": self._epoch,
+            "position": self._position,
+            "length": self._end,
+            "micro_batches": self.micro_batches,
+            "steps": steps,
+            "rows": rows,
+        }
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where ``state`` was taken.
+        """Go on where ``state`` was taken, also if steps are cut into other micro-batches now.
 
         Raises:
-            ConfigError: It was taken with other rows, batch sizes or processes.
+            ConfigError: Its epoch had other optimizer steps, or it was taken inside of one.
         """
-        if state["length"] != self._end:
+        before = state.get("micro_batches", self.micro_batches)
+        same = ("length",) if before == self.micro_batches else ("steps", "rows")
+        own = self.state_dict()
+        if any(state[key] != own[key] for key in same):
             raise ConfigError(
                 f"the checkpoint's epoch has {state['length']} batches, this one {self._end}. "
                 "Resume with the same data, batch_size, micro_batch_size and devices."
             )
-        self._epoch, self._position = state["epoch"], state["position"]
+        self._position = recut_position(state["position"], before, self.micro_batches)
+        self._epoch = state["epoch"]
         self._as_loaded = True
+
+    def _taken(self) -> tuple[int, int]:
+        """Optimizer steps and rows of an epoch, as far as the trainer takes them."""
+        steps = rows = used = 0
+        for step in self._steps:
+            seen = min(self._pieces(step), self._end - used)
+            rows += seen * step // self._pieces(step)
+            steps, used = steps + (seen > 0), used + seen
+        return steps, rows
 
     def step_trees(self, epoch: int) -> list[list[int]]:
         """Positions in ``trees`` of every optimizer step of an epoch, all ranks together."""
@@ -153,6 +179,21 @@ def micro_batches_of(batch_size: int, micro_batch_size: int | None, world_size: 
             f"{world_size} process(es). Change data.init_args.batch_size or micro_batch_size."
         )
     return batch_size // (micro * world_size)
+
+
+def recut_position(position: int, before: int, now: int) -> int:
+    """A position in micro-batches, ``before`` of them a step, where a step has ``now``.
+
+    Raises:
+        ConfigError: It is inside a step, whose gradient so far is in no checkpoint.
+    """
+    step, rest = divmod(position, before)
+    if rest and before != now:
+        raise ConfigError(
+            f"the checkpoint was saved inside an optimizer step of {before} micro-batches, and a "
+            f"step has {now} here. Resume with the same devices and micro_batch_size."
+        )
+    return step * now + rest
 
 
 def used_of(batches: int, limit: float) -> int:

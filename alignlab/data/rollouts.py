@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignlab.data.loader import rank_and_world_size
+from alignlab.data.loader import rank_and_world_size, recut_position
 from alignlab.data.trees import PromptTree, PromptTrees, StepTotals, collate, totals_of
 from alignlab.errors import ConfigError
 from alignlab.functional.noise import permutation
@@ -233,10 +233,21 @@ class RolloutLoader:
     def state_dict(self) -> dict[str, Any]:
         """The position of the loader and the rollouts in use."""
         buffer = None if self.buffer is None else self.buffer.state_dict()
-        return {"rollout": self.rollout, "position": self.position, "buffer": buffer}
+        return {
+            "rollout": self.rollout,
+            "position": self.position,
+            "micro_batches": self.micro_batches,
+            "buffer": buffer,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where ``state`` was taken."""
-        self.rollout, self.position = state["rollout"], state["position"]
+        """Continue where ``state`` was taken, also if steps are cut into other micro-batches now.
+
+        Raises:
+            ConfigError: They are, and it was taken inside of a step.
+        """
+        before = state.get("micro_batches", self.micro_batches)
+        self.position = recut_position(state["position"], before, self.micro_batches)
+        self.rollout = state["rollout"]
         buffer = state["buffer"]
         self.buffer = None if buffer is None else RolloutBatch.from_state_dict(buffer)

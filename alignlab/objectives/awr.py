@@ -11,6 +11,7 @@ from torch import Tensor
 from alignlab.data.rollouts import RolloutBatch
 from alignlab.models import LiveReference, Policy, Scores
 from alignlab.objectives.base import LossAndMetrics
+from alignlab.objectives.metrics import mean_of
 from alignlab.objectives.on_policy import LeaveOneOutObjective, Sampling
 from alignlab.objectives.schedule import Schedule
 from alignlab.objectives.settings import checked
@@ -83,4 +84,4 @@ class AWR(LeaveOneOutObjective):
             weight_cap=self.weight_cap,
         )
         capped = (batch.advantages[:, 0] / self.beta).exp() >= self.weight_cap
-        return total, {"policy_loss": total / count, "capped": capped.double().mean()}
+        return total, {"policy_loss": total / count, "capped": mean_of(capped.sum(), len(capped))}

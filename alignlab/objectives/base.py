@@ -11,6 +11,7 @@ import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from alignlab.data.rows import PreferencePair, Row
@@ -18,11 +19,11 @@ from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError, DataError
 from alignlab.models import Policy, Reference, ScoreModel, Scores, UncachedReference
 from alignlab.models.backbone import TreeBackbone
-from alignlab.objectives.metrics import Metric, add_batch, weighted_means
+from alignlab.objectives.metrics import Means, Metric, add_batch, over_ranks, weighted_means
 from alignlab.objectives.schedule import Schedule
 
 FourLogps = tuple[Tensor, Tensor, Tensor, Tensor]
-LossAndMetrics = tuple[Tensor, dict[str, Tensor]]
+LossAndMetrics = tuple[Tensor, Means]
 
 
 class Objective(L.LightningModule):
@@ -50,6 +51,7 @@ class Objective(L.LightningModule):
         self.schedule = schedule or Schedule()
         self.strict_loading = False  # checkpoints hold only what trains; see on_load_checkpoint
         self._to_stop = False
+        self._step: dict[str, Metric] = {}  # what this rank's micro-batches add to its metrics
 
     @property
     def trained(self) -> Policy | ScoreModel:
@@ -94,10 +96,16 @@ class Objective(L.LightningModule):
         parts = self.trainer.accumulate_grad_batches * self.trainer.world_size
         return loss_sum * (parts / max(1, total))
 
-    def log_means(self, split: str, means: dict[str, Tensor], weight: int) -> None:
-        """Log ``{split}/{name}`` of this step, means of ``weight`` rows."""
-        named = {f"{split}/{name}": value.detach() for name, value in means.items()}
-        self.log_dict(named, batch_size=max(1, weight))
+    def log_step(self, means: Means, weight: int) -> None:
+        """Add this micro-batch, means of ``weight`` rows, to the step's ``train/{name}``."""
+        self._step = add_batch(self._step, weighted_means(means, weight))
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Log the metrics of the whole step: all its micro-batches, on all ranks."""
+        whole = over_ranks(self._step, self.trainer.strategy, self.device)
+        self._step = {}
+        for name, value in whole.items():
+            self.log(f"train/{name}", value, batch_size=1)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Put a stop (``max_time``, a callback) off until the optimizer step is whole.
@@ -135,12 +143,33 @@ class Objective(L.LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         for rows in ("train_trees", "validation_trees"):
             self.trained.check_rows(getattr(data, rows, ()), self.added_tokens)
-        wanted = getattr(self.trainer.train_dataloader, "micro_batches", None)
+        loader: Any = self.trainer.train_dataloader
+        if hasattr(loader, "position"):
+            self._count_from(loader.position)
+        wanted = getattr(loader, "micro_batches", None)
         if wanted is not None and wanted != (given := self.trainer.accumulate_grad_batches):
             raise ConfigError(
                 f"data makes {wanted} micro-batches per optimizer step but the trainer accumulates "
                 f"{given}. Set trainer.accumulate_grad_batches to {wanted}."
             )
+
+    def _count_from(self, position: int) -> None:
+        """Count an epoch that is continued from the loader's ``position``.
+
+        Lightning counts the micro-batches of before, which may have been others; and where a run
+        ended with an epoch, it would take the next one's first micro-batch for a whole step.
+        """
+        loop = self.trainer.fit_loop
+        progress = loop.epoch_loop.batch_progress
+        current = progress.current
+        if not position and loop.epoch_loop.restarted_on_last and not loop.restarted_mid_epoch:
+            current.reset()
+            progress.is_last_batch = False
+        elif current.ready:
+            more = int(position or self.trainer.num_training_batches) - current.ready
+            for counts in (current, progress.total):
+                for name in ("ready", "started", "processed", "completed"):
+                    setattr(counts, name, getattr(counts, name) + more)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep frozen weights (reference, base under adapters) out of checkpoints."""
@@ -193,7 +222,7 @@ class TreeObjective(Objective):
         """This micro-batch's sum over the whole step's count."""
         losses, means = self.loss_and_metrics(trees)
         count = getattr(trees.totals, self.unit)
-        self.log_means("train", means, count)
+        self.log_step(means, own_count(trees, self.unit))
         return self.normalised(finite(losses, trees).sum(), count)
 
     def on_fit_start(self) -> None:
@@ -231,10 +260,9 @@ class TreeObjective(Objective):
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val/{name}`` of all batches and ranks together."""
-        for name, (finish, sums) in self._held_out.items():
-            if self.trainer.world_size > 1:
-                sums = self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum")
-            self.log(f"val/{name}", finish(sums).float(), sync_dist=True)  # equal on all ranks
+        whole = over_ranks(self._held_out, self.trainer.strategy, self.device)
+        for name, value in whole.items():
+            self.log(f"val/{name}", value, sync_dist=True)  # equal on all ranks
 
 
 class PairLoss(NamedTuple):
@@ -306,9 +334,9 @@ class PairObjective(TreeObjective):
 
 
 def own_count(trees: PromptTrees, unit: str) -> int:
-    """Prompts, completions or tokens of this batch alone: what its means weigh in validation.
+    """Prompts, completions or tokens of this batch alone: what its means weigh among others.
 
-    Its ``totals`` are those of all ranks: with them, 3 rows here and 1 there would weigh the same.
+    Its ``totals`` are the whole step's: with them, 3 rows here and 1 there would weigh the same.
     """
     if unit == "tokens":
         return int(trees.loss_mask.sum())

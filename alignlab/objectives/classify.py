@@ -18,6 +18,7 @@ from alignlab.errors import DataError
 from alignlab.functional import token_logps
 from alignlab.models import LanguageHead, ScoreModel
 from alignlab.objectives.base import LossAndMetrics, TreeObjective
+from alignlab.objectives.metrics import Metric, mean_of
 from alignlab.objectives.schedule import Schedule
 from alignlab.objectives.settings import checked
 
@@ -91,9 +92,9 @@ class Classify(TreeObjective):
         logits, lm_sum = self._both_heads(trees)
         losses = classify_loss(logits, labels, lm_sum, count, alpha=self.alpha)
         hit = (logits.argmax(-1) == labels).float()
-        means = {"loss": losses.mean(), "accuracy": hit.mean()}
+        means: dict[str, Tensor | Metric] = {"loss": losses.mean(), "accuracy": hit.mean()}
         if self.alpha:
-            means["lm_loss"] = lm_sum.sum() / count.sum()
+            means["lm_loss"] = mean_of(lm_sum.sum(), count.sum())
         return losses, means
 
     def _both_heads(self, trees: PromptTrees) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from alignlab.data.rollouts import RolloutBatch
 from alignlab.functional import clip_fraction, clipped_surrogate, group_normalise, kl_k3
 from alignlab.models import LiveReference, Policy, Scores
 from alignlab.objectives.base import LossAndMetrics
+from alignlab.objectives.metrics import mean_of
 from alignlab.objectives.on_policy import OnPolicyObjective, Sampling, Scored
 from alignlab.objectives.schedule import Schedule
 from alignlab.objectives.settings import checked
@@ -117,4 +118,8 @@ class GRPO(OnPolicyObjective):
             normaliser=self.normaliser,
         )
         clipped = clip_fraction(*ratios, mask, clip_epsilon=self.clip_epsilon)
-        return total, {"policy_loss": total / count, "clip_fraction": clipped}
+        tokens = mask.sum()
+        return total, {
+            "policy_loss": total / count,
+            "clip_fraction": mean_of(clipped.double() * tokens, tokens),
+        }

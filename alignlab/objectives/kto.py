@@ -15,6 +15,7 @@ from alignlab.errors import ConfigError, DataError
 from alignlab.models import LiveReference, Policy, make_reference
 from alignlab.models.modes import reading
 from alignlab.objectives.base import LossAndMetrics, TreeObjective
+from alignlab.objectives.metrics import mean_of
 from alignlab.objectives.schedule import Schedule
 from alignlab.objectives.settings import checked
 
@@ -108,8 +109,8 @@ class KTO(TreeObjective):
         return losses, {
             "loss": losses.mean(),
             "kl": self.kl.float(),
-            "rewards/desirable": (rewards * good).sum() / good.sum().clamp(min=1),
-            "rewards/undesirable": (rewards * ~good).sum() / (~good).sum().clamp(min=1),
+            "rewards/desirable": mean_of((rewards * good).sum(), good.sum()),
+            "rewards/undesirable": mean_of((rewards * ~good).sum(), (~good).sum()),
         }
 
     def training_step(self, trees: PromptTrees, batch_idx: int) -> Tensor:
@@ -131,6 +132,7 @@ class KTO(TreeObjective):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """The step's estimate of the divergence is complete: the next step uses it."""
+        super().on_before_optimizer_step(optimizer)
         total, count = self.trainer.strategy.reduce(self.kl_sums.clone(), reduce_op="sum")
         if count > 0:
             self.kl.copy_((total / count).clamp(min=0))

@@ -1,4 +1,4 @@
-"""Metrics of a validation set, exact however its rows are divided into batches and ranks.
+"""Metrics of a step or a validation set, exact however its rows are cut into batches and ranks.
 
 A correlation or a calibration error is not the average over batches, and a mean is only with the
 right weights (Lightning 2.6 halves an odd count over two ranks as a whole number, so its mean of 5
@@ -7,35 +7,91 @@ is computed from them when all rows are in.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from alignlab.functional import calibration_gaps
 
-Metric = tuple[Callable[[Tensor], Tensor], Tensor]  # computes the metric from sums; a batch's sums
+
+class Metric(NamedTuple):
+    """What a batch adds to a metric.
+
+    Attributes:
+        finish: Computes the metric from the sums of all batches and ranks.
+        sums: ``[S]`` float64.
+        combine: How the sums of two batches become those of both.
+    """
+
+    finish: Callable[[Tensor], Tensor]
+    sums: Tensor
+    combine: Literal["sum", "max"] = "sum"
+
+    @property
+    def value(self) -> Tensor:
+        """The metric, if there is no other batch."""
+        return self.finish(self.sums)
+
+
+Means = Mapping[str, Any]  # a Metric, or a tensor: a mean over what the objective counts
 
 
 def add_batch(before: Mapping[str, Metric], batch: Mapping[str, Metric]) -> dict[str, Metric]:
-    """The metrics with one more batch in their sums; ``before`` the first batch it is empty."""
-    return {
-        name: (finish, before[name][1] + sums if name in before else sums)
-        for name, (finish, sums) in batch.items()
-    }
+    """The metrics ``before`` with one more batch in their sums."""
+    both = dict(before)
+    for name, new in batch.items():
+        if name in before:
+            add = torch.add if new.combine == "sum" else torch.maximum
+            new = new._replace(sums=add(before[name].sums, new.sums))
+        both[name] = new
+    return both
 
 
-def weighted_means(means: Mapping[str, Tensor], weight: int) -> dict[str, Metric]:
-    """Metrics that are means, each the mean of ``weight`` rows of this batch."""
+def over_ranks(metrics: Mapping[str, Metric], strategy: Any, device: Any) -> dict[str, Tensor]:
+    """The metrics of all ranks together, float32; every rank has the same names.
+
+    Args:
+        metrics: This rank's.
+        strategy: The trainer's.
+        device: Where ranks exchange tensors.
+    """
+    found = {}
+    for how in ("sum", "max"):
+        some = {name: metric for name, metric in metrics.items() if metric.combine == how}
+        if some:
+            sums = torch.cat([metric.sums for metric in some.values()]).to(device)
+            sums = strategy.reduce(sums, reduce_op=how)
+            parts = sums.split([len(metric.sums) for metric in some.values()])
+            for (name, metric), part in zip(some.items(), parts, strict=True):
+                found[name] = metric._replace(sums=part).value.float()
+    return {name: found[name] for name in metrics}
+
+
+def weighted_means(means: Means, weight: int) -> dict[str, Metric]:
+    """Metrics of tensors, each the mean of ``weight`` rows of this batch; others as they are."""
     return {
-        name: (_ratio, torch.stack([_exact(value) * weight, torch.tensor(weight).double()]))
+        name: value if isinstance(value, Metric) else mean_of(_exact(value) * weight, weight)
         for name, value in means.items()
     }
+
+
+def mean_of(total: Tensor, count: Tensor | int) -> Metric:
+    """The mean whose sum and count are these in this batch."""
+    total = _exact(total)
+    return Metric(_ratio, torch.stack([total, torch.as_tensor(count).to(total)]))
+
+
+def largest(values: Tensor) -> Metric:
+    """The largest of all ``values``."""
+    return Metric(_only, _exact(values).max()[None], "max")
 
 
 def correlation(x: Tensor, y: Tensor) -> Metric:
     """Pearson's correlation of two ``[M]`` tensors; NaN where either does not vary."""
     x, y = _exact(x), _exact(y)
-    return _correlation, torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y]).sum(1)
+    sums = torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y]).sum(1)
+    return Metric(_correlation, sums)
 
 
 def calibration_error(margins: Tensor, weights: Tensor) -> Metric:
@@ -52,15 +108,20 @@ def calibration_error(margins: Tensor, weights: Tensor) -> Metric:
     margins, weights = _exact(margins), _exact(weights)
     confidence, right = margins.abs().sigmoid(), (margins.sign() + 1) / 2
     gaps = calibration_gaps(confidence, right, weights, lowest=0.5)
-    return _calibration_error, torch.cat([gaps, weights.sum()[None]])
+    return Metric(_calibration_error, torch.cat([gaps, weights.sum()[None]]))
 
 
 def _exact(x: Tensor) -> Tensor:
-    return x.detach().cpu().double()  # some devices have no float64
+    x = x.detach()
+    return x.cpu().double() if x.device.type == "mps" else x.double()  # which has no float64
 
 
 def _ratio(sums: Tensor) -> Tensor:
-    return sums[0] / sums[1]
+    return sums[0] / sums[1].clamp(min=1)
+
+
+def _only(sums: Tensor) -> Tensor:
+    return sums[0]
 
 
 def _correlation(sums: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ from alignlab.functional import beyond_rounding, kl_k3, leave_one_out
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models import LiveReference, Policy, Scores, make_reference
 from alignlab.models.modes import reading
-from alignlab.objectives.base import LossAndMetrics, Objective, finite
+from alignlab.objectives.base import LossAndMetrics, Objective, finite, own_count
+from alignlab.objectives.metrics import largest, mean_of
 from alignlab.objectives.schedule import Schedule
 from alignlab.objectives.settings import checked
 from alignlab.rewards.base import Reward, checked_rewards
@@ -168,9 +169,10 @@ class OnPolicyObjective(Objective):
             self._check_ratio(batch, scores)
         losses, means = self.loss_and_metrics(batch, scores)
         # The samples are the old policy's: this estimates KL(old || policy) per token.
-        moved = kl_k3(batch.old_token_logps, scores.token_logps.detach())[scores.mask].mean()
+        moved = kl_k3(batch.old_token_logps, scores.token_logps.detach())[scores.mask]
+        means = {**means, "approx_kl": mean_of(moved.sum(), len(moved))}
+        self.log_step(means, own_count(batch.trees, self.unit))
         count = getattr(batch.trees.totals, self.unit)
-        self.log_means("train", means | {"approx_kl": moved}, count)
         return self.normalised(finite(losses, batch.trees).sum(), count)
 
     def completion_rewards(self, scored: Scored) -> Tensor:
@@ -308,7 +310,7 @@ class OnPolicyObjective(Objective):
             with reading(self.policy):
                 scores = self.policy(batch.trees, spec=self.sampling.spec)
         now, before = scores.token_logps.detach()[scores.mask], batch.old_token_logps[scores.mask]
-        self.log("train/first_log_ratio", (now - before).abs().max())
+        self.log_step({"first_log_ratio": largest((now - before).abs())}, 1)
         gap = beyond_rounding(now, before, self.policy.precision)
         if gap is not None:
             raise FloatingPointError(

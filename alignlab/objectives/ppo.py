@@ -28,6 +28,7 @@ from alignlab.functional import (
 from alignlab.models import LiveReference, Policy, ScoreModel, Scores
 from alignlab.models.value import ValueFunction
 from alignlab.objectives.base import LossAndMetrics
+from alignlab.objectives.metrics import mean_of
 from alignlab.objectives.on_policy import OnPolicyObjective, Sampling, Scored
 from alignlab.objectives.schedule import Schedule
 from alignlab.objectives.settings import checked
@@ -202,5 +203,5 @@ class PPO(OnPolicyObjective):
         texts = batch.pretraining
         negative = -self.policy(texts).logps.sum()
         count = texts.totals.tokens
-        self.log_means("train", {"ptx_loss": negative / texts.loss_mask.sum()}, count)
+        self.log_step({"ptx_loss": mean_of(negative, texts.loss_mask.sum())}, 1)
         return loss + self.ptx_coef * self.normalised(negative, count)

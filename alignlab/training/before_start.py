@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
@@ -160,12 +161,32 @@ def make_trainer(settings: dict[str, Any], config: Namespace, *, here: bool = Tr
     except Exception as error:
         raise construction_error(error, config) from error
     bearable = max(MANY, os.cpu_count() or 1)
+    if here:
+        _check_machines(trainer)
     if here and isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > bearable:
         raise ConfigError(
             f"trainer.devices {trainer.num_devices}: that many processes on the "
             f"{os.cpu_count()} cores of this machine. Use at most {bearable}."
         )
     return trainer
+
+
+def _check_machines(trainer: Trainer) -> None:
+    """Refuse several machines if nothing starts the training on the others.
+
+    Raises:
+        ConfigError: The training would wait for them without end.
+    """
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    alone = isinstance(environment, LightningEnvironment) and "NODE_RANK" not in os.environ
+    if trainer.num_nodes > 1 and alone:
+        raise ConfigError(
+            f"trainer.num_nodes {trainer.num_nodes}: nothing starts this training on the other "
+            "machines, and it would wait for them. Call it on each of them by torchrun --nnodes "
+            f"{trainer.num_nodes} --nproc_per_node {trainer.num_devices} --rdzv_backend c10d "
+            "--rdzv_endpoint FIRST_MACHINE:29500 -m alignlab.cli fit ..., or by srun in a SLURM "
+            "job of as many nodes."
+        )
 
 
 def check_run(command: LightningCLI) -> None:

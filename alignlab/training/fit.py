@@ -30,8 +30,9 @@ from alignlab.callbacks.interrupt import Interrupt
 from alignlab.callbacks.journal import Journal, ProgressLines
 from alignlab.callbacks.kl_bound import in_order
 from alignlab.callbacks.probe import FrontierProbe
-from alignlab.callbacks.resume import Resume, run_folder
+from alignlab.callbacks.resume import Resume, known_folder, run_folder
 from alignlab.data.modules import TreeData
+from alignlab.distributed import cause_of
 from alignlab.errors import ConfigError, in_a_line
 from alignlab.files import seal
 from alignlab.names import present, present_in
@@ -246,6 +247,10 @@ def run_fit(command: Command) -> None:
             if ctrl_c.hit:
                 raise KeyboardInterrupt(how_to_go_on(trainer)) from None
             raise SystemExit(SIGTERM_STATUS) from None
+        except Exception as error:
+            if (cause := cause_of(error, trainer, known_folder(trainer))) is error:
+                raise
+            raise cause from error
 
 
 def validate(words: Sequence[str], resume: Path | None = None) -> None:

@@ -15,7 +15,6 @@ from alignlab.plan.content import WRITTEN, by_content
 
 SHAPING = (
     "precision",
-    "accumulate_grad_batches",
     "gradient_clip_val",
     "gradient_clip_algorithm",
     "limit_train_batches",

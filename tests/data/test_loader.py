@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from alignlab.data.loader import TreeLoader
+from alignlab.data.loader import TreeLoader, recut_position
 from alignlab.data.trees import PromptTree, PromptTrees, StepTotals
 from alignlab.errors import ConfigError
 
@@ -253,3 +253,21 @@ def test_impossible_sizes(batch_size: int, micro: int | None, world: int, messag
         TreeLoader(
             some_trees(2), batch_size=batch_size, micro_batch_size=micro, rank=0, world_size=world
         )
+
+
+def test_a_position_inside_a_step_is_of_its_own_cut() -> None:
+    """Steps of two micro-batches before; what was accumulated of a step is in no checkpoint."""
+    assert [recut_position(place, 2, 1) for place in (0, 2, 6)] == [0, 1, 3]
+    assert recut_position(3, 2, 2) == 3
+    with pytest.raises(ConfigError, match="inside an optimizer step of 2 micro-batches"):
+        recut_position(3, 2, 4)
+
+
+def test_an_epoch_of_other_steps_is_not_continued() -> None:
+    """12 rows in steps of 4, two micro-batches each; then steps of 6, then a row less."""
+    state = TreeLoader(some_trees(12), batch_size=4, micro_batch_size=2).state_dict()
+    TreeLoader(some_trees(12), batch_size=4, micro_batch_size=1).load_state_dict(state)
+    for rows, size in ((12, 6), (11, 4)):
+        other = TreeLoader(some_trees(rows), batch_size=size, micro_batch_size=1)
+        with pytest.raises(ConfigError, match="Resume with the same data"):
+            other.load_state_dict(state)

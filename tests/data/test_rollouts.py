@@ -111,6 +111,19 @@ def test_a_loader_continues_with_the_batches_that_were_left(stop):
         assert a.first == b.first
 
 
+@pytest.mark.parametrize("now", [1, 4])
+def test_a_phase_continues_with_its_steps_cut_otherwise(now):
+    """After three steps of two micro-batches, the other three are cut into ``now``."""
+    stopped = loader()
+    for _, _batch in zip(range(6), stopped, strict=False):
+        pass
+    resumed = loader(micro_batches=now)
+    resumed.load_state_dict(stopped.state_dict())
+    rest = [batch.trees.index.tolist() for batch in resumed]
+    wanted = [batch.trees.index.tolist() for batch in loader(micro_batches=now)]
+    assert rest == wanted[3 * now :]
+
+
 def test_sizes_must_divide():
     with pytest.raises(ConfigError, match="8 prompts a rollout cannot be cut into 3"):
         loader(minibatches=3)

@@ -56,7 +56,7 @@ def test_validation_means_are_exact_over_uneven_batches_and_ranks(monkeypatch, u
         loader = TreeLoader(trees, batch_size=size, shuffle=False, rank=rank, world_size=ranks)
         for number, batch in enumerate(loader):
             objective.validation_step(batch, number)
-        others.append(objective._held_out["loss"][1])
+        others.append(objective._held_out["loss"].sums)
     reduce = SimpleNamespace(reduce=lambda sums, reduce_op: torch.stack(others).sum(0))
     trainer = SimpleNamespace(world_size=ranks, strategy=reduce)
     monkeypatch.setattr(objective, "_trainer", trainer)

@@ -68,7 +68,7 @@ def test_one_forward_gives_what_two_models_would(start):
     for m, (label, count) in enumerate(zip((1, 0, 0, 2), counts, strict=True)):
         expected = float(classes[m, label]) + 0.5 * float(tokens[m].sum()) / count
         assert float(loss[0][m]) == pytest.approx(expected, abs=1e-12)
-    assert float(loss[1]["lm_loss"]) == pytest.approx(float(tokens.sum()) / 11, abs=1e-12)
+    assert float(loss[1]["lm_loss"].value) == pytest.approx(float(tokens.sum()) / 11, abs=1e-12)
 
 
 def test_gradients_of_both_losses_add_up(start):

@@ -19,6 +19,7 @@ from alignlab.models import Scores
 from alignlab.objectives import on_policy
 from alignlab.objectives.awr import AWR
 from alignlab.objectives.grpo import GRPO
+from alignlab.objectives.metrics import Metric
 from alignlab.objectives.on_policy import OnPolicyObjective, Sampling, Scored
 from alignlab.objectives.online_dpo import OnlineDPO
 from alignlab.objectives.reinforce import REINFORCE
@@ -114,8 +115,8 @@ def test_groups_need_two_completions(
 
 def test_approx_kl_has_the_divergence_from_the_old_policy_as_its_mean(make: Make) -> None:
     """Over every token that the old policy could have drawn, at its probability."""
-    objective, said = make(REINFORCE), dict[str, Tensor]()
-    objective.log_means = lambda split, means, weight: said.update(means)
+    objective, said = make(REINFORCE), dict[str, Metric]()
+    objective.log_step = lambda means, weight: said.update(means)
     objective.normalised = lambda loss_sum, total: loss_sum
     vocabulary = range(objective.policy.model.config.vocab_size)
     every = collate([PromptTree(0, "a", (1, 3), tuple((token,) for token in vocabulary))])
@@ -130,7 +131,7 @@ def test_approx_kl_has_the_divergence_from_the_old_policy_as_its_mean(make: Make
         objective.training_step(
             RolloutBatch(tree, old[token].view(1, 1), torch.zeros(1, 1)), batch_idx=0
         )
-        mean += float(old[token].exp() * said["approx_kl"])
+        mean += float(old[token].exp() * said["approx_kl"].value)
     expected = float((old.exp() * (old - new)).sum())
     assert expected > 0.01
     assert float((new.exp() * (new - old)).sum()) != pytest.approx(expected, rel=0.01)
@@ -206,7 +207,6 @@ def test_a_reward_that_breaks_its_word_is_named(make: Make, scores: Any, said: s
 def first_step(objective: OnPolicyObjective) -> None:
     """One step on fresh rollouts, outside a trainer."""
     objective.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
-    objective.log_means = lambda *args: None  # type: ignore[method-assign]
     objective.normalised = lambda loss_sum, total: loss_sum / total  # type: ignore[method-assign]
     batch = objective.collect(PROMPTS, 2, 0)
     batch.first = True

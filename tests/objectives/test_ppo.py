@@ -199,7 +199,7 @@ def test_the_pretraining_mix_adds_its_mean_loss(make):
     texts = collate([PromptTree(0, "t", (1,), ((5, 6), (7,)))])
     for ptx_coef in (0.0, 2.0):
         ppo = make(ptx_coef=ptx_coef)
-        ppo.log = ppo.log_means = lambda *args, **kwargs: None
+        ppo.log = lambda *args, **kwargs: None
         ppo.normalised = lambda loss, total: loss / total
         batch = ppo.collect([PromptTree(0, "0", (1, 3), ())], 2, 0)
         batch.pretraining = texts

@@ -11,6 +11,7 @@ from alignlab.errors import ConfigError
 from alignlab.training.before_start import (
     check_validation,
     construction_error,
+    make_trainer,
     refuse_nulls,
     tell_unused,
 )
@@ -163,3 +164,17 @@ def test_settings_that_act_only_beside_others_are_told(capsys: pytest.CaptureFix
     ]
     assert told(warmup_steps=9) == [f"{where}: all 9 steps are warm-up, of 9."]
     assert told(warmup_steps=9, max_steps=-1) == []
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_machines_on_which_nobody_starts_a_training_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Under torchrun, and where a user numbers the machines, somebody does."""
+    settings: dict[str, Any] = {"num_nodes": 2, "devices": 2, "strategy": "ddp"}
+    settings |= {"accelerator": "cpu", "logger": False, "accumulate_grad_batches": None}
+    monkeypatch.delenv("NODE_RANK", raising=False)
+    with pytest.raises(ConfigError, match=r"num_nodes 2: nothing starts .* torchrun --nnodes 2"):
+        make_trainer(dict(settings), Namespace())
+    monkeypatch.setenv("NODE_RANK", "1")
+    assert make_trainer(dict(settings), Namespace()).num_nodes == 2

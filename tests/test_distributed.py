@@ -1,0 +1,45 @@
+"""Why one of several processes failed, as the others say it."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from alignlab.distributed import PeerFailed, cause_of, forget_cause
+from alignlab.errors import ConfigError
+
+GLOO = RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:51938")
+
+
+def rank(number: int, world: int = 2) -> Any:
+    return SimpleNamespace(global_rank=number, world_size=world)
+
+
+def test_a_lost_connection_is_the_failure_of_the_process_that_was_first(tmp_path: Path) -> None:
+    first = FloatingPointError("loss is not finite")
+    assert cause_of(first, rank(1), tmp_path) is first
+    assert cause_of(ConfigError("another"), rank(2, 3), tmp_path).args == ("another",)
+    for number in (0, 2):
+        said = cause_of(GLOO, rank(number, 3), tmp_path)
+        assert isinstance(said, PeerFailed)
+        assert str(said) == "process 1 failed: FloatingPointError: loss is not finite"
+    forget_cause(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_user_did_wrong_is_said_as_it_is(tmp_path: Path) -> None:
+    cause_of(ConfigError("data has no rows."), rank(0), tmp_path)
+    assert str(cause_of(GLOO, rank(1), tmp_path)) == "process 0 failed: data has no rows."
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_process_that_was_killed_has_left_no_message(tmp_path: Path, known: bool) -> None:
+    said = str(cause_of(GLOO, rank(0), tmp_path if known else None))
+    assert said.startswith("process 0 lost its connection to another one")
+    assert "--resume" in said
+
+
+def test_a_process_alone_fails_as_it_does(tmp_path: Path) -> None:
+    assert cause_of(GLOO, rank(0, 1), tmp_path) is GLOO
+    assert list(tmp_path.iterdir()) == []
