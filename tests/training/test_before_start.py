@@ -176,5 +176,5 @@ def test_machines_on_which_nobody_starts_a_training_are_refused(
     monkeypatch.delenv("NODE_RANK", raising=False)
     with pytest.raises(ConfigError, match=r"num_nodes 2: nothing starts .* torchrun --nnodes 2"):
         make_trainer(dict(settings), Namespace())
-    monkeypatch.setenv("NODE_RANK", "1")
+    monkeypatch.setenv("NODE_RANK", "0")
     assert make_trainer(dict(settings), Namespace()).num_nodes == 2
