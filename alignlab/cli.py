@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     frontier_command.add_arguments(frontier)
     frontier.set_defaults(command=_frontier)
+    _add_export(commands)
     stages = _add(
         commands, "stages", "list what 'call:' in a pipeline.yaml may name", "alignlab stages"
     )
@@ -158,6 +159,27 @@ def _add_sweep(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     sweep.set_defaults(command=_sweep)
 
 
+def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    export = _add(
+        commands,
+        "export",
+        "write a run's model as a Hugging Face folder with a model card, and check it",
+        "alignlab export lightning_logs/version_0 --merge --out my-model",
+    )
+    export.add_argument(
+        "run", type=_path, metavar="RUN", help="folder of alignlab fit, or of a stage that trains"
+    )
+    export.add_argument("--merge", action="store_true", help="add adapters into the weights")
+    export.add_argument(
+        "--ckpt",
+        type=_path,
+        metavar="FILE",
+        help="weights of this checkpoint (default: the finished model)",
+    )
+    export.add_argument("--out", type=_path, metavar="DIR", help="default: RUN/export")
+    export.set_defaults(command=_export)
+
+
 def _add(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
     name: str,
@@ -228,6 +250,12 @@ def _sweep(args: argparse.Namespace) -> int:
         storage=args.storage,
         dry_run=args.dry_run,
     )
+
+
+def _export(args: argparse.Namespace) -> int:
+    from alignlab.export import export
+
+    return export(args.run, merge=args.merge, ckpt=args.ckpt, out=args.out)
 
 
 def _stages(args: argparse.Namespace) -> int:

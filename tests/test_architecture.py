@@ -47,7 +47,14 @@ BELOW = {
         *("rewards", "objectives", "callbacks", "training", "plan", "results", "report"),
     },
     "sweep": {"pipeline", "plan", "results", "report"},
-    "cli": {"training", "rollouts", "stages", "callbacks", "plan", "pipeline", "sweep", "report"},
+    "export": {
+        *("functional", "models", "results"),
+        *("callbacks.checkpoints", "callbacks.resume", "training.identity"),
+    },
+    "cli": {
+        *("training", "rollouts", "stages", "callbacks", "plan", "pipeline", "sweep", "report"),
+        "export",
+    },
 }
 LARGEST = 0.15  # of all lines, in one room
 SHARED_STEPS = {

@@ -394,7 +394,7 @@ def test_run_in_a_folder_without_a_pipeline(here: Path, capsys: pytest.CaptureFi
     assert list(here.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["run", "frontier", "sample"])
+@pytest.mark.parametrize("command", ["run", "frontier", "sample", "export"])
 def test_help_has_an_example_and_loads_nothing_heavy(command: str) -> None:
     code = (
         "import sys; from alignlab.cli import main\n"

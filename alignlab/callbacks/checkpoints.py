@@ -11,6 +11,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, BinaryIO
 
 import torch
@@ -108,6 +109,11 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         content = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    except UnpicklingError:
+        raise ConfigError(
+            f"{path} holds Python objects that are not weights. They could run code, so the file "
+            "is not loaded. Name another one."
+        ) from None
     except Exception as error:  # torch has no error of its own for what it cannot read
         raise ConfigError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}). Name another one."

@@ -25,6 +25,7 @@ from alignlab.files import (
 
 STAGES, ALL = "stages", "all"  # folder of all jobs; key of a stage's only job
 CONFIG = "config.yaml"
+MODEL = "model"  # folder of the trained model in that of a run of ``alignlab fit``
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from alignlab.names import present, present_in
 from alignlab.objectives.base import Objective
 from alignlab.parser_errors import in_one_line
 from alignlab.plan.meaning import check_meaning, check_words
-from alignlab.results.run_folder import evaluations_in
+from alignlab.results.run_folder import MODEL, evaluations_in
 from alignlab.training import before_start
 from alignlab.training.before_start import own_error
 from alignlab.training.continuing import continued, how_to_go_on, in_folder_of, with_config_of
@@ -78,7 +78,7 @@ def fit(words: Sequence[str], resume: Path | None = None) -> None:
     command = build(words, resume=resume)
     run_fit(command)
     if command.trainer.is_global_zero:
-        folder = run_folder(command.trainer) / "model"
+        folder = run_folder(command.trainer) / MODEL
         command.model.save(folder)
         seal(folder)
         print(f"Trained {command.trainer.global_step} steps. Model: {folder}")

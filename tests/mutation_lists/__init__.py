@@ -9,6 +9,7 @@ from tests.mutation_lists import (
     direct,
     durability,
     evaluation,
+    export,
     families,
     loading,
     models,
@@ -43,6 +44,7 @@ LISTS = (
     refusals,
     second_round,
     addresses,
+    export,
 )
 MUTATIONS: tuple[Mutation, ...] = tuple(
     replace(mutation, group=entries.__name__.rpartition(".")[2])
