@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.pipeline.worker_pool import Worker
-from alignlab.plan.jobs import Job
+from alignlab.plan.experiment import Job
 from alignlab.sweep import run_sweep
 from alignlab.sweep.study import RunningTrial, Slots
 

@@ -13,8 +13,7 @@ from alignlab.data import blocks
 from alignlab.models import reference
 from alignlab.pipeline import run_experiment
 from alignlab.plan.content import by_content
-from alignlab.plan.experiment import load_plan
-from alignlab.plan.jobs import Job
+from alignlab.plan.experiment import Job, load_plan
 from alignlab.plan.overlay import read_yaml
 from alignlab.results import pool
 from alignlab.rewards.build import build_reward

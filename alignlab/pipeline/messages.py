@@ -3,15 +3,7 @@
 import json
 import threading
 import time
-from pathlib import Path
 from typing import Any, NamedTuple, TextIO
-
-from alignlab.plan import state
-from alignlab.plan.experiment import Plan
-from alignlab.plan.jobs import Job
-from alignlab.results.run_folder import STAGES
-
-CHECK, FRONTIER = "check", "frontier"  # the pipeline's own jobs, beside those of the stages
 
 ALIVE, BEAT = "alive", 2.0  # a worker's sign of life, and the seconds between two
 REPORT_EVERY = 0.5  # seconds between two reports of progress
@@ -73,41 +65,3 @@ class Trained(NamedTuple):
     seconds: float
     metrics: dict[str, float]
     stopped: str | None
-
-
-def log_file(plan: Plan, name: str) -> Path:
-    """Where the job's prints and traceback go."""
-    return plan.results / STAGES / "logs" / f"{name}.log"
-
-
-def message(plan: Plan, job: Job, commit: str, *, fresh: bool) -> dict[str, Any]:
-    """The message that gives a job to a worker.
-
-    Args:
-        plan: Whose job it is.
-        job: A stage's, or one of the pipeline's own.
-        commit: Of the code, for the tables.
-        fresh: Start over, whatever its folder holds.
-    """
-    common: dict[str, Any] = {"name": job.name, "log": str(log_file(plan, job.name))}
-    if job.stage in (CHECK, FRONTIER):
-        return common | {"spec": job.spec}
-    run = None
-    if job.objective is not None:
-        run = {
-            "experiment": plan.name,
-            "objective": job.objective,
-            "run_id": job.name,
-            "seed": 0 if job.seed is None else job.seed,
-            "hparams": job.hparams,
-            "config_sha": job.config_sha,
-            "git_sha": commit,
-            "prompt_table": str(state.prompt_table(plan, job)),
-        }
-    return common | {
-        "folder": str(plan.folder(job)),
-        "config_sha": job.config_sha,
-        "spec": plan.resolved(job),
-        "fresh": fresh,
-        "run": run,
-    }

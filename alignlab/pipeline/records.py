@@ -3,15 +3,12 @@
 import hashlib
 import re
 import shlex
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from alignlab.files import DONE, atomic_write, read_record, stamp, write_record
-from alignlab.pipeline.messages import CHECK, FRONTIER
 from alignlab.plan import overlay, state
-from alignlab.plan.experiment import Plan
-from alignlab.plan.jobs import Job
+from alignlab.plan.experiment import CHECK, FRONTIER, Job, Plan
 from alignlab.results.run_records import POINTS, keep_record
 from alignlab.results.tables import COMMANDS, Point, merge_points
 
@@ -93,20 +90,3 @@ def _write_config(plan: Plan, job: Job) -> None:
     text = overlay.write_yaml(spec.get("config", spec)).encode()
     header = f"{_title(job)}, sha256 {hashlib.sha256(text).hexdigest()}\n"
     atomic_write(_config_of(plan, job), header.encode() + text)
-
-
-def git_sha() -> str:
-    """The commit of the code; marked where files differ from it, ``unknown`` outside git."""
-    here = Path(__file__).parent.parent
-    try:
-        head = _git(here, "rev-parse", "HEAD").strip()
-        changed = bool(_git(here, "status", "--porcelain", "--", "."))
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return f"{head}-changed" if changed else head
-
-
-def _git(folder: Path, *words: str) -> str:
-    return subprocess.run(
-        ["git", *words], cwd=folder, check=True, capture_output=True, text=True
-    ).stdout

@@ -11,8 +11,7 @@ from alignlab.pipeline.lock import results_lock
 from alignlab.pipeline.progress import say
 from alignlab.pipeline.scheduler import Failures, JobQueue, Scheduler, frontier_job, with_check
 from alignlab.plan import state
-from alignlab.plan.experiment import Plan, load_plan
-from alignlab.plan.jobs import Job
+from alignlab.plan.experiment import Job, Plan, load_plan
 from alignlab.report.table import frontier_table
 from alignlab.results.run_records import drop_damaged_rows, remove_leftovers, rows_by_run
 from alignlab.results.tables import read_frontier

@@ -1,22 +1,23 @@
 """Scheduling: gives jobs to worker processes, takes what they report, follows up on failures.
 
 The loop is alignlab's own. Workers stay warm, because their imports cost seconds and a job often
-less; a crash costs one job; what a job reports can stop it. The order of jobs is ``graphlib``'s.
+less; a crash costs one job; what a job reports can stop it.
 """
 
+import itertools
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from graphlib import TopologicalSorter
+from pathlib import Path
 from typing import Any, Protocol
 
 from alignlab.pipeline import records
-from alignlab.pipeline.messages import CHECK, FRONTIER, log_file, message
 from alignlab.pipeline.progress import Display
 from alignlab.pipeline.worker_pool import Worker, WorkerPool
-from alignlab.plan.experiment import Plan
-from alignlab.plan.jobs import Job
+from alignlab.plan import state
+from alignlab.plan.experiment import CHECK, FRONTIER, Job, Plan
 
 TRIES = 2  # a killed worker's job is given to another worker once
 SILENCE, LOST = 30.0, 600.0  # seconds without a sign of life: until a warning, until it is killed
@@ -84,37 +85,25 @@ class JobQueue:
 
     def __init__(self, plan: Plan, jobs: Sequence[Job]) -> None:
         self._plan = plan
-        ordered = sorted(jobs, key=lambda job: job.objective is not None)
-        self._place = {job.name: place for place, job in enumerate(ordered)}
-        self._waiting = {job.name: job for job in ordered}
-        needs = {
-            job.name: self._waiting.keys()
-            & {name for names in job.needs.values() for name in names}
-            for job in ordered
-        }
-        self._order = TopologicalSorter(needs)
-        self._order.prepare()
-        self._ready: set[str] = set()
+        self._waiting = sorted(jobs, key=lambda job: job.objective is not None)
+        self._undone = {job.name for job in jobs}
 
     def next(self) -> Job | None:
         """Take the first job whose needs are all there."""
-        self._ready |= {*self._order.get_ready()}
-        if not self._ready:
-            return None
-        name = min(self._ready, key=self._place.__getitem__)
-        self._ready.remove(name)
-        return self._waiting.pop(name)
+        for job in self._waiting:
+            if self._undone.isdisjoint(itertools.chain(*job.needs.values())):
+                self._waiting.remove(job)
+                return job
+        return None
 
     def put_back(self, job: Job) -> None:
         """Put ``job`` before all others."""
-        self._waiting[job.name] = job
-        self._place[job.name] = -1
-        self._ready.add(job.name)
+        self._waiting.insert(0, job)
 
     def finished(self, job: Job) -> None:
         """Record ``job``; what waited for it may start."""
         records.record(self._plan, job)
-        self._order.done(job.name)
+        self._undone.remove(job.name)
 
     def failed(self, job: Job, why: str) -> None:
         """What waits for ``job`` never becomes ready."""
@@ -128,7 +117,7 @@ class JobQueue:
 
     def skipped(self) -> list[str]:
         """Names of the jobs that are still waiting."""
-        return list(self._waiting)
+        return [job.name for job in self._waiting]
 
 
 def on_many_devices(spec: dict[str, Any]) -> bool:
@@ -155,6 +144,54 @@ def with_check(plan: Plan, jobs: Sequence[Job]) -> list[Job]:
     return [own_job(CHECK, specs), *behind] if jobs else []
 
 
+def message(plan: Plan, job: Job, commit: str, *, fresh: bool) -> dict[str, Any]:
+    """The message that gives a job to a worker.
+
+    Args:
+        plan: Whose job it is.
+        job: A stage's, or one of the pipeline's own.
+        commit: Of the code, for the tables.
+        fresh: Start over, whatever its folder holds.
+    """
+    common: dict[str, Any] = {"name": job.name, "log": str(plan.log_file(job.name))}
+    if job.stage in (CHECK, FRONTIER):
+        return common | {"spec": job.spec}
+    run = None
+    if job.objective is not None:
+        run = {
+            "experiment": plan.name,
+            "objective": job.objective,
+            "run_id": job.name,
+            "seed": 0 if job.seed is None else job.seed,
+            "hparams": job.hparams,
+            "config_sha": job.config_sha,
+            "git_sha": commit,
+            "prompt_table": str(state.prompt_table(plan, job)),
+        }
+    return common | {
+        "folder": str(plan.folder(job)),
+        "config_sha": job.config_sha,
+        "spec": plan.resolved(job),
+        "fresh": fresh,
+        "run": run,
+    }
+
+
+def _commit() -> str:
+    """The commit of the code; marked where files differ from it, ``unknown`` outside git."""
+
+    def git(*words: str) -> str:
+        here = Path(__file__).parent.parent
+        command = ["git", *words]
+        return subprocess.run(command, cwd=here, check=True, capture_output=True, text=True).stdout
+
+    try:
+        head, changed = git("rev-parse", "HEAD").strip(), git("status", "--porcelain", "--", ".")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{head}-changed" if changed else head
+
+
 class Scheduler:
     """Gives the jobs of queues to workers, which end with the context.
 
@@ -179,9 +216,9 @@ class Scheduler:
         one_each: bool = False,
     ) -> None:
         self._plan, self._force, self._one_each = plan, force, one_each
-        self._pool = WorkerPool(workers, log_file(plan, "workers"), lock_fd)
+        self._pool = WorkerPool(workers, plan.log_file("workers"), lock_fd)
         self.display = Display(total, workers)
-        self._commit = records.git_sha()
+        self._commit = _commit()
         self._tries: Counter[str] = Counter()
         self._started: dict[str, float] = {}
         self._queue: Queue = JobQueue(plan, [])
@@ -257,7 +294,7 @@ class Scheduler:
                 self._failed(name, why, input_error=True)
             self._queue.failed(job, "; ".join(wrong.values()))
         elif report["event"] == "failed":
-            self._job_failed(job, f"{report['message']} (log: {log_file(self._plan, job.name)})")
+            self._job_failed(job, f"{report['message']} (log: {self._plan.log_file(job.name)})")
         else:
             self._queue.finished(job)
             if job.stage != CHECK:

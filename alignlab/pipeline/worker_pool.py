@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.pipeline.messages import ALIVE, BEAT
-from alignlab.plan.jobs import Job
+from alignlab.plan.experiment import Job
 
 PAUSE = 5 * BEAT  # seconds without a look at the workers after which their silence means nothing
 

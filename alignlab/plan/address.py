@@ -9,8 +9,7 @@ from pathlib import Path
 
 from alignlab.errors import ConfigError
 from alignlab.plan import overlay
-from alignlab.plan.experiment import SMOKE, Plan, load_plan
-from alignlab.plan.jobs import Job
+from alignlab.plan.experiment import SMOKE, Job, Plan, load_plan
 from alignlab.plan.state import Standing
 
 

@@ -1,23 +1,136 @@
-"""From an experiment folder to all of its jobs.
+"""From an experiment folder to all of its jobs: layers of YAML, stages, jobs with their hashes.
 
 ``pipeline.yaml``, a scale (``scales/<name>.yaml``), ``scales/smoke.yaml`` and, if it is there,
-``scales/<name>.smoke.yaml`` have the same keys. A later file wins.
+``scales/<name>.smoke.yaml`` have the same keys. A later file wins. A stage becomes one job for each
+grid point and seed.
 """
 
+import copy
+import itertools
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from alignlab.errors import ConfigError
+from alignlab.files import sha_of
 from alignlab.plan import overlay
-from alignlab.plan.content import WRITTEN
-from alignlab.plan.jobs import Job, Stage, expand, needed
-from alignlab.plan.schema import PipelineKeys, check
+from alignlab.plan.content import WRITTEN, by_content
+from alignlab.plan.schema import PipelineKeys, check, check_count
+from alignlab.results.run_folder import ALL, STAGES, job_name
 
 SCALE, SMOKE = "[A-Za-z0-9][A-Za-z0-9_-]*", "smoke"
+PROBE = "alignlab.callbacks.probe.FrontierProbe"
+MOST_RUNS = 2_000  # of one stage: grid points times seeds
+CHECK, FRONTIER = "check", "frontier"  # jobs of no stage: check the configs, draw the frontier
+TAKEN = ("seed", "out", "experiment", "results", FRONTIER, CHECK, "workers", "logs")
+ROWS = ("best_of_n", "best_of_n_gt", "oracle", "reference")  # of the frontier, of no run
+LONGEST_NAME = 200  # characters of a run's name; file systems take 255 for a file's
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as the layers give it.
+
+    Args:
+        name: Its key.
+        entry: Its other keys, merged.
+        settings: The ``set`` of each layer, in order.
+    """
+
+    name: str
+    entry: dict[str, Any] = field(default_factory=dict)
+    settings: tuple[Mapping[str, Any], ...] = ()
+
+    def changed(self, entry: Mapping[str, Any], common: Mapping[str, Any] | None = None) -> "Stage":
+        """This stage under the keys of an overlay or of a sweep's arm.
+
+        Another ``fit`` or ``call`` makes it another stage, which keeps no arguments.
+
+        Args:
+            entry: The keys.
+            common: The layer's ``set`` for every training.
+
+        Raises:
+            ConfigError: ``set`` of a call.
+        """
+        over = {key: value for key, value in entry.items() if key != "set"}
+        gone: set[str] = set()
+        if "fit" in over:
+            gone = {"call", "args"}
+        elif "call" in over and over["call"] != self.entry.get("call"):
+            gone = {"fit", "args"}
+        kept = {key: value for key, value in self.entry.items() if key not in gone}
+        merged = overlay.merge(kept, over)
+        if entry.get("set") and "call" in merged:
+            raise ConfigError(
+                f"stage {self.name!r}: 'set' is for a stage that trains; a call takes 'args'."
+            )
+        return Stage(self.name, merged, (*self.settings, common or {}, entry.get("set") or {}))
+
+    def check(self) -> None:
+        """Refuse a name that cannot be a folder, and a stage without one of ``fit`` and ``call``.
+
+        Raises:
+            ConfigError: A wrong name, or not exactly one of the two.
+        """
+        where = f"stage {self.name!r}"
+        if not re.fullmatch("[a-z][a-z0-9_]*", self.name) or self.name in TAKEN:
+            raise ConfigError(
+                f"{where}: a stage's name is lower-case letters, digits and _, and none of "
+                f"{', '.join(TAKEN)}."
+            )
+        if ("fit" in self.entry) == ("call" in self.entry):
+            raise ConfigError(
+                f"{where} needs exactly one of 'fit: stage.yaml' and 'call: a.function'."
+            )
+        if "fit" in self.entry and "args" in self.entry:
+            raise ConfigError(f"{where}: 'args' are for a call; a stage that trains takes 'set'.")
+        if (objective := self.entry.get("objective")) in ROWS:
+            raise ConfigError(
+                f"{where}: objective {objective!r} is a row of its own in the frontier. "
+                f"Choose a name other than {', '.join(ROWS)}."
+            )
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run or one call.
+
+    Args:
+        stage: The stage's name in ``pipeline.yaml``.
+        key: Grid point and seed, such as ``beta0.5-s1``; ``all`` where there is neither.
+        seed: The run's seed; ``None`` for a stage that is the same for every seed.
+        hparams: The grid point, short name -> value.
+        objective: The name in the tables of a frontier run; ``None`` for other stages.
+        spec: ``{"config": ...}`` of a run or ``{"call": ..., "args": ...}``, with placeholders
+            still in place.
+        needs: Stage or run, as in ``pipeline.yaml`` -> names of the jobs whose output is read.
+        config_sha: Hash of spec, seed, data files and upstream hashes.
+    """
+
+    stage: str
+    key: str
+    seed: int | None
+    hparams: dict[str, Any]
+    objective: str | None
+    spec: dict[str, Any]
+    needs: dict[str, tuple[str, ...]]
+    config_sha: str
+
+    @property
+    def name(self) -> str:
+        """``dpo-beta0.5-s1``: the ``run_id`` in the tables."""
+        return job_name(self.stage, self.key)
+
+    @property
+    def folder(self) -> str:
+        """Where its output lies, below the results folder."""
+        return f"{STAGES}/{self.stage}/{self.key}"
 
 
 @dataclass(frozen=True)
@@ -64,20 +177,36 @@ class Plan:
         """The job's output folder."""
         return self.results / job.folder
 
+    def log_file(self, name: str) -> Path:
+        """Where the prints and the traceback of a job go."""
+        return self.results / STAGES / "logs" / f"{name}.log"
+
     def resolved(self, job: Job) -> dict[str, Any]:
-        """The job's spec with folders, seed and names filled in."""
+        """The job's spec with folders, seed and names filled in.
+
+        Raises:
+            ConfigError: A placeholder that stands for nothing.
+        """
         root = self.inputs or self.results
+        known: dict[str, Any] = {
+            "out": str(self.folder(job)),
+            "experiment": str(self.experiment),
+            "results": str(root),  # caches are shared, too
+        }
+        known |= {} if job.seed is None else {"seed": job.seed}
 
         def lookup(name: str) -> Any:
             if name in job.needs:
                 folders = [str(root / self.jobs[need].folder) for need in job.needs[name]]
                 return folders if len(folders) > 1 else folders[0]
-            return {
-                "seed": job.seed,
-                "out": str(self.folder(job)),
-                "experiment": str(self.experiment),
-                "results": str(root),  # caches are shared, too
-            }[name]
+            if name in known:
+                return known[name]
+            listed = ", ".join((*job.needs, *known))
+            advice = f"Add {name!r} to its needs, or use one of {listed}."
+            advice = "To have one, give it 'per_seed: true'." if name == "seed" else advice
+            raise ConfigError(
+                f"stage {job.stage!r} uses {{{name}}}, which is not defined. {advice}"
+            )
 
         filled: dict[str, Any] = overlay.fill(job.spec, lookup)
         return filled
@@ -105,10 +234,8 @@ def load_plan(
     if seeds is not None:
         layers.append({"seeds": list(seeds)})
         check(PipelineKeys, layers[-1], "--seeds")
-    asked, frontier = [0], dict[str, Any]()
-    for layer in layers:
-        asked = layer.get("seeds") or asked
-        frontier = overlay.merge(frontier, layer.get("frontier") or {})
+    asked = next((layer["seeds"] for layer in reversed(layers) if layer.get("seeds")), [0])
+    frontier = reduce(overlay.merge, (layer.get("frontier") or {} for layer in layers))
     stages = merged_stages(layers)
     others = _seeds_by_name(stages, asked)
     jobs: dict[str, Job] = {}
@@ -118,9 +245,7 @@ def load_plan(
     # A smoke run has its own name and folder: it must never replace the rows of a real one.
     name = "-".join([experiment.resolve().name, *([scale] if scale else []), *[SMOKE] * smoke])
     folder = results or Path("results") / name
-    for job in jobs.values():
-        _check_literals(job, folder)
-    return Plan(
+    plan = Plan(
         name=name,
         experiment=experiment,
         results=folder,
@@ -131,6 +256,10 @@ def load_plan(
         stages={stage.name: stage for stage in stages},
         notes=tuple(_unused(stages, jobs, {key for layer in layers for key in layer})),
     )
+    for job in jobs.values():
+        plan.resolved(job)
+        _check_literals(job, folder)
+    return plan
 
 
 def read_layers(experiment: Path, scale: str | None, smoke: bool) -> list[dict[str, Any]]:
@@ -193,6 +322,179 @@ def merged_stages(layers: Sequence[Mapping[str, Any]]) -> list[Stage]:
         stage.check()
         stages[name] = stage
     return list(stages.values())
+
+
+def expand(
+    stage: Stage,
+    experiment: Path,
+    jobs: Mapping[str, Job],
+    asked: Sequence[int],
+    others: Sequence[int] = (),
+) -> list[Job]:
+    """The stage's jobs.
+
+    Args:
+        stage: To expand.
+        experiment: The experiment's folder, in which stage files are looked for.
+        jobs: Those of the stages before it.
+        asked: Seeds of a stage that runs once for each.
+        others: Further seeds of which single runs are needed.
+
+    Raises:
+        ConfigError: A file that cannot be read, a need that is not an earlier stage, a grid or a
+            placeholder that means nothing.
+    """
+    entry = stage.entry
+    where = f"stage {stage.name!r}"
+    spec = _spec(stage, experiment)
+    upstream = needed(stage.name, entry.get("needs") or [], jobs)
+    points = _points(entry.get("grid") or {}, where)
+    seeds = [*asked, *others] if entry.get("per_seed") else [None]
+    check_count(len(points) * len(seeds), MOST_RUNS, f"{where}: runs")
+    check_names(stage.name, points, where)
+    expanded = []
+    for point, seed in itertools.product(points, seeds):
+        own = (None, *asked) if seed is None else (None, seed)
+        needs = {
+            name: [job for job in found if job.name == name or job.seed in own]
+            for name, found in upstream.items()
+        }
+        here = _with_point(spec, point, seed)
+        parts = _name_parts(point) + ([] if seed is None else [f"s{seed}"])
+        job = Job(
+            stage=stage.name,
+            key="-".join(parts) or ALL,
+            seed=seed,
+            hparams=dict(zip(_short_names(point), point.values(), strict=True)),
+            objective=entry.get("objective"),
+            spec=here,
+            needs={name: tuple(job.name for job in found) for name, found in needs.items()},
+            config_sha=_config_sha(here, seed, needs, experiment),
+        )
+        expanded.append(job)
+    return expanded
+
+
+def _spec(stage: Stage, experiment: Path) -> dict[str, Any]:
+    if "call" in stage.entry:
+        return {"call": stage.entry["call"], "args": stage.entry.get("args") or {}}
+    files = stage.entry["fit"]
+    config: dict[str, Any] = {}
+    for name in [files] if isinstance(files, str) else files:
+        config = overlay.merge(config, overlay.read_yaml(experiment / name))
+    for settings in stage.settings:
+        for dotted, value in settings.items():
+            overlay.set_dotted(config, dotted, value)
+    return {"config": config}
+
+
+def needed(stage: str, needs: Iterable[str], jobs: Mapping[str, Job]) -> dict[str, list[Job]]:
+    """The jobs of each need: all of an earlier stage, or a single one by its name.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    found = {n: [job for job in jobs.values() if n in (job.stage, job.name)] for n in needs}
+    for need in [name for name, own in found.items() if not own]:
+        earlier = dict.fromkeys(job.stage for job in jobs.values())
+        raise ConfigError(
+            f"stage {stage!r} needs {need!r}, which is neither an earlier stage nor a run of one. "
+            f"Stages before it: {', '.join(earlier) or 'none'}."
+        )
+    return found
+
+
+def _points(grid: Any, where: str) -> list[dict[str, Any]]:
+    """A mapping of lists is a product; a list of mappings is taken point by point."""
+    if isinstance(grid, list):
+        return grid
+    axes = {key: values for key, values in grid.items() if values is not None}
+    check_count(math.prod(map(len, axes.values())), MOST_RUNS, f"{where}: grid points")
+    return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+
+
+def _with_point(spec: dict[str, Any], point: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
+    here = copy.deepcopy(spec)
+    root = "config" if "config" in here else "args"
+    for dotted, value in point.items():
+        overlay.set_dotted(here, f"{root}.{dotted}", value)
+    if root == "config":
+        # One stated seed per training: the run's own, or the file's, or 0.
+        here[root].setdefault("seed_everything", 0)
+        if seed is not None:
+            here[root]["seed_everything"] = seed
+    return here
+
+
+def check_names(stage: str, points: Iterable[Mapping[str, Any]], where: str) -> None:
+    """Refuse points whose runs would share a name and so a folder, or could not have one.
+
+    Raises:
+        ConfigError: Two points share a run name, or a name is too long.
+    """
+    found: dict[str, Mapping[str, Any]] = {}
+    for point in points:
+        name = "-".join([stage, *_name_parts(point)])
+        if len(name) > LONGEST_NAME:
+            raise ConfigError(
+                f"{where}: run {name[:40]}... would have a name of {len(name)} characters, more "
+                f"than the {LONGEST_NAME} that fit. Use shorter values."
+            )
+        if name in found:
+            raise ConfigError(
+                f"{where}: {found[name]} and {dict(point)} would both be run {name!r}. Leave one "
+                "out, or let them differ in more than signs that a file's name cannot hold."
+            )
+        found[name] = dict(point)
+
+
+def _name_parts(point: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{short}{_label(value)}"
+        for short, value in zip(_short_names(point), point.values(), strict=True)
+    ]
+
+
+def _short_names(point: Mapping[str, Any]) -> list[str]:
+    last = [key.rsplit(".", 1)[-1] for key in point]
+    return last if len(set(last)) == len(last) else [key.replace(".", "_") for key in point]
+
+
+def _label(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", str(value))
+
+
+def _with_callback(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``config`` with its ``probe`` as the first callback: both ways to write it have one hash."""
+    probe, trainer = config.get("probe"), config.get("trainer") or {}
+    if probe is not None:
+        callbacks = trainer.get("callbacks") or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        probe = probe if "class_path" in probe else {"class_path": PROBE, "init_args": probe}
+        config = {**config, "trainer": {**trainer, "callbacks": [probe, *callbacks]}}
+    return {key: value for key, value in config.items() if key != "probe"}
+
+
+def _config_sha(
+    spec: Mapping[str, Any],
+    seed: int | None,
+    needs: Mapping[str, Sequence[Job]],
+    experiment: Path,
+) -> str:
+    if "config" in spec:
+        spec = {"config": _with_callback(spec["config"])}
+    return sha_of(
+        {
+            "spec": by_content(spec, experiment),
+            "seed": seed,
+            "upstream": {name: [job.config_sha for job in found] for name, found in needs.items()},
+        }
+    )
 
 
 def _seeds_by_name(stages: Iterable[Stage], asked: Sequence[int]) -> list[int]:

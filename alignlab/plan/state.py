@@ -7,13 +7,11 @@ from pathlib import Path
 
 from alignlab.errors import ConfigError
 from alignlab.files import DONE, Stamp, is_as_stamped, read_record, sha_of
-from alignlab.plan.experiment import Plan
-from alignlab.plan.jobs import Job
+from alignlab.plan.experiment import FRONTIER, Job, Plan
 from alignlab.results.run_records import POINTS as POINTS
 from alignlab.results.run_records import damage, rows_by_run, table_of
 from alignlab.results.tables import Point, read_points
 
-FRONTIER = "frontier"
 FIGURES = ("frontier.csv", "curves.csv", "frontier.png", "frontier.svg")
 DRAWN = (  # with the figures, by the command that draws them
     *FIGURES,

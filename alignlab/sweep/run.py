@@ -11,12 +11,11 @@ from optuna.trial import FixedTrial, TrialState
 from alignlab.files import stamp, write_record, written_whole
 from alignlab.pipeline import records
 from alignlab.pipeline.lock import check_folder, results_lock
-from alignlab.pipeline.messages import CHECK
 from alignlab.pipeline.progress import say
 from alignlab.pipeline.run import ensure_stages, report_failures, warn_about_foreign_rows
 from alignlab.pipeline.scheduler import Failures, JobQueue, Scheduler, frontier_job, own_job
 from alignlab.plan import state
-from alignlab.plan.jobs import Job
+from alignlab.plan.experiment import CHECK, Job
 from alignlab.results.pool import POOL_NAME, POOL_RECORD
 from alignlab.results.run_records import drop_damaged_rows, remove_leftovers
 from alignlab.sweep import table
@@ -58,12 +57,13 @@ def run_sweep(
             say(line)
         url = storage or sweep.keys.storage or own
         owner = None if url == own else f"{socket.gethostname()}:{plan.results.resolve()}"
+        place = shown(url)
         with open_storage(url) as study_storage:
             words = ["sweep", str(path), *(["--results", str(results)] if results else [])]
             words += ["--storage", shown(storage)] if storage else []
             records.keep_command(plan.results, words)
             study = open_study(sweep, study_storage)
-            say(f"{plan.results}: study {study.study_name} in {shown(url)}")
+            say(f"{plan.results}: study {study.study_name} in {place}")
             slots = Slots(sweep, study, study_storage, owner)
             failures = _carry_out(sweep, study, slots, workers, lock_fd)
     report_failures(failures)
@@ -76,15 +76,16 @@ def _carry_out(
     sweep: Sweep, study: optuna.Study, slots: Slots, workers: int, lock_fd: int
 ) -> Failures:
     """Check, make the inputs, run the trials, draw."""
-    plan = sweep.plan
+    plan, needs = sweep.plan, sweep.needs
+    to_check = {} if CHECKED in study.user_attrs else sweep.to_check()
     with Scheduler(plan, workers, 0, lock_fd, one_each=sweep.keys.process_per_trial) as scheduler:
         display, failures = scheduler.display, scheduler.failures
-        if CHECKED not in study.user_attrs:
-            scheduler.work(JobQueue(plan, [own_job(CHECK, sweep.to_check())]))
+        if to_check:
+            scheduler.work(JobQueue(plan, [own_job(CHECK, to_check)]))
             if failures.failed:
                 return failures
             study.set_user_attr(CHECKED, True)
-        made = ensure_stages(sweep.inputs, sweep.needs, workers=workers)
+        made = ensure_stages(sweep.inputs, needs, workers=workers)
         if made.failed:
             return made
         _copy_pool(sweep)

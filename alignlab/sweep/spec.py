@@ -12,8 +12,7 @@ from alignlab.errors import ConfigError
 from alignlab.files import sha_of
 from alignlab.plan import overlay
 from alignlab.plan.content import by_content
-from alignlab.plan.experiment import Plan, load_plan
-from alignlab.plan.jobs import Job, Stage, check_names, expand
+from alignlab.plan.experiment import Job, Plan, Stage, check_names, expand, load_plan
 from alignlab.plan.schema import (
     Changes,
     Count,

@@ -21,7 +21,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from alignlab.plan.jobs import Job
+from alignlab.plan.experiment import Job
 from alignlab.sweep.space import Point, build
 from alignlab.sweep.spec import Sweep
 from alignlab.sweep.storage import GRACE, HEARTBEAT

@@ -12,7 +12,7 @@ from alignlab.files import DONE, read_record
 from alignlab.pipeline import records
 from alignlab.pipeline.scheduler import NOT_FINITE
 from alignlab.plan import state
-from alignlab.plan.jobs import Job
+from alignlab.plan.experiment import Job
 from alignlab.results.run_records import record_of, rows_by_run
 from alignlab.results.tables import Point
 from alignlab.sweep.spec import PROBED, Sweep

@@ -13,8 +13,7 @@ from alignlab.data.rows import Prompt
 from alignlab.objectives.base import TreeObjective
 from alignlab.pipeline.calls import check_call
 from alignlab.plan.address import as_config
-from alignlab.plan.experiment import Plan, load_plan
-from alignlab.plan.jobs import Job
+from alignlab.plan.experiment import Job, Plan, load_plan
 from alignlab.training import fit
 
 EXPERIMENTS = sorted(path.parent for path in Path("experiments").glob("*/pipeline.yaml"))

@@ -5,7 +5,7 @@ from tests.mutation_lists.mutation import Mutation
 ADDRESS = "plan/address.py"
 TEST = "plan/test_address.py::"
 OVERLAY = "plan/test_overlay.py::"
-PLAN = "plan/test_jobs.py::"
+PLAN = "plan/test_experiment.py::"
 STAND_INS = "training/test_stand_ins.py::"
 CLI = "test_cli.py::"
 LONE = "training/test_lone_run.py::"
@@ -33,14 +33,14 @@ MUTATIONS = (
     ),
     Mutation(
         "a probe changes the hash of its run",
-        "plan/jobs.py",
+        "plan/experiment.py",
         '        spec = {"config": _with_callback(spec["config"])}',
         "        spec = dict(spec)",
         PLAN + "test_a_probe_has_the_hash_of_the_first_callback",
     ),
     Mutation(
         "a probe is hashed as the last callback",
-        "plan/jobs.py",
+        "plan/experiment.py",
         '"callbacks": [probe, *callbacks]',
         '"callbacks": [*callbacks, probe]',
         PLAN + "test_a_probe_has_the_hash_of_the_first_callback",

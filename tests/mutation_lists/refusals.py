@@ -5,7 +5,7 @@ from tests.mutation_lists.mutation import Mutation
 OVERLAY = "plan/test_overlay.py::"
 BAD_FILE = f"{OVERLAY}test_a_bad_file_is_named_with_what_is_wrong"
 LAYERS = "plan/test_experiment.py::"
-JOBS = "plan/test_jobs.py::"
+JOBS = "plan/test_experiment.py::"
 CONTENT = "plan/test_content.py::"
 MUTATIONS = (
     Mutation(
@@ -80,7 +80,7 @@ MUTATIONS = (
     ),
     Mutation(
         "seeds do not count among a stage's runs",
-        "plan/jobs.py",
+        "plan/experiment.py",
         "check_count(len(points) * len(seeds), MOST_RUNS,",
         "check_count(len(points), MOST_RUNS,",
         f"{JOBS}test_runs_are_counted_before_they_are_listed",
@@ -200,7 +200,7 @@ MUTATIONS = (
     ),
     Mutation(
         "fuzz: a scale's values are laid under the pipeline's",
-        "plan/jobs.py",
+        "plan/experiment.py",
         "merged = overlay.merge(kept, over)",
         "merged = overlay.merge(over, kept)",
         "robustness/test_fuzz_config.py::test_a_scale_is_refused_or_laid_over_as_written",

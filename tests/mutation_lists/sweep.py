@@ -88,7 +88,7 @@ MUTATIONS = (
         "what waits for a failed job is started",
         "pipeline/scheduler.py",
         '"""What waits for ``job`` never becomes ready."""',
-        "self._order.done(job.name)",
+        "self._undone.remove(job.name)",
         "pipeline/test_scheduler.py::"
         "test_a_failure_takes_what_waits_for_it_however_far_and_in_whatever_order",
     ),

@@ -15,8 +15,9 @@ from alignlab.errors import DataError
 from alignlab.files import read_record
 from alignlab.pipeline import run_experiment
 from alignlab.pipeline.jobs import carry_out
-from alignlab.pipeline.messages import Reporter, message
+from alignlab.pipeline.messages import Reporter
 from alignlab.pipeline.records import merge
+from alignlab.pipeline.scheduler import message
 from alignlab.plan.experiment import load_plan
 from alignlab.plan.state import frontier_is_drawn, is_done, missing, what_to_do
 from alignlab.report.read import read_results

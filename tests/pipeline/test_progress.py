@@ -6,7 +6,7 @@ import pytest
 
 from alignlab.pipeline import progress
 from alignlab.pipeline.worker_pool import Worker
-from alignlab.plan.jobs import Job
+from alignlab.plan.experiment import Job
 
 
 def worker(name: str | None, steps: tuple[int, int] | None = None) -> Worker:

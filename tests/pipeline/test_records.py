@@ -4,8 +4,7 @@ from pathlib import Path
 
 from alignlab.files import DONE, write_record
 from alignlab.pipeline.records import keep_command, write_times
-from alignlab.plan.experiment import Plan
-from alignlab.plan.jobs import Job
+from alignlab.plan.experiment import Job, Plan
 from alignlab.report.read import read_commands
 
 

@@ -4,8 +4,7 @@ from typing import Any
 import pytest
 
 from alignlab.pipeline.scheduler import JobQueue, on_many_devices
-from alignlab.plan.experiment import Plan
-from alignlab.plan.jobs import Job
+from alignlab.plan.experiment import Job, Plan
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ from typing import Any
 
 from alignlab.callbacks import checkpoints
 from alignlab.files import DONE, TRAIN, read_record
-from alignlab.pipeline import messages, records
+from alignlab.pipeline import messages, records, scheduler
 from alignlab.plan import state
 from alignlab.plan.experiment import Plan
 from alignlab.results.csv_tables import write_table
@@ -98,7 +98,7 @@ def do_what_is_left(plan: Plan, bomb: Bomb) -> int:
     for job in todo.unmerged:
         records.merge(plan, job)
     for job in todo.jobs:
-        carry_out(messages.message(plan, job, "commit", fresh=False), Nobody(sys.stdout))
+        carry_out(scheduler.message(plan, job, "commit", fresh=False), Nobody(sys.stdout))
         records.record(plan, job)
     bomb.count.write_text(str(bomb.calls))
     return 0

@@ -15,7 +15,7 @@ import yaml
 from hypothesis import given, strategies
 
 from alignlab.errors import ConfigError
-from alignlab.pipeline import messages
+from alignlab.pipeline import scheduler
 from alignlab.pipeline.jobs import check
 from alignlab.plan import overlay, state
 from alignlab.plan.experiment import Plan, load_plan
@@ -188,7 +188,7 @@ def check_plan(plan: Plan, layers: list[dict[str, Any]]) -> None:
     ]
     todo = state.what_to_do(plan)
     for job in todo.jobs:
-        json.dumps(messages.message(plan, job, "sha", fresh=False))
+        json.dumps(scheduler.message(plan, job, "sha", fresh=False))
 
 
 def check_job(plan: Plan, job: Any, entry: dict[str, Any]) -> None:
@@ -272,7 +272,7 @@ def check_sweep(sweep: Sweep, tree: dict[str, Any]) -> None:
             for key, value in ((tree["arms"][point.arm] or {}).get("args") or {}).items():
                 varied = key in {dotted.split(".")[0] for dotted in point.values}
                 assert varied or PLACEHOLDER.search(str(value)) or same(args[key], value)
-            json.dumps(messages.message(sweep.plan, job, "sha", fresh=False))
+            json.dumps(scheduler.message(sweep.plan, job, "sha", fresh=False))
 
 
 def lies_in(value: Any, entry: Any) -> bool:

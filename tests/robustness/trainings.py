@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.files import sha_of
-from alignlab.plan.experiment import Plan
-from alignlab.plan.jobs import Job
+from alignlab.plan.experiment import Job, Plan
 from alignlab.worlds.toy import make_demonstrations, split_prompts, tokenizer
 
 STEPS = 9  # of 21 rows in steps of 4: an epoch and a half; three rollout phases and a bit

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from alignlab.files import DONE, read_record, stamp, write_record
 from alignlab.plan import state
-from alignlab.plan.jobs import Job
+from alignlab.plan.experiment import Job
 from alignlab.sweep.spec import StopKeys, Sweep
 from alignlab.sweep.study import DIVERGED, STOPPED
 from alignlab.sweep.trial_queue import TrialQueue
