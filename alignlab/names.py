@@ -52,6 +52,7 @@ MOVED: dict[str, str] = {
     "alignlab.evaluation.tables": "alignlab.results.tables",
     "alignlab.evaluation.training_log": "alignlab.stages.training_log",
     "alignlab.fit": "alignlab.training.fit",
+    "alignlab.models.loading.Lora": "alignlab.models.adapters.Lora",
     "alignlab.models.stages": "alignlab.stages.policies",
     "alignlab.objectives.figures": "alignlab.objectives.metrics",
     "alignlab.objectives.pairs": "alignlab.objectives.base",

@@ -1,9 +1,10 @@
 """Language models over prompt trees: policies, references, reward models and value functions."""
 
+from alignlab.models.adapters import Lora
 from alignlab.models.heads import LanguageHead
-from alignlab.models.loading import Lora
 from alignlab.models.policy import Policy, Scores
 from alignlab.models.prompt_tuning import PromptTuning
+from alignlab.models.quantised import Quantised
 from alignlab.models.reference import (
     AdapterOffReference,
     CachedReference,
@@ -26,6 +27,7 @@ __all__ = [
     "Lora",
     "Policy",
     "PromptTuning",
+    "Quantised",
     "Reference",
     "ReferenceKind",
     "ScoreModel",

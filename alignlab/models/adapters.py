@@ -4,19 +4,133 @@ A policy's own adapters are peft's ``default``. Beside them may stand the values
 frozen copy of what the policy's were at the start (``START``), on one set of base weights.
 """
 
-from collections.abc import Iterator
+import json
+import logging
+import re
+import warnings
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 
 from alignlab.errors import ConfigError
+from alignlab.files import atomic_write
+from alignlab.models.limits import embedded
 
+log = logging.getLogger(__name__)
 OWN, VALUE, START = "default", "value", "start"
 CONFIG = "adapter_config.json"
 BASE = "base"  # folder, inside an adapter's, of a base model that is nowhere else
+RECORD = "base.json"  # what the base was, beside the adapters
+
+
+class Lora:
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685).
+
+    Args:
+        rank: Rank of each update; 8-64 is usual.
+        alpha: Scale of the update over ``rank``; ``None`` is twice the rank.
+        dropout: On the adapters' input; 0 keeps two forwards of one policy equal.
+        targets: Names of the linear layers, or ``all-linear`` for all but the head.
+        dora: Also train the length of each row of the weights (DoRA, Liu et al. 2024,
+            arXiv:2402.09353): closer to full training at low ranks, at more time a step.
+    """
+
+    def __init__(
+        self,
+        rank: int = 16,
+        alpha: float | None = None,
+        dropout: float = 0.0,
+        targets: str | list[str] = "all-linear",
+        dora: bool = False,
+    ) -> None:
+        if rank < 1:
+            raise ConfigError(f"Lora needs rank >= 1, got {rank}. Set lora.rank.")
+        self.rank, self.alpha, self.dropout, self.targets = rank, alpha, dropout, targets
+        self.dora = dora
+
+
+def add_lora(model: Any, lora: Lora, tokens: Collection[int] = (), *, scorer: bool = False) -> Any:
+    """``model`` with trainable low-rank adapters; its own weights are frozen.
+
+    Args:
+        model: The Hugging Face model.
+        lora: Settings.
+        tokens: Ids whose rows in the embeddings and the head are trained too.
+        scorer: The head, ``score``, is trained and saved with the adapters.
+
+    Raises:
+        ConfigError: ``lora.targets`` names no layer of the model.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    _check_targets(model, lora.targets)
+    task = LoraConfig(
+        task_type="SEQ_CLS" if scorer else None,
+        r=lora.rank,
+        lora_alpha=lora.alpha if lora.alpha is not None else 2 * lora.rank,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
+        bias="none",
+        use_dora=lora.dora,
+        trainable_token_indices=_token_tables(model, sorted(tokens)) if tokens else None,
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "fan_in_fan_out")  # peft finds the right one by itself
+        adapted = get_peft_model(model, task)
+    for module in adapted.modules():
+        if OWN in getattr(module, "lora_magnitude_vector", {}):
+            module.lora_magnitude_vector[OWN].weight.data = _row_lengths(module)
+    return adapted
+
+
+def _check_targets(model: Any, targets: str | list[str]) -> None:
+    """Each name must be that of a layer, or the end of its name (a text is a pattern).
+
+    Raises:
+        ConfigError: One is not.
+    """
+    weights = ((name, getattr(layer, "weight", None)) for name, layer in model.named_modules())
+    layers = [name for name, weight in weights if getattr(weight, "ndim", 0) == 2]
+    if isinstance(targets, str):
+        unused = not any(targets == "all-linear" or re.fullmatch(targets, n) for n in layers)
+        wrong = [targets] if unused else []
+    else:
+        wrong = [t for t in targets if not any(f".{n}".endswith(f".{t}") for n in layers)]
+    if wrong or not targets:
+        known = sorted({name.split(".")[-1] for name in layers})
+        raise ConfigError(
+            f"lora.targets: no layer of {type(model).__name__} is named "
+            f"{' or '.join(map(repr, wrong)) or 'nothing'}. It has {', '.join(known)}."
+        )
+
+
+def _token_tables(model: Any, tokens: list[int]) -> dict[str, list[int]]:
+    """The ids by the name of every table that has rows for them."""
+    head = model.get_output_embeddings()
+    tables = [model.get_input_embeddings()]
+    if head is not None and head.weight is not tables[0].weight:  # peft sees to a tied head
+        tables.append(head)
+    return {name: tokens for name, m in model.named_modules() if any(m is t for t in tables)}
+
+
+@torch.no_grad()
+def _row_lengths(module: Any) -> torch.Tensor:
+    """Lengths of the rows of a DoRA layer's weight, in the precision of its forward.
+
+    peft computes those that it starts from before it casts the adapters to float32. In bfloat16
+    they are off, and new adapters would change the model.
+    """
+    trial = deepcopy(module.lora_magnitude_vector[OWN])
+    a, b = module.lora_A[OWN].weight, torch.zeros_like(module.lora_B[OWN].weight)
+    trial.update_layer(base_layer=module.get_base_layer(), lora_A=a, lora_B=b, scaling=1.0)
+    lengths: torch.Tensor = trial.weight.data
+    return lengths
 
 
 def is_adapter(source: str) -> bool:
@@ -83,36 +197,140 @@ def _holds_model(folder: Path) -> bool:
     return (folder / "config.json").exists() or (folder / CONFIG).exists()
 
 
-def whole_path(source: str) -> str:
-    """``source``, a path that holds in any working directory if it is a folder."""
-    return str(Path(source).resolve()) if Path(source).exists() else source
+def record_base(model: Any, source: str | None) -> dict[str, Any]:
+    """What ``model`` is, without adapters, for ``base.json``.
+
+    Args:
+        model: The Hugging Face model.
+        source: Folder or hub id of its weights; ``None`` if they are in no folder.
+
+    Returns:
+        ``dtype`` and ``quantised`` as it was loaded, the number of rows in its embeddings
+        (``vocabulary``), ``tokens`` whose rows were added to those, each with the token that it is
+        a copy of, and ``weights_hash`` of its files.
+    """
+    how = getattr(model, "quantised", None)
+    return {
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "quantised": None if how is None else vars(how),
+        "vocabulary": embedded(model),
+        "tokens": {},
+        "weights": None if source is None else weights_hash(source),
+    }
 
 
-def save_adapters(model: Any, path: Path, *, with_base: bool) -> None:
-    """Write a policy's own adapters, ``with_base`` also the model that they belong to.
+def attach_base(model: Any, record: dict[str, Any], source: str | None) -> None:
+    """Let new adapters know their base: its ``record_base``, and a path for any working directory.
 
     Args:
         model: As peft wraps it.
+        record: See ``record_base``.
+        source: Folder or hub id of the base, if it has one.
+    """
+    model.base_record = record
+    if source is not None:
+        whole = str(Path(source).resolve()) if Path(source).exists() else source
+        model.peft_config[OWN].base_model_name_or_path = whole
+
+
+def read_base(source: str, base: str) -> dict[str, Any]:
+    """What was recorded of the base of the adapters in the folder ``source``; empty without one.
+
+    Raises:
+        ConfigError: The record cannot be read, or ``base`` is another model.
+    """
+    path = Path(source) / RECORD
+    if not path.exists():
+        log.warning("%s does not say what its base was; it is taken as unquantised", source)
+        return {}
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        wanted = record["weights"]
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise ConfigError(f"{path} cannot be read: {problem}.") from problem
+    found = weights_hash(base)
+    if None not in (wanted, found) and wanted != found:
+        raise ConfigError(
+            f"the adapters in {source} do not fit their model {base}: its weights are not those "
+            f"that the adapters were trained on. Put those back, or write null as weights into "
+            f"{path} if they are the same in other files."
+        )
+    return record
+
+
+def weights_hash(source: str) -> str | None:
+    """A hash of the weights' files in a folder, or of a hub id's in the local cache.
+
+    Of each file its size, its beginning and 256 pieces are read: training changes all weights, and
+    reading all of them would take as long as loading them.
+    """
+    folder = Path(source)
+    if not folder.exists():
+        cached = try_to_load_from_cache(source, "config.json")
+        folder = Path(cached).parent if isinstance(cached, str) else folder
+    digest, files = sha256(), sorted(p for p in folder.glob("*") if p.suffix in _WEIGHTS)
+    for file in files:
+        size = file.stat().st_size
+        digest.update(str(size).encode())
+        with file.open("rb") as stream:
+            for place in range(0, size, max(_PIECE, size // 256)):
+                stream.seek(place)
+                digest.update(stream.read(_PIECE))
+    return digest.hexdigest() if files else None
+
+
+_WEIGHTS, _PIECE = (".safetensors", ".bin"), 4096  # endings of files; bytes
+
+
+def save_adapters(model: Any, path: Path, *, with_base: bool, **more: Any) -> None:
+    """Write a model's own adapters, ``with_base`` also the model that they belong to.
+
+    Args:
+        model: As peft wraps it, with the record of its base as ``base_record``.
         path: Folder to write.
         with_base: The base model is in no folder yet, because it was merged or made from a config.
+        more: Further values of the record.
     """
     if with_base:
         base, folder = model.get_base_model(), (path / BASE).resolve()
-        state = {
-            name.replace(".base_layer.", "."): tensor
-            for name, tensor in base.state_dict().items()
-            if ".lora_" not in name
-        }
-        base.save_pretrained(folder, state_dict=state)
+        base.save_pretrained(folder, state_dict=_base_state(base))
         model.peft_config[OWN].base_model_name_or_path = str(folder)
-    model.save_pretrained(path, selected_adapters=[OWN])  # others may stand beside them
-    model.generation_config.save_pretrained(path)
+        model.base_record = record_base(base, str(folder))
+    # Others may stand beside them. Of the embeddings, the rows that were trained are enough.
+    model.save_pretrained(path, selected_adapters=[OWN], save_embedding_layers=False)
+    text = json.dumps(model.base_record | more, indent=1, sort_keys=True)
+    atomic_write(path / RECORD, (text + "\n").encode())
+    if getattr(model, "generation_config", None) is not None:
+        model.generation_config.save_pretrained(path)
+
+
+def _base_state(base: Any) -> dict[str, torch.Tensor]:
+    """The weights of a model under adapters, by the names that they have without adapters."""
+    state = {}
+    for name, tensor in base.state_dict().items():
+        if not any(part in name for part in (".lora_", ".modules_to_save.", ".trainable_tokens_")):
+            for part in (".token_adapter.base_layer.", ".base_layer.", ".original_module."):
+                name = name.replace(part, ".")
+            state[name] = tensor
+    return state
 
 
 def change_nothing(model: Any) -> bool:
-    """Whether the model's own adapters are still as low-rank ones begin: their product is zero."""
-    rest = [p for name, p in _own(model) if "lora_A" not in name]
-    return not any(bool(p.any()) for p in rest)
+    """Whether the model's own adapters are still as they begin, so that it is as without them.
+
+    Then the product of low-rank ones is zero, and DoRA's lengths and token rows are the weights'.
+    """
+    for module in model.modules():
+        if OWN in getattr(module, "lora_magnitude_vector", {}):
+            if not torch.equal(module.lora_magnitude_vector[OWN].weight, _row_lengths(module)):
+                return False
+        elif OWN in getattr(module, "trainable_tokens_delta", {}):
+            rows = module.base_layer.weight[module.token_indices[OWN]]
+            if not torch.equal(module.trainable_tokens_delta[OWN], rows):
+                return False
+    rest = ("lora_A", "lora_magnitude_vector", "trainable_tokens_delta")
+    others = [p for name, p in _own(model) if not any(part in name for part in rest)]
+    return not any(bool(p.any()) for p in others)
 
 
 def are_all_that_trains(model: Any) -> bool:

@@ -76,33 +76,28 @@ def set_stops(model: Any, tokenizer: Any) -> None:
 
 
 @torch.no_grad()
-def add_token_rows(
-    model: Any, tokenizer: Any, added: dict[int, int | None], *, frozen: bool
-) -> None:
+def copy_token_rows(model: Any, tokens: dict[int, int | None]) -> None:
     """Make room for added tokens in a pretrained model's embeddings and head.
 
     A token starts as a copy of the one whose part it takes over (the turn's end as the old
     end-of-text token), or else as the mean of all old tokens. No random number is drawn.
 
-    Raises:
-        ConfigError: The weights are to stay ``frozen``, or are under adapters, new rows with them.
+    Args:
+        model: The Hugging Face model, without adapters.
+        tokens: As ``set_chat_format`` returns them.
     """
-    if not added:
+    if not tokens:
         return
-    if frozen or hasattr(model, "peft_config"):
-        raise ConfigError(
-            f"chat_format adds {len(added)} tokens that adapters cannot learn. Train the weights "
-            "(no policy.init_args.lora), or start from a tokenizer that has these tokens."
-        )
-    old = min(added)  # tokenizers give new tokens the ids that follow
-    if model.get_input_embeddings().weight.shape[0] < len(tokenizer):
+    old = min(tokens)  # tokenizers give new tokens the ids that follow
+    if model.get_input_embeddings().weight.shape[0] <= max(tokens):
         with torch.random.fork_rng(devices=[]):  # rows are drawn, then overwritten
-            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+            model.resize_token_embeddings(max(tokens) + 1, mean_resizing=False)
     head = model.get_output_embeddings()
-    tables = [model.get_input_embeddings().weight, head.weight, getattr(head, "bias", None)]
+    tables = [model.get_input_embeddings().weight]
+    tables += [] if head is None else [head.weight, getattr(head, "bias", None)]
     for table in tables:
         if table is not None:
-            for token, part in added.items():
+            for token, part in tokens.items():
                 table[token] = table[:old].mean(0) if part is None else table[part]
 
 

@@ -25,8 +25,9 @@ def language_logits(output: Any, config: Any, hidden: Tensor, dtype: torch.dtype
         dtype: Precision of the matmul.
     """
     with torch.autocast(hidden.device.type, enabled=False):
-        if isinstance(output, nn.Linear) and output.weight.is_floating_point():
-            bias = None if output.bias is None else output.bias.to(dtype)
+        linear = getattr(output, "original_module", output)  # adapters may learn some of its rows
+        if isinstance(linear, nn.Linear) and output.weight.is_floating_point():
+            bias = None if linear.bias is None else linear.bias.to(dtype)
             logits = F.linear(hidden.to(dtype), output.weight.to(dtype), bias)
         else:
             logits = output(hidden)

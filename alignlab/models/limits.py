@@ -68,7 +68,9 @@ def misfit(model: Any, tokenizer: Any, ids: Sequence[int], room: int | None) -> 
 def embedded(model: Any) -> int | None:
     """How many tokens have a row in the model's embeddings."""
     find = getattr(model, "get_input_embeddings", None)
-    weight = getattr(find() if find else None, "weight", None)
+    table = find() if find else None
+    table = getattr(table, "original_module", table)  # without what adapters learn of its rows
+    weight = getattr(table, "weight", None)
     return int(weight.shape[0]) if isinstance(weight, Tensor) else None
 
 

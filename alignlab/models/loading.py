@@ -22,10 +22,21 @@ from transformers import (
 from transformers.utils import logging as logging_of_transformers
 
 from alignlab.errors import ConfigError, DataError
-from alignlab.files import DONE, SEALED, changed_in
+from alignlab.files import DONE, SEALED, canonical, changed_in
+from alignlab.functional import beyond_rounding
 from alignlab.hub import ask_hub
-from alignlab.models.adapters import adapter_config, base_of, is_adapter
+from alignlab.models.adapters import (
+    adapter_config,
+    base_of,
+    is_adapter,
+    read_base,
+    record_base,
+)
+from alignlab.models.chat_format import copy_token_rows
+from alignlab.models.limits import embedded
+from alignlab.models.modes import reading
 from alignlab.models.precise import make_precise
+from alignlab.models.quantised import Quantised, dequantise, quantise, settle_compute
 
 log = logging.getLogger(__name__)
 DTypeName = Literal["float32", "bfloat16", "float16", "float64"]
@@ -51,9 +62,13 @@ def load_model(
     dtype: DTypeName,
     dropout: float | None,
     merge: bool = False,
+    quantised: Quantised | None = None,
     **config: Any,
 ) -> Any:
     """The pretrained model at ``source`` (hub id, folder, or folder of a PEFT adapter).
+
+    Adapters are put on the base that they were trained on: in its precision, and in 4 bits if it
+    was, whatever ``dtype`` is. In ``dtype`` is then computed.
 
     Args:
         auto_class: ``AutoModelForCausalLM`` or ``AutoModelForSequenceClassification``.
@@ -62,6 +77,7 @@ def load_model(
         dropout: Overrides every dropout of the config and of adapters; ``None`` keeps their own
             (GPT-2's is 0.1, which makes two forwards of one policy differ).
         merge: Add adapters into the weights that they stand on, and leave none.
+        quantised: Keep linear layers in 4 bits.
         config: Further config values, e.g. ``num_labels=1``.
 
     Raises:
@@ -69,10 +85,16 @@ def load_model(
             merged.
     """
     check_source(source, "a model")
-    if is_adapter(source):
-        return _load_adapted(auto_class, source, dtype, dropout, merge=merge, **config)
-    settings = without_dropout(load_config(source, **config), dropout)
     quiet()
+    if is_adapter(source):
+        if merge and quantised is not None:
+            raise ConfigError(
+                f"quantised: {source} holds adapters, and what they would be merged into is in no "
+                "folder to be loaded again. Export them merged and start from that folder, or "
+                "leave lora out to train these adapters further."
+            )
+        return _load_adapted(auto_class, source, dtype, dropout, merge, quantised, **config)
+    settings = without_dropout(load_config(source, **config), dropout)
     try:
         model, found = auto_class.from_pretrained(
             source,
@@ -92,6 +114,9 @@ def load_model(
             f"{source} lacks {len(absent)} weights of a {type(model).__name__}, e.g. {absent[0]}: "
             f"it holds a {', '.join(settings.architectures or ['model of another kind'])}."
         )
+    if quantised is not None:
+        quantise(model, quantised)
+    settle_compute(model)  # also of a model that was saved in 4 bits
     make_precise(model)
     return model
 
@@ -125,13 +150,11 @@ def _load_adapted(
     source: str,
     dtype: DTypeName,
     dropout: float | None,
-    *,
     merge: bool,
+    quantised: Quantised | None,
     **config: Any,
 ) -> Any:
     """The model whose adapters are in the folder ``source``, merged with those below them."""
-    from peft import PeftModel  # seconds to import, and few runs need it
-
     peft = adapter_config(source)
     base = base_of(source, peft.base_model_name_or_path)
     if merge and peft.is_prompt_learning:
@@ -144,7 +167,65 @@ def _load_adapted(
         if not scorer:
             raise ConfigError(f"{source} holds the adapters of a scorer, not of a language model.")
         return _scorer_on(source, base, dtype, dropout, **config)
-    model = load_model(auto_class, base, dtype=dtype, dropout=dropout, merge=True, **config)
+    record = read_base(source, base)
+    how = _as_recorded(source, record, quantised)
+    model = load_model(
+        auto_class,
+        base,
+        dtype=record.get("dtype", dtype),
+        dropout=dropout,
+        merge=True,
+        quantised=how,
+        **config,
+    )
+    if record and embedded(model) != record["vocabulary"]:
+        raise ConfigError(
+            f"the adapters in {source} do not fit their model {base}: it has embeddings of "
+            f"{embedded(model)} tokens, and they were trained on {record['vocabulary']}."
+        )
+    record = record or record_base(model, base)
+    copy_token_rows(model, {int(token): part for token, part in record["tokens"].items()})
+    if merge and how is not None:
+        dequantise(model)
+    _compute_in(model, dtype)
+    model.config.update(record.get("config", {}))
+    adapted = _with_adapters(model, source, peft, base, dropout)
+    adapted.base_record = record
+    return _merged(adapted, source) if merge else adapted
+
+
+def _as_recorded(source: str, record: dict[str, Any], given: Quantised | None) -> Quantised | None:
+    """How the base of the adapters in ``source`` was quantised, where that is recorded.
+
+    Raises:
+        ConfigError: The user wants it otherwise.
+    """
+    if not record:
+        return given
+    known = record["quantised"]
+    if given is not None and vars(given) != known:
+        was = f"in 4 bits ({canonical(known)})" if known else "in full precision"
+        raise ConfigError(
+            f"quantised: the adapters in {source} were trained on a base {was}, and would be wrong "
+            f"on one with {canonical(vars(given))}. Leave quantised out."
+        )
+    return Quantised(**known) if known else None
+
+
+def _compute_in(model: Any, dtype: DTypeName) -> None:
+    """Let ``model`` compute in ``dtype``; codes of 4 bits stay what they are."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(getattr(torch, dtype))
+    model.config.dtype = getattr(torch, dtype)
+    settle_compute(model)
+    make_precise(model)
+
+
+def _with_adapters(model: Any, source: str, peft: Any, base: str, dropout: float | None) -> Any:
+    """``model`` under the adapters in the folder ``source``."""
+    from peft import PeftModel  # seconds to import, and few runs need it
+
     if dropout is not None and hasattr(peft, "lora_dropout"):
         peft.lora_dropout = dropout
     peft.base_model_name_or_path = base
@@ -165,7 +246,32 @@ def _load_adapted(
         ) from problem
     if (Path(source) / "generation_config.json").exists():
         adapted.generation_config = GenerationConfig.from_pretrained(source)
-    return adapted.merge_and_unload() if merge else adapted
+    return adapted
+
+
+def _merged(adapted: Any, source: str) -> Any:
+    """The model with its adapters added into its weights; log-probs or scores must not change.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    ids = torch.arange(1, PROBED + 1)[None] * 7919 % (embedded(adapted) or 1)
+    with reading(adapted):
+        before = adapted(ids).logits.double()
+        merged = adapted.merge_and_unload()
+        after = merged(ids).logits.double()
+    if not hasattr(merged, "score"):  # a language model
+        before, after = before.log_softmax(-1), after.log_softmax(-1)
+    error = beyond_rounding(before, after, merged.dtype)
+    if error is not None:
+        raise ConfigError(
+            f"{source}: merged into the weights, the adapters give log-probs or scores that "
+            f"differ by {error:.1e}. Load the model in a finer dtype."
+        )
+    return merged
+
+
+PROBED = 16  # tokens of the row that a merged model is compared on
 
 
 def _scorer_on(
@@ -176,6 +282,9 @@ def _scorer_on(
     scorer = load_model(
         AutoModelForSequenceClassification, base, dtype=dtype, dropout=dropout, merge=True, **config
     )
+    if embedded(scorer) != embedded(lm):  # the adapters have learned further tokens
+        with torch.random.fork_rng(devices=[]):  # rows are drawn, then overwritten
+            scorer.resize_token_embeddings(embedded(lm), mean_resizing=False)
     scorer.base_model.load_state_dict(lm.base_model.state_dict())
     return scorer
 
@@ -209,7 +318,9 @@ def build_model(
 
 
 def quiet() -> None:
-    """Keep transformers from printing a bar and a report for every small model it loads."""
+    """Keep libraries from printing bars and reports for every small model that is loaded."""
+    # On some CPUs it misses a kernel that is never used here, whenever peft imports it.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     logging_of_transformers.set_verbosity_error()
     logging_of_transformers.disable_progress_bar()
 
@@ -248,44 +359,6 @@ def _dropouts(config: Any) -> Iterator[tuple[Any, str]]:
             and re.search("dropout|_pdrop|layerdrop|drop_path|jitter_noise", name)
         ):
             yield config, name
-
-
-def add_lora(model: Any, lora: "Lora") -> Any:
-    """``model`` with trainable low-rank adapters; its own weights are frozen."""
-    from peft import LoraConfig, get_peft_model
-
-    task = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha if lora.alpha is not None else 2 * lora.rank,
-        lora_dropout=lora.dropout,
-        target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
-        bias="none",
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "fan_in_fan_out")  # peft finds the right one by itself
-        return get_peft_model(model, task)
-
-
-class Lora:
-    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685).
-
-    Args:
-        rank: Rank of each update; 8-64 is usual.
-        alpha: Scale of the update over ``rank``; ``None`` is twice the rank.
-        dropout: On the adapters' input; 0 keeps two forwards of one policy equal.
-        targets: Names of the linear layers, or ``all-linear`` for all but the head.
-    """
-
-    def __init__(
-        self,
-        rank: int = 16,
-        alpha: float | None = None,
-        dropout: float = 0.0,
-        targets: str | list[str] = "all-linear",
-    ) -> None:
-        if rank < 1:
-            raise ConfigError(f"Lora needs rank >= 1, got {rank}. Set lora.rank.")
-        self.rank, self.alpha, self.dropout, self.targets = rank, alpha, dropout, targets
 
 
 def check_source(source: str, what: str) -> None:

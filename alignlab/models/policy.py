@@ -14,15 +14,20 @@ from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
 from alignlab.functional import token_logps, token_logps_and_entropies
 from alignlab.functional.sampling import SamplingSpec
-from alignlab.models.adapters import OWN, is_adapter, save_adapters, whole_path
+from alignlab.models.adapters import (
+    Lora,
+    add_lora,
+    attach_base,
+    is_adapter,
+    record_base,
+    save_adapters,
+)
 from alignlab.models.backbone import TreeBackbone, relative_error
-from alignlab.models.chat_format import ChatFormat, add_token_rows, set_chat_format, set_stops
+from alignlab.models.chat_format import ChatFormat, copy_token_rows, set_chat_format, set_stops
 from alignlab.models.heads import language_logits
 from alignlab.models.layouts import Layout
 from alignlab.models.loading import (
     DTypeName,
-    Lora,
-    add_lora,
     build_model,
     has_dropout,
     load_model,
@@ -30,6 +35,7 @@ from alignlab.models.loading import (
 )
 from alignlab.models.loading import load_tokenizer as load_tokenizer_from
 from alignlab.models.prompt_tuning import PromptTuning, add_prompt
+from alignlab.models.quantised import Quantised
 
 log = logging.getLogger(__name__)
 HeadDType = Literal["float32", "bfloat16", "float64"]
@@ -76,18 +82,22 @@ class Policy(TreeBackbone):
             merged into the weights before.
         prompt_tuning: Train virtual tokens in front of every prompt instead of the weights; else
             as ``lora``.
+        quantised: Keep the weights under the adapters in 4 bits (QLoRA). Adapters that ``source``
+            holds are read on a base like the one that they were trained on, without this key.
         layout: How trees become rows: ``flat``, ``tree``, ``packed`` (whole trees side by side),
             or ``auto`` to plan flat or tree rows by cost. Shared rows are used only if a check at
             load finds them equal to flat ones.
         head_dtype: Precision of the logits' matmul. Log-probs are float32 or finer.
         chunk: Positions whose logits are held at once.
         chat_format: For a tokenizer without a chat template: ``llama3`` adds the special tokens
-            that are missing, the template and the stop set. They are saved with the model.
+            that are missing, the template and the stop set. They are saved with the model. With
+            ``lora``, the rows of added tokens are trained beside the adapters.
 
     Raises:
-        ConfigError: Neither or both of ``source`` and ``config``; nothing usable there; a
-            ``chat_format`` where there is a template, or tokens that adapters cannot learn; an
-            architecture whose log-probs would not be those of its own forward.
+        ConfigError: Neither or both of ``source`` and ``config``; nothing usable there;
+            ``quantised`` weights that would be trained; a ``chat_format`` where there is a
+            template, or tokens that nothing would learn; an architecture whose log-probs would not
+            be those of its own forward.
     """
 
     def __init__(
@@ -100,6 +110,7 @@ class Policy(TreeBackbone):
         dropout: float | None = 0.0,
         lora: Lora | None = None,
         prompt_tuning: PromptTuning | None = None,
+        quantised: Quantised | None = None,
         layout: Layout = "auto",
         head_dtype: HeadDType = "float32",
         chunk: int = 4096,
@@ -117,20 +128,27 @@ class Policy(TreeBackbone):
         if lora is not None and prompt_tuning is not None:
             raise ConfigError("lora and prompt_tuning are both given; use one of them.")
         fresh = lora is not None or prompt_tuning is not None
+        if quantised is not None and (source is None or not (fresh or is_adapter(source))):
+            raise ConfigError(
+                "weights in 4 bits cannot be trained, so policy.init_args.quantised needs a source "
+                "and lora. Set policy.init_args.lora, or leave quantised out."
+            )
         self.tokenizer = load_tokenizer_from(name)
         added = {} if chat_format is None else set_chat_format(self.tokenizer, chat_format)
-        self.model = self._make_model(source, config, seed, dtype, dropout, merge=fresh)
+        self.model = self._make_model(source, config, seed, dtype, dropout, quantised, merge=fresh)
+        base = record_base(self.model, source) if fresh else {}
+        if source is not None and added:
+            self._add_tokens(added, learnt=prompt_tuning is None)
+            base["tokens"] = added
         if chat_format is not None:
-            if source is not None:
-                add_token_rows(self.model, self.tokenizer, added, frozen=fresh)
             set_stops(self.model, self.tokenizer)
         if lora is not None:
-            self.model = add_lora(self.model, lora)
+            self.model = add_lora(self.model, lora, base["tokens"])
         if prompt_tuning is not None:
             self.model = add_prompt(self.model, prompt_tuning)
         self._saves_base = fresh and (source is None or is_adapter(source))
-        if fresh and source is not None:
-            self.model.peft_config[OWN].base_model_name_or_path = whole_path(source)
+        if fresh:
+            attach_base(self.model, base, source)
         self.head_dtype = torch.float64 if dtype == "float64" else getattr(torch, head_dtype)
         self.chunk = chunk
         self.layout = layout
@@ -145,12 +163,18 @@ class Policy(TreeBackbone):
         seed: int,
         dtype: DTypeName,
         dropout: float | None,
+        quantised: Quantised | None,
         *,
         merge: bool,
     ) -> Any:
         if source is not None:
             return load_model(
-                AutoModelForCausalLM, source, dtype=dtype, dropout=dropout, merge=merge
+                AutoModelForCausalLM,
+                source,
+                dtype=dtype,
+                dropout=dropout,
+                merge=merge,
+                quantised=quantised,
             )
         assert config is not None
         tok = self.tokenizer
@@ -163,6 +187,20 @@ class Policy(TreeBackbone):
         return build_model(
             AutoModelForCausalLM, special | config, seed=seed, dtype=dtype, dropout=dropout
         )
+
+    def _add_tokens(self, added: dict[int, int | None], *, learnt: bool) -> None:
+        """Give added tokens rows in the model.
+
+        Raises:
+            ConfigError: Nothing that is trained would learn them.
+        """
+        if not learnt or hasattr(self.model, "peft_config"):
+            raise ConfigError(
+                f"chat_format adds {len(added)} tokens that virtual tokens, and adapters that were "
+                "trained without them, cannot learn. Set policy.init_args.lora, train the weights, "
+                "or start from a tokenizer that has these tokens."
+            )
+        copy_token_rows(self.model, added)
 
     @property
     def has_dropout(self) -> bool:

@@ -10,10 +10,20 @@ from transformers import AutoModelForSequenceClassification
 
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
+from alignlab.models.adapters import (
+    OWN,
+    Lora,
+    add_lora,
+    attach_base,
+    is_adapter,
+    record_base,
+    save_adapters,
+)
 from alignlab.models.backbone import UNSUPPORTED, TreeBackbone, probe_cells, relative_error
 from alignlab.models.layouts import Layout
 from alignlab.models.loading import DTypeName, is_scorer, load_model, quiet
 from alignlab.models.loading import load_tokenizer as load_tokenizer_from
+from alignlab.models.quantised import Quantised
 
 
 class ScoreModel(TreeBackbone):
@@ -24,8 +34,8 @@ class ScoreModel(TreeBackbone):
     folder, so any library can load it.
 
     Args:
-        source: Hub id or folder of a causal LM (a fresh head is put on it) or of a trained scorer;
-            adapters are merged into their model.
+        source: Hub id or folder of a causal LM (a fresh head is put on it) or of a trained scorer.
+            A scorer's adapters are then trained on; a language model's are merged into it.
         outputs: Numbers per state: 1 for a reward or a value, the classes for a classifier.
         seed: A fresh head is a function of it.
         fresh_head: Start the head anew even if the folder has one. ``None`` does so only when
@@ -34,11 +44,13 @@ class ScoreModel(TreeBackbone):
             arXiv:2009.01325, App. B.1); ``zero`` starts every score at 0.
         dtype: Precision of the weights. Scores are float32 or finer.
         dropout: Overrides every dropout; ``None`` keeps the model's own.
+        lora: Train low-rank adapters and the head instead of all weights; as in ``Policy``.
+        quantised: Keep the weights under the adapters in 4 bits, as in ``Policy``.
         layout: As in ``Policy``.
 
     Raises:
-        ConfigError: Nothing usable at ``source``, or an architecture whose scores would not be
-            those of its own forward.
+        ConfigError: Nothing usable at ``source``, ``quantised`` weights that would be trained, or
+            an architecture whose scores would not be those of its own forward.
     """
 
     def __init__(
@@ -50,11 +62,19 @@ class ScoreModel(TreeBackbone):
         head_init: Literal["normal", "zero"] = "normal",
         dtype: DTypeName = "float32",
         dropout: float | None = 0.0,
+        lora: Lora | None = None,
+        quantised: Quantised | None = None,
         layout: Layout = "auto",
     ) -> None:
         super().__init__()
         if outputs < 1:
             raise ConfigError(f"ScoreModel needs outputs >= 1, got {outputs}.")
+        adapted = is_adapter(source)
+        if quantised is not None and lora is None and not (adapted and is_scorer(source)):
+            raise ConfigError(
+                "weights in 4 bits cannot be trained, so a scorer's quantised needs lora. Set lora "
+                "beside it, or leave quantised out."
+            )
         self.source = source
         self.tokenizer = load_tokenizer_from(source)
         with torch.random.fork_rng(devices=[]):  # the loader draws a head of its own
@@ -63,12 +83,13 @@ class ScoreModel(TreeBackbone):
                 source,
                 dtype=dtype,
                 dropout=dropout,
-                merge=True,
+                merge=lora is not None,
+                quantised=quantised,
                 num_labels=outputs,
             )
         if getattr(self.model.config, "pad_token_id", None) is None:
             self.model.config.pad_token_id = self.tokenizer.pad_token_id
-        if not isinstance(getattr(self.model, "score", None), nn.Linear):
+        if not isinstance(self.head, nn.Linear):
             raise ConfigError(
                 f"{type(self.model).__name__} has no linear layer 'score' on the last token's "
                 f"state. {UNSUPPORTED}"
@@ -77,14 +98,20 @@ class ScoreModel(TreeBackbone):
             fresh_head = not is_scorer(source)
         if fresh_head:
             self._reset_head(head_init, seed)
+        self._saves_base = lora is not None and adapted
+        if lora is not None:
+            base = record_base(self.model, source)
+            self.model = add_lora(self.model, lora, scorer=True)
+            attach_base(self.model, base, source)
         self.layout = layout
         self.layout_report = self.settle_layout()
         self.train()  # a pretrained model comes in eval mode
 
     @property
     def head(self) -> Any:
-        """The linear layer behind the last hidden state."""
-        return self.model.score
+        """The linear layer behind the last hidden state (adapters have one of their own)."""
+        head: Any = getattr(self.model, "score", None)
+        return head.modules_to_save[OWN] if hasattr(head, "modules_to_save") else head
 
     @property
     def outputs(self) -> int:
@@ -178,7 +205,14 @@ class ScoreModel(TreeBackbone):
             weight.copy_(drawn / (weight.shape[1] + 1) ** 0.5)
 
     def save(self, path: str | Path) -> None:
-        """Write a Hugging Face folder: safetensors, config (with shift and scale), tokenizer."""
+        """Write a Hugging Face folder: safetensors, config (with shift and scale), tokenizer.
+
+        For a scorer with adapters, only these and the head are written, as ``Policy.save`` does.
+        """
         quiet()
-        self.model.save_pretrained(path)
+        if hasattr(self.model, "peft_config"):
+            unit = {"score_shift": self.shift, "score_scale": self.scale}
+            save_adapters(self.model, Path(path), with_base=self._saves_base, config=unit)
+        else:
+            self.model.save_pretrained(path)
         self.tokenizer.save_pretrained(path)

@@ -51,7 +51,7 @@ class ValueFunction(nn.Module):
     def own_parameters(self) -> list[nn.Parameter]:
         """What is trained for the values alone; adapters are the policy's modules."""
         named = self._policy[0].named_parameters()
-        adapters = [p for name, p in named if self.adapted and f".{VALUE}." in name]
+        adapters = [p for name, p in named if self.adapted and VALUE in name.split(".")]
         return [*self.parameters(), *adapters]
 
     def forward(self, trees: PromptTrees, hidden: Tensor | None = None) -> Tensor:

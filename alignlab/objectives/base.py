@@ -188,10 +188,11 @@ class Objective(L.LightningModule):
 
     def _kept_names(self) -> set[str]:
         frozen = {name for name, p in self.named_parameters() if not p.requires_grad}
+        with_scales = tuple(f"{name}." for name in frozen)  # of weights in 4 bits
         return {
             name
             for name in self.state_dict()
-            if name not in frozen and not name.startswith("reference.")
+            if name not in frozen and not name.startswith(("reference.", *with_scales))
         }
 
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError
 from alignlab.models import LanguageHead, Lora, Policy, PromptTuning, ScoreModel
-from alignlab.models.adapters import base_of
+from alignlab.models.adapters import add_lora, base_of, change_nothing
 from alignlab.models.value import ValueFunction
 
 TREES = [PromptTree(0, "a", (1, 5, 6), ((7, 8, 2), (9,))), PromptTree(1, "b", (1, 4), ((4, 6),))]
@@ -284,3 +284,15 @@ def test_virtual_tokens_cannot_be_merged(prompted: Path, make: Callable[[str], A
 def test_values_cannot_have_virtual_tokens_of_their_own(prompted: Path) -> None:
     with pytest.raises(ConfigError, match="needs a policy with LoRA"):
         ValueFunction(load(prompted), "adapter", True)
+
+
+@pytest.mark.parametrize("part", ["lora_B", "lora_magnitude_vector", "trainable_tokens_delta"])
+def test_adapters_that_moved_in_any_part_are_no_base(base: Path, part: str) -> None:
+    """Low-rank product, DoRA's lengths and rows of tokens each make another model of the base."""
+    plain = load(base).model
+    model = add_lora(plain, Lora(rank=2, dora=True), [3, 5])
+    assert change_nothing(model)
+    moved = next(p for name, p in model.named_parameters() if part in name)
+    with torch.no_grad():
+        moved.view(-1)[0] += 1e-3
+    assert not change_nothing(model)

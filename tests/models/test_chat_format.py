@@ -1,17 +1,34 @@
 """Llama 3's chat format on tokenizers that lack it: strings and ids typed from its publication."""
 
+from typing import Any
+
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+)
 
 from alignlab.data.rows import Demonstration, Prompt, RowReport, Turn
 from alignlab.data.tokenise import tokenise
 from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError
 from alignlab.functional.sampling import SamplingSpec
-from alignlab.models import Lora, Policy, ScoreModel
+from alignlab.models import (
+    AdapterOffReference,
+    Lora,
+    Policy,
+    PromptTuning,
+    Quantised,
+    ScoreModel,
+    make_reference,
+)
 from alignlab.models.chat_format import set_chat_format
+from alignlab.models.loading import load_model
+from alignlab.models.value import ValueFunction
 from alignlab.rollouts.sampler import sample
 from tests.tiny import FAMILIES
 
@@ -111,9 +128,9 @@ def test_the_format_is_set_once() -> None:
 def base(tmp_path):
     """A saved language model whose tokenizer knows no chat."""
 
-    def make(family: str = "llama") -> str:
+    def make(family: str = "llama", **more: Any) -> str:
         llama_like(special=False).save_pretrained(tmp_path / "tokenizer")
-        config = {"model_type": family} | FAMILIES[family]
+        config = {"model_type": family} | FAMILIES[family] | more
         folder = tmp_path / family
         Policy(config=config, tokenizer=str(tmp_path / "tokenizer"), dtype="float64").save(folder)
         return str(folder)
@@ -206,12 +223,71 @@ def test_another_template_is_not_replaced(base, tmp_path) -> None:
         Policy(str(tmp_path / "own"), chat_format="llama3")
 
 
-def test_tokens_that_adapters_cannot_learn_are_refused(base, tmp_path) -> None:
-    with pytest.raises(ConfigError, match="adds 5 tokens that adapters cannot learn"):
-        Policy(base(), chat_format="llama3", lora=Lora(rank=2))
+def test_tokens_that_nothing_would_learn_are_refused(base, tmp_path) -> None:
+    with pytest.raises(ConfigError, match="adds 5 tokens that virtual tokens, and adapters"):
+        Policy(base(), chat_format="llama3", prompt_tuning=PromptTuning(2))
+    Policy(base(), lora=Lora(rank=2)).save(tmp_path / "plain")
+    with pytest.raises(ConfigError, match="adds 5 tokens that virtual tokens, and adapters"):
+        Policy(str(tmp_path / "plain"), chat_format="llama3")
     Policy(base(), chat_format="llama3").save(tmp_path / "chat")
     policy = Policy(str(tmp_path / "chat"), chat_format="llama3", lora=Lora(rank=2))
     assert len(policy.stop_ids) == 2
+    assert "tokens" not in str([n for n, p in policy.named_parameters() if p.requires_grad])
+
+
+def _tables(policy: Policy) -> tuple[torch.Tensor, torch.Tensor]:
+    model = policy.model
+    return model.get_input_embeddings().weight, model.get_output_embeddings().weight
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("quantised", [None, Quantised()])
+def test_adapters_learn_added_tokens(base, tmp_path, tied: bool, quantised) -> None:
+    """Their rows, no others, in the embeddings and in a head of its own; saved without the base."""
+    source = base(tie_word_embeddings=tied)
+    settings: Any = {"chat_format": "llama3", "lora": Lora(rank=2), "quantised": quantised}
+    policy = Policy(source, **settings)
+    full = Policy(source, chat_format="llama3")
+    added = sorted(full.tokenizer.convert_tokens_to_ids(SPECIAL))
+    batch = collate([PromptTree(0, "a", (added[0], 5, added[2]), ((7, 8, added[4]), (9, 2)))])
+    if quantised is None:
+        assert torch.equal(policy(batch).logps, full(batch).logps)
+    reference = make_reference(policy, "auto")
+    assert isinstance(reference, AdapterOffReference)
+    start = reference.token_logps(batch)
+    assert torch.equal(policy(batch).token_logps, start)
+    before = {n: p.detach().clone() for n, p in policy.named_parameters() if not p.requires_grad}
+    optimizer = torch.optim.SGD([p for p in policy.parameters() if p.requires_grad], lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        policy(batch).logps.sum().backward()
+        optimizer.step()
+    assert all(torch.equal(p, before[n]) for n, p in policy.named_parameters() if n in before)
+    assert torch.equal(reference.token_logps(batch), start)
+    found = policy.eval()(batch).logps.detach()
+    assert float((found - start.sum(1)).abs().min()) > 0.01
+    inputs, head = _tables(policy)
+    moved = [(a - b).abs().amax(1) > 0 for a, b in zip((inputs, head), _tables(full), strict=True)]
+    moved_inputs, moved_head = ({i for i, m in enumerate(rows) if m} for rows in moved)
+    assert moved_head == set(added)  # the loss pulls at every row of the head
+    assert moved_inputs == (moved_head if tied else {added[0], added[2]})  # those that are read
+    policy.save(tmp_path / "saved")
+    assert not (tmp_path / "saved" / "base").exists()
+    again = Policy(str(tmp_path / "saved"))
+    assert torch.equal(again.eval()(batch).logps, found)
+    merged = load_model(
+        AutoModelForCausalLM, str(tmp_path / "saved"), dtype="float32", dropout=0.0, merge=True
+    )
+    assert torch.equal(merged.get_output_embeddings().weight, head)
+    values = ValueFunction(policy, "adapter", True)
+    values.head.weight.data.fill_(0.5)
+    own = set(map(id, values.own_parameters()))
+    names = {n for n, p in policy.named_parameters() if id(p) in own}
+    assert any("trainable_tokens_delta" in name for name in names)
+    assert torch.equal(policy(batch).logps, found)
+    values(batch).sum().backward()
+    scorer = ScoreModel(str(tmp_path / "saved"))
+    assert torch.equal(scorer.model.get_input_embeddings().weight, inputs)
 
 
 def test_an_unknown_format() -> None:

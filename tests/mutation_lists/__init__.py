@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from tests.mutation_lists import (
+    adapters,
     addresses,
     command_line,
     data,
@@ -32,6 +33,7 @@ LISTS = (
     templates,
     models,
     loading,
+    adapters,
     rewards,
     direct,
     policy_gradient,

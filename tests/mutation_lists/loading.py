@@ -40,8 +40,8 @@ MUTATIONS = (
     Mutation(
         "new adapters are put on the base without the old ones",
         "models/loading.py",
-        "return adapted.merge_and_unload() if merge else adapted",
-        "return adapted.unload() if merge else adapted",
+        "        merged = adapted.merge_and_unload()\n",
+        "        merged = adapted.unload()\n",
         "models/test_adapters.py::test_new_adapters_go_on_the_old_ones_merged",
     ),
     Mutation(
@@ -96,8 +96,8 @@ MUTATIONS = (
     Mutation(
         "stop tokens are lost with adapters",
         "models/adapters.py",
-        "    model.generation_config.save_pretrained(path)\n",
-        "",
+        "        model.generation_config.save_pretrained(path)\n",
+        "        pass\n",
         "models/test_adapters.py::test_stop_tokens_stay_with_the_adapters",
     ),
     Mutation(

@@ -1,0 +1,204 @@
+"""Adapters and what they stand on: weights in 4 bits, the record of the base, added tokens."""
+
+from tests.mutation_lists.mutation import Mutation
+
+QUANTISED = "models/test_quantised.py::"
+STEP_0 = QUANTISED + "test_policy_and_reference_are_one_model_at_step_0"
+SAYS = QUANTISED + "test_a_folder_says_what_its_base_was"
+REFUSED = QUANTISED + "test_what_cannot_be_is_refused_in_a_sentence"
+SCORER = QUANTISED + "test_a_scorer_trains_adapters_and_its_head"
+TOKENS = "models/test_chat_format.py::test_adapters_learn_added_tokens"
+
+MUTATIONS = (
+    Mutation(
+        "bitsandbytes repacks codes, and later gradients stop there",
+        "models/quantised.py",
+        "        layer.support_avx512bf16_for_cpu = False\n",
+        "",
+        QUANTISED + "test_codes_are_never_repacked",
+    ),
+    Mutation(
+        "the backward decodes to the type that the weights had",
+        "models/quantised.py",
+        "            layer.weight.quant_state.dtype = dtype",
+        "            pass",
+        SAYS,
+    ),
+    Mutation(
+        "the head is kept in 4 bits, too",
+        "models/quantised.py",
+        "if type(layer) is nn.Linear and all(layer is not head for head in kept)",
+        "if type(layer) is nn.Linear",
+        QUANTISED + "test_codes_are_those_of_the_paper",
+    ),
+    Mutation(
+        "scales are always quantised",
+        "models/quantised.py",
+        '{"compress_statistics": how.double, "quant_type": "nf4"}',
+        '{"compress_statistics": True, "quant_type": "nf4"}',
+        QUANTISED + "test_bytes_of_a_weight",
+    ),
+    Mutation(
+        "another code of 4 bits",
+        "models/quantised.py",
+        '"quant_type": "nf4"}',
+        '"quant_type": "fp4"}',
+        QUANTISED + "test_codes_are_those_of_the_paper",
+    ),
+    Mutation(
+        "checkpoints hold the scales of frozen weights",
+        "objectives/base.py",
+        '("reference.", *with_scales)',
+        '("reference.",)',
+        QUANTISED + "test_checkpoints_hold_no_codes",
+    ),
+    Mutation(
+        "DoRA's lengths are those of weights in bfloat16",
+        "models/adapters.py",
+        "            module.lora_magnitude_vector[OWN].weight.data = _row_lengths(module)\n",
+        "            pass\n",
+        STEP_0,
+    ),
+    Mutation(
+        "new DoRA counts as trained",
+        "models/adapters.py",
+        'rest = ("lora_A", "lora_magnitude_vector", "trainable_tokens_delta")',
+        'rest = ("lora_A",)',
+        STEP_0,
+    ),
+    Mutation(
+        "DoRA's lengths may have moved in a model that is taken as its base",
+        "models/adapters.py",
+        "            if not torch.equal(module.lora_magnitude_vector[OWN].weight, "
+        "_row_lengths(module)):\n                return False\n",
+        "            pass\n",
+        "models/test_adapters.py::test_adapters_that_moved_in_any_part_are_no_base",
+    ),
+    Mutation(
+        "rows of tokens may have moved in a model that is taken as its base",
+        "models/adapters.py",
+        "            if not torch.equal(module.trainable_tokens_delta[OWN], rows):\n"
+        "                return False\n",
+        "            pass\n",
+        "models/test_adapters.py::test_adapters_that_moved_in_any_part_are_no_base",
+    ),
+    Mutation(
+        "adapters are read on a base in full precision, though it was in 4 bits",
+        "models/loading.py",
+        "    return Quantised(**known) if known else None",
+        "    return None",
+        SAYS,
+    ),
+    Mutation(
+        "the base is quantised from weights in the precision of the evaluation",
+        "models/loading.py",
+        'dtype=record.get("dtype", dtype),',
+        "dtype=dtype,",
+        QUANTISED + "test_codes_do_not_depend_on_the_precision_of_an_evaluation",
+    ),
+    Mutation(
+        "quantisation other than the recorded one is accepted",
+        "models/loading.py",
+        "if given is not None and vars(given) != known:",
+        "if False:",
+        SAYS,
+    ),
+    Mutation(
+        "another base is accepted",
+        "models/adapters.py",
+        "if None not in (wanted, found) and wanted != found:",
+        "if False:",
+        QUANTISED + "test_another_base_is_refused",
+    ),
+    Mutation(
+        "a base with another vocabulary is accepted",
+        "models/loading.py",
+        'if record and embedded(model) != record["vocabulary"]:',
+        "if False:",
+        QUANTISED + "test_another_base_is_refused",
+    ),
+    Mutation(
+        "a merge is not checked",
+        "models/loading.py",
+        "    error = beyond_rounding(before, after, merged.dtype)\n",
+        "    error = None\n",
+        QUANTISED + "test_a_merge_that_changes_log_probs_is_refused",
+    ),
+    Mutation(
+        "merged into codes of 4 bits",
+        "models/loading.py",
+        "    if merge and how is not None:\n        dequantise(model)\n",
+        "",
+        QUANTISED + "test_merged_weights_are_the_decoded_ones_plus_adapters",
+    ),
+    Mutation(
+        "a policy's weights in 4 bits are trained",
+        "models/policy.py",
+        "if quantised is not None and (source is None or not (fresh or is_adapter(source))):",
+        "if False:",
+        REFUSED,
+    ),
+    Mutation(
+        "a scorer's weights in 4 bits are trained",
+        "models/score.py",
+        "if quantised is not None and lora is None and not (adapted and is_scorer(source)):",
+        "if False:",
+        REFUSED,
+    ),
+    Mutation(
+        "a target that no layer has is dropped",
+        "models/adapters.py",
+        "    if wrong or not targets:\n",
+        "    if False:\n",
+        REFUSED,
+    ),
+    Mutation(
+        "a scorer's head is that under its adapters",
+        "models/score.py",
+        'return head.modules_to_save[OWN] if hasattr(head, "modules_to_save") else head',
+        'return head.original_module if hasattr(head, "modules_to_save") else head',
+        SCORER,
+    ),
+    Mutation(
+        "shift and scale are lost with a scorer's adapters",
+        "models/loading.py",
+        '    model.config.update(record.get("config", {}))\n',
+        "",
+        SCORER,
+    ),
+    Mutation(
+        "the value function's token rows stay as they are",
+        "models/value.py",
+        'if self.adapted and VALUE in name.split(".")]',
+        'if self.adapted and f".{VALUE}." in name]',
+        TOKENS,
+    ),
+    Mutation(
+        "added tokens are not trained under adapters",
+        "models/policy.py",
+        'self.model = add_lora(self.model, lora, base["tokens"])',
+        "self.model = add_lora(self.model, lora)",
+        TOKENS,
+    ),
+    Mutation(
+        "an untied head does not learn added tokens",
+        "models/adapters.py",
+        "        tables.append(head)\n",
+        "        pass\n",
+        TOKENS,
+    ),
+    Mutation(
+        "the head's own rows for added tokens are not read",
+        "models/heads.py",
+        "output.weight.to(dtype), bias)",
+        "linear.weight.to(dtype), bias)",
+        TOKENS,
+    ),
+    Mutation(
+        "a scorer on a model with added tokens has no room for them",
+        "models/loading.py",
+        "    if embedded(scorer) != embedded(lm):",
+        "    if False:",
+        TOKENS,
+    ),
+)
