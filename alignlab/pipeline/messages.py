@@ -1,9 +1,9 @@
-"""What the pipeline's process and its workers tell each other, as JSON objects, one a line."""
+"""What a worker reports to the pipeline's process: dicts through a connection of its own."""
 
-import json
 import threading
 import time
-from typing import Any, NamedTuple, TextIO
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
 
 ALIVE, BEAT = "alive", 2.0  # a worker's sign of life, and the seconds between two
 REPORT_EVERY = 0.5  # seconds between two reports of progress
@@ -13,11 +13,11 @@ class Reporter:
     """Through which a job reports to the pipeline's process.
 
     Args:
-        out: Where messages go. A further rank of a run has one that leads nowhere: its worker
-            reports, and asks whether to stop, for all ranks.
+        out: Where messages go. ``None`` for a further rank of a run: its worker reports, and asks
+            whether to stop, for all ranks.
     """
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: Connection | None) -> None:
         self._out = out
         self._last = 0.0
         self._stops: dict[str, str] = {}
@@ -26,8 +26,8 @@ class Reporter:
     def send(self, **message: Any) -> None:
         """Send one message now."""
         with self._one_at_a_time:
-            self._out.write(json.dumps(message) + "\n")
-            self._out.flush()
+            if self._out is not None:
+                self._out.send(message)
 
     def progress(self, step: int, total: int) -> None:
         """``step`` of ``total`` (0: unknown) steps are done; most of many calls are dropped."""

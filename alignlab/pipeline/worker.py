@@ -1,12 +1,13 @@
-"""A worker process: reads jobs from its standard input, does them one after another, reports.
+"""A worker process: receives jobs through a connection, does them one after another, reports.
 
 Heavy libraries are imported once per worker and then serve many jobs. A worker never outlives the
-process that started it: when its input closes, it stops at once, whatever it is doing.
+process that started it: when the connection closes, it stops at once, whatever it is doing.
 
 A run on several devices starts this program again for each further rank, with the job in its
 environment. Such a rank does not talk to the parent: only the worker does, and the ranks follow it.
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +26,29 @@ JOB, RANK = "ALIGNLAB_JOB", "LOCAL_RANK"  # what a further rank finds in its env
 
 
 def main() -> None:
-    """Serve jobs until the input closes; as a further rank, take part in one."""
+    """Serve jobs until the connection closes; as a further rank, take part in one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     if JOB in os.environ and RANK in os.environ:
         _take_part(json.loads(os.environ[JOB]))
         return
     inbox: queue.Queue[dict[str, Any]] = queue.Queue()
-    reporter = Reporter(os.fdopen(os.dup(1), "w", encoding="utf-8"))
-    # Library output goes to the job's log, not between the messages.
-    os.dup2(2, 1)
-    threading.Thread(target=_listen, args=(inbox, reporter), daemon=True).start()
+    line = Connection(int(sys.argv[1]))
+    reporter = Reporter(line)
+    threading.Thread(target=_listen, args=(line, inbox, reporter), daemon=True).start()
     threading.Thread(target=_show_life, args=(reporter,), daemon=True).start()
     reporter.send(event="ready")
     while True:
         _serve(inbox.get(), reporter)
 
 
-def _listen(inbox: "queue.Queue[dict[str, Any]]", reporter: Reporter) -> None:
-    for line in sys.stdin:
-        message = json.loads(line)
-        if "stop" in message:
-            reporter.stop(message["stop"], message["why"])
-        else:
-            inbox.put(message)
+def _listen(line: Connection, inbox: "queue.Queue[dict[str, Any]]", reporter: Reporter) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            message = line.recv()
+            if "stop" in message:
+                reporter.stop(message["stop"], message["why"])
+            else:
+                inbox.put(message)
     os._exit(0)  # the parent is gone or done with us; half-done work is redone from its checkpoint
 
 
@@ -78,8 +80,7 @@ def _take_part(job: dict[str, Any]) -> None:
     from alignlab.pipeline.training import take_part
 
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    with open(os.devnull, "w") as nowhere:
-        take_part(job, Path(job["folder"]), Reporter(nowhere))
+    take_part(job, Path(job["folder"]), Reporter(None))
 
 
 def _end_with(parent: int) -> None:

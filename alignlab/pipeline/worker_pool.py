@@ -5,15 +5,14 @@ neither it nor ``multiprocessing.Pool`` reports progress, stops one job, or give
 """
 
 import contextlib
-import json
 import os
-import queue
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,10 @@ class Worker:
     """One worker process and its current job."""
 
     number: int
-    process: "subprocess.Popen[str]"
+    process: "subprocess.Popen[bytes]"
+    line: Connection
     job: Job | None = None
     progress: tuple[int, int] | None = None
-    listener: threading.Thread | None = None
     heard: float = field(default_factory=time.monotonic)  # when it last gave a sign of life
     warned_of: bool = False  # a warning was printed that it gives none
 
@@ -41,28 +40,13 @@ class Worker:
         self.send(message)
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Send ``message``; a worker that has just died is noticed through its output."""
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(message) + "\n")
-            self.process.stdin.flush()
-
-    def stop(self) -> None:
-        """Close its input; a worker stops at once then, whatever it is doing."""
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
-
-    def wait(self) -> int:
-        """Wait until it is gone; its exit status."""
-        status = self.process.wait()
-        assert self.listener is not None
-        self.listener.join()
-        return status
+        """Send ``message``; a worker that has just died is noticed when it is listened to."""
+        with contextlib.suppress(OSError):
+            self.line.send(message)
 
 
 class WorkerPool:
-    """A fixed number of worker processes and one queue of what they report.
+    """A fixed number of worker processes, each with a connection.
 
     Args:
         size: Workers at a time.
@@ -74,7 +58,6 @@ class WorkerPool:
     def __init__(self, size: int, log: Path, lock_fd: int) -> None:
         self._log, self._lock_fd = log, lock_fd
         self._looked = time.monotonic()
-        self._received: queue.Queue[tuple[Worker, dict[str, Any] | None]] = queue.Queue()
         self.workers = [self._start(number) for number in range(size)]
 
     def idle(self) -> list[Worker]:
@@ -82,13 +65,17 @@ class WorkerPool:
         return [worker for worker in self.workers if worker.job is None]
 
     def receive(self, timeout: float) -> tuple[Worker, dict[str, Any] | None] | None:
-        """The next message; ``(worker, None)`` when it died; ``None`` after the timeout."""
-        try:
-            worker, message = self._received.get(timeout=timeout)
-        except queue.Empty:
-            return None
-        # Messages of a replaced worker are dropped.
-        return (worker, message) if worker in self.workers else None
+        """The next message; ``(worker, None)`` when it died; ``None`` if there is no news."""
+        ready = wait([worker.line for worker in self.workers], timeout)
+        for worker in (each for each in self.workers if each.line in ready):
+            worker.heard = time.monotonic()
+            try:
+                message = worker.line.recv()
+            except (EOFError, OSError):
+                return worker, None
+            if message["event"] != ALIVE:
+                return worker, message
+        return None
 
     def silent(self, seconds: float) -> list[Worker]:
         """Workers with a job that gave no sign of life for ``seconds``."""
@@ -101,41 +88,28 @@ class WorkerPool:
 
     def replace(self, old: Worker) -> int:
         """Start a new worker where one died or has served; the exit status of the old one."""
-        old.stop()
+        old.line.close()
         self.workers[old.number] = self._start(old.number)
-        return old.wait()
+        return old.process.wait()
 
     def close(self) -> None:
-        """Stop all workers and wait until they are gone."""
+        """Stop all workers, whatever they are doing, and wait until they are gone."""
         for worker in self.workers:
-            worker.stop()
+            worker.line.close()
         for worker in self.workers:
-            worker.wait()
+            worker.process.wait()
 
     def _start(self, number: int) -> Worker:
         one_thread = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("a") as log:
+        ours, theirs = Pipe()
+        with theirs, self._log.open("a") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "alignlab.pipeline.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                [sys.executable, "-m", "alignlab.pipeline.worker", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
                 stderr=log,
-                text=True,
                 env={**one_thread, **os.environ, "TOKENIZERS_PARALLELISM": "false"},
-                pass_fds=(self._lock_fd,),
+                pass_fds=(self._lock_fd, theirs.fileno()),
             )
-        worker = Worker(number, process)
-        worker.listener = threading.Thread(target=self._listen, args=(worker,), daemon=True)
-        worker.listener.start()
-        return worker
-
-    def _listen(self, worker: Worker) -> None:
-        assert worker.process.stdout is not None
-        with worker.process.stdout as lines:
-            for line in lines:
-                worker.heard = time.monotonic()
-                message = json.loads(line)
-                if message["event"] != ALIVE:
-                    self._received.put((worker, message))
-        self._received.put((worker, None))
+        return Worker(number, process, ours)

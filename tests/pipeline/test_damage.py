@@ -192,7 +192,7 @@ def test_a_per_prompt_table_is_made_again_without_training(
     for damage in (lambda: flip(table, 99), table.unlink):
         damage()
         (job,) = what_to_do(plan, only="dpo").jobs
-        carry_out(message(plan, job, "unknown", fresh=False), Reporter(io.StringIO()))
+        carry_out(message(plan, job, "unknown", fresh=False), Reporter(None))
         merge(plan, job)
         assert (table.read_bytes(), (RESULTS / "points.csv").read_bytes()) == (right, seconds)
 

@@ -1,4 +1,3 @@
-import subprocess
 import sys
 from typing import Any, cast
 
@@ -11,7 +10,7 @@ from alignlab.plan.experiment import Job
 
 def worker(name: str | None, steps: tuple[int, int] | None = None) -> Worker:
     job = None if name is None else Job(name, "all", None, {}, None, {}, {}, "")
-    return Worker(0, cast("subprocess.Popen[str]", None), job, steps)
+    return Worker(0, cast(Any, None), cast(Any, None), job, steps)
 
 
 def test_lines_tell_what_is_at_work_and_the_time_left(

@@ -1,7 +1,6 @@
 """What a training reports to the pipeline, and when it stops for it."""
 
-import io
-import json
+from multiprocessing import Pipe
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,7 +21,7 @@ def test_each_evaluation_is_reported_once_and_a_request_to_stop_ends_the_trainin
     monkeypatch.setattr(training, "means_at", lambda trainer, step: found.get(step))
     strategy = SimpleNamespace(reduce_boolean_decision=lambda told, all: told)
     trainer = SimpleNamespace(global_step=2, should_stop=False, strategy=strategy)
-    out = io.StringIO()
+    heard, out = Pipe(duplex=False)
     reporter = Reporter(out)
     callback = training.Progress("dpo", reporter)
     callback.on_train_start(cast(Any, trainer), cast(Any, None))  # continued behind an evaluation
@@ -32,7 +31,9 @@ def test_each_evaluation_is_reported_once_and_a_request_to_stop_ends_the_trainin
     reporter.stop("dpo", "pruned at step 2")
     callback.on_train_batch_end(cast(Any, trainer), cast(Any, None), None, None, 0)
     assert trainer.should_stop
-    sent = [json.loads(line) for line in out.getvalue().split("\n")[:-1]]
+    sent: list[dict[str, Any]] = []
+    while heard.poll():
+        sent.append(heard.recv())
     evaluated = {"event": "evaluated", "step": 2, "metrics": {"kl": 0.5}}
     assert [message for message in sent if message["event"] == "evaluated"] == [evaluated]
 
