@@ -16,8 +16,8 @@ from typing import Any, Protocol
 from alignlab.pipeline import records
 from alignlab.pipeline.progress import Display
 from alignlab.pipeline.worker_pool import Worker, WorkerPool
-from alignlab.plan import state
 from alignlab.plan.experiment import CHECK, FRONTIER, Job, Plan
+from alignlab.results.run_records import table_of
 
 TRIES = 2  # a killed worker's job is given to another worker once
 SILENCE, LOST = 30.0, 600.0  # seconds without a sign of life: until a warning, until it is killed
@@ -166,7 +166,7 @@ def message(plan: Plan, job: Job, commit: str, *, fresh: bool) -> dict[str, Any]
             "hparams": job.hparams,
             "config_sha": job.config_sha,
             "git_sha": commit,
-            "prompt_table": str(state.prompt_table(plan, job)),
+            "prompt_table": str(table_of(plan.results, job.name)),
         }
     return common | {
         "folder": str(plan.folder(job)),

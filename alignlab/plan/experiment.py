@@ -365,7 +365,7 @@ def expand(
             stage=stage.name,
             key="-".join(parts) or ALL,
             seed=seed,
-            hparams=dict(zip(_short_names(point), point.values(), strict=True)),
+            hparams=_hparams(point),
             objective=entry.get("objective"),
             spec=here,
             needs={name: tuple(job.name for job in found) for name, found in needs.items()},
@@ -449,15 +449,13 @@ def check_names(stage: str, points: Iterable[Mapping[str, Any]], where: str) -> 
 
 
 def _name_parts(point: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{short}{_label(value)}"
-        for short, value in zip(_short_names(point), point.values(), strict=True)
-    ]
+    return [f"{name}{_label(value)}" for name, value in _hparams(point).items()]
 
 
-def _short_names(point: Mapping[str, Any]) -> list[str]:
-    last = [key.rsplit(".", 1)[-1] for key in point]
-    return last if len(set(last)) == len(last) else [key.replace(".", "_") for key in point]
+def _hparams(point: Mapping[str, Any]) -> dict[str, Any]:
+    last = {key.rsplit(".", 1)[-1]: value for key, value in point.items()}
+    short = len(last) == len(point)
+    return last if short else {key.replace(".", "_"): value for key, value in point.items()}
 
 
 def _label(value: Any) -> str:

@@ -124,12 +124,7 @@ def is_recorded(plan: Plan, job: Job, recorded: Mapping[str, list[Point]]) -> bo
 def has_table(plan: Plan, job: Job) -> bool:
     """Whether the per-prompt table stands that a finished run wrote."""
     done = read_record(plan.folder(job) / DONE)
-    return done is not None and is_as_stamped(prompt_table(plan, job), done["table"])
-
-
-def prompt_table(plan: Plan, job: Job) -> Path:
-    """The run's per-prompt table."""
-    return table_of(plan.results, job.name)
+    return done is not None and is_as_stamped(table_of(plan.results, job.name), done["table"])
 
 
 def what_to_do(plan: Plan, *, only: str | None = None, force: bool = False) -> Todo:

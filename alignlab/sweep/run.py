@@ -77,14 +77,14 @@ def _carry_out(
 ) -> Failures:
     """Check, make the inputs, run the trials, draw."""
     plan, needs = sweep.plan, sweep.needs
-    to_check = {} if CHECKED in study.user_attrs else sweep.to_check()
+    checks = [] if CHECKED in study.user_attrs else [own_job(CHECK, sweep.to_check())]
+    check = JobQueue(plan, checks)
     with Scheduler(plan, workers, 0, lock_fd, one_each=sweep.keys.process_per_trial) as scheduler:
         display, failures = scheduler.display, scheduler.failures
-        if to_check:
-            scheduler.work(JobQueue(plan, [own_job(CHECK, to_check)]))
-            if failures.failed:
-                return failures
-            study.set_user_attr(CHECKED, True)
+        scheduler.work(check)
+        if failures.failed:
+            return failures
+        study.set_user_attr(CHECKED, True)
         made = ensure_stages(sweep.inputs, needs, workers=workers)
         if made.failed:
             return made

@@ -174,6 +174,10 @@ class Space:
         """``point`` as the study's parameters."""
         return {ARM: point.arm} | {d.name: point.values[d.key] for d in self.arms[point.arm]}
 
+    def middle(self, arm: str) -> Point:
+        """Some point of ``arm``."""
+        return Point(arm, {d.key: d.ends()[0] for d in self.arms[arm]})
+
     def grid(self) -> list[Point]:
         """Every combination of every arm.
 
@@ -211,6 +215,19 @@ class Space:
             studies[arm].tell(trial, 0.0)
             points.setdefault(repr(point), point)
         return list(points.values())
+
+
+def space_of(common: Mapping[str, Any], arms: Mapping[str, Mapping[str, Any]]) -> Space:
+    """The space of a sweep's file: an arm's own dimensions replace the common ones."""
+    return Space(
+        {
+            arm: [
+                Dimension(f"{arm}/{key}" if key in own else key, key, values)
+                for key, values in {**common, **own}.items()
+            ]
+            for arm, own in arms.items()
+        }
+    )
 
 
 def _patient(patience: int, min_delta: float = 0.0) -> optuna.pruners.PatientPruner:

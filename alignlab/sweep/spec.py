@@ -26,13 +26,13 @@ from alignlab.plan.schema import (
 )
 from alignlab.sweep.space import (
     LISTED,
-    Dimension,
     DimensionKeys,
     Point,
     PrunerKeys,
     SamplerKeys,
     Space,
     design,
+    space_of,
 )
 from alignlab.sweep.storage import check_url
 
@@ -114,18 +114,15 @@ class Sweep:
     @property
     def definition(self) -> str:
         """Hash of all that makes trials comparable: trials of another one are not mixed in."""
-        arms = {arm: [job.config_sha for job in self.jobs(self.middle(arm))] for arm in self.stages}
         if self.points is not None:
             what: Any = [self.space.params(point) for point in self.points]
         else:
             dimensions = {arm: list(map(repr, ds)) for arm, ds in self.space.arms.items()}
             what = [self.keys.sampler, dimensions]
+        middles = {arm: self.jobs(self.space.middle(arm)) for arm in self.stages}
+        arms = {arm: [job.config_sha for job in jobs] for arm, jobs in middles.items()}
         stop = [self.stop.kl, self.stop.dominated, self.keys.pruner]
         return sha_of([arms, what, self.keys.metrics, stop])
-
-    def middle(self, arm: str) -> Point:
-        """Some point of ``arm``."""
-        return Point(arm, {d.key: d.ends()[0] for d in self.space.arms[arm]})
 
     def jobs(self, point: Point) -> list[Job]:
         """The point's runs, one for each seed: its arm's stage with a grid of one point.
@@ -156,7 +153,7 @@ class Sweep:
         """Each arm's middle with one value changed, named for it; every such point once."""
         found = []
         for arm, dimensions in self.space.arms.items():
-            start = self.middle(arm)
+            start = self.space.middle(arm)
             for place, d in enumerate(dimensions):
                 for value in d.ends()[place > 0 :]:  # the first is the middle's, which was there
                     point = Point(arm, {**start.values, d.key: value})
@@ -168,7 +165,7 @@ class Sweep:
     @property
     def needs(self) -> list[str]:
         """Jobs of the experiment whose output the trials and the closing evaluation read."""
-        some = [job for arm in self.stages for job in self.jobs(self.middle(arm))]
+        some = [job for arm in self.stages for job in self.jobs(self.space.middle(arm))]
         read = [name for job in some for names in job.needs.values() for name in names]
         return list(dict.fromkeys([*read, *self.plan.frontier_needs]))
 
@@ -189,7 +186,9 @@ def load_sweep(path: Path, results: Path | None = None) -> Sweep:
     inputs = load_plan(Path(keys.experiment), scale=keys.scale, seeds=keys.seeds)
     name = f"sweep-{path.stem}"
     own = {} if keys.frontier is None else keys.frontier.model_dump(exclude_unset=True)
-    space = _space(keys)
+    arms = {arm: (entry and entry.space) or {} for arm, entry in keys.arms.items()}
+    space = space_of(keys.space or {}, arms)
+    points = design(keys.sampler, space, keys.trials)
     sweep = Sweep(
         keys=keys,
         inputs=inputs,
@@ -202,10 +201,10 @@ def load_sweep(path: Path, results: Path | None = None) -> Sweep:
         ),
         stages={arm: _stage(arm, keys, inputs, f"{path}: arm {arm!r}") for arm in keys.arms},
         space=space,
-        points=design(keys.sampler, space, keys.trials),
+        points=points,
     )
+    points = points or [point for _, point in sweep.probed()]  # as far as they are known
     for arm in sweep.stages:
-        points = sweep.points or [point for _, point in sweep.probed()]  # as far as they are known
         own_points = [point.values for point in points if point.arm == arm]
         check_names(arm, own_points, f"{path}: arm {arm!r}")
     return sweep
@@ -240,19 +239,6 @@ def _check_together(keys: SweepKeys, where: str) -> None:
             )
     if keys.storage is not None:
         check_url(keys.storage)
-
-
-def _space(keys: SweepKeys) -> Space:
-    """The dimensions of each arm: the sweep's common ones and its own, which replace them."""
-    arms = {}
-    for arm, entry in keys.arms.items():
-        common: dict[str, Any] = dict(keys.space or {})
-        own: dict[str, Any] = dict((entry and entry.space) or {})
-        arms[arm] = [
-            Dimension(f"{arm}/{key}" if key in own else key, key, values)
-            for key, values in (common | own).items()
-        ]
-    return Space(arms)
 
 
 def _stage(arm: str, keys: SweepKeys, inputs: Plan, where: str) -> Stage:

@@ -7,7 +7,7 @@ A database's password may be in its URL, but never in anything that is printed o
 import json
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from urllib.parse import quote_plus
 
 import optuna
 import sqlalchemy
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 from alignlab.errors import ConfigError
@@ -98,32 +98,31 @@ def _journal(path: Path) -> optuna.storages.JournalStorage:
         raise ConfigError(f"storage {path}: not a study's journal. Name another file.") from None
 
 
-def _database(url: sqlalchemy.URL) -> optuna.storages.RDBStorage:
+def _database(url: sqlalchemy.URL, patience: Sequence[float] = RACES) -> RDBStorage:
     options: dict[str, Any] = {"pool_pre_ping": True}  # a server may have been away for a moment
     if url.get_backend_name() == "sqlite":
         options["connect_args"] = {"timeout": PATIENCE}
     elif url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
     text = url.render_as_string(hide_password=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        for patience in (*RACES, None):
-            try:
-                opened = optuna.storages.RDBStorage(
-                    text, engine_kwargs=options, heartbeat_interval=HEARTBEAT, grace_period=GRACE
-                )
-                if url.get_backend_name() == "sqlite":
-                    # SQLite locks no rows: two processes could both read that a trial waits, and
-                    # both claim it. With this, what one reads and writes excludes the other.
-                    sqlalchemy.event.listen(opened.engine, "begin", _lock)
-                return opened
-            except sqlalchemy.exc.SQLAlchemyError as error:
-                # Another process is making the same tables; they are there in a moment.
-                raced = isinstance(error, sqlalchemy.exc.IntegrityError) or "exists" in str(error)
-                if patience is None or not raced:
-                    raise
-                time.sleep(patience)
-    raise AssertionError("unreachable")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            opened = RDBStorage(
+                text, engine_kwargs=options, heartbeat_interval=HEARTBEAT, grace_period=GRACE
+            )
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        # Another process is making the same tables; they are there in a moment.
+        raced = isinstance(error, sqlalchemy.exc.IntegrityError) or "exists" in str(error)
+        if not (raced and patience):
+            raise
+        time.sleep(patience[0])
+        return _database(url, patience[1:])
+    if url.get_backend_name() == "sqlite":
+        # SQLite locks no rows: two processes could both read that a trial waits, and both claim
+        # it. With this, what one reads and writes excludes the other.
+        sqlalchemy.event.listen(opened.engine, "begin", _lock)
+    return opened
 
 
 def _lock(connection: sqlalchemy.Connection) -> None:

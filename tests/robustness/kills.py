@@ -28,7 +28,7 @@ from alignlab.pipeline import messages, records, scheduler
 from alignlab.plan import state
 from alignlab.plan.experiment import Plan
 from alignlab.results.csv_tables import write_table
-from alignlab.results.run_records import remove_leftovers
+from alignlab.results.run_records import remove_leftovers, table_of
 from tests.mutations import fork
 from tests.robustness.trainings import NAMES, plan_of, write_ground
 
@@ -151,7 +151,7 @@ def digest(plan: Plan) -> Digest:
         points = (plan.results / state.POINTS).read_text().splitlines()
         found["tables"] = {
             "points.csv": [line.rpartition(",")[0] for line in points],
-            "prompts": _hashes([state.prompt_table(plan, job)], plan.results),
+            "prompts": _hashes([table_of(plan.results, job.name)], plan.results),
         }
     return found
 

@@ -261,7 +261,7 @@ def check_sweep(sweep: Sweep, tree: dict[str, Any]) -> None:
         assert same(getattr(sweep.keys, key), tree.get(key))
     space = {arm: {**(tree.get("space") or {}), **((entry or {}).get("space") or {})}
              for arm, entry in tree["arms"].items()}  # fmt: skip
-    for point in sweep.points or [sweep.middle(arm) for arm in sweep.stages]:
+    for point in sweep.points or [sweep.space.middle(arm) for arm in sweep.stages]:
         assert point.values.keys() == space[point.arm].keys()
         for key, value in point.values.items():
             assert lies_in(value, space[point.arm][key]), (key, value)

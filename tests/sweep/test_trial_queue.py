@@ -9,8 +9,8 @@ import pytest
 from optuna.trial import TrialState
 
 from alignlab.files import DONE, read_record, stamp, write_record
-from alignlab.plan import state
 from alignlab.plan.experiment import Job
+from alignlab.results.run_records import table_of
 from alignlab.sweep.spec import StopKeys, Sweep
 from alignlab.sweep.study import DIVERGED, STOPPED
 from alignlab.sweep.trial_queue import TrialQueue
@@ -38,7 +38,7 @@ class Hand:
         folder.mkdir(parents=True, exist_ok=True)
         left: dict[str, Any] = {"config_sha": job.config_sha, "files": {}, "logs": {}}
         left |= {"metrics": {}, "stopped": None, "points": [asdict(row) for row in rows]}
-        table = state.prompt_table(self.sweep.plan, job)
+        table = table_of(self.sweep.plan.results, job.name)
         table.parent.mkdir(parents=True, exist_ok=True)
         table.touch()
         write_record(folder / DONE, left | {"table": stamp(table)} | done)
@@ -146,7 +146,7 @@ def test_a_logged_metric_outlives_the_weights(begin: Begin) -> None:
     assert again.study.trials[0].values == [1.5]
     # A folder of a time when nothing was kept: the run is made again.
     for job in hand.sweep.jobs(hand.sweep.points[0]):  # type: ignore[index]
-        state.prompt_table(hand.sweep.plan, job).with_suffix(".json").unlink()
+        table_of(hand.sweep.plan.results, job.name).with_suffix(".json").unlink()
     assert begin(logged).take().name == "dpo-beta1-s0"
 
 
@@ -156,7 +156,7 @@ def test_what_another_configuration_logged_does_not_count(begin: Begin) -> None:
     job = hand.take()
     hand.end(job, metrics={"val/loss": 1.0})
     (hand.sweep.plan.folder(job) / DONE).unlink()
-    kept = state.prompt_table(hand.sweep.plan, job).with_suffix(".json")
+    kept = table_of(hand.sweep.plan.results, job.name).with_suffix(".json")
     known = read_record(kept)
     assert known is not None
     write_record(kept, known | {"config_sha": "other", "metrics": {"val/loss": 1.0}})
@@ -170,5 +170,5 @@ def test_a_run_whose_per_prompt_table_is_gone_is_given_to_a_worker_which_makes_t
     job = hand.take()
     hand.end(job)
     assert begin(KL).take().name == "dpo-beta1-s1"
-    state.prompt_table(hand.sweep.plan, job).unlink()
+    table_of(hand.sweep.plan.results, job.name).unlink()
     assert begin(KL).take().name == job.name
