@@ -80,13 +80,21 @@ def add_lora(model: Any, lora: Lora, tokens: Collection[int] = (), *, scorer: bo
         use_dora=lora.dora,
         trainable_token_indices=_token_tables(model, sorted(tokens)) if tokens else None,
     )
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), drawn_by_seed():
         warnings.filterwarnings("ignore", "fan_in_fan_out")  # peft finds the right one by itself
         adapted = get_peft_model(model, task)
     for module in adapted.modules():
         if OWN in getattr(module, "lora_magnitude_vector", {}):
             module.lora_magnitude_vector[OWN].weight.data = _row_lengths(module)
     return adapted
+
+
+@contextmanager
+def drawn_by_seed(offset: int = 0) -> Iterator[None]:
+    """Torch's generator as the run's seed (plus ``offset``) sets it, whatever was drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed((torch.initial_seed() + offset) % 2**63)
+        yield
 
 
 def _check_targets(model: Any, targets: str | list[str]) -> None:
@@ -366,13 +374,22 @@ def keep_start(model: Any) -> None:
 
 
 @contextmanager
-def switched_to(model: Any, name: str) -> Iterator[None]:
-    """The set ``name`` in the place of the model's own, which get no gradient meanwhile."""
+def switched_to(model: Any, name: str | None) -> Iterator[None]:
+    """The set ``name``, or none, in the place of the model's own, which get no gradient meanwhile.
+
+    Afterwards all sets may learn what they could before: with every switch, peft would also freeze
+    those that it switches off, and a checkpoint would leave them out.
+    """
     trained = [(p, p.requires_grad) for p in model.parameters()]
-    model.set_adapter(name)  # peft also switches off what the other adapters may learn
     try:
-        yield
+        if name is None:
+            with model.disable_adapter():
+                yield
+        else:
+            model.set_adapter(name)
+            yield
     finally:
-        model.set_adapter(OWN)
+        if name is not None:
+            model.set_adapter(OWN)
         for parameter, flag in trained:
             parameter.requires_grad_(flag)

@@ -86,7 +86,7 @@ class AdapterOffReference(nn.Module):
     def token_logps(self, trees: PromptTrees, spec: SamplingSpec = PLAIN) -> Tensor:
         """See ``Reference``."""
         policy = self._policy[0]
-        with reading(policy), policy.model.disable_adapter():
+        with reading(policy), switched_to(policy.model, None):
             return policy(trees, spec=spec).token_logps
 
 

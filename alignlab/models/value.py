@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
-from alignlab.models.adapters import OWN, VALUE, switched_to
+from alignlab.models.adapters import OWN, VALUE, drawn_by_seed, switched_to
 from alignlab.models.policy import Policy
 from alignlab.models.score import ScoreModel
 
@@ -87,6 +87,7 @@ class ValueFunction(nn.Module):
                 "a value function on adapters needs a policy with LoRA: set policy.init_args.lora, "
                 "or give model.init_args.value a network."
             )
-        model.add_adapter(VALUE, own)
+        with drawn_by_seed(1):
+            model.add_adapter(VALUE, own)
         for parameter in self.own_parameters():
             parameter.requires_grad_(True)

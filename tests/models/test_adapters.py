@@ -296,3 +296,22 @@ def test_adapters_that_moved_in_any_part_are_no_base(base: Path, part: str) -> N
     with torch.no_grad():
         moved.view(-1)[0] += 1e-3
     assert not change_nothing(model)
+
+
+def test_new_adapters_depend_on_the_seed_alone(base: Path) -> None:
+    """Not on what was drawn before; those of the values are others."""
+
+    def drawn(seed: int, before: int) -> dict[str, Tensor]:
+        torch.manual_seed(seed)
+        torch.rand(before)
+        state = torch.get_rng_state()
+        policy = load(base, **LORA)
+        assert torch.equal(torch.get_rng_state(), state)
+        ValueFunction(policy, "adapter", True)
+        return {n: p.detach() for n, p in policy.named_parameters() if "lora_A" in n}
+
+    first, again, other = drawn(3, 0), drawn(3, 5), drawn(4, 0)
+    for name, weight in first.items():
+        assert torch.equal(weight, again[name])
+        assert not torch.equal(weight, other[name])
+        assert not torch.equal(weight, first[name.replace("default", "value")]) or "value" in name

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from torch.testing import assert_close
 
 from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError
-from alignlab.models import AdapterOffReference, Lora, Policy, ScoreModel
+from alignlab.models import AdapterOffReference, Lora, Policy, ScoreModel, StartReference
 from alignlab.models.value import ValueFunction
 
 TREES = collate([PromptTree(0, "a", (1, 4), ((5, 6, 2), (7,))), PromptTree(1, "b", (1,), ((8,),))])
@@ -95,6 +96,18 @@ def test_values_and_policy_learn_through_their_own_adapters(adapted: Policy) -> 
     values.backward()
     assert all(p.grad is not None for p in value.own_parameters())
     assert not any(p.grad is not None and p.grad.any() for p in policy)
+
+
+@pytest.mark.parametrize("kind", [AdapterOffReference, StartReference])
+def test_values_still_learn_after_the_reference_was_read(adapted: Policy, kind: Any) -> None:
+    """Or a checkpoint would leave their adapters out."""
+    value = ValueFunction(adapted, "adapter", True)
+    kind(adapted).token_logps(TREES)
+    value(TREES)
+    assert all(p.requires_grad for p in value.own_parameters())
+    trained = {name for name, p in adapted.named_parameters() if p.requires_grad}
+    assert any(".default." in name for name in trained)
+    assert not any(".start." in name for name in trained)
 
 
 def test_a_saved_policy_has_no_value_adapters(adapted: Policy, tmp_path: Path) -> None:

@@ -201,4 +201,29 @@ MUTATIONS = (
         "    if False:",
         TOKENS,
     ),
+    Mutation(
+        "what peft froze when it switched adapters stays frozen",
+        "models/adapters.py",
+        """            model.set_adapter(OWN)
+        for parameter, flag in trained:
+            parameter.requires_grad_(flag)
+""",
+        """            model.set_adapter(OWN)
+""",
+        "models/test_value.py::test_values_still_learn_after_the_reference_was_read",
+    ),
+    Mutation(
+        "new adapters depend on what was drawn before",
+        "models/adapters.py",
+        "        torch.manual_seed((torch.initial_seed() + offset) % 2**63)\n",
+        "",
+        "models/test_adapters.py::test_new_adapters_depend_on_the_seed_alone",
+    ),
+    Mutation(
+        "values and policy start from the same adapters",
+        "models/value.py",
+        "with drawn_by_seed(1):",
+        "with drawn_by_seed():",
+        "models/test_adapters.py::test_new_adapters_depend_on_the_seed_alone",
+    ),
 )

@@ -152,7 +152,7 @@ MUTATIONS = (
     Mutation(
         "a copied reference is read in the mode it is in",
         "models/reference.py",
-        "with reading(policy), policy.model.disable_adapter():",
+        "with reading(policy), switched_to(policy.model, None):",
         "with torch.no_grad(), policy.model.disable_adapter():",
         "models/test_modes.py::test_references_beside_adapters_have_no_dropout",
     ),

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -151,7 +151,13 @@ def make(ground, tmp_path) -> Callable[..., Made]:
 
 
 def fit(
-    made: Made, folder: Path, *, steps: int, accumulate: int = 1, ckpt: Path | None = None
+    made: Made,
+    folder: Path,
+    *,
+    steps: int,
+    accumulate: int = 1,
+    ckpt: Path | None = None,
+    callbacks: Sequence[L.Callback] = (),
 ) -> dict[str, torch.Tensor]:
     """Train to ``steps`` optimizer steps in all; returns what a checkpoint would hold."""
     trainer = L.Trainer(
@@ -160,7 +166,7 @@ def fit(
         accelerator="cpu",
         accumulate_grad_batches=accumulate,
         gradient_clip_val=1.0,
-        callbacks=[Resume()],
+        callbacks=[Resume(), *callbacks],
         default_root_dir=folder,
         logger=False,
         enable_progress_bar=False,
