@@ -4,6 +4,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import takewhile
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -57,6 +58,7 @@ def in_one_line(message: str, options: Sequence[str] = ()) -> str:
 
 
 def _wrong_value(message: str, where: str, options: Sequence[str]) -> str:
+    message = _of_the_last_key(message)
     if where and (required := _REQUIRED.search(message)):
         names = ", ".join(f"{where}.init_args.{name}" for name in required[1].split(", "))
         return f"{names} must be given (it is left out or null)."
@@ -76,6 +78,16 @@ def _wrong_value(message: str, where: str, options: Sequence[str]) -> str:
     telling = [line.removeprefix("- ") for line in lines if not _NOISE.fullmatch(line)]
     said = f"{where}: {' '.join(telling)}" if where and telling else " ".join(lines)
     return said[:LONGEST]
+
+
+def _of_the_last_key(message: str) -> str:
+    """What is said of the innermost key; around it stand other types that its class may have."""
+    before, heading, rest = message.rpartition("Parser key ")
+    line = before.rpartition("\n")[2]
+    deeper = " " * (len(line) - len(line.lstrip()) + 1)
+    title, *lines = rest.split("\n")
+    own = takewhile(lambda line: not line or line.startswith(deeper), lines)
+    return "\n".join([heading + title, *own])
 
 
 def null_for_value(found: Callable[..., Any], arguments: Mapping[str, Any]) -> str | None:

@@ -93,7 +93,21 @@ def test_an_unknown_key_comes_with_the_known_ones() -> None:
     ],
 )
 def test_what_was_told_as_a_dump_is_one_sentence(inner: str, said: str) -> None:
+    inner = inner.replace("\n", "\n        ")
     assert in_one_line(NOT_THIS.format(inner)).startswith(said)
+
+
+def test_a_value_is_told_without_the_other_classes_that_might_have_stood_there() -> None:
+    message = """Parser key "pretraining":
+  Does not validate against any of the Union subtypes
+  Errors:
+    - Problem with given class_path 'alignlab.data.modules.TextData':
+        Parser key "batch_size":
+          Expected a <class 'int'>. Got value: x
+    - Import path alignlab.data.modules.TextData does not correspond to a subclass of Other
+    - Expected a <class 'NoneType'>"""
+    said = in_one_line(message)
+    assert said == "pretraining.init_args.batch_size must be a whole number, got x."
 
 
 def test_a_class_of_another_kind_and_one_that_is_none() -> None:

@@ -31,7 +31,7 @@ VALUES: list[tuple[str, Fits, str]] = [  # that no library refuses, or only late
     # Lightning draws a seed by chance for true, and none for false.
     ("seed_everything", lambda n, _: type(n) is int, "must be a whole number, got {}"),
     ("seed_everything", lambda n, _: 0 <= n < 2**32, "must be 0 to 4294967295, got {}"),
-    ("threads", lambda n, _: n >= 1, "must be at least 1, got {}"),
+    ("threads", lambda n, _: (n or 0) >= 1, "must be at least 1, got {}"),
     (
         "trainer.precision",
         lambda name, _: name == "32-true" or not str(name).endswith(("64", "-true")),
@@ -44,7 +44,7 @@ VALUES: list[tuple[str, Fits, str]] = [  # that no library refuses, or only late
         "{}: processes that are forked or spawned keep the trained weights to themselves. Use ddp "
         "or fsdp",
     ),
-    ("trainer.max_steps", lambda n, _: n != 0, BOUND),
+    ("trainer.max_steps", lambda n, _: n not in (0, None), BOUND),
     ("trainer.max_epochs", lambda n, _: n != 0, BOUND),
     (
         "trainer.min_steps",

@@ -11,6 +11,14 @@ MUTATIONS = [
         "training/test_before_start.py::test_a_null_for_a_value_is_told_by_its_whole_key",
     ),
     Mutation(
+        "a wrong value is told with other classes that might have stood there",
+        "parser_errors.py",
+        "    message = _of_the_last_key(message)\n",
+        "",
+        "test_parser_errors.py::"
+        "test_a_value_is_told_without_the_other_classes_that_might_have_stood_there",
+    ),
+    Mutation(
         "a null is refused where the type allows it",
         "parser_errors.py",
         "    return any(each in (None, NoneType, Any) for each in get_args(hint))",

@@ -55,6 +55,8 @@ def dpo() -> dict[str, Any]:
     ("place", "value", "said"),
     [
         ("trainer.max_steps", -3, "max_steps"),
+        ("trainer.max_steps", None, "trainer.max_steps must be -1 for no bound, or above 0"),
+        ("threads", None, "threads must be at least 1, got None"),
         ("trainer.max_epochs", -7, "max_epochs"),
         ("trainer.limit_val_batches", -1.0, "limit_val_batches"),
         ("trainer.val_check_interval", 7.5, "val_check_interval"),
