@@ -1,16 +1,23 @@
-"""Several processes of one training: why the first of them failed, known to all of them.
+"""Several processes of one training: weights sharded over them, and why one of them failed.
 
 When one process fails, the others lose their connections to it, and what the backend says of that
 hides the cause. So a process that fails leaves its message in the run's folder for the others.
 """
 
 import time
+from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import torch
 import torch.distributed as dist
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch.optim import Optimizer
 
 from alignlab.errors import ConfigError, DataError, failure
+from alignlab.models.sharding import like_shard, whole
 
 CAUSE = ".failed.txt"
 WAIT = 1.0  # seconds for a message to come over a shared file system
@@ -59,3 +66,88 @@ def _is_lost_connection(error: Exception) -> bool:
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and any(words in text for words in LOST)
     )
+
+
+class FSDP2(ModelParallelStrategy):
+    """Shard weights, gradients and optimizer states over all ranks (PyTorch's ``fully_shard``).
+
+    Checkpoints are those of one process: a single file with whole tensors, without frozen weights.
+    So any number of ranks continues from any other's, under this strategy or another.
+
+    Args:
+        cpu_offload: Keep what is sharded in the CPU's memory, and copy a block to its GPU while it
+            computes: slower, with room for a larger model.
+        timeout_minutes: How long a rank waits for the others.
+    """
+
+    def __init__(self, cpu_offload: bool = False, timeout_minutes: float = 30.0) -> None:
+        super().__init__(
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,
+            timeout=timedelta(minutes=timeout_minutes),
+        )
+        self.cpu_offload = cpu_offload
+
+    def setup_environment(self) -> None:
+        """Make one mesh of all ranks, for data alone."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """Lightning gives the whole states to ``load_optimizer_state_dict``."""
+        return True
+
+    @torch.no_grad()
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Whole tensors of what is trained, on rank 0's CPU; every rank takes part."""
+        module = self.lightning_module
+        assert module is not None
+        frozen = {name for name, weight in module.named_parameters() if not weight.requires_grad}
+        state: dict[str, Any] = {}
+        for name, tensor in module.state_dict().items():
+            if name not in frozen and not name.startswith("reference."):
+                full = whole(tensor)
+                state[name] = full.cpu() if self.global_rank == 0 else full.new_empty(0)
+        return state
+
+    @torch.no_grad()
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Copy this rank's part of each tensor."""
+        assert self.lightning_module is not None
+        own = self.lightning_module.state_dict()
+        for name, tensor in checkpoint["state_dict"].items():
+            own[name].copy_(like_shard(tensor, own[name]))
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """The state that the optimizer of one process has; every rank takes part."""
+        state = optimizer.state_dict()
+        for values in state["state"].values():
+            for name, value in values.items():
+                if isinstance(value, torch.Tensor):
+                    values[name] = whole(value).cpu()
+        return state
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Give each optimizer this rank's part of its states."""
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+            parts = {
+                number: {
+                    name: like_shard(value, weights[number])
+                    if isinstance(value, torch.Tensor) and value.shape == weights[number].shape
+                    else value
+                    for name, value in values.items()
+                }
+                for number, values in state["state"].items()
+            }
+            optimizer.load_state_dict({**state, "state": parts})
+
+    def load_checkpoint(
+        self, checkpoint_path: str | Path, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """What is in the file; its tensors are read when they are looked at."""
+        found: dict[str, Any] = torch.load(
+            checkpoint_path, map_location="cpu", mmap=True, weights_only=weights_only
+        )
+        return found

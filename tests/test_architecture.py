@@ -21,7 +21,7 @@ GROUND = {"bounds", "errors", "files", "hub", "names", "parser_errors"}
 BELOW = {
     "functional": set[str](),
     "results": set(),
-    "distributed": set(),
+    "distributed": {"models.sharding"},
     "data": {"functional"},
     "models": {"functional", "data.trees"},
     "worlds": {"functional", "data", "models.loading", "results.csv_tables"},
@@ -214,6 +214,21 @@ def test_a_name_in_a_runs_folder_is_seen(source: str) -> None:
     assert any(list(names_of_run_files(node)) for node in ast.walk(ast.parse(source)))
     other = ast.walk(ast.parse("x['points']"))
     assert not any(list(names_of_run_files(node)) for node in other)
+
+
+def weight_readers(source: str) -> list[str]:
+    """Names by which ``source`` reads a model's transformer or head directly."""
+    nodes = ast.walk(ast.parse(source))
+    found = (node.attr for node in nodes if isinstance(node, ast.Attribute))
+    return [name for name in found if name in ("backbone", "head", "get_output_embeddings")]
+
+
+def test_only_models_read_weights_outside_of_their_forward() -> None:
+    """A sharded model's weights are whole inside of it alone (``models/sharding.py``)."""
+    for name, path in MODULES.items():
+        if not name.startswith("models.") and name != "hub":  # whose head is of HTTP
+            assert weight_readers(path.read_text()) == [], name
+    assert weight_readers("logits = policy.head(policy.backbone(ids)[0])") == ["head", "backbone"]
 
 
 def test_no_objective_imports_a_sibling() -> None:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from alignlab.callbacks.resume import run_folder
 from alignlab.data.modules import TreeData
+from alignlab.models.sharding import whole
 from alignlab.results.csv_tables import write_table
 
 ROWS = "rows.csv"  # what became of the data's rows, in the run's folder
@@ -55,7 +56,7 @@ class Journal(Callback):
         if not trainer.loggers or not every or (step + 1) % every:
             return
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        values = {"train/grad_norm": float(torch.nn.utils.get_total_norm(gradients))}
+        values = {"train/grad_norm": float(whole(torch.nn.utils.get_total_norm(gradients)))}
         rates = list(dict.fromkeys(float(group["lr"]) for group in optimizer.param_groups))
         values |= {f"train/lr{f'_{i}' if i else ''}": rate for i, rate in enumerate(rates)}
         for logger in trainer.loggers:

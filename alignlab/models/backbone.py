@@ -4,10 +4,11 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from alignlab.data.trees import PromptTree, PromptTrees, collate
 from alignlab.errors import ConfigError
@@ -27,7 +28,7 @@ from alignlab.models.modes import reading
 from alignlab.models.prompt_tuning import PromptedTransformer, virtual_tokens
 
 MAX_TREE_COLUMNS = 4096
-MAX_GROUPS = 4  # of flat rows on a CPU; a GPU is better off with one call
+MAX_GROUPS = 4  # of flat rows on a CPU; a GPU wants one call, and sharded ranks as many as others
 
 
 class TreeBackbone(nn.Module):
@@ -35,6 +36,8 @@ class TreeBackbone(nn.Module):
 
     Subclasses set ``self.model`` (a Hugging Face model) and call ``hidden_states``.
     """
+
+    ENTRIES: ClassVar[tuple[str, ...]] = ()  # methods that read weights, beside ``forward``
 
     model: Any  # a Hugging Face model: its attributes vary by architecture
     tokenizer: Any
@@ -57,8 +60,12 @@ class TreeBackbone(nn.Module):
         """The transformer without its head (adapters, if any, live inside it)."""
         if self.virtual_tokens and not self.model._adapters_disabled:
             return PromptedTransformer(self.model)
-        model = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
-        return model.base_model
+        return self.whole_model.base_model
+
+    @property
+    def whole_model(self) -> Any:
+        """The Hugging Face model below adapters."""
+        return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
 
     @property
     def virtual_tokens(self) -> int:
@@ -102,7 +109,8 @@ class TreeBackbone(nn.Module):
         if self.layout == "packed":
             packed = packed_rows(trees, self._mask_dtype(trees), keep_last=keep_last)
             return self._run(packed, select, after=after)
-        groups = length_groups(trees, MAX_GROUPS if self.device.type == "cpu" else 1)
+        alone = self.device.type == "cpu" and not isinstance(self, FSDPModule)
+        groups = length_groups(trees, MAX_GROUPS if alone else 1)
         per_row = self._completions_per_row(trees, groups)
         if per_row > 1:
             rows = tree_rows(trees, per_row, self._mask_dtype(trees))

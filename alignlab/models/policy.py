@@ -100,6 +100,8 @@ class Policy(TreeBackbone):
             be those of its own forward.
     """
 
+    ENTRIES = ("log_softmax_at",)
+
     def __init__(
         self,
         source: str | None = None,

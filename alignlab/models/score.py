@@ -53,6 +53,8 @@ class ScoreModel(TreeBackbone):
             an architecture whose scores would not be those of its own forward.
     """
 
+    ENTRIES = ("scores_and_states",)
+
     def __init__(
         self,
         source: str,

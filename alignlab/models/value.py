@@ -39,7 +39,8 @@ class ValueFunction(nn.Module):
         if self.adapted:
             self._add_adapter()
         if self.network is None:
-            self.head = nn.Linear(policy.model.config.hidden_size, 1)
+            wide = torch.promote_types(policy.model.dtype, torch.float32)
+            self.head = nn.Linear(policy.model.config.hidden_size, 1, dtype=wide)
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
 

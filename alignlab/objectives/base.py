@@ -19,6 +19,7 @@ from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError, DataError
 from alignlab.models import Policy, Reference, ScoreModel, Scores, UncachedReference
 from alignlab.models.backbone import TreeBackbone
+from alignlab.models.sharding import local, make_whole, shard
 from alignlab.objectives.metrics import Means, Metric, add_batch, over_ranks, weighted_means
 from alignlab.objectives.schedule import Schedule
 
@@ -70,6 +71,16 @@ class Objective(L.LightningModule):
     def parameter_groups(self) -> Iterable[Any]:
         """What the optimizer is given; objectives with several models override it."""
         return [p for p in self.parameters() if p.requires_grad]
+
+    def configure_model(self) -> None:
+        """Shard all models over the ranks, under a strategy that does."""
+        if self.device_mesh is not None:
+            offload = getattr(self.trainer.strategy, "cpu_offload", False)
+            shard(self, self.device_mesh, cpu_offload=offload)
+
+    def on_fit_end(self) -> None:
+        """Put sharded weights together, so that the first rank can save them."""
+        make_whole(self.trained, keep=self.trainer.is_global_zero)
 
     def configure_optimizers(self) -> Any:
         """One optimizer, its rate set for each optimizer step (never per micro-batch)."""
@@ -124,7 +135,7 @@ class Objective(L.LightningModule):
             FloatingPointError: It did; the losses before it were finite.
         """
         for name, weight in self.trained.named_parameters():
-            if weight.requires_grad and not bool(torch.isfinite(weight.detach()).all()):
+            if weight.requires_grad and not bool(torch.isfinite(local(weight.detach())).all()):
                 raise FloatingPointError(
                     f"after step {self.trainer.global_step} {name} is not finite: the weights have "
                     "diverged. Lower the learning rate, or set trainer.gradient_clip_val."

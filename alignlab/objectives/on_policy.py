@@ -22,6 +22,7 @@ from alignlab.functional import beyond_rounding, kl_k3, leave_one_out
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models import LiveReference, Policy, Scores, make_reference
 from alignlab.models.modes import reading
+from alignlab.models.sharding import gathered
 from alignlab.objectives.base import LossAndMetrics, Objective, finite, own_count
 from alignlab.objectives.metrics import largest, mean_of
 from alignlab.objectives.schedule import Schedule
@@ -239,7 +240,7 @@ class OnPolicyObjective(Objective):
         """Completions of the prompts with their rewards, and both models' log-probs of them."""
         sampling = self.sampling
         stops = self.policy.stop_ids if sampling.stop_at_eos else []
-        with self.own_precision():
+        with self.own_precision(), gathered(self.policy):
             drawn = sample(
                 self.policy,
                 prompts,

@@ -167,4 +167,25 @@ MUTATIONS = (
         "object.__setattr__(self.model.config, 'unsaved', value)",
         "models/test_score.py::test_the_shift_is_subtracted_and_saved",
     ),
+    Mutation(
+        "sharded ranks call their transformers as often as their own lengths suggest",
+        "models/backbone.py",
+        'alone = self.device.type == "cpu" and not isinstance(self, FSDPModule)',
+        'alone = self.device.type == "cpu"',
+        "models/test_sharding.py::test_a_sharded_model_calls_its_transformer_once",
+    ),
+    Mutation(
+        "weights under gathered are resharded by each forward",
+        "models/sharding.py",
+        "part.set_reshard_after_forward(False, recurse=False)",
+        "pass",
+        "models/test_sharding.py::test_gathered_weights_are_whole_and_calls_are_free",
+    ),
+    Mutation(
+        "tied weights are put together apart",
+        "models/sharding.py",
+        "if id(weight) not in made:  # tied weights stay tied",
+        "if True:",
+        "models/test_sharding.py::test_a_sharded_model_is_saved_as_it_was",
+    ),
 )

@@ -1,6 +1,5 @@
 """Every objective in a real trainer: resume is bit-exact, and how a step is cut does not matter."""
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,70 +15,14 @@ from torch.testing import assert_close
 
 from alignlab.callbacks.resume import Resume
 from alignlab.data.loader import TreeLoader
-from alignlab.data.modules import (
-    DemonstrationData,
-    LabelledData,
-    PreferenceData,
-    RankingData,
-    RatingData,
-    TextData,
-)
 from alignlab.data.rollout_data import RolloutData
 from alignlab.errors import ConfigError, DataError
-from alignlab.models import Policy, ScoreModel
-from alignlab.objectives.awr import AWR
 from alignlab.objectives.base import Objective
-from alignlab.objectives.classify import Classify
-from alignlab.objectives.dpo import DPO
-from alignlab.objectives.grpo import GRPO
-from alignlab.objectives.kto import KTO
-from alignlab.objectives.kwise_rm import KWiseRewardModel
-from alignlab.objectives.on_policy import Sampling
-from alignlab.objectives.online_dpo import OnlineDPO
-from alignlab.objectives.ppo import PPO
-from alignlab.objectives.regression import Regression
-from alignlab.objectives.reinforce import REINFORCE
-from alignlab.objectives.rloo import RLOO
-from alignlab.objectives.rm import RewardModel
 from alignlab.objectives.schedule import Schedule
-from alignlab.objectives.sft import SFT
-from alignlab.objectives.unlikelihood import Unlikelihood
-from alignlab.rewards.base import Reward
+from tests.cells import DIRECT, ON_POLICY, SCORERS, Made, make_cell, rows_file
 
 STEPS = 10  # three PPO phases of four steps, the last one not finished
-Made = tuple[Objective, L.LightningDataModule]
 WARM = Schedule(warmup_steps=2, decay="cosine", total_steps=STEPS)  # a stopped run plans the whole
-SCORERS: dict[str, tuple[Any, Any]] = {
-    "reward_model": (RewardModel, PreferenceData),
-    "kwise_rm": (KWiseRewardModel, RankingData),
-    "regression": (Regression, RatingData),
-}
-
-
-class WordCount(Reward):
-    def __call__(self, prompts: Any, completions: Any) -> torch.Tensor:
-        return torch.tensor([float(len(text.split())) for text in completions])
-
-
-def rows_file(path: Path) -> str:
-    """Rows that serve as demonstrations, pairs, prompts and labelled texts alike."""
-    words = [f"w{i}" for i in range(3, 30)]
-    with path.open("w") as out:
-        for i in range(21):
-            take = [words[(7 * i + 5 * j) % 27] for j in range(12)]
-            row = {
-                "prompt": " ".join(take[: 1 + i % 4]),
-                "completion": " " + " ".join(take[4 : 6 + i % 3]),
-                "chosen": " " + " ".join(take[4 : 6 + i % 5]),
-                "rejected": " " + " ".join(take[8 : 10 + i % 3]),
-                "text": " ".join(take[: 3 + i % 7]),
-                "label": i % 2,
-                "completions": [" " + " ".join(take[k : k + 2 + i % 3]) for k in (0, 4, 7)],
-                "ranks": [i % 3, 1, 2],
-                "rating": i % 5 - 2.5,
-            }
-            out.write(json.dumps(row) + "\n")
-    return str(path)
 
 
 @pytest.fixture(scope="module")
@@ -90,62 +33,13 @@ def ground(tmp_path_factory, build) -> tuple[str, str]:
     return rows_file(folder / "rows.jsonl"), str(folder / "lm")
 
 
-DIRECT: dict[str, Any] = {
-    "unlikelihood": partial(Unlikelihood, alpha=0.5),
-    "kto": partial(KTO, beta=0.3),
-}
-STEERED = {"kl_target": 0.5, "kl_horizon": 50}
-ON_POLICY: dict[str, dict[str, Any]] = {
-    "ppo": {"kind": PPO, "ptx_coef": 0.5, **STEERED},
-    "reinforce": {"kind": REINFORCE, **STEERED},
-    "rloo": {"kind": RLOO, **STEERED},
-    "grpo": {"kind": GRPO, "clip_epsilon": 0.2, **STEERED},
-    "awr": {"kind": AWR, "beta": 1.0, "kl_coef": 0.1},
-    "online_dpo": {"kind": OnlineDPO, "labels": "sampled", "beta": 0.3},
-}
-
-
 @pytest.fixture
 def make(ground, tmp_path) -> Callable[..., Made]:
-    """Objective and data by name; ``micro`` rows a forward, ``dtype`` of the weights."""
+    """Objective and data by name; further settings as ``make_cell`` takes them."""
     source, start = ground
 
-    def made(name: str, *, micro: int | None = None, dtype: Any = "float64") -> Made:
-        adam = partial(torch.optim.AdamW, lr=1e-2)
-
-        def policy() -> Policy:
-            return Policy(source=start, dtype=dtype)
-
-        def scorer(outputs: int = 1) -> ScoreModel:
-            return ScoreModel(start, outputs=outputs, dtype=dtype)
-
-        if name in ON_POLICY:
-            settings = ON_POLICY[name] | ({"value": scorer()} if name == "ppo" else {})
-            objective = settings.pop("kind")(
-                policy(), WordCount(), Sampling(6), optimizer=adam, schedule=WARM, **settings
-            )
-            mix = TextData(source, 8, max_length=8) if "ptx_coef" in settings else None
-            return objective, RolloutData(
-                source, 8, 4, 2, inner_epochs=2, micro_batch_size=micro, pretraining=mix
-            )
-        if name == "lm":
-            return SFT(policy(), adam, WARM), TextData(source, 4, micro, max_length=8)
-        if name in ("sft", "sft_on_prompts"):
-            whole = name == "sft_on_prompts"
-            data = DemonstrationData(source, 4, micro, train_on_prompt=whole)
-            return SFT(policy(), adam, WARM), data
-        if name == "classify":
-            return Classify(scorer(2), adam, 0.5, WARM), LabelledData(source, 4, micro)
-        if name in SCORERS:
-            scored, rows = SCORERS[name]
-            return scored(scorer(), adam, WARM), rows(source, 4, micro)
-        pairs = PreferenceData(source, 4, micro)
-        if name in DIRECT:
-            return DIRECT[name](policy(), adam, schedule=WARM), pairs
-        kind: Any = "frozen" if name == "dpo" else "cached"
-        cache = None if name == "dpo" else str(tmp_path / "cache")
-        dpo = DPO(policy(), adam, 0.3, reference=kind, reference_cache=cache, schedule=WARM)
-        return dpo, pairs
+    def made(name: str, **settings: Any) -> Made:
+        return make_cell(name, source, start, tmp_path / "cache", WARM, **settings)
 
     return made
 

@@ -1,0 +1,133 @@
+"""How models are sharded over ranks (FSDP2), and when their weights may be read.
+
+The unit is a ``TreeBackbone``. Each of its transformer's blocks is gathered while that block
+computes; embeddings, last norm and head are gathered from the model's own forward until backward.
+So weights are whole only inside ``forward``, inside the methods that the class names in
+``ENTRIES``, and under ``gathered``. Outside of ``alignlab.models`` nothing reads a model's backbone
+or head. In a sharded model each call is a collective: every rank makes the same calls, and a call
+runs the transformer exactly once.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.distributed.tensor import DTensor
+
+from alignlab.errors import ConfigError
+from alignlab.models.backbone import TreeBackbone
+
+
+def shard(parent: nn.Module, mesh: Any, *, cpu_offload: bool = False) -> None:
+    """Shard every model below ``parent``, and whatever else it trains, over all ranks of ``mesh``.
+
+    Args:
+        parent: Holds the policy, and perhaps a reference, a value function, a head.
+        mesh: Lightning's, of which the dimension ``data_parallel`` has all ranks.
+        cpu_offload: Keep what is sharded in the CPU's memory.
+
+    Raises:
+        ConfigError: A model's architecture does not say what its blocks are, or the mesh is for
+            tensor parallelism.
+    """
+    if mesh["tensor_parallel"].size() > 1:
+        raise ConfigError(
+            "trainer.strategy: tensor parallelism is not supported. Use the class_path "
+            "alignlab.distributed.FSDP2, which shards over all ranks."
+        )
+    settings: dict[str, Any] = {"mesh": mesh["data_parallel"]}
+    if cpu_offload:
+        settings["offload_policy"] = CPUOffloadPolicy()
+    for model in [each for each in parent.modules() if isinstance(each, TreeBackbone)]:
+        for block in _blocks(model):
+            fully_shard(block, **settings)
+        fully_shard(model, **settings)
+        for name in type(model).ENTRIES:
+            register_fsdp_forward_method(model, name)
+    for child in parent.children():
+        if any(not isinstance(weight, DTensor) for weight in child.parameters()):
+            fully_shard(child, **settings)
+
+
+def _blocks(model: TreeBackbone) -> list[nn.Module]:
+    names = set(getattr(model.whole_model, "_no_split_modules", None) or ())
+    blocks = [each for each in model.modules() if type(each).__name__ in names]
+    if not blocks:
+        raise ConfigError(
+            f"{type(model.whole_model).__name__} does not say which modules are its blocks "
+            "(_no_split_modules), so it cannot be sharded. Set trainer.strategy to ddp."
+        )
+    return blocks
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether the weights of ``model`` are divided over ranks."""
+    return isinstance(model, FSDPModule)
+
+
+@contextmanager
+def gathered(*models: nn.Module) -> Iterator[None]:
+    """Whole weights inside: calls are no collectives there, so ranks may make different ones.
+
+    Every rank enters and leaves. It costs the memory of the whole models.
+    """
+    parts = [m for model in models for m in model.modules() if isinstance(m, FSDPModule)]
+    for model in models:
+        if isinstance(model, FSDPModule):
+            model._get_fsdp_state()._lazy_init()  # which is else the first forward's, of all
+    for part in parts:
+        part.unshard()
+        part.set_reshard_after_forward(False, recurse=False)
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.reshard()
+            part.set_reshard_after_forward(part not in models, recurse=False)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """``tensor``, put together if it is sharded, which every rank takes part in."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's part of ``tensor``; all of it if it is not sharded."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def like_shard(tensor: Tensor, own: Tensor) -> Tensor:
+    """This rank's part of a whole ``tensor`` that is sharded as ``own`` is."""
+    if not isinstance(own, DTensor):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    on_device = tensor.to(own.device)
+    return distribute_tensor(on_device, own.device_mesh, own.placements, src_data_rank=None)
+
+
+@torch.no_grad()
+def make_whole(model: nn.Module, *, keep: bool) -> None:
+    """Put the weights together for good, on the CPU, once a training is over; all ranks call it.
+
+    Args:
+        model: Sharded or not; sharded ones can be saved afterwards and not be run.
+        keep: Whether this rank has any use for them.
+    """
+    made: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, weight in list(module._parameters.items()):
+            if isinstance(weight, DTensor):
+                if id(weight) not in made:  # tied weights stay tied
+                    full = weight.full_tensor()
+                    made[id(weight)] = nn.Parameter(full.cpu(), weight.requires_grad)
+                if keep:
+                    module._parameters[name] = made[id(weight)]

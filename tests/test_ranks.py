@@ -1,0 +1,80 @@
+"""Two processes train what one does: every objective, under each strategy, in float64.
+
+All cells of a test run share one pair of processes. ``pytest -k`` selects cells by name.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cells import DIRECT, ON_POLICY, SCORERS, VALUES, WITHOUT_REFERENCE, rows_file
+from tests.ranks import ROWS, Cell, largest_gap, spawn, train
+
+NAMES = ["lm", "sft", "classify_alone", *SCORERS, "dpo", "dpo_cached", "dpo_lora", *DIRECT]
+NAMES += [*WITHOUT_REFERENCE, *ON_POLICY, *VALUES]
+FEW = [
+    Cell("sft", accumulate=2),
+    Cell("reward_model", "fsdp2"),
+    Cell("dpo_lora", "fsdp2", 2),
+    Cell("simpo"),
+    Cell("orpo", "fsdp2"),
+    Cell("ppo", "fsdp2"),
+    Cell("ppo_adapter"),
+    Cell("rloo", "fsdp2"),
+]
+REST = [
+    Cell(name, strategy, accumulate)
+    for name in NAMES
+    for strategy in ("ddp", "fsdp2")
+    for accumulate in ((1, 2) if name != "kto" else (1,))  # micro-batches of one have no others
+    if Cell(name, strategy, accumulate) not in FEW
+]
+EXACT = 1e-12  # of weights that moved by about 0.1
+Run = Callable[[Sequence[Cell]], dict[str, dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory, build: Any) -> Path:
+    folder = tmp_path_factory.mktemp("ranks")
+    build("llama", dtype="float64", spread=0.2).save(folder / "lm")
+    rows_file(folder / "rows.jsonl", ROWS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def few(ground: Path) -> dict[str, dict[str, Any]]:
+    return spawn(FEW, ground)
+
+
+@pytest.fixture(scope="module")
+def rest(ground: Path, request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
+    chosen = {item.callspec.id for item in request.session.items if hasattr(item, "callspec")}
+    return spawn([cell for cell in REST if cell.id in chosen], ground)
+
+
+def check(cell: Cell, shared: dict[str, Any], ground: Path) -> None:
+    alone = train(cell, ground, 1)
+    gap = largest_gap(alone["weights"], shared["weights"])
+    print(f"{cell.id}: dW {gap:.1e}")
+    assert gap <= EXACT
+    assert largest_gap(alone["moments"], shared["moments"]) <= EXACT
+    assert [step for step, _ in shared["logged"]] == [step for step, _ in alone["logged"]]
+    for (step, wanted), (_, found) in zip(alone["logged"], shared["logged"], strict=True):
+        assert found == pytest.approx(wanted, rel=1e-5, abs=1e-6, nan_ok=True), step
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+@pytest.mark.parametrize("cell", FEW, ids=lambda cell: cell.id)
+def test_two_processes_train_what_one_does(cell: Cell, few: Any, ground: Path) -> None:
+    check(cell, few[cell.id], ground)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+@pytest.mark.parametrize("cell", REST, ids=lambda cell: cell.id)
+def test_two_processes_train_what_one_does_in_every_cell(
+    cell: Cell, rest: Any, ground: Path
+) -> None:
+    check(cell, rest[cell.id], ground)
