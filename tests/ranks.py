@@ -144,7 +144,7 @@ def main(folder: Path, rank: int, world: int, port: str) -> None:
 
 def largest_gap(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> float:
     """The largest difference between two nested mappings of tensors of the same names."""
-    assert one.keys() == other.keys()
+    assert one.keys() == other.keys(), sorted(one.keys() ^ other.keys())
     gaps: Iterable[float] = (
         largest_gap(value, other[name])
         if isinstance(value, Mapping)

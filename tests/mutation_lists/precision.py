@@ -22,7 +22,7 @@ MUTATIONS = (
     Mutation(
         "completions are drawn outside the trainer's autocast",
         "objectives/on_policy.py",
-        "with self.own_precision():\n            drawn",
+        "with self.own_precision(), gathered(self.policy):\n            drawn",
         "if True:\n            drawn",
         "objectives/test_precision.py::test_drawn_log_probs_are_of_the_precision_of_the_step_too",
     ),
