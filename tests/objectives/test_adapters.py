@@ -44,7 +44,8 @@ from alignlab.objectives.rloo import RLOO
 from alignlab.objectives.rm import RewardModel
 from alignlab.objectives.sft import SFT
 from alignlab.objectives.simpo import SimPO
-from tests.cells import Made, WordCount, fit, rows_file
+from tests.cells import Made, WordCount, rows_file
+from tests.objectives.test_training import fit
 
 STEPS = 4
 TREES = collate([PromptTree(0, "a", (1, 5, 6), ((7, 8, 2), (9,)))])
