@@ -1,9 +1,12 @@
 """Stop anywhere, continue exactly: checkpoints, random states, logs and the training clock."""
 
 import random
+import signal
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -44,7 +47,9 @@ class Resume(Checkpoint):
     were, and the config that it is of. It is saved between optimizer steps only, after all other
     callbacks and after a validation that is due: now and then, on SIGTERM and at the end. A SIGTERM
     that comes between two steps (at an epoch's end, say) ends the training without another save:
-    continuing repeats the steps since the last one, with the same bits.
+    continuing repeats the steps since the last one, with the same bits. Where there are several
+    processes, a SIGTERM to any of them is acted on by all of them after the same step: Lightning's
+    own handler talks to the other processes at once, and waits for ever if they are elsewhere.
 
     Args:
         every_seconds: Wall time between two checkpoints: what a killed run loses at most. It is
@@ -68,6 +73,7 @@ class Resume(Checkpoint):
         self._lengths: dict[str, int] = {}
         self._standing: dict[str, float] = {}
         self._waits_for_validation = False
+        self._to_end = False  # whether a SIGTERM has come to this process, or to any after a step
         self._random: dict[str, Any] | None = None
 
     @property
@@ -95,11 +101,19 @@ class Resume(Checkpoint):
         self._save_from = self._clock_started + self.every_seconds
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what the checkpoint's step had yet to log: Lightning does so after saving."""
+        """Log what the checkpoint's step had yet to log: Lightning does so after saving.
+
+        Where there are several processes, SIGTERM is heard here from now on.
+        """
+        if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._hear)  # in the place of Lightning's
         if self._row:
             for logger in trainer.loggers:
                 logger.log_metrics(self._row, step=self._row_step)
             self._row = {}
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self._to_end = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Put the random states of the checkpoint back, just before its next batch."""
@@ -118,21 +132,31 @@ class Resume(Checkpoint):
             return
         late = time.monotonic() >= self._save_from
         due = self.every_steps is not None and step % self.every_steps == 0
-        wanted = late or due or trainer.received_sigterm or trainer.should_stop
+        self._to_end = self._to_end or trainer.received_sigterm
+        wanted = late or due or self._to_end or trainer.should_stop
         # Clocks and signals differ between ranks, and saving is done by all of them together.
-        if trainer.strategy.reduce_boolean_decision(wanted, all=False):
+        flags = torch.tensor([wanted, self._to_end], dtype=torch.int, device=pl_module.device)
+        wanted, self._to_end = map(bool, trainer.strategy.reduce(flags, reduce_op="sum").tolist())
+        if wanted:
             # Continued from here, Lightning would take a validation that is due for done.
             self._waits_for_validation = _validation_is_due(trainer)
             if not self._waits_for_validation:
                 self._row, self._row_step = _row_to_come(trainer)
                 self._save(trainer)
                 self._row = {}
+                self._end_if_asked(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save now what waited for the validation."""
         if self._waits_for_validation:
             self._waits_for_validation = False
             self._save(trainer)
+            self._end_if_asked(trainer)
+
+    def _end_if_asked(self, trainer: Trainer) -> None:
+        """Let Lightning end the training once this batch's hooks are done, on all ranks."""
+        if self._to_end:
+            trainer._signal_connector.received_sigterm = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the finished training, so that asking again has nothing to train.

@@ -93,6 +93,30 @@ def fit(
     return module, resume
 
 
+class Heard(pl.Callback):
+    """Whether the trainer knows of a SIGTERM, before and after each step."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, bool]] = []
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.steps.append((trainer.global_step, trainer.received_sigterm))
+
+
+def test_several_processes_hear_sigterm_after_the_same_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is in the middle of a step must not talk to the others, or end, before its end."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(pl.Trainer, "world_size", 2)
+    heard = Heard()
+    with pytest.raises(SIGTERMException):
+        fit(tmp_path, StopAt(3, signal.SIGTERM), heard)
+    assert heard.steps == [(step, False) for step in range(4)]
+    assert torch.load(tmp_path / LAST, weights_only=True)["global_step"] == 4
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def weights(module: Noisy) -> list[float]:
     return [x for p in module.parameters() for x in p.flatten().tolist()]
 

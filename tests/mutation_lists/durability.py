@@ -323,4 +323,18 @@ MUTATIONS = (
         "pipeline/test_training.py"
         "::test_only_an_evaluation_that_was_complete_and_changed_makes_a_training_start_over",
     ),
+    Mutation(
+        "a process of several ends as soon as it hears SIGTERM",
+        "callbacks/resume.py",
+        "if trainer.world_size > 1 and threading",
+        "if False and threading",
+        "callbacks/test_resume.py::test_several_processes_hear_sigterm_after_the_same_step",
+    ),
+    Mutation(
+        "processes that agreed to end do not",
+        "callbacks/resume.py",
+        "trainer._signal_connector.received_sigterm = True",
+        "pass",
+        "callbacks/test_resume.py::test_several_processes_hear_sigterm_after_the_same_step",
+    ),
 )
