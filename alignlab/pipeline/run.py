@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def ensure_stages(plan: Plan, names: Iterable[str], *, workers: int) -> Failures
 def _carry_out(plan: Plan, todo: state.Todo, size: int, lock_fd: int, force: bool) -> Failures:
     jobs = with_check(plan, todo.jobs)
     size, total = min(size, max(len(jobs), 1)), len(todo.jobs) + todo.frontier
-    with Scheduler(plan, size, total, lock_fd, force=force) as scheduler:
+    with closing(Scheduler(plan, size, total, lock_fd, force=force)) as scheduler:
         scheduler.work(JobQueue(plan, jobs))
         failures = scheduler.failures
         undone = {*failures.skipped, *failures.failed}

@@ -17,6 +17,7 @@ from alignlab.pipeline import records
 from alignlab.pipeline.progress import Display
 from alignlab.pipeline.worker_pool import Worker, WorkerPool
 from alignlab.plan.experiment import CHECK, FRONTIER, Job, Plan
+from alignlab.results.run_folder import STAGES
 from alignlab.results.run_records import table_of
 
 TRIES = 2  # a killed worker's job is given to another worker once
@@ -144,6 +145,11 @@ def with_check(plan: Plan, jobs: Sequence[Job]) -> list[Job]:
     return [own_job(CHECK, specs), *behind] if jobs else []
 
 
+def log_file(plan: Plan, name: str) -> Path:
+    """Where the prints and the traceback of a job go."""
+    return plan.results / STAGES / "logs" / f"{name}.log"
+
+
 def message(plan: Plan, job: Job, commit: str, *, fresh: bool) -> dict[str, Any]:
     """The message that gives a job to a worker.
 
@@ -153,7 +159,7 @@ def message(plan: Plan, job: Job, commit: str, *, fresh: bool) -> dict[str, Any]
         commit: Of the code, for the tables.
         fresh: Start over, whatever its folder holds.
     """
-    common: dict[str, Any] = {"name": job.name, "log": str(plan.log_file(job.name))}
+    common: dict[str, Any] = {"name": job.name, "log": str(log_file(plan, job.name))}
     if job.stage in (CHECK, FRONTIER):
         return common | {"spec": job.spec}
     run = None
@@ -193,7 +199,7 @@ def _commit() -> str:
 
 
 class Scheduler:
-    """Gives the jobs of queues to workers, which end with the context.
+    """Gives the jobs of queues to workers, until it is closed.
 
     Args:
         plan: Whose jobs they are.
@@ -216,7 +222,7 @@ class Scheduler:
         one_each: bool = False,
     ) -> None:
         self._plan, self._force, self._one_each = plan, force, one_each
-        self._pool = WorkerPool(workers, plan.log_file("workers"), lock_fd)
+        self._pool = WorkerPool(workers, log_file(plan, "workers"), lock_fd)
         self.display = Display(total, workers)
         self._commit = _commit()
         self._tries: Counter[str] = Counter()
@@ -224,10 +230,8 @@ class Scheduler:
         self._queue: Queue = JobQueue(plan, [])
         self.failures = Failures()
 
-    def __enter__(self) -> "Scheduler":
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
+        """Take the bars away, and stop all workers."""
         self.display.close()
         self._pool.close()
 
@@ -294,7 +298,7 @@ class Scheduler:
                 self._failed(name, why, input_error=True)
             self._queue.failed(job, "; ".join(wrong.values()))
         elif report["event"] == "failed":
-            self._job_failed(job, f"{report['message']} (log: {self._plan.log_file(job.name)})")
+            self._job_failed(job, f"{report['message']} (log: {log_file(self._plan, job.name)})")
         else:
             self._queue.finished(job)
             if job.stage != CHECK:

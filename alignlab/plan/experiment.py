@@ -177,10 +177,6 @@ class Plan:
         """The job's output folder."""
         return self.results / job.folder
 
-    def log_file(self, name: str) -> Path:
-        """Where the prints and the traceback of a job go."""
-        return self.results / STAGES / "logs" / f"{name}.log"
-
     def resolved(self, job: Job) -> dict[str, Any]:
         """The job's spec with folders, seed and names filled in.
 
@@ -245,6 +241,8 @@ def load_plan(
     # A smoke run has its own name and folder: it must never replace the rows of a real one.
     name = "-".join([experiment.resolve().name, *([scale] if scale else []), *[SMOKE] * smoke])
     folder = results or Path("results") / name
+    for job in jobs.values():
+        _check_literals(job, folder)
     plan = Plan(
         name=name,
         experiment=experiment,
@@ -257,8 +255,7 @@ def load_plan(
         notes=tuple(_unused(stages, jobs, {key for layer in layers for key in layer})),
     )
     for job in jobs.values():
-        plan.resolved(job)
-        _check_literals(job, folder)
+        plan.resolved(job)  # every placeholder stands for something
     return plan
 
 

@@ -235,20 +235,12 @@ def set_dotted(config: dict[str, Any], dotted: str, value: Any) -> None:
         for part in parents:
             if isinstance(here, dict) and here.get(part) is None:
                 here[part] = {}
-            here = here[_step(here, part)]
-        step = _step(here, last)
+            here = here[part if isinstance(here, dict) else int(part)]
+        step = last if isinstance(here, dict) else int(last)
         old = here.get(step) if isinstance(here, dict) else here[step]
         here[step] = _over(old, value)
     except (IndexError, TypeError, ValueError):
         raise ConfigError(f"cannot set {dotted!r}: no such place in the config.") from None
-
-
-def _step(here: Any, part: str) -> str | int:
-    if isinstance(here, dict):
-        return part
-    if isinstance(here, list):
-        return int(part)
-    raise TypeError(part)
 
 
 def fill(value: Any, lookup: Callable[[str], Any]) -> Any:

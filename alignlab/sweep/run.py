@@ -3,6 +3,7 @@
 import shutil
 import socket
 import time
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -79,7 +80,8 @@ def _carry_out(
     plan, needs = sweep.plan, sweep.needs
     checks = [] if CHECKED in study.user_attrs else [own_job(CHECK, sweep.to_check())]
     check = JobQueue(plan, checks)
-    with Scheduler(plan, workers, 0, lock_fd, one_each=sweep.keys.process_per_trial) as scheduler:
+    one_each = sweep.keys.process_per_trial
+    with closing(Scheduler(plan, workers, 0, lock_fd, one_each=one_each)) as scheduler:
         display, failures = scheduler.display, scheduler.failures
         scheduler.work(check)
         if failures.failed:

@@ -138,12 +138,11 @@ class Sweep:
     def _with_bound(self, job: Job) -> Job:
         if self.stop.kl is None:
             return job
-        config = overlay.merge(job.spec["config"], {})
-        trainer = overlay.merge(config.get("trainer") or {}, {})
         bound = {"class_path": BOUND, "init_args": {"limit": self.stop.kl}}
-        config["trainer"] = {**trainer, "callbacks": [*(trainer.get("callbacks") or []), bound]}
-        sha = sha_of([job.config_sha, by_content(bound)])
-        return replace(job, spec={"config": config}, config_sha=sha)
+        config, sha = job.spec["config"], sha_of([job.config_sha, by_content(bound)])
+        trainer = config.get("trainer") or {}
+        trainer = {**trainer, "callbacks": [*(trainer.get("callbacks") or []), bound]}
+        return replace(job, spec={"config": {**config, "trainer": trainer}}, config_sha=sha)
 
     def to_check(self) -> dict[str, Any]:
         """A run for each value that a key may take, or the ends of its range, to check them all."""
