@@ -44,20 +44,14 @@ _MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """One prompt + completion as text.
+    """One prompt + completion as text."""
 
-    Args:
-        text: The whole, without the end-of-text token.
-        boundary: Characters of the prompt.
-        spans: First and one-past-last character of every stretch that is trained on, none of
-            them before ``boundary``; the whole completion when ``None``.
-        ends: Whether an end-of-text token follows.
-    """
-
-    text: str
-    boundary: int
+    text: str  # the whole, without the end-of-text token
+    boundary: int  # characters of the prompt
+    # First and one-past-last character of every stretch that is trained on, none of them before
+    # the boundary; the whole completion when None.
     spans: Spans | None = None
-    ends: bool = True
+    ends: bool = True  # whether an end-of-text token follows
 
 
 def render(

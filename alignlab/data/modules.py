@@ -150,11 +150,7 @@ class TreeData(pl.LightningDataModule, Generic[R]):
         return "\n".join(f"{name}: {report.summary()}" for name, report in self.reports.items())
 
     def report_table(self) -> list[dict[str, str | int]]:
-        """The same as a table: ``part``, ``source``, ``what``, ``reason``, ``rows``, ``examples``.
-
-        ``what`` is ``read``, ``kept``, ``refused`` (a row for each reason, with example rows),
-        ``truncated``, ``token across the border``, ``column not used`` or ``note``.
-        """
+        """The same as a table: ``RowReport.table`` with the columns ``part`` and ``source``."""
         return [
             {"part": name, "source": report.source, **row}
             for name, report in self.reports.items()

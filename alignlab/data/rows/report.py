@@ -113,7 +113,11 @@ class RowReport:
             print(self.summary(), file=sys.stderr, flush=True)
 
     def table(self) -> list[dict[str, str | int]]:
-        """The same as rows of ``what``, ``reason``, ``rows`` and ``examples``."""
+        """The same as rows of ``what``, ``reason``, ``rows`` and ``examples``.
+
+        ``what`` is ``read``, ``kept``, ``truncated``, ``token across the border``, ``refused`` (a
+        row for each reason, with example rows), ``column not used`` or ``note``.
+        """
         found: list[tuple[str, str, int, str]] = [
             ("read", "", self.seen, ""),
             ("kept", "", self.seen - self.count, ""),
