@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from alignlab import __version__
+from alignlab.capacity import command as plan_command
 from alignlab.errors import ConfigError, DataError, failure, is_full
 from alignlab.report import command as frontier_command
 from alignlab.rollouts import command as sample_command
@@ -35,7 +36,7 @@ def main(words: Sequence[str] | None = None) -> None:
             # LightningCLI builds their options from the signatures of models and data.
             status = _train(words[0], words[1:])
         else:
-            args = _parser().parse_args(words)
+            args = _parsed(words)
             status = args.command(args)
     except (ConfigError, DataError) as error:
         status = _tell(error, str(error), BAD_INPUT, debug)
@@ -54,6 +55,16 @@ def _tell(error: BaseException, message: str, status: int, debug: bool) -> int:
         traceback.print_exception(error)
     print(f"error: {message}", file=sys.stderr)
     return status
+
+
+def _parsed(words: list[str]) -> argparse.Namespace:
+    """The command's options; settings of a stage, which only a plan takes, are left for it."""
+    parser = _parser()
+    args, settings = parser.parse_known_args(words)
+    if settings and args.command is not plan_command.run:
+        parser.error(f"unrecognized arguments: {' '.join(settings)}")
+    args.settings = settings
+    return args
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,6 +88,11 @@ def _parser() -> argparse.ArgumentParser:
     frontier_command.add_arguments(frontier)
     frontier.set_defaults(command=_frontier)
     _add_export(commands)
+    plan = _add(
+        commands, "plan", "memory, time and price of a stage, before it runs", plan_command.EXAMPLE
+    )
+    plan_command.add_arguments(plan)
+    plan.set_defaults(command=plan_command.run)
     stages = _add(
         commands, "stages", "list what 'call:' in a pipeline.yaml may name", "alignlab stages"
     )

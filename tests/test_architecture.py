@@ -43,6 +43,7 @@ BELOW = {
         *("data", "models", "rewards", "objectives", "callbacks"),
         *("stages", "results", "plan", "distributed"),
     },
+    "capacity": {"functional", "data", "models", "training", "plan"},
     "pipeline": {
         *("rewards", "objectives", "callbacks", "training", "plan", "results", "report"),
     },
@@ -52,8 +53,8 @@ BELOW = {
         *("callbacks.checkpoints", "callbacks.resume", "training.identity"),
     },
     "cli": {
-        *("training", "rollouts", "stages", "callbacks", "plan", "pipeline", "sweep", "report"),
-        "export",
+        *("training", "rollouts", "stages", "callbacks", "plan", "capacity"),
+        *("pipeline", "sweep", "report", "export"),
     },
 }
 LARGEST = 0.15  # of all lines, in one room

@@ -394,7 +394,12 @@ def test_run_in_a_folder_without_a_pipeline(here: Path, capsys: pytest.CaptureFi
     assert list(here.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["run", "frontier", "sample", "export"])
+def test_an_option_that_no_command_has(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("stages", "--bogus", "1") == 2
+    assert "unrecognized arguments: --bogus 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "frontier", "sample", "export", "plan"])
 def test_help_has_an_example_and_loads_nothing_heavy(command: str) -> None:
     code = (
         "import sys; from alignlab.cli import main\n"

@@ -225,7 +225,7 @@ class TreeBackbone(nn.Module):
         """The layout to keep and why: ``wanted`` if its rows give the states that flat ones do."""
         if wanted == "flat":
             return "flat", "flat: asked for"
-        if reason := _needs_flat(self.model):
+        if reason := needs_flat(self.model):
             return "flat", f"flat: {reason}"
         shared: Layout = "packed" if wanted == "packed" else "tree"
         try:
@@ -362,7 +362,7 @@ def check_sparse(model: Any, columns: int) -> None:
         )
 
 
-def _needs_flat(model: Any) -> str | None:
+def needs_flat(model: Any) -> str | None:
     """Why a model may see something else in shared rows than a probe shows, or ``None``."""
     if virtual_tokens(model):
         return "virtual tokens stand before every row"

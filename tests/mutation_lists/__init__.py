@@ -5,6 +5,7 @@ from dataclasses import replace
 from tests.mutation_lists import (
     adapters,
     addresses,
+    capacity,
     command_line,
     data,
     direct,
@@ -27,6 +28,7 @@ from tests.mutation_lists import (
 from tests.mutation_lists.mutation import Mutation
 
 LISTS = (
+    capacity,
     command_line,
     durability,
     data,

@@ -1,0 +1,111 @@
+"""Plans of memory and time: what is counted, how often, and what is proposed."""
+
+from tests.mutation_lists.mutation import Mutation
+
+MUTATIONS = [
+    Mutation(
+        "frozen models count as trained ones",
+        "capacity/copies.py",
+        "* sum(trained) + weight * sum(frozen)",
+        "* (sum(trained) + sum(frozen))",
+        "capacity/test_copies.py::test_four_copies_of_a_175b_model_with_float32_gradients_take_7_tb",
+    ),
+    Mutation(
+        "a device too few",
+        "capacity/copies.py",
+        "math.ceil(size / memory)",
+        "round(size / memory)",
+        "capacity/test_copies.py::test_a_device_more_is_needed_for_one_byte_more",
+    ),
+    Mutation(
+        "views count as memory of their own",
+        "capacity/trace.py",
+        "        if id(storage) in self._tags:\n            return\n",
+        "",
+        "capacity/test_trace.py::test_views_and_weights_take_nothing",
+    ),
+    Mutation(
+        "what is released still counts",
+        "capacity/trace.py",
+        "        self.live[cell[0]] -= size\n",
+        "",
+        "capacity/test_trace.py::test_the_peak_is_the_most_that_was_alive_at_once",
+    ),
+    Mutation(
+        "the gradients of the step before are forgotten",
+        "capacity/trace.py",
+        "            _make_gradients(trained, seen)\n",
+        "            pass\n",
+        "capacity/test_trace.py::test_a_training_step_holds_gradients_logits_and_activations",
+    ),
+    Mutation(
+        "tied weights are made twice",
+        "capacity/models.py",
+        "module._parameters[name] = known[id(weight)]",
+        "module._parameters[name] = nn.Parameter(torch.empty_like(known[id(weight)]))",
+        "capacity/test_trace.py::test_tied_weights_stay_one",
+    ),
+    Mutation(
+        "every expert is passed",
+        "capacity/models.py",
+        "    share = chosen / experts if experts else 1.0\n",
+        "    share = 1.0\n",
+        "capacity/test_models.py::test_of_experts_a_token_passes_some",
+    ),
+    Mutation(
+        "DDP's buckets are forgotten",
+        "capacity/memory.py",
+        '(2 if place.strategy == "ddp" else 1)',
+        "1",
+        "capacity/test_memory.py::test_ddp_holds_gradients_twice_and_shards_hold_their_part",
+    ),
+    Mutation(
+        "the layers of a deep model are not continued",
+        "capacity/memory.py",
+        "layers * gain",
+        "gain",
+        "capacity/test_memory.py::test_a_deep_model_is_continued_from_a_few_layers",
+    ),
+    Mutation(
+        "a reference is copied beside adapters",
+        "capacity/setup.py",
+        'reference == "frozen" or (reference == "auto" and not adapted)',
+        'reference in ("frozen", "auto")',
+        "capacity/test_setup.py::test_a_reference_is_a_copy_unless_adapters_or_a_cache_spare_it",
+    ),
+    Mutation(
+        "rows of models with windows are shared",
+        "capacity/setup.py",
+        '"flat" if needs_flat(self.model) else spec.layout',
+        "spec.layout",
+        "capacity/test_setup.py::test_windows_keep_rows_flat",
+    ),
+    Mutation(
+        "a checkpointed forward runs once",
+        "capacity/speed.py",
+        "again = 1.0 if setup.checkpointed else 0.0",
+        "again = 0.0",
+        "capacity/test_speed.py::test_a_step_is_a_forward_of_the_reference_and_three_of_the_policy",
+    ),
+    Mutation(
+        "samples are drawn anew for every inner epoch",
+        "capacity/speed.py",
+        '1 / setup.rollout["inner_epochs"]',
+        "1.0",
+        "capacity/test_speed.py::test_sampling_reads_the_weights_once_a_token",
+    ),
+    Mutation(
+        "devices are added before cheaper changes",
+        "capacity/changes.py",
+        "    _checkpointing,\n    _micro_batch,\n    _adapters,\n    _four_bits,\n    _shards,\n",
+        "    _shards,\n    _checkpointing,\n    _micro_batch,\n    _adapters,\n    _four_bits,\n",
+        "capacity/test_changes.py::test_changes_add_up_before_there_are_more_devices",
+    ),
+    Mutation(
+        "options that nobody declared pass",
+        "cli.py",
+        "if settings and args.command is not plan_command.run:",
+        "if False:",
+        "test_cli.py::test_an_option_that_no_command_has",
+    ),
+]
