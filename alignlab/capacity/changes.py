@@ -123,7 +123,7 @@ def _shards(setup: Setup, place: Placement, room: float) -> Iterator[Step]:
         step = f"shards on {n} devices (FSDP2)", f"trainer.devices: {n}", setup, wider
         try:
             total = _made(step).total
-        except ConfigError:  # a step has no rows for so many devices
+        except ConfigError:  # a step has no rows for that many devices
             continue
         found = step
         if total <= room:
