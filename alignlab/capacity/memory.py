@@ -146,7 +146,7 @@ def _training(setup: Setup, place: Placement) -> list[Bytes]:
     several = micro_batches(setup, place.devices)
 
     passes = [
-        Pass(i, *cut, chunk=spec.chunk, head=None if spec.scorer else spec.head)
+        Pass(i, *cut, chunk=spec.chunk, logits=None if spec.scorer else spec.logits)
         for i, (spec, cut) in enumerate(zip(specs, calls, strict=True))
     ]
     own = passes[0]
@@ -212,7 +212,7 @@ def _scoring(setup: Setup, place: Placement) -> Bytes:
     spec = setup.trained
     calls, tokens = calls_of(spec, trees, gpu=place.gpu, autocast=setup.autocast)
 
-    read = Pass(0, calls, tokens, chunk=spec.chunk, head=spec.head, trained=False)
+    read = Pass(0, calls, tokens, chunk=spec.chunk, logits=spec.logits, trained=False)
     whole, _ = _in_depth((replace(spec, double=None),), (read,), autocast=setup.autocast)
     return {part: n for part, n in whole.items() if part != "gradients"}
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from alignlab.errors import ConfigError
+from alignlab.models.heads import output_layer
 from alignlab.models.loading import quiet, without_dropout
 
 FOUR_BITS = {False: 0.5625, True: 0.516}  # bytes of a weight, by whether its scales are quantised
@@ -33,7 +34,7 @@ class ModelSpec:
             layers in ``dtype``.
         layout: How its trees become rows.
         chunk: Positions whose logits are held at once.
-        head: Precision of the logits' matmul.
+        logits: Precision of the matmul that makes them.
     """
 
     role: str
@@ -45,7 +46,7 @@ class ModelSpec:
     double: bool | None = None
     layout: Any = "auto"
     chunk: int = 4096
-    head: torch.dtype = torch.float32
+    logits: torch.dtype = torch.float32
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ModelSpec) and self._key == other._key
@@ -99,7 +100,7 @@ class Size:
         block_gradients: Bytes of that layer's gradients.
         rest: Bytes of what is in none of its layers: embeddings, last norm, head.
         matmul: Parameters that a token is multiplied with, of experts those that it passes.
-        head: Parameters of the head.
+        output: Parameters of the layer that makes logits or scores.
     """
 
     parameters: int
@@ -112,7 +113,7 @@ class Size:
     block_gradients: float
     rest: float
     matmul: float
-    head: int
+    output: int
 
 
 def on_meta(spec: ModelSpec) -> Any:
@@ -182,7 +183,6 @@ def _size(spec: ModelSpec) -> Size:
     trained = [w for w in weights if w.requires_grad]
     largest = max(blocks, key=lambda block: float(size_of(block.parameters())))
     inside = sum(size_of(block.parameters()) for block in blocks)
-    output = inner.score if spec.scorer else inner.get_output_embeddings()
     return Size(
         parameters=sum(w.numel() for w in weights),
         trained=sum(w.numel() for w in trained),
@@ -194,7 +194,7 @@ def _size(spec: ModelSpec) -> Size:
         block_gradients=size_of(w for w in largest.parameters() if w.requires_grad),
         rest=size_of(weights) - inside,
         matmul=_active(blocks, spec.config),
-        head=output.weight.numel(),
+        output=output_layer(inner).weight.numel(),
     )
 
 
@@ -206,12 +206,11 @@ def _blocks(model: Any) -> list[nn.Module]:
 
 def _linear_weights(model: Any) -> dict[int, Tensor]:
     """Weights of the linear layers but for the head's, by id: what 4 bits are used for."""
-    head = model.get_output_embeddings() if hasattr(model, "lm_head") else None
-    kept = {head, getattr(model, "score", None)}
+    kept = output_layer(model)
     return {
         id(m.weight): m.weight
         for name, m in model.named_modules()
-        if type(m).__name__ in ("Linear", "Conv1D") and m not in kept and "lora_" not in name
+        if type(m).__name__ in ("Linear", "Conv1D") and m is not kept and "lora_" not in name
     }
 
 

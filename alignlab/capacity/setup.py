@@ -178,7 +178,7 @@ class _Reader:
             double=bool(quantised.get("double", True)) if quantised else None,
             layout=args["layout"],
             chunk=args.get("chunk", 1),
-            head=torch.float64
+            logits=torch.float64
             if args["dtype"] == "float64"
             else getattr(torch, args.get("head_dtype", "float32")),
         )

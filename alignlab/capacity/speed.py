@@ -101,7 +101,7 @@ def _forward_flops(spec: ModelSpec, trees: Sequence[PromptTree], setup: Setup) -
     size = spec.size
     linear = sum(call.rows * call.columns for call in calls)
     seen = sum(call.rows * call.columns**2 * (1 if call.masked else 0.5) for call in calls)
-    return 2 * size.matmul * linear + 4 * spec.depth * width * seen + 2 * size.head * scored
+    return 2 * size.matmul * linear + 4 * spec.depth * width * seen + 2 * size.output * scored
 
 
 @cache
@@ -118,7 +118,9 @@ def _sampling_seconds(
     rows = sum(len(tree.completions) for tree in step) / place.devices
     together = min(rows, setup.rollout["batch_size"])
     new, size = setup.rollout["max_new_tokens"], setup.trained.size
-    a_token = max(size.weights / device.bandwidth, 2 * (size.matmul + size.head) * together / rate)
+    a_token = max(
+        size.weights / device.bandwidth, 2 * (size.matmul + size.output) * together / rate
+    )
     prompts = sum(len(tree.prompt) for tree in step) / place.devices
     return new * a_token * rows / together + 2 * size.matmul * prompts / rate
 

@@ -7,7 +7,7 @@ architecture, attention kernel and set of adapters that PyTorch can run.
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from alignlab.functional import token_logps
-from alignlab.models.heads import language_logits
+from alignlab.models.heads import language_logits, output_layer
 
 Tag = Literal["gradients", "activations", "logits", "masks"]  # logits: as wide as a vocabulary
 Bytes = dict[str, float]
@@ -45,7 +45,7 @@ class Pass:
         calls: How its rows are cut.
         selected: States that the head reads.
         chunk: Positions whose logits are held at once.
-        head: Precision of the logits' matmul; ``None`` for a scorer.
+        logits: Precision of the matmul that makes them; ``None`` for a scorer.
         trained: Whether its graph is kept for the backward pass.
     """
 
@@ -53,7 +53,7 @@ class Pass:
     calls: tuple[Call, ...]
     selected: int
     chunk: int = 4096
-    head: torch.dtype | None = torch.float32
+    logits: torch.dtype | None = torch.float32
     trained: bool = True
 
 
@@ -139,7 +139,7 @@ def traced(
     trained = [p for p in together.parameters() if p.requires_grad]
     learns = any(each.trained for each in passes)
     mixed = nullcontext() if autocast is None else torch.autocast("cpu", dtype=autocast)
-    scored = [models[each.model] for each in passes if each.head]
+    scored = [models[each.model] for each in passes if each.logits]
     heads = {model.config.get_text_config(decoder=True).vocab_size for model in scored}
     with Allocations(together, heads) as seen:
         if learns:
@@ -190,12 +190,15 @@ def _forward(model: Any, part: Pass, seen: Allocations) -> Tensor:
 
 
 def _head(model: Any, part: Pass, hidden: Tensor) -> Tensor:
-    if part.head is None:
-        weight = model.score.weight
+    if part.logits is None:
+        weight = output_layer(model).weight
         wide = torch.promote_types(weight.dtype, torch.float32)
         return hidden.to(wide) @ weight.to(wide).T
-    output, config, dtype = model.get_output_embeddings(), model.config, part.head
-    head: Callable[[Tensor], Tensor] = lambda x: language_logits(output, config, x, dtype)  # noqa: E731
+    output, config, dtype = output_layer(model), model.config, part.logits
+
+    def head(states: Tensor) -> Tensor:
+        return language_logits(output, config, states, dtype)
+
     targets = torch.zeros(len(hidden), dtype=torch.long)
     return token_logps(hidden, head, targets, chunk=part.chunk)
 

@@ -12,6 +12,11 @@ from alignlab.models.loading import is_scorer, load_model
 from alignlab.models.score import ScoreModel
 
 
+def output_layer(model: Any) -> Any:
+    """The linear layer of a Hugging Face model that makes logits, or scores."""
+    return model.score if hasattr(model, "score") else model.get_output_embeddings()
+
+
 def language_logits(output: Any, config: Any, hidden: Tensor, dtype: torch.dtype) -> Tensor:
     """Logits ``[N, V]`` of hidden states ``[N, H]``, float32 or finer.
 
