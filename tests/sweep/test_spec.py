@@ -178,6 +178,12 @@ def test_only_a_training_ends_early(load: Any, key: dict[str, Any]) -> None:
         ({"storage": 3}, "storage must be a string, got 3"),
         ({"storage": "foo"}, "storage 'foo' is of an unknown kind"),
         (
+            {"metrics": {"rewrad": "maximize"}},
+            "try.yaml: metric 'rewrad' is not measured by any run. An evaluation has kl, kl_k1, "
+            "reward, proxy_reward, length, seconds; what is logged has a slash, as val/loss does. "
+            "Did you mean 'reward'?",
+        ),
+        (
             {"storage": "postgresql://u:p@h:port/db"},
             "'postgresql://***' is not the URL of a storage",
         ),
