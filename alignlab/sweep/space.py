@@ -252,9 +252,9 @@ PRUNERS: dict[str, Callable[..., optuna.pruners.BasePruner]] = {
     "threshold": optuna.pruners.ThresholdPruner,
     "patient": _patient,
 }
-DEFAULTS: dict[str, dict[str, bool]] = {  # for spaces in which not every arm has every dimension
+DEFAULTS: dict[str, dict[str, int]] = {  # for spaces in which not every arm has every dimension
     "tpe": {"multivariate": True, "group": True, "constant_liar": True},
-    "qmc": {"warn_independent_sampling": False, "scramble": True},
+    "qmc": {"warn_independent_sampling": False, "scramble": True, "seed": 0},
 }
 LARGEST_SETTING = 10**6  # of a sampler's or pruner's whole numbers; some are sizes of lists
 OF_TYPE: dict[str, Any] = {  # what a setting may be, by the annotations of Optuna's signatures

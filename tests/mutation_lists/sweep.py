@@ -4,6 +4,13 @@ from tests.mutation_lists.mutation import Mutation
 
 MUTATIONS = (
     Mutation(
+        "Optuna warns of a seed that a design has anyway",
+        "sweep/space.py",
+        '"scramble": True, "seed": 0}',
+        '"scramble": True}',
+        "sweep/test_space.py::test_a_design_without_a_seed_is_read_without_a_warning",
+    ),
+    Mutation(
         "two processes claim one trial of a SQLite file",
         "sweep/storage.py",
         '"BEGIN IMMEDIATE"',

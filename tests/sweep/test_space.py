@@ -1,5 +1,6 @@
 """Ranges and choices as points."""
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,16 @@ def test_a_random_design_is_the_same_every_time_and_has_no_point_twice(
     other = load(sampler={sampler: {"seed": 1}}, trials=6, space=space)
     assert other.points != sweeps[0].points
     assert len(load(sampler=sampler, trials=9, space={"trainer.max_steps": [1, 2]}).points) == 2
+
+
+def test_a_design_without_a_seed_is_read_without_a_warning(
+    load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warned: list[str] = []
+    logger = logging.getLogger("optuna.samplers._qmc")
+    monkeypatch.setattr(logger, "warning", lambda line, *_: warned.append(line))
+    load(sampler="qmc", trials=2, space={"model.init_args.beta": {"float": [0.1, 1.0]}})
+    assert warned == []
 
 
 @pytest.mark.parametrize("sampler", ["random", "qmc"])
