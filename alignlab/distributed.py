@@ -1,4 +1,4 @@
-"""Several processes of one training: weights sharded over them, and why one of them failed.
+"""Several processes of one training: work and weights shared by them, and why one of them failed.
 
 When one process fails, the others lose their connections to it, and what the backend says of that
 hides the cause. So a process that fails leaves its message in the run's folder for the others.
@@ -8,20 +8,49 @@ import time
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor
 from torch.optim import Optimizer
 
+from alignlab.data.loader import rank_and_world_size
 from alignlab.errors import ConfigError, DataError, failure
 from alignlab.models.sharding import like_shard, whole
 
 CAUSE = ".failed.txt"
 WAIT = 1.0  # seconds for a message to come over a shared file system
 LOST = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "broken pipe")
+
+
+T = TypeVar("T")
+
+
+def own_share(items: Any) -> Any:
+    """This rank's part of a sequence or tensor; all ranks' parts, one after another, are it."""
+    rank, world = rank_and_world_size()
+    return items[rank * len(items) // world : (rank + 1) * len(items) // world]
+
+
+def from_all(part: T) -> list[T]:
+    """What every rank has, in the order of ranks."""
+    world = rank_and_world_size()[1]
+    parts = [part] * world
+    if world > 1:
+        dist.all_gather_object(parts, part)
+    return parts
+
+
+def rows_of_all(rows: Tensor) -> Tensor:
+    """``[W N, ...]`` rows of all W ranks, of which each has N."""
+    parts = [torch.empty_like(rows) for _ in range(rank_and_world_size()[1])]
+    if len(parts) == 1:
+        return rows
+    dist.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)
 
 
 class PeerFailed(RuntimeError):
@@ -124,7 +153,7 @@ class FSDP2(ModelParallelStrategy):
         state = optimizer.state_dict()
         for values in state["state"].values():
             for name, value in values.items():
-                if isinstance(value, torch.Tensor):
+                if isinstance(value, Tensor):
                     values[name] = whole(value).cpu()
         return state
 
@@ -135,7 +164,7 @@ class FSDP2(ModelParallelStrategy):
             parts = {
                 number: {
                     name: like_shard(value, weights[number])
-                    if isinstance(value, torch.Tensor) and value.shape == weights[number].shape
+                    if isinstance(value, Tensor) and value.shape == weights[number].shape
                     else value
                     for name, value in values.items()
                 }

@@ -21,13 +21,13 @@ GROUND = {"bounds", "errors", "files", "hub", "names", "parser_errors"}
 BELOW = {
     "functional": set[str](),
     "results": set(),
-    "distributed": {"models.sharding"},
+    "distributed": {"models.sharding", "data.loader"},
     "data": {"functional"},
     "models": {"functional", "data.trees"},
     "worlds": {"functional", "data", "models.loading", "results.csv_tables"},
     "rewards": {"functional", "data", "models", "worlds"},
     "rollouts": {"functional", "data", "models", "rewards"},
-    "objectives": {"functional", "data", "models", "rewards", "rollouts"},
+    "objectives": {"functional", "data", "models", "rewards", "rollouts", "distributed"},
     "evaluation": {"functional", "data", "models", "rewards", "rollouts", "results"},
     "stages": {
         *("functional", "data", "models", "worlds", "rewards", "rollouts"),

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from alignlab.distributed import PeerFailed, cause_of, forget_cause
+from alignlab import distributed
+from alignlab.distributed import PeerFailed, cause_of, forget_cause, from_all, own_share
 from alignlab.errors import ConfigError
 
 GLOO = RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:51938")
@@ -43,3 +44,21 @@ def test_a_process_that_was_killed_has_left_no_message(tmp_path: Path, known: bo
 def test_a_process_alone_fails_as_it_does(tmp_path: Path) -> None:
     assert cause_of(GLOO, rank(0, 1), tmp_path) is GLOO
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+def test_the_shares_of_all_ranks_are_everything(
+    world: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(8):
+        shares = []
+        for number in range(world):
+            monkeypatch.setattr(distributed, "rank_and_world_size", lambda n=number: (n, world))
+            shares.append(own_share(list(range(n))))
+        assert [item for share in shares for item in share] == list(range(n))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_process_alone_has_all_there_is() -> None:
+    assert from_all("it") == ["it"]
+    assert list(own_share([1, 2])) == [1, 2]

@@ -11,12 +11,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from alignlab.bounds import LARGEST_SEED
 from alignlab.callbacks.resume import Resume, run_folder
 from alignlab.data.trees import PromptTree
+from alignlab.distributed import from_all, own_share
 from alignlab.errors import ConfigError
 from alignlab.evaluation.points import PointEstimate, evaluate_policy
 from alignlab.evaluation.prompts import load_prompts
 from alignlab.evaluation.scoring import check_vocabularies
 from alignlab.models.loading import freeze
 from alignlab.models.policy import Policy
+from alignlab.models.sharding import gathered
 from alignlab.results.prompt_tables import read_scores, write_scores
 from alignlab.results.run_folder import Evaluation, SampleText, evaluations_in
 from alignlab.rewards import Reward
@@ -116,9 +118,9 @@ class FrontierProbe(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Try an evaluation of one completion: what fails after minutes fails now."""
-        if trainer.is_global_zero:
-            longest = max(self.prompts, key=lambda tree: len(tree.prompt))
-            with torch.random.fork_rng():
+        longest = max(self.prompts, key=lambda tree: len(tree.prompt))
+        with gathered(trained_policy(pl_module)), torch.random.fork_rng():
+            if trainer.is_global_zero:
                 self._estimate(pl_module, (longest,), samples=1)
         trainer.strategy.barrier("probe")
 
@@ -159,9 +161,9 @@ class FrontierProbe(Callback):
         step = trainer.global_step
         evaluation = Evaluation(run_folder(trainer), step)
         new = not evaluation.is_whole
-        if trainer.is_global_zero and new:
-            with torch.random.fork_rng():
-                estimate = self._estimate(pl_module, self.prompts, samples=self.samples)
+        new = trainer.strategy.broadcast(new)
+        estimate = self._estimate_of_all(pl_module) if new else None
+        if trainer.is_global_zero and estimate is not None:
             stride = max(1, len(estimate.samples) // TEXTS)
             evaluation.write_texts(estimate.samples[::stride][:TEXTS])
             write_scores(evaluation.scores, estimate.scores)
@@ -176,11 +178,17 @@ class FrontierProbe(Callback):
         self._logged = step
         trainer.strategy.barrier("probe")
 
+    def _estimate_of_all(self, pl_module: LightningModule) -> PointEstimate:
+        """The evaluation on all prompts, of which each rank takes a share."""
+        mine = own_share(self.prompts)
+        with gathered(trained_policy(pl_module)), torch.random.fork_rng():
+            own = self._estimate(pl_module, mine, samples=self.samples) if mine else None
+        return PointEstimate.joined([part for part in from_all(own) if part is not None])
+
     def _estimate(
         self, pl_module: LightningModule, prompts: Sequence[PromptTree], *, samples: int
     ) -> PointEstimate:
-        policy, reference = pl_module.policy, self.reference
-        assert isinstance(policy, Policy)
+        policy, reference = trained_policy(pl_module), self.reference
         assert reference is not None
         return evaluate_policy(
             policy,
@@ -194,6 +202,13 @@ class FrontierProbe(Callback):
             proxy=self.proxy,
             batch_size=self.batch_size,
         )
+
+
+def trained_policy(pl_module: LightningModule) -> Policy:
+    """The policy that ``pl_module`` trains."""
+    policy = pl_module.policy
+    assert isinstance(policy, Policy)
+    return policy
 
 
 def means_at(trainer: Trainer, step: int) -> dict[str, float] | None:

@@ -163,8 +163,8 @@ class RolloutLoader:
         inner_epochs: Passes over the rollouts of a phase.
         seed: Shuffles are a function of it, the phase and the inner epoch.
         pretraining: Texts for every optimizer step.
-        rank: This process; asked of ``torch.distributed`` when ``None``. Every rank samples the
-            whole phase (noise is a function of names, so they agree) and trains on its share.
+        rank: This process; asked of ``torch.distributed`` when ``None``. ``collect`` gives every
+            rank the whole phase, and it trains on its share of each step.
         world_size: How many processes there are; asked likewise.
 
     Raises:

@@ -33,6 +33,12 @@ class PointEstimate:
     scores: PromptScores
     samples: list[SampleText]
 
+    @classmethod
+    def joined(cls, parts: Sequence["PointEstimate"]) -> "PointEstimate":
+        """The estimate on several sets of prompts, one set after another."""
+        scores = PromptScores.joined([part.scores for part in parts])
+        return cls(scores, [text for part in parts for text in part.samples])
+
 
 def evaluate_policy(
     policy: Policy,

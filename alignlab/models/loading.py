@@ -1,6 +1,7 @@
 """Models and tokenizers from a hub id, a folder or a config; every failure says what to do."""
 
 import logging
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -386,8 +387,10 @@ def check_source(source: str, what: str) -> None:
 
 
 def default_device() -> str:
-    """A GPU where there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """A GPU where there is one: of several processes of a machine, each one's own."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
 
 
 def freeze(module: nn.Module) -> nn.Module:

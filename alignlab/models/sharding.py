@@ -116,7 +116,7 @@ def like_shard(tensor: Tensor, own: Tensor) -> Tensor:
 
 @torch.no_grad()
 def make_whole(model: nn.Module, *, keep: bool) -> None:
-    """Put the weights together for good, on the CPU, once a training is over; all ranks call it.
+    """Put the weights together for good, on the CPU, after training; all ranks call it.
 
     Args:
         model: Sharded or not; sharded ones can be saved afterwards and not be run.

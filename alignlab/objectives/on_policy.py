@@ -17,6 +17,7 @@ from torch.nn.functional import pad
 
 from alignlab.data.rollouts import RolloutBatch, select_prompts
 from alignlab.data.trees import PromptTree, PromptTrees, collate
+from alignlab.distributed import from_all, own_share, rows_of_all
 from alignlab.errors import ConfigError
 from alignlab.functional import beyond_rounding, kl_k3, leave_one_out
 from alignlab.functional.sampling import SamplingSpec
@@ -237,13 +238,16 @@ class OnPolicyObjective(Objective):
         return batch.to("cpu")
 
     def _score(self, prompts: Sequence[PromptTree], samples: int, rollout: int) -> Scored:
-        """Completions of the prompts with their rewards, and both models' log-probs of them."""
+        """Completions of the prompts with their rewards, and both models' log-probs of them.
+
+        Each rank samples and scores its share of the prompts, and then has all of them.
+        """
         sampling = self.sampling
         stops = self.policy.stop_ids if sampling.stop_at_eos else []
         with self.own_precision(), gathered(self.policy):
             drawn = sample(
                 self.policy,
-                prompts,
+                own_share(prompts),
                 samples=samples,
                 max_new_tokens=sampling.max_new_tokens,
                 spec=sampling.spec,
@@ -252,8 +256,10 @@ class OnPolicyObjective(Objective):
                 stop_ids=stops,
                 batch_size=sampling.batch_size,
             )
+        own_scores = checked_rewards(self.reward, *drawn.texts(self.tokenizer))
+        drawn = Samples.joined(from_all(drawn))
         trees = collate(drawn.trees).to(self.policy.device)
-        scores = checked_rewards(self.reward, *drawn.texts(self.tokenizer)).to(self.policy.device)
+        scores = rows_of_all(own_scores.to(self.policy.device))
         if sampling.centre_rewards:
             if torch.isnan(self.reward_mean):
                 self.reward_mean.fill_(scores.mean())
@@ -289,15 +295,16 @@ class OnPolicyObjective(Objective):
     def in_chunks(self, trees: PromptTrees, compute: Callable[[PromptTrees], Tensor]) -> Tensor:
         """``compute`` (trees -> ``[m, t]``) on parts of a phase, put together to ``[M, T]``.
 
-        In the training step's own precision: what comes out is compared with a step.
+        Each rank computes its share. In the training step's own precision: what comes out is
+        compared with a step.
         """
         width, out = trees.loss_mask.shape[1], []
         prompts = torch.arange(len(trees.prompt_lengths), device=trees.prompt_ids.device)
         with self.own_precision():
-            for some in prompts.split(self.sampling.score_batch_size):
+            for some in own_share(prompts).split(self.sampling.score_batch_size):
                 part = compute(select_prompts(trees, some)[0])
                 out.append(pad(part, (0, width - part.shape[1])))
-        return torch.cat(out)
+        return rows_of_all(torch.cat(out))
 
     def _check_ratio(self, batch: RolloutBatch, scores: Scores) -> None:
         """No update has happened yet, so sampler and training forward must agree.

@@ -6,7 +6,7 @@ A results folder has one ``points/<run_id>.parquet`` per run, a row per (step, p
 
 import io
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,17 @@ class PromptScores:
     proxy_reward: Floats | None
     length: Floats
     n_samples: NDArray[np.int64]
+
+    @classmethod
+    def joined(cls, parts: Sequence["PromptScores"]) -> "PromptScores":
+        """The scores of several sets of prompts, one set after another."""
+        columns = {each.name: [getattr(part, each.name) for part in parts] for each in fields(cls)}
+        names = tuple(name for part in columns.pop("prompt_ids") for name in part)
+        values: dict[str, Any] = {
+            name: None if column[0] is None else np.concatenate(column)
+            for name, column in columns.items()
+        }
+        return cls(prompt_ids=names, **values)
 
     def means(self) -> dict[str, float]:
         """Mean over prompts of every measure that there is."""

@@ -27,6 +27,14 @@ class Samples:
     token_logps: list[list[Tensor]]
     finished: list[list[bool]]
 
+    @classmethod
+    def joined(cls, parts: Sequence["Samples"]) -> "Samples":
+        """The samples of several sets of prompts, one set after another."""
+        columns = ((part.trees, part.token_logps, part.finished) for part in parts)
+        return cls(
+            *([row for part in column for row in part] for column in zip(*columns, strict=True))
+        )
+
     def texts(self, tokenizer: Any) -> tuple[list[str], list[str]]:
         """Prompt and completion texts, one pair per completion, in words (see ``data.texts``).
 

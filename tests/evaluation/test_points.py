@@ -314,3 +314,25 @@ def test_an_evaluation_of_weights_that_are_no_numbers_says_so(
     settings: dict[str, Any] = {"samples": 1, "max_new_tokens": 4, "seed": 0, "stop_ids": [EOS]}
     with pytest.raises(FloatingPointError, match=r"weights .*have diverged"):
         evaluate_policy(*pair, ragged, Length(), **settings)
+
+
+def test_shares_of_the_prompts_are_joined_to_the_whole(
+    policies: tuple[Policy, Policy], ragged: list[PromptTree]
+) -> None:
+    """As ranks evaluate them: a prompt's completions do not depend on the others."""
+
+    def estimate(prompts: Sequence[PromptTree], proxy: Reward | None) -> PointEstimate:
+        settings: dict[str, Any] = {"samples": 3, "max_new_tokens": 4, "seed": 0}
+        return evaluate_policy(
+            *policies, prompts, Length(), **settings, stop_ids=[EOS], proxy=proxy
+        )
+
+    for proxy in (None, Length()):
+        whole = estimate(ragged, proxy)
+        joined = PointEstimate.joined([estimate(ragged[:3], proxy), estimate(ragged[3:], proxy)])
+        assert joined.scores.prompt_ids == whole.scores.prompt_ids
+        assert (joined.scores.proxy_reward is None) == (proxy is None)
+        for name in ("kl", "kl_k1", "reward", "length", "n_samples"):
+            ours, theirs = (getattr(each.scores, name) for each in (joined, whole))
+            np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+        assert [t.completion for t in joined.samples] == [t.completion for t in whole.samples]

@@ -232,4 +232,32 @@ MUTATIONS = (
         "if trainer.num_nodes > 9 and alone:",
         "training/test_before_start.py::test_machines_on_which_nobody_starts_a_training_are_refused",
     ),
+    Mutation(
+        "every rank samples the whole phase",
+        "objectives/on_policy.py",
+        "own_share(prompts),",
+        "prompts,",
+        "objectives/test_on_policy.py::test_a_rank_samples_and_scores_its_own_prompts",
+    ),
+    Mutation(
+        "every rank scores the whole phase",
+        "objectives/on_policy.py",
+        "for some in own_share(prompts).split(",
+        "for some in prompts.split(",
+        "objectives/test_on_policy.py::test_a_rank_samples_and_scores_its_own_prompts",
+    ),
+    Mutation(
+        "the last rank's share lacks what does not divide",
+        "distributed.py",
+        "(rank + 1) * len(items) // world]",
+        "(rank + 1) * (len(items) // world)]",
+        "test_distributed.py::test_the_shares_of_all_ranks_are_everything",
+    ),
+    Mutation(
+        "the texts of an evaluation are those of the first rank",
+        "evaluation/points.py",
+        "[text for part in parts for text in part.samples]",
+        "parts[0].samples",
+        "evaluation/test_points.py::test_shares_of_the_prompts_are_joined_to_the_whole",
+    ),
 )

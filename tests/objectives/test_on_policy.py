@@ -303,3 +303,29 @@ def test_impossible_settings_name_their_key(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         make(kind, **settings)
+
+
+def test_a_rank_samples_and_scores_its_own_prompts(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the second of two, whose first one draws the same here."""
+    objective, asked, scored = make(RLOO), list[list[str]](), list[int]()
+
+    def spy(policy: Any, prompts: Any, **settings: Any) -> Any:
+        asked.append([tree.id for tree in prompts])
+        return sample(policy, prompts, **settings)
+
+    def count(part: Any) -> Tensor:
+        scored.append(len(part.prompt_lengths))
+        return objective.policy(part).token_logps
+
+    monkeypatch.setattr(on_policy, "sample", spy)
+    monkeypatch.setattr(on_policy, "own_share", lambda items: items[len(items) // 2 :])
+    monkeypatch.setattr(on_policy, "from_all", lambda part: [part, part])
+    monkeypatch.setattr(on_policy, "rows_of_all", lambda rows: torch.cat([rows, rows]))
+    batch = objective.collect(PROMPTS, 2, 0)
+    assert asked == [["2", "3"]]
+    assert batch.trees.ids == ["2", "3"] * 2
+    with torch.no_grad():
+        objective.in_chunks(batch.trees, count)
+    assert scored == [2]
