@@ -19,6 +19,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BitsAndBytesConfig,
     GenerationConfig,
 )
 
@@ -33,6 +34,7 @@ from alignlab.models.backbone import probe_trees
 from alignlab.models.loading import is_scorer, load_model
 from alignlab.models.modes import reading
 from alignlab.models.precise import make_precise
+from alignlab.models.quantised import library_settings, settle_compute
 from alignlab.results.model_card import CARD, Exported, Run, card, read_run
 from alignlab.training.identity import check_same, identity_of
 
@@ -188,7 +190,8 @@ class Check:
     """What the exported folder must give on random rows: the run's log-probs, or its scores.
 
     Both are computed in float64 from the weights as they are stored. Those of a model of more than
-    ``EXACT`` weights are computed in their own precision, and may differ by its rounding.
+    ``EXACT`` weights, or with weights in 4 bits, are computed in their own precision, and may
+    differ by its rounding.
 
     Args:
         model: The run's model. Its precision is changed, so it has to be saved before.
@@ -202,7 +205,10 @@ class Check:
         whole = getattr(model.model, "get_base_model", lambda: model.model)()
         self.architecture, self.tokenizer = type(whole).__name__, model.tokenizer
         self.dtype: torch.dtype = getattr(torch, dtype)
-        self.exact = sum(weight.numel() for weight in model.parameters()) <= EXACT
+        how = getattr(whole, "quantised", None)
+        self.quantised = None if how is None else library_settings(how, dtype)
+        few = sum(weight.numel() for weight in model.parameters()) <= EXACT
+        self.exact = few and how is None  # 4 bits are not computed with in float64
         self.wide: Any = "float64" if self.exact else dtype
         self.trees = probe_trees(whole.config, model.virtual_tokens)
         self.auto_class: Any = AutoModelForCausalLM
@@ -262,8 +268,11 @@ class Check:
         """
         given = {"dtype": self.dtype, "trust_remote_code": False, **self.config}
         adapted = is_adapter(str(out))
+        if adapted and self.quantised is not None:
+            given["quantization_config"] = BitsAndBytesConfig(**self.quantised)
         try:
             model = self.auto_class.from_pretrained(_base(out) if adapted else out, **given)
+            settle_compute(model)
             if adapted:
                 from peft import PeftModel  # seconds to import
 
@@ -286,6 +295,7 @@ class Check:
             architecture=self.architecture,
             auto_class=self.auto_class.__name__,
             base=_base(out) if is_adapter(str(out)) else None,
+            quantised=self.quantised if is_adapter(str(out)) else None,
             dtype=_name(self.dtype),
             outputs=self.config.get("num_labels", 1),
             is_chat=self.tokenizer.chat_template is not None,

@@ -15,6 +15,7 @@ import torch
 import yaml
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
+from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from alignlab import export as module
@@ -291,6 +292,27 @@ def test_a_scorers_unit_is_in_its_card(
     assert card.data.to_dict()["pipeline_tag"] == "text-classification"
     assert "score = (logits - 0.25) / 2.0" in card.content
     assert "AutoModelForSequenceClassification" in card.content
+
+
+@pytest.mark.parametrize("what", [DPO, RM])
+def test_adapters_on_weights_in_4_bits(
+    fit: Callable[..., Path], base: Path, tmp_path: Path, what: str
+) -> None:
+    """The card's own lines load what the run trained; merged, it is a whole model of the same."""
+    keys = {"source": str(base), "lora": {"rank": 2, "dora": True}, "quantised": {"double": False}}
+    run = fit(what, {"policy" if what == DPO else "model": keys})
+    assert export(run, "--out", tmp_path / "out") == 0
+    assert export(run, "--merge", "--out", tmp_path / "merged") == 0
+    code = (tmp_path / "out" / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    assert "bnb_4bit_use_double_quant=False" in code
+    read: dict[str, Any] = {}
+    exec(code.split("tokenizer =")[0].replace('"out"', repr(str(tmp_path / "out"))), read)
+    kind = Policy if what == DPO else ScoreModel
+    models = [kind.load(run / "model").model, kind.load(tmp_path / "merged").model, read["model"]]
+    with torch.no_grad():
+        ours, merged, theirs = (model.eval()(torch.tensor([ROW])).logits for model in models)
+    assert_close(theirs, ours, rtol=0, atol=1e-4)
+    assert_close(merged, ours, rtol=0, atol=1e-4)
 
 
 def test_a_job_of_a_pipeline_is_exported(full: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from alignlab.callbacks.resume import run_folder
 from alignlab.data.modules import TreeData
+from alignlab.models.quantised import layers_in_4_bits
 from alignlab.models.sharding import whole
 from alignlab.results.csv_tables import write_table
 
@@ -97,10 +98,14 @@ def _model_line(pl_module: LightningModule) -> str:
     trained = getattr(pl_module, "trained", pl_module)
     sizes = [(p.numel(), p.requires_grad) for p in trained.parameters()]
     total, learning = sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
+    layers = layers_in_4_bits(trained).values()
+    coded = sum(layer.in_features * layer.out_features for layer in layers)
+    total += coded - sum(layer.weight.numel() for layer in layers)  # which counts bytes
     model = getattr(trained, "model", trained)
     source = getattr(model, "name_or_path", "") or "made from its config"
     return (
         f"{type(pl_module).__name__}: {type(model).__name__} ({source}), {total:,} weights, "
+        f"{f'{coded:,} in 4 bits, ' if coded else ''}"
         f"{'all' if learning == total else f'{learning:,}'} trained; "
         f"layout: {getattr(trained, 'layout_report', 'its own')}"
     )

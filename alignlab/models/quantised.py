@@ -102,6 +102,16 @@ def dequantise(model: Any) -> None:
     model.quantised, model.is_loaded_in_4bit = None, False
 
 
+def library_settings(how: Quantised, dtype: str) -> dict[str, Any]:
+    """Settings of transformers' ``BitsAndBytesConfig`` that give the same layers."""
+    return {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": how.double,
+        "bnb_4bit_compute_dtype": how.compute or dtype,
+    }
+
+
 def layers_in_4_bits(model: nn.Module) -> dict[str, Any]:
     """The layers of ``model`` that bitsandbytes keeps in 4 bits, by name."""
     return {

@@ -100,6 +100,7 @@ class Exported:
         architecture: The model's class.
         auto_class: The class of transformers that loads it, or its base.
         base: Folder or hub id that adapters stand on; ``None`` for whole weights.
+        quantised: What transformers has to be told where that base is kept in 4 bits.
         dtype: Precision of the weights, by name.
         outputs: Numbers that a scorer gives.
         is_chat: Whether the tokenizer has a chat template.
@@ -113,6 +114,7 @@ class Exported:
     architecture: str
     auto_class: str
     base: str | None
+    quantised: dict[str, Any] | None
     dtype: str
     outputs: int
     is_chat: bool
@@ -227,6 +229,7 @@ def _usage(made: Exported) -> str:
     """Python that loads and uses the folder."""
     stops = made.base is not None and not made.is_scorer  # adapters may have others than their base
     names = f"{made.auto_class}, AutoTokenizer" + (", GenerationConfig" if stops else "")
+    names += ", BitsAndBytesConfig" if made.quantised else ""
     lines = [f"from transformers import {names}", ""]
     if made.base is None:
         lines.append(f'model = {made.auto_class}.from_pretrained("{made.folder}")')
@@ -234,6 +237,10 @@ def _usage(made: Exported) -> str:
         lines.insert(0, "from peft import PeftModel")
         labels = f", num_labels={made.outputs}" if made.is_scorer else ""
         given = f'"{made.base}", dtype="{made.dtype}"{labels}'
+        if made.quantised:
+            how = ", ".join(f"{name}={value!r}" for name, value in made.quantised.items())
+            lines.append(f"bits = BitsAndBytesConfig({how})")
+            given += ", quantization_config=bits"
         lines.append(f"base = {made.auto_class}.from_pretrained({given})")
         lines.append(f'model = PeftModel.from_pretrained(base, "{made.folder}")')
     if stops:

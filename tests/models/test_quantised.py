@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
+from alignlab.callbacks.journal import _model_line
 from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError
 from alignlab.functional.sampling import SamplingSpec
@@ -429,3 +430,13 @@ def test_its_optimizers_step(base: str, name: str) -> None:
         loss.backward()
         optimizer.step()
     assert losses[-1] < losses[0] - 0.05
+
+
+def test_weights_are_counted_and_not_their_bytes(base: str) -> None:
+    """Two blocks: queries and outputs 64 x 64, keys and values 64 x 64, three of 24 x 64."""
+    objective = DPO(Policy(base, lora=Lora(rank=2), quantised=Quantised()), ADAM)
+    coded = 2 * (4 * 64 * 64 + 3 * 24 * 64)
+    others = 2 * 32 * 64 + 5 * 64  # embeddings, head and norms
+    trained = 2 * 2 * (4 * (64 + 64) + 3 * (24 + 64))
+    said = _model_line(objective)
+    assert f"{coded + others + trained:,} weights, {coded:,} in 4 bits, {trained:,} trained" in said
