@@ -122,6 +122,21 @@ class FSDP2(ModelParallelStrategy):
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
+    def setup_optimizers(self, trainer: Trainer) -> None:
+        """Make the optimizers.
+
+        Raises:
+            ConfigError: One cannot update a part of a sharded weight.
+        """
+        super().setup_optimizers(trainer)
+        for optimizer in self.optimizers:
+            if type(optimizer).__module__.startswith("bitsandbytes."):
+                raise ConfigError(
+                    f"model.init_args.optimizer: {type(optimizer).__name__} of bitsandbytes cannot "
+                    "update sharded weights (trainer.strategy FSDP2). Use torch.optim.AdamW, whose "
+                    "states are sharded too, or one device, or the strategy ddp."
+                )
+
     @property
     def lightning_restore_optimizer(self) -> bool:
         """Lightning gives the whole states to ``load_optimizer_state_dict``."""

@@ -1,7 +1,6 @@
 """Objectives with their data by name, on a tiny model: what trainers of all kinds are tried on."""
 
 import json
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from alignlab.data.modules import (
     TextData,
 )
 from alignlab.data.rollout_data import RolloutData
-from alignlab.models import Lora, Policy, ScoreModel
+from alignlab.models import Lora, Policy, Quantised, ScoreModel
 from alignlab.objectives.awr import AWR
 from alignlab.objectives.base import Objective
 from alignlab.objectives.classify import Classify
@@ -74,6 +73,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "ppo_shared": {"kind": PPO, "detach_value": False, **STEERED},
     "ppo_adapter": {"kind": PPO, "value": "adapter", **STEERED},
 }
+QLORA = ("dpo_qlora", "reward_model_qlora")  # weights in 4 bits
 
 
 def rows_file(path: Path, rows: int = 21) -> str:
@@ -123,16 +123,18 @@ def make_cell(
     adam = partial(torch.optim.AdamW, lr=rate)
     pairs = PreferenceData(source, 4, micro)
 
+    adapted = name in ("dpo_lora", "ppo_adapter", *QLORA)
+    settings: dict[str, Any] = {"dtype": dtype, "lora": Lora(rank=4) if adapted else None}
+    settings["quantised"] = Quantised() if name in QLORA else None
+
     def policy() -> Policy:
-        adapted = name in ("dpo_lora", "ppo_adapter")
-        return Policy(source=start, dtype=dtype, lora=Lora(rank=4) if adapted else None)
+        return Policy(source=start, **settings)
 
     def scorer(outputs: int = 1) -> ScoreModel:
-        return ScoreModel(start, outputs=outputs, dtype=dtype)
+        return ScoreModel(start, outputs=outputs, **settings)
 
     if name in ON_POLICY or name in VALUES:
-        settings: Mapping[str, Any] = ON_POLICY.get(name, VALUES.get(name, {}))
-        given = dict(settings)
+        given = dict(ON_POLICY.get(name, VALUES.get(name, {})))
         if given.get("value") == "separate":
             given["value"] = scorer()
         objective = given.pop("kind")(
@@ -150,14 +152,14 @@ def make_cell(
     if name in ("classify", "classify_alone"):
         alpha = 0.5 if name == "classify" else 0.0
         return Classify(scorer(2), adam, alpha, schedule), LabelledData(source, 4, micro)
-    if name in SCORERS:
-        scored, rows = SCORERS[name]
+    if name.removesuffix("_qlora") in SCORERS:
+        scored, rows = SCORERS[name.removesuffix("_qlora")]
         return scored(scorer(), adam, schedule), rows(source, 4, micro)
     direct = DIRECT | WITHOUT_REFERENCE
     if name in direct:
         return direct[name](policy(), adam, schedule=schedule), pairs
-    kinds = {"dpo": "frozen", "dpo_cached": "cached", "dpo_lora": "adapter_off"}
-    kind: Any = kinds[name]
+    kinds = {"dpo": "frozen", "dpo_cached": "cached"}
+    kind: Any = kinds.get(name, "adapter_off")
     folder = str(cache) if kind == "cached" else None
     return DPO(
         policy(), adam, 0.3, reference=kind, reference_cache=folder, schedule=schedule

@@ -5,9 +5,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from bitsandbytes.optim import PagedAdamW8bit
 
 from alignlab import distributed
-from alignlab.distributed import PeerFailed, cause_of, forget_cause, from_all, own_share
+from alignlab.distributed import (
+    FSDP2,
+    PeerFailed,
+    cause_of,
+    forget_cause,
+    from_all,
+    own_share,
+)
 from alignlab.errors import ConfigError
 
 GLOO = RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:51938")
@@ -62,3 +71,19 @@ def test_the_shares_of_all_ranks_are_everything(
 def test_a_process_alone_has_all_there_is() -> None:
     assert from_all("it") == ["it"]
     assert list(own_share([1, 2])) == [1, 2]
+
+
+def test_an_optimizer_that_cannot_update_shards_is_refused(monkeypatch: Any) -> None:
+    weights = [torch.nn.Parameter(torch.zeros(2))]
+    strategy: Any = FSDP2()
+
+    def setup(made: Any) -> None:
+        monkeypatch.setattr(
+            "lightning.pytorch.strategies.Strategy.setup_optimizers",
+            lambda self, trainer: setattr(self, "optimizers", [made]),
+        )
+        strategy.setup_optimizers(None)
+
+    setup(torch.optim.AdamW(weights))
+    with pytest.raises(ConfigError, match=r"PagedAdamW8bit .* cannot update sharded weights"):
+        setup(PagedAdamW8bit(weights))

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.cells import DIRECT, ON_POLICY, SCORERS, VALUES, WITHOUT_REFERENCE, rows_file
+from tests.cells import DIRECT, ON_POLICY, QLORA, SCORERS, VALUES, WITHOUT_REFERENCE, rows_file
 from tests.ranks import ROWS, Cell, largest_gap, spawn, train
 
 NAMES = ["lm", "sft", "classify_alone", *SCORERS, "dpo", "dpo_cached", "dpo_lora", *DIRECT]
-NAMES += [*WITHOUT_REFERENCE, *ON_POLICY, *VALUES]
+NAMES += [*WITHOUT_REFERENCE, *ON_POLICY, *VALUES, *QLORA]
 FEW = [
     Cell("sft", accumulate=2),
     Cell("reward_model", "fsdp2"),
@@ -32,6 +32,7 @@ REST = [
     if Cell(name, strategy, accumulate) not in FEW
 ]
 EXACT = 1e-12  # of weights that moved by about 0.1
+SINGLE = 1e-4  # where layers in 4 bits compute in float32
 Run = Callable[[Sequence[Cell]], dict[str, dict[str, Any]]]
 
 
@@ -58,8 +59,9 @@ def check(cell: Cell, shared: dict[str, Any], ground: Path) -> None:
     alone = train(cell, ground, 1)
     gap = largest_gap(alone["weights"], shared["weights"])
     print(f"{cell.id}: dW {gap:.1e}")
-    assert gap <= EXACT
-    assert largest_gap(alone["moments"], shared["moments"]) <= EXACT
+    most = SINGLE if cell.name in QLORA else EXACT
+    assert gap <= most
+    assert largest_gap(alone["moments"], shared["moments"]) <= most
     assert [step for step, _ in shared["logged"]] == [step for step, _ in alone["logged"]]
     for (step, wanted), (_, found) in zip(alone["logged"], shared["logged"], strict=True):
         assert found == pytest.approx(wanted, rel=1e-5, abs=1e-6, nan_ok=True), step
