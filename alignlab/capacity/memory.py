@@ -49,7 +49,7 @@ def memory_of(setup: Setup, place: Placement) -> Bytes:
     steady, gradients = _steady(setup, place), _gradients(setup, place)
     moments = [*_training(setup, place), {"gradients": 1.0, "activations": _update(setup, place)}]
     if setup.rollout is not None:
-        moments.append({"gradients": 1.0, **_sampling(setup)})
+        moments.append({"gradients": 1.0, **_sampling(setup, place)})
         moments.append({"gradients": 1.0, **_scoring(setup, place)})
     whole = [steady | {**at, "gradients": at.get("gradients", 0.0) * gradients} for at in moments]
     found = max(whole, key=lambda at: sum(at.values()))
@@ -112,14 +112,15 @@ def _new_adapters(setup: Setup) -> float:
 
 
 def _gathered(setup: Setup) -> float:
-    """Whole layers on a device that holds shards: the one in use, the next, and what is no layer.
+    """Whole weights on a device that holds shards: two layers in use, and what is in no layer.
 
-    The layer's gradients are whole, too, until they are reduced.
+    The layer's gradients are whole, too, until they are reduced. What is in no layer stays whole
+    from a model's forward on, in a reference and a value function as well.
     """
-    model = max(_learners(setup), key=lambda model: model.size.block)
-    kind = setup.autocast or model.dtype
-    size, narrower = model.size, kind.itemsize / model.dtype.itemsize
-    return (2 * size.block + size.rest + size.block_gradients) * narrower
+    sizes = [model.size for model in _learners(setup)]
+    widest = max(sizes, key=lambda size: size.block)
+    rest = sum(size.rest for size in sizes) + (sizes[0].rest if setup.reference else 0.0)
+    return 2 * widest.block + widest.block_gradients + rest
 
 
 def _gradients(setup: Setup, place: Placement) -> float:
@@ -137,10 +138,7 @@ def _update(setup: Setup, place: Placement) -> float:
 
 def _training(setup: Setup, place: Placement) -> list[Bytes]:
     """The two peaks of a micro-batch; ``gradients`` as a share of all of them."""
-    specs, autocast = _learners(setup), setup.autocast
-    if place.strategy == "fsdp" and autocast is not None:  # what is gathered has that type already
-        kind = autocast
-        specs, autocast = [replace(spec, dtype=kind) for spec in specs], None
+    specs = _learners(setup)
     trees = micro_batch(setup, place.devices)
     calls = [_calls(spec, trees, place, setup.autocast) for spec in specs]
     several = micro_batches(setup, place.devices)
@@ -160,7 +158,7 @@ def _training(setup: Setup, place: Placement) -> list[Bytes]:
         tuple(passes),
         checkpointed=setup.checkpointed,
         accumulates=several > 1,
-        autocast=autocast,
+        autocast=setup.autocast,
     )
     unpacked = max(spec.size.unpacked for spec in specs)
     return [
@@ -182,32 +180,37 @@ def _calls(
     return calls, ends if spec.scorer and spec.role != "value" else tokens
 
 
-def _sampling(setup: Setup) -> Bytes:
-    """The sampler's cache of keys and values, and its logits of the next tokens."""
+def _sampling(setup: Setup, place: Placement) -> Bytes:
+    """The sampler's cache of keys and values, and its logits of the next tokens.
+
+    A sharded policy is whole on every device while it samples.
+    """
     assert setup.rollout is not None
     config = setup.trained.config.get_text_config(decoder=True)
-    rows = _rows(setup.rollout)
+    own = _prompts(setup.rollout, place) * setup.rollout["samples_per_prompt"]
+    rows = min(setup.rollout["batch_size"], own)
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     kind = setup.autocast or setup.trained.dtype
     columns = max(len(tree.prompt) for tree in setup.trees) + setup.rollout["max_new_tokens"]
     cells = 2 * setup.trained.depth * heads * width * columns
-    return {
+    whole = {"gathered": setup.trained.size.weights} if place.strategy == "fsdp" else {}
+    return whole | {
         "KV cache": float(rows * cells * kind.itemsize),
         # Logits, probabilities, and their sums up to each token, in float32.
         "logits": float(3 * rows * config.vocab_size * 4),
     }
 
 
-def _rows(rollout: Mapping[str, int]) -> int:
-    """Completions that are sampled side by side."""
-    return min(rollout["batch_size"], rollout["rollout_size"] * rollout["samples_per_prompt"])
+def _prompts(rollout: Mapping[str, int], place: Placement) -> int:
+    """A device's share of a phase's prompts."""
+    return -(-rollout["rollout_size"] // place.devices)
 
 
 def _scoring(setup: Setup, place: Placement) -> Bytes:
     """A forward without gradients on a phase's longest samples, as many as are read at once."""
     assert setup.rollout is not None
-    n = min(setup.rollout["score_batch_size"], setup.rollout["rollout_size"])
+    n = min(setup.rollout["score_batch_size"], _prompts(setup.rollout, place))
     trees = sorted(setup.trees, key=lambda tree: tree.longest)[-n:]
     spec = setup.trained
     calls, tokens = calls_of(spec, trees, gpu=place.gpu, autocast=setup.autocast)

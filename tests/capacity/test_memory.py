@@ -44,13 +44,8 @@ def test_ddp_holds_gradients_twice_and_shards_hold_their_part(dpo: Setup) -> Non
         assert fsdp[part] == 4 * PARAMETERS / 2
     assert fsdp["optimizer"] == 4 * PARAMETERS
     rest = PARAMETERS - LAYERS * BLOCK
-    assert fsdp["gathered"] == 4 * (3 * BLOCK + rest)  # two layers, and one's gradients
-
-
-def test_what_is_gathered_has_the_type_of_mixed_precision(tmp_path: Path) -> None:
-    setup = read_setup([stage(tmp_path, trainer={"precision": "bf16-mixed"})])
-    rest = PARAMETERS - LAYERS * BLOCK
-    assert memory_of(setup, FSDP)["gathered"] == 2 * (3 * BLOCK + rest)
+    # Two layers, one's gradients, and of policy and reference what is in no layer.
+    assert fsdp["gathered"] == 4 * (3 * BLOCK + 2 * rest)
 
 
 def test_micro_batches_are_shared_by_the_devices(dpo: Setup) -> None:
@@ -88,6 +83,9 @@ def test_the_cache_of_keys_and_values(ppo: Setup) -> None:
     assert parts["KV cache"] == 2 * LAYERS * rows * (32 + 40) * 1 * 8 * 4
     assert parts["logits"] == 3 * rows * VOCABULARY * 4
     assert parts["activations"] == 0
+    shared = memory_of(replace(ppo, rollout=own), FSDP)
+    assert shared["KV cache"] == parts["KV cache"] / 2
+    assert shared["gathered"] == 4 * PARAMETERS  # whole while it samples
 
 
 def test_scoring_a_phase_may_take_more_than_the_rest(ppo: Setup) -> None:
