@@ -195,10 +195,10 @@ class Slots:
 
     def _claim(self, trial: optuna.Trial) -> RunningTrial | None:
         """Make ``trial`` this process's; ``None`` if another trial has its slot."""
-        trial.set_user_attr(OWNER, self._owner)
         self._mine[trial.number] = trial._trial_id
         self._beaten = 0.0
-        self.keep_alive()
+        self.keep_alive()  # before the name: a trial with a name and no sign of life never dies
+        trial.set_user_attr(OWNER, self._owner)
         slot = trial.user_attrs.get(SLOT, None if self._points is not None else trial.number)
         if slot is None or self._is_taken(trial, slot):
             notes = {ERROR: "another trial has its point"}

@@ -4,6 +4,14 @@ from tests.mutation_lists.mutation import Mutation
 
 MUTATIONS = (
     Mutation(
+        "a trial whose process died between its name and its first sign of life is never run",
+        "sweep/study.py",
+        "        self.keep_alive()  # before",
+        "        trial.set_user_attr(OWNER, self._owner)\n        self.keep_alive()  # before",
+        "sweep/test_study.py::test_a_trial_whose_process_died_while_claiming_it_becomes_anothers"
+        "[record_heartbeat]",
+    ),
+    Mutation(
         "Optuna warns of a seed that a design has anyway",
         "sweep/space.py",
         '"scramble": True, "seed": 0}',

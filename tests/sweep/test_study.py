@@ -100,6 +100,32 @@ def test_a_silent_trial_becomes_anothers(study: optuna.Study) -> None:
     assert b.holds(own)
 
 
+@pytest.mark.parametrize("killed_in", ["record_heartbeat", "set_trial_user_attr"])
+def test_a_trial_whose_process_died_while_claiming_it_becomes_anothers(
+    study: optuna.Study, monkeypatch: pytest.MonkeyPatch, killed_in: str
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "GRACE", 3.0)
+    backend: Any = study._storage._backend  # type: ignore[attr-defined]
+    backend.grace_period = 3
+    a, b = process(study, "a"), process(study, "b")
+    begun(a)
+    with monkeypatch.context() as patched:
+        patched.setattr(backend, killed_in, killed)
+        with pytest.raises(KeyboardInterrupt):
+            a.next()
+    assert values(b.next()) == 2.0
+    deadline = time.monotonic() + 30
+    while (taken := b.next()) is None:
+        assert time.monotonic() < deadline
+        b._beaten = 0.0
+        b.keep_alive()
+        time.sleep(0.2)
+    assert values(taken) == 1.0
+
+
 def test_failed_points_are_tried_by_the_next_call_and_diverged_ones_never(
     study: optuna.Study,
 ) -> None:
