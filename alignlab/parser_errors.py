@@ -53,7 +53,13 @@ def in_one_line(message: str, options: Sequence[str] = ()) -> str:
         said = _unknown(f"{where}.init_args.{wrong}" if where else wrong, accepted, options)
         return f"{said} {name} accepts: {', '.join(accepted)}." if accepted else said
     if missing := _MISSING.search(message):
-        return f"{where}{': ' if where else ''}{missing[0]}. Check the class_path."
+        extra = "'bitsandbytes'" in missing[0]
+        do = (
+            "Install it with: pip install 'alignlab[quantised]'"
+            if extra
+            else "Check the class_path"
+        )
+        return f"{where}{': ' if where else ''}{missing[0]}. {do}."
     return _wrong_value(message, where, options)
 
 

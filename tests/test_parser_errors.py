@@ -53,6 +53,11 @@ Got value: foo""",
             "model.init_args.optimizer: module 'torch.optim' has no attribute 'AdamWW'. "
             "Check the class_path.",
         ),
+        (
+            OPTIMIZER.format("No module named 'bitsandbytes'"),
+            "model.init_args.optimizer: No module named 'bitsandbytes'. "
+            "Install it with: pip install 'alignlab[quantised]'.",
+        ),
     ],
 )
 def test_names_the_whole_key_and_what_is_wrong(inner: str, said: str) -> None:

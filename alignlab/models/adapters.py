@@ -23,6 +23,8 @@ from alignlab.files import atomic_write
 from alignlab.models.limits import embedded
 
 log = logging.getLogger(__name__)
+# Where peft imports it, it warns on some CPUs of a kernel that is never used here.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 OWN, VALUE, START = "default", "value", "start"
 CONFIG = "adapter_config.json"
 BASE = "base"  # folder, inside an adapter's, of a base model that is nowhere else

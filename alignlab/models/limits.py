@@ -65,6 +65,17 @@ def misfit(model: Any, tokenizer: Any, ids: Sequence[int], room: int | None) -> 
     )
 
 
+def other_id(tokenizer: Any, other: Any) -> str | None:
+    """A token of ``tokenizer`` that ``other`` reads as another one, if there is any."""
+    theirs = other.get_vocab()
+    odd = ((t, i) for t, i in tokenizer.get_vocab().items() if theirs.get(t) != i)
+    found = min(odd, key=lambda pair: pair[1], default=None)
+    if found is None:
+        return None
+    has = "no such token" if found[0] not in theirs else f"{found[0]!r} as {theirs[found[0]]}"
+    return f"{found[0]!r} is token {found[1]} of one tokenizer, and the other has {has}"
+
+
 def embedded(model: Any) -> int | None:
     """How many tokens have a row in the model's embeddings."""
     find = getattr(model, "get_input_embeddings", None)

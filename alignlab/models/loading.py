@@ -319,9 +319,7 @@ def build_model(
 
 
 def quiet() -> None:
-    """Keep libraries from printing bars and reports for every small model that is loaded."""
-    # On some CPUs it misses a kernel that is never used here, whenever peft imports it.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    """Keep transformers from printing a bar and a report for every small model it loads."""
     logging_of_transformers.set_verbosity_error()
     logging_of_transformers.disable_progress_bar()
 

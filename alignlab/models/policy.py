@@ -26,6 +26,7 @@ from alignlab.models.backbone import TreeBackbone, relative_error
 from alignlab.models.chat_format import ChatFormat, copy_token_rows, set_chat_format, set_stops
 from alignlab.models.heads import language_logits
 from alignlab.models.layouts import Layout
+from alignlab.models.limits import other_id
 from alignlab.models.loading import (
     DTypeName,
     build_model,
@@ -136,6 +137,7 @@ class Policy(TreeBackbone):
                 "and lora. Set policy.init_args.lora, or leave quantised out."
             )
         self.tokenizer = load_tokenizer_from(name)
+        _check_vocabulary(self.tokenizer, source, named=tokenizer is not None)
         added = {} if chat_format is None else set_chat_format(self.tokenizer, chat_format)
         self.model = self._make_model(source, config, seed, dtype, dropout, quantised, merge=fresh)
         base = record_base(self.model, source) if fresh else {}
@@ -292,3 +294,22 @@ class Policy(TreeBackbone):
         else:
             self.model.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
+
+
+def _check_vocabulary(tokenizer: Any, source: str | None, *, named: bool) -> None:
+    """A tokenizer that was named must give each token the id that it has in the model.
+
+    Raises:
+        ConfigError: It does not. (It may lack tokens, and a model may have no tokenizer.)
+    """
+    if source is None or not named:
+        return
+    try:
+        own = load_tokenizer_from(source)
+    except ConfigError:
+        return
+    if odd := other_id(own, tokenizer):
+        raise ConfigError(
+            f"policy.init_args.tokenizer is not that of {source}, whose weights would read other "
+            f"tokens: {odd}. Leave it out."
+        )

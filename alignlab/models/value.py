@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
 from alignlab.models.adapters import OWN, VALUE, drawn_by_seed, switched_to
+from alignlab.models.limits import other_id
 from alignlab.models.policy import Policy
 from alignlab.models.score import ScoreModel
 
@@ -26,7 +27,7 @@ class ValueFunction(nn.Module):
         detach: Keep a shared head's gradient out of the policy.
 
     Raises:
-        ConfigError: ``adapter`` for a policy without LoRA.
+        ConfigError: ``adapter`` for a policy without LoRA, or a network with another tokenizer.
     """
 
     def __init__(
@@ -35,6 +36,12 @@ class ValueFunction(nn.Module):
         super().__init__()
         self._policy = [policy]  # in a list, so that it is not registered as a submodule
         self.network = network if isinstance(network, ScoreModel) else None
+        own = getattr(self.network, "tokenizer", None)
+        if own is not None and (odd := other_id(policy.tokenizer, own)):
+            raise ConfigError(
+                "model.init_args.value reads the policy's tokens and has another tokenizer: "
+                f"{odd}. Start it from a model of the policy's family."
+            )
         self.adapted, self.detach = network == "adapter", detach and network is None
         if self.adapted:
             self._add_adapter()

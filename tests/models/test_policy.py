@@ -157,3 +157,18 @@ def test_the_precision_of_a_forward_is_that_of_its_coarsest_part(build):
         assert fine.precision == torch.bfloat16
     fine.head_dtype = torch.bfloat16
     assert fine.precision == torch.bfloat16
+
+
+def test_a_tokenizer_that_is_not_the_models_is_refused(build, tmp_path) -> None:
+    """All its ids are in range, and each would be read as another token."""
+    build().save(tmp_path / "lm")
+    build().save(tmp_path / "other")
+    path = tmp_path / "other" / "tokenizer.json"
+    text = path.read_text().replace("w3", "w0").replace("w4", "w3").replace("w0", "w4")
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"'Ġw\d+' is token \d+ of one tokenizer, and the other"):
+        Policy(str(tmp_path / "lm"), tokenizer=str(tmp_path / "other"))
+    Policy(str(tmp_path / "lm"), tokenizer=str(tmp_path / "lm"))
+    (tmp_path / "lm" / "tokenizer.json").unlink()
+    (tmp_path / "lm" / "tokenizer_config.json").unlink()
+    Policy(str(tmp_path / "lm"), tokenizer=str(tmp_path / "other"))  # there is nothing to compare

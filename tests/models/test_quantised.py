@@ -1,5 +1,6 @@
 """Weights in 4 bits: gradients are those of the decoded weights, and nothing else changes them."""
 
+import ast
 import json
 import math
 from collections.abc import Callable
@@ -440,3 +441,11 @@ def test_weights_are_counted_and_not_their_bytes(base: str) -> None:
     trained = 2 * 2 * (4 * (64 + 64) + 3 * (24 + 64))
     said = _model_line(objective)
     assert f"{coded + others + trained:,} weights, {coded:,} in 4 bits, {trained:,} trained" in said
+
+
+def test_bitsandbytes_is_imported_only_where_it_is_needed() -> None:
+    """By functions: it is optional, and takes seconds to import."""
+    for path in Path("alignlab").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                assert "bitsandbytes" not in ast.unparse(node), path

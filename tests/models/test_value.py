@@ -1,5 +1,7 @@
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -122,3 +124,22 @@ def test_a_saved_policy_has_no_value_adapters(adapted: Policy, tmp_path: Path) -
 def test_adapters_need_lora(build: Build) -> None:
     with pytest.raises(ConfigError, match="needs a policy with LoRA"):
         ValueFunction(build(), "adapter", True)
+
+
+def test_a_network_with_another_tokenizer_is_refused(build: Build, tmp_path: Path) -> None:
+    """It would read other tokens, or none; more tokens than the policy's do not matter."""
+    policy = build()
+    policy.save(tmp_path)
+    network = ScoreModel(str(tmp_path))
+    network.tokenizer.add_tokens(["more"])
+    ValueFunction(policy, network, True)
+    policy.tokenizer = deepcopy(policy.tokenizer)
+    policy.tokenizer.add_tokens(["mine"])
+    with pytest.raises(ConfigError, match="'mine' is token 32 of one tokenizer, and the other has"):
+        ValueFunction(policy, network, True)
+    with pytest.raises(ConfigError, match="another tokenizer: 'more' is token 32"):
+        ValueFunction(policy_with(network), ScoreModel(str(tmp_path)), True)
+
+
+def policy_with(network: ScoreModel) -> Any:
+    return SimpleNamespace(tokenizer=network.tokenizer)

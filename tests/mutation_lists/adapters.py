@@ -247,4 +247,18 @@ MUTATIONS = (
         "    total += 0",
         QUANTISED + "test_weights_are_counted_and_not_their_bytes",
     ),
+    Mutation(
+        "a value function may have another tokenizer",
+        "models/value.py",
+        "if own is not None and (odd := other_id(policy.tokenizer, own)):",
+        "if own is not None and (odd := None):",
+        "models/test_value.py::test_a_network_with_another_tokenizer_is_refused",
+    ),
+    Mutation(
+        "a policy may have a tokenizer with other ids",
+        "models/policy.py",
+        "    if odd := other_id(own, tokenizer):",
+        "    if odd := None:",
+        "models/test_policy.py::test_a_tokenizer_that_is_not_the_models_is_refused",
+    ),
 )
