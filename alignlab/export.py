@@ -29,7 +29,7 @@ from alignlab.errors import ConfigError, in_a_line
 from alignlab.files import atomic_write, check_writable, seal
 from alignlab.functional import beyond_rounding
 from alignlab.models import Policy, ScoreModel
-from alignlab.models.adapters import BASE, CONFIG, START, VALUE, is_adapter
+from alignlab.models.adapters import BASE, CONFIG, RECORD, START, VALUE, is_adapter
 from alignlab.models.backbone import probe_trees
 from alignlab.models.loading import is_scorer, load_model
 from alignlab.models.modes import reading
@@ -76,6 +76,8 @@ def _write(run: Run, out: Path, *, merge: bool, ckpt: Path | None) -> list[str]:
     model, step = (_finished(run), None) if ckpt is None else _at(run, ckpt)
     if merge and not hasattr(model.model, "peft_config"):
         raise ConfigError(f"{run.path} has whole weights and no adapters. Leave out --merge.")
+    if merge and model.virtual_tokens:
+        raise ConfigError(f"{run.path}: virtual tokens cannot be merged. Leave out --merge.")
     with TemporaryDirectory(dir=out.parent, prefix=".export") as temporary:
         source = run.model if ckpt is None else Path(temporary)
         if not merge:
@@ -164,6 +166,12 @@ def _base(folder: Path) -> str:
     return str(json.loads((folder / CONFIG).read_text("utf-8"))["base_model_name_or_path"])
 
 
+def _adds_tokens(folder: Path) -> bool:
+    """Whether the adapters in ``folder`` have rows of tokens that their base lacks."""
+    path = folder / RECORD
+    return path.exists() and bool(json.loads(path.read_text("utf-8"))["tokens"])
+
+
 def _merge(check: "Check", source: Path, out: Path) -> list[str]:
     """Write the model with the adapters in ``source`` added to its weights; returns what to print.
 
@@ -173,13 +181,15 @@ def _merge(check: "Check", source: Path, out: Path) -> list[str]:
     merged = load_model(
         check.auto_class, str(source), dtype=check.wide, dropout=None, merge=True, **check.config
     )
-    before = check.wanted
-    gap = check.gap(check.read(merged), "merging the adapters changes the model:")
+    found = check.read(merged)
+    gap = check.gap(found, "merging the adapters changes the model:")
     if (source / "generation_config.json").exists():  # tokens that end a completion may be added
         merged.generation_config = GenerationConfig.from_pretrained(source)
-    merged.to(check.dtype).save_pretrained(out)
+    for weight in merged.parameters():  # nothing else is rounded: not the rotary frequencies
+        weight.data = weight.data.to(check.dtype)
+    merged.save_pretrained(out)
     check.wanted = check.read(merged)
-    moved = float((check.wanted - before).abs().max())
+    moved = float((check.wanted - found).abs().max())
     return [
         f"Merging the adapters changes {check.unit} by at most {gap:.0e}, and rounding the merged "
         f"weights to {_name(check.dtype)} by {moved:.0e}."
@@ -276,6 +286,8 @@ class Check:
             if adapted:
                 from peft import PeftModel  # seconds to import
 
+                if _adds_tokens(out):  # the adapters have their rows
+                    model.resize_token_embeddings(len(self.tokenizer), mean_resizing=False)
                 model = PeftModel.from_pretrained(model, out)
             tokenizer = AutoTokenizer.from_pretrained(out, trust_remote_code=False)
         except (OSError, ValueError, RuntimeError, SafetensorError) as problem:
@@ -296,6 +308,7 @@ class Check:
             auto_class=self.auto_class.__name__,
             base=_base(out) if is_adapter(str(out)) else None,
             quantised=self.quantised if is_adapter(str(out)) else None,
+            adds_tokens=_adds_tokens(out),
             dtype=_name(self.dtype),
             outputs=self.config.get("num_labels", 1),
             is_chat=self.tokenizer.chat_template is not None,

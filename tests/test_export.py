@@ -25,6 +25,7 @@ from alignlab.export import TOLERANCE, Check
 from alignlab.files import changed_in, seal
 from alignlab.models import Policy, ScoreModel
 from alignlab.models.loading import load_model
+from alignlab.results.model_card import read_run
 from alignlab.results.run_folder import Evaluation
 from tests.test_cli import call
 
@@ -281,6 +282,76 @@ def test_adapters_bring_a_base_that_is_nowhere_else(
         assert card.data.to_dict()["library_name"] == "peft"
         assert f'.from_pretrained("{tmp_path / name / "base"}", dtype="float32")' in card.content
         assert f'GenerationConfig.from_pretrained("{name}")' in card.content
+
+
+ADAPTERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "dora": (DPO, {"lora": {"rank": 2, "dora": True}}),
+    "virtual tokens": (DPO, {"prompt_tuning": {"tokens": 3}}),
+    "added tokens": (DPO, {"lora": {"rank": 2}, "chat_format": "llama3"}),
+    "4 bits": (DPO, {"lora": {"rank": 2}, "quantised": {"double": True}}),
+    "bfloat16": (DPO, {"lora": {"rank": 2}, "dtype": "bfloat16"}),
+    "scorer": (RM, {"lora": {"rank": 2}}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Position ids are not supported")  # peft's, of its own call
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_the_code_in_a_card_loads_any_adapters(
+    fit: Callable[..., Path], base: Path, tmp_path: Path, kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    objective, arguments = ADAPTERS[kind]
+    source = str(base)
+    if kind == "added tokens":  # the format needs a tokenizer without a template
+        copytree(base, tmp_path / "base")
+        (tmp_path / "base" / "chat_template.jinja").unlink()
+        source = str(tmp_path / "base")
+    name = "model" if objective == RM else "policy"
+    run = fit(objective, {name: {"source": source, **arguments}})
+    for out, more in (("plain", ()), ("step", ("--ckpt", run / "last.ckpt"))):
+        assert export(run, "--out", tmp_path / out, *more) == 0
+    merges = kind != "virtual tokens"
+    assert export(run, "--merge", "--out", tmp_path / "merged") == (0 if merges else 2)
+    monkeypatch.chdir(tmp_path)
+    for out in ("plain", "merged") if merges else ("plain",):
+        code = ModelCard.load(tmp_path / out / "README.md").content
+        names: dict[str, Any] = {}
+        exec(code.split("```python\n")[1].split("```")[0], names)
+        check = Check(module._finished(read_run(run)), arguments.get("dtype", "float32"))
+        if out == "plain":
+            check.gap(check.read(names["model"]), out)
+
+
+def test_values_that_share_the_policy_are_left_out(
+    fit: Callable[..., Path], base: Path, tmp_path: Path
+) -> None:
+    data = {
+        "class_path": "alignlab.data.rollout_data.RolloutData",
+        "init_args": {"source": str(base / "pairs.jsonl"), "rollout_size": 8, "batch_size": 8},
+    }
+    model = {
+        "policy": {"source": str(base), "lora": {"rank": 2}},
+        "value": "adapter",
+        "reward": {"class_path": "tests.training.test_lone_run.Fives"},
+        "sampling": {"max_new_tokens": 3},
+    }
+    run = fit("alignlab.objectives.ppo.PPO", model, data=data)
+    assert export(run, "--out", tmp_path / "final") == 0
+    assert export(run, "--ckpt", run / "last.ckpt", "--out", tmp_path / "last") == 0
+    final, last = (load_file(tmp_path / out / "adapter_model.safetensors")
+                   for out in ("final", "last"))  # fmt: skip
+    assert final.keys() == last.keys()
+    assert all(torch.equal(weight, last[name]) for name, weight in final.items())
+
+
+def test_a_model_from_its_config_is_what_it_is_when_loaded(
+    fit: Callable[..., Path], words: Path, tmp_path: Path
+) -> None:
+    """Rotary frequencies are no weights: rounded with them, they are other ones than loaded."""
+    config = {"model_type": "llama", "hidden_size": 8, "intermediate_size": 8,
+              "num_hidden_layers": 1, "num_attention_heads": 2}  # fmt: skip
+    run = fit(DPO, {"policy": {"config": config, "tokenizer": str(words), "dtype": "bfloat16"}})
+    assert export(run, "--ckpt", run / "last.ckpt", "--out", tmp_path / "out") == 0
 
 
 def test_a_scorers_unit_is_in_its_card(

@@ -309,11 +309,17 @@ def build_model(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = auto_class.from_config(settings)
+            if torch.finfo(getattr(torch, dtype)).bits < 32:
+                # As loading makes it: numbers that are no weights, such as the frequencies of
+                # rotary positions, keep the precision that the architecture gives them.
+                fine, model = model, auto_class.from_config(settings, dtype=getattr(torch, dtype))
+                model.load_state_dict(fine.state_dict())
     except ConfigError:
         raise
     except (ValueError, TypeError) as problem:
         raise ConfigError(f"cannot build a model from {config}: {problem}") from problem
-    model = model.to(getattr(torch, dtype))
+    if torch.finfo(getattr(torch, dtype)).bits >= 32:
+        model = model.to(getattr(torch, dtype))
     make_precise(model)
     return model
 

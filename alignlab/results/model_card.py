@@ -101,6 +101,7 @@ class Exported:
         auto_class: The class of transformers that loads it, or its base.
         base: Folder or hub id that adapters stand on; ``None`` for whole weights.
         quantised: What transformers has to be told where that base is kept in 4 bits.
+        adds_tokens: Whether the adapters have rows of tokens that it lacks.
         dtype: Precision of the weights, by name.
         outputs: Numbers that a scorer gives.
         is_chat: Whether the tokenizer has a chat template.
@@ -115,6 +116,7 @@ class Exported:
     auto_class: str
     base: str | None
     quantised: dict[str, Any] | None
+    adds_tokens: bool
     dtype: str
     outputs: int
     is_chat: bool
@@ -234,14 +236,17 @@ def _usage(made: Exported) -> str:
     if made.base is None:
         lines.append(f'model = {made.auto_class}.from_pretrained("{made.folder}")')
     else:
-        lines.insert(0, "from peft import PeftModel")
         labels = f", num_labels={made.outputs}" if made.is_scorer else ""
         given = f'"{made.base}", dtype="{made.dtype}"{labels}'
         if made.quantised:
             how = ", ".join(f"{name}={value!r}" for name, value in made.quantised.items())
             lines.append(f"bits = BitsAndBytesConfig({how})")
             given += ", quantization_config=bits"
+        lines.insert(0, "from peft import PeftModel")
         lines.append(f"base = {made.auto_class}.from_pretrained({given})")
+        if made.adds_tokens:
+            size = f'len(AutoTokenizer.from_pretrained("{made.folder}"))'
+            lines.append(f"base.resize_token_embeddings({size}, mean_resizing=False)")
         lines.append(f'model = PeftModel.from_pretrained(base, "{made.folder}")')
     if stops:
         stop = f'GenerationConfig.from_pretrained("{made.folder}")'
