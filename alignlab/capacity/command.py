@@ -135,13 +135,13 @@ def _plan(args: argparse.Namespace, words: Sequence[str], memory: float | None) 
 
 
 def _models(setup: "Setup") -> list[str]:
-    lines = [f"{setup.objective}, {setup.batch_size} rows a step in micro-batches"]
+    lines = [f"{setup.objective}, {setup.batch_size} rows in an optimizer step"]
     for spec in setup.models:
         how = "frozen" if not spec.trained else "trained"
         if spec.lora is not None:
-            how = f"{spec.size.trained / 1e6:,.1f} M in adapters trained"
+            how = f"{_count(spec.size.trained)} in adapters trained"
         kind = "4 bits" if spec.double is not None else str(spec.dtype).removeprefix("torch.")
-        lines.append(f"{spec.role}: {spec.size.parameters / 1e9:.3f} B parameters, {kind}, {how}")
+        lines.append(f"{spec.role}: {_count(spec.size.parameters)} parameters, {kind}, {how}")
     return lines
 
 
@@ -154,7 +154,7 @@ def _table(
     """Print memory, speed and price for each place; the bytes on a device of each."""
     from alignlab.capacity.memory import PARTS, memory_of, micro_batch
 
-    columns: list[list[str]] = [["GB per device", *PARTS, "together", "fits", *TIMES]]
+    columns = [["GB per device", *PARTS, "together", "fits", "rows in a forward", *TIMES]]
     totals = {}
     for place in places:
         name = NAMES[place.strategy] + (f" x {place.devices}" if place.devices > 1 else "")
@@ -166,9 +166,8 @@ def _table(
         totals[place] = sum(parts.values())
         fits = "" if memory is None else "yes" if totals[place] <= USABLE * memory else "no"
         sizes = [_gigabytes(size) for size in (*parts.values(), totals[place])]
-        columns.append([name, *sizes, fits, *_times(args, setup, place)])
-        rows = len(micro_batch(setup, place.devices))
-        print(f"{name}: {rows} rows in a forward")
+        rows = str(len(micro_batch(setup, place.devices)))
+        columns.append([name, *sizes, fits, rows, *_times(args, setup, place)])
     rows_of = [row for row in zip(*columns, strict=True) if any(row[1:])]
     widths = [max(map(len, column)) for column in zip(*rows_of, strict=True)]
     print()
@@ -252,6 +251,11 @@ def _total(setup: "Setup", place: "Placement") -> float:
     from alignlab.capacity.memory import memory_of
 
     return sum(memory_of(setup, place).values())
+
+
+def _count(parameters: int) -> str:
+    scale, unit = (1e9, "B") if parameters >= 1e9 else (1e6, "M")
+    return f"{parameters / scale:,.3f} {unit}"
 
 
 def _gigabytes(size: float) -> str:

@@ -56,8 +56,8 @@ def test_settings_and_overlays_as_in_fit(
     overlay.write_text("data: {init_args: {batch_size: 6}}\n")
     more = ("--config", str(overlay), "--data.init_args.micro_batch_size=3", "--devices", "1")
     out = plan(capsys, file, *more)
-    assert "DPO, 6 rows a step" in out
-    assert "1 device: 3 rows in a forward" in out
+    assert "DPO, 6 rows in an optimizer step" in out
+    assert "rows in a forward         3" in out
 
 
 def test_what_does_not_fit_is_followed_by_what_would(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from alignlab.capacity import memory
 from alignlab.capacity.memory import PARTS, Placement, memory_of, micro_batch, micro_batches
 from alignlab.capacity.models import ModelSpec
 from alignlab.capacity.setup import Setup, read_setup
@@ -125,7 +126,8 @@ def test_a_deep_model_is_continued_from_a_few_layers(
     deep = {"config": CONFIG | {"num_hidden_layers": 14}}
     setup = read_setup([stage(tmp_path, policy=deep)])
     continued = memory_of(setup, PLAIN)
-    monkeypatch.setattr("alignlab.capacity.memory.TRACED", 14)
+    monkeypatch.setattr(memory, "TRACED", 14)
+    memory._in_depth.cache_clear()
     assert continued == pytest.approx(memory_of(setup, PLAIN), rel=1e-6)
 
 
