@@ -7,6 +7,7 @@ that is stopped between two batches goes on with exactly those that are left.
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import islice
+from typing import Any
 
 import torch.distributed
 
@@ -151,14 +152,17 @@ class TreeLoader:
         for position, (step, piece) in enumerate(places[start : self._end], start + 1):
             trees, pieces = [self.trees[k] for k in step], self._pieces(len(step))
             seen = min(pieces, self._end - (position - 1 - piece))
-            totals = totals_of(trees[: seen * len(trees) // pieces])
+            taken = trees[: seen * len(trees) // pieces]
             # Ranks take neighbours, so that at any time they work on batches of similar length.
             total, part = pieces * self._world, piece * self._world + self._rank
-            mine = trees[part * len(trees) // total : (part + 1) * len(trees) // total]
+            first, end = part * len(trees) // total, (part + 1) * len(trees) // total
             # Set before the batch is out: a checkpoint taken after it starts with the next.
             done = position == self._end
             self._epoch, self._position = (epoch + 1, 0) if done else (epoch, position)
-            yield collate(mine, padding=self.padding, max_length=self.max_length, totals=totals)
+            sizes: dict[str, Any] = {"padding": self.padding, "max_length": self.max_length}
+            batch = collate(trees[first:end], **sizes, totals=totals_of(taken))
+            batch.step, batch.first = taken, first
+            yield batch
 
     def _pieces(self, trees: int) -> int:
         """Micro-batches of one rank in a step: enough for its trees, none of them empty."""

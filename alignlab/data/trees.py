@@ -98,6 +98,8 @@ class PromptTrees:
         ids: P row names.
         labels: ``[M]`` float or ``None``.
         totals: What the whole optimizer step holds, this batch included.
+        step: The trees of the whole step, of all ranks, where a loader has made it.
+        first: The place among them of this batch's first one.
     """
 
     prompt_ids: Tensor
@@ -110,6 +112,8 @@ class PromptTrees:
     ids: list[str] = field(default_factory=list)
     labels: Tensor | None = None
     totals: StepTotals = StepTotals(0, 0, 0)
+    step: Sequence[PromptTree] = ()
+    first: int = 0
 
     @property
     def token_mask(self) -> Tensor:
@@ -125,6 +129,30 @@ class PromptTrees:
             if isinstance(value := getattr(self, name), Tensor)
         }
         return replace(self, **moved)
+
+    def mismatched_in_step(self) -> "PromptTrees | None":
+        """As ``mismatched``, with the completions of any prompt of the step: however it is cut."""
+        if not self.step:
+            return self.mismatched()
+        others = collate(self.step).mismatched()
+        end = self.first + len(self.index)
+        return None if others is None else others.between(self.first, end).to(self.index.device)
+
+    def between(self, first: int, end: int) -> "PromptTrees":
+        """The prompts from ``first`` to ``end``, which is left out, with their completions."""
+        rows = (self.group >= first) & (self.group < end)
+        return replace(
+            self,
+            prompt_ids=self.prompt_ids[first:end],
+            prompt_lengths=self.prompt_lengths[first:end],
+            completion_ids=self.completion_ids[rows],
+            completion_lengths=self.completion_lengths[rows],
+            loss_mask=self.loss_mask[rows],
+            group=self.group[rows] - first,
+            index=self.index[first:end],
+            ids=self.ids[first:end],
+            labels=None if self.labels is None else self.labels[rows],
+        )
 
     def mismatched(self) -> "PromptTrees | None":
         """Every prompt with the completions of the next one in the batch that is another text.

@@ -57,7 +57,7 @@ class KTO(TreeObjective):
     Data are ``JudgedData``, or ``PreferenceData`` whose pairs are taken apart. The divergence is
     estimated on the optimizer step before, over all its micro-batches and processes (0 at the first
     step, where the policy is the reference), from each prompt with the completions of another one
-    of its micro-batch. So it does not depend on how a step is cut, but for which prompts meet.
+    of its step. So it does not depend on how a step is cut.
 
     Args:
         policy: The language model to train; as it is now, it is also the reference.
@@ -120,7 +120,7 @@ class KTO(TreeObjective):
 
     @torch.no_grad()
     def _watch(self, trees: PromptTrees) -> None:
-        others = trees.mismatched()
+        others = trees.mismatched_in_step()
         if others is not None:
             if self.policy.room is not None:  # two rows that fit may not fit together
                 left = self.policy.room - others.prompt_lengths[others.group]
@@ -142,14 +142,13 @@ class KTO(TreeObjective):
         """Check that prompts can meet others.
 
         Raises:
-            ConfigError: Micro-batches of a single prompt.
+            ConfigError: Steps of a single prompt.
         """
         super().on_train_start()
-        if getattr(self.trainer.train_dataloader, "micro_batch_size", None) == 1:
+        if getattr(self.trainer.train_dataloader, "batch_size", None) == 1:
             raise ConfigError(
                 "KTO estimates a divergence from prompts with the completions of others, and a "
-                "micro-batch of one prompt has no others. Set data.init_args.micro_batch_size to 2 "
-                "or more."
+                "step of one prompt has no others. Set data.init_args.batch_size to 2 or more."
             )
 
 

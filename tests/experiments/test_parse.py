@@ -29,7 +29,7 @@ SCALES = [
     )
     if not smoke or (folder / "scales" / "smoke.yaml").is_file()
 ]
-FILES = sorted(path for path in Path("experiments").glob("*/*.yaml") if path.name[0] != "_")
+FILES = sorted(path for path in Path("experiments").glob("[!_]*/*.yaml") if path.name[0] != "_")
 BASES = sorted(Path("experiments").glob("*/_*.yaml"))
 # Overrides keys of a base, or is used without a pipeline.
 LAID = {

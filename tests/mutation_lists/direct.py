@@ -141,7 +141,7 @@ MUTATIONS = (
     Mutation(
         "KTO: the divergence is that of matched completions",
         "objectives/kto.py",
-        "others = trees.mismatched()",
+        "others = trees.mismatched_in_step()",
         "others = trees",
         "objectives/test_kto.py::test_the_divergence_is_that_of_the_whole_step_before",
     ),

@@ -260,4 +260,12 @@ MUTATIONS = (
         "parts[0].samples",
         "evaluation/test_points.py::test_shares_of_the_prompts_are_joined_to_the_whole",
     ),
+    Mutation(
+        "prompts meet the completions of their own micro-batch alone",
+        "objectives/kto.py",
+        "others = trees.mismatched_in_step()",
+        "others = trees.mismatched()",
+        "objectives/test_training.py::test_steps_that_are_cut_otherwise_continue_as_they_were"
+        "[kto-3]",
+    ),
 )

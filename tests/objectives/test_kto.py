@@ -131,11 +131,11 @@ def test_the_divergence_is_that_of_the_whole_step_before(build, monkeypatch):
     assert float(kto.kl) == 0.25  # so the last estimate stands
 
 
-def test_micro_batches_of_one_prompt_are_refused(build, monkeypatch):
-    loader = SimpleNamespace(micro_batch_size=1, micro_batches=4)
+def test_steps_of_one_prompt_are_refused(build, monkeypatch):
+    loader = SimpleNamespace(batch_size=1, micro_batches=4)
     trainer = SimpleNamespace(train_dataloader=loader, accumulate_grad_batches=4)
     monkeypatch.setattr(KTO, "trainer", trainer)
-    with pytest.raises(ConfigError, match=r"data\.init_args\.micro_batch_size to 2"):
+    with pytest.raises(ConfigError, match=r"data\.init_args\.batch_size to 2"):
         KTO(build("llama"), torch.optim.AdamW).on_train_start()
 
 
