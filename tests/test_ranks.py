@@ -64,6 +64,9 @@ def check(cell: Cell, shared: dict[str, Any], ground: Path) -> None:
     assert largest_gap(alone["moments"], shared["moments"]) <= most
     assert [step for step, _ in shared["logged"]] == [step for step, _ in alone["logged"]]
     for (step, wanted), (_, found) in zip(alone["logged"], shared["logged"], strict=True):
+        if step is not None and step < 2:  # before the policy moves, margins are 0 up to rounding
+            for row in (wanted, found):
+                row.pop("train/rewards/accuracies", None)
         assert found == pytest.approx(wanted, rel=1e-5, abs=1e-6, nan_ok=True), step
 
 

@@ -6,8 +6,8 @@ MUTATIONS = (
     Mutation(
         "a micro-batch is divided by its own count",
         "data/loader.py",
-        "max_length=self.max_length, totals=totals)",
-        "max_length=self.max_length)",
+        "**sizes, totals=totals_of(taken))",
+        "**sizes)",
         "objectives/test_training.py::test_micro_batches_change_no_gradient[sft]",
     ),
     Mutation(
