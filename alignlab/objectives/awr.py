@@ -74,7 +74,7 @@ class AWR(LeaveOneOutObjective):
         self.beta = checked(self, "beta", beta, "> 0")
         self.weight_cap = checked(self, "weight_cap", weight_cap, "> 0")
 
-    def loss_and_metrics(self, batch: RolloutBatch, scores: Scores) -> LossAndMetrics:
+    def losses(self, batch: RolloutBatch, scores: Scores) -> LossAndMetrics:
         """Weighted regression, and the share of completions at the cap."""
         total, count = awr_loss(
             scores.token_logps,

@@ -227,12 +227,12 @@ class TreeObjective(Objective):
         return getattr(data, "kind", None) in self.rows
 
     @abstractmethod
-    def loss_and_metrics(self, trees: PromptTrees) -> LossAndMetrics:
+    def losses(self, trees: PromptTrees) -> LossAndMetrics:
         """Losses to be summed (one per row, or their sum) and means to log."""
 
     def training_step(self, trees: PromptTrees, batch_idx: int) -> Tensor:
         """This micro-batch's sum over the whole step's count."""
-        losses, means = self.loss_and_metrics(trees)
+        losses, means = self.losses(trees)
         count = getattr(trees.totals, self.unit)
         self.log_step(means, own_count(trees, self.unit))
         return self.normalised(finite(losses, trees).sum(), count)
@@ -258,7 +258,7 @@ class TreeObjective(Objective):
 
     def validation_metrics(self, trees: PromptTrees) -> dict[str, Metric]:
         """What this batch adds to the metrics of the validation set: the same means."""
-        _, means = self.loss_and_metrics(trees)
+        _, means = self.losses(trees)
         return weighted_means(means, own_count(trees, self.unit))
 
     def on_validation_epoch_start(self) -> None:
@@ -322,7 +322,7 @@ class PairObjective(TreeObjective):
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """The loss of each pair, from the policy's scores of all completions."""
 
-    def loss_and_metrics(self, trees: PromptTrees) -> LossAndMetrics:
+    def losses(self, trees: PromptTrees) -> LossAndMetrics:
         """One loss per pair."""
         if not self.knows_rows:
             require_pairs(trees)

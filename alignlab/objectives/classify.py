@@ -81,7 +81,7 @@ class Classify(TreeObjective):
             for tree in (*data.train_trees, *data.validation_trees):
                 check_labels(tree.id, tree.labels, self.model.outputs)
 
-    def loss_and_metrics(self, trees: PromptTrees) -> LossAndMetrics:
+    def losses(self, trees: PromptTrees) -> LossAndMetrics:
         """One loss per text."""
         if not self.knows_rows:
             given = None if trees.labels is None else trees.labels.tolist()

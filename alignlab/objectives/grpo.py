@@ -104,7 +104,7 @@ class GRPO(OnPolicyObjective):
             scored, group_normalise(scored.scores, group, scale=self.scale_by_std)
         )
 
-    def loss_and_metrics(self, batch: RolloutBatch, scores: Scores) -> LossAndMetrics:
+    def losses(self, batch: RolloutBatch, scores: Scores) -> LossAndMetrics:
         """Clipped surrogate and penalty."""
         assert batch.ref_token_logps is not None
         mask, ratios = batch.trees.loss_mask, (scores.token_logps, batch.old_token_logps)

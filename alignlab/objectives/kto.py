@@ -94,7 +94,7 @@ class KTO(TreeObjective):
         self.register_buffer("kl", torch.zeros((), dtype=torch.float64))
         self.register_buffer("kl_sums", torch.zeros(2, dtype=torch.float64))  # sum and count
 
-    def loss_and_metrics(self, trees: PromptTrees) -> LossAndMetrics:
+    def losses(self, trees: PromptTrees) -> LossAndMetrics:
         """One loss per completion."""
         good, logps = desirable(trees), self.policy(trees).logps
         losses, rewards = kto_loss(

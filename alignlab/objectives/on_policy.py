@@ -96,7 +96,7 @@ class OnPolicyObjective(Objective):
     """Samples from the policy, asks for rewards, and trains on the phase of rollouts so made.
 
     A subclass makes advantages of what was scored (``advantages``) and has a loss
-    (``loss_and_metrics``).
+    (``losses``).
 
     Args:
         policy: The language model to train; as it is now, it is also the reference.
@@ -119,7 +119,7 @@ class OnPolicyObjective(Objective):
 
     min_samples: ClassVar[int] = 1  # completions of a prompt
     unit: ClassVar[Literal["prompts", "completions", "tokens"]] = "tokens"  # of a mean loss
-    want: tuple[str, ...] = ()  # what ``loss_and_metrics`` needs of the policy besides log-probs
+    want: tuple[str, ...] = ()  # what ``losses`` needs of the policy besides log-probs
     kl_coef: Tensor
     reward_mean: Tensor
 
@@ -161,7 +161,7 @@ class OnPolicyObjective(Objective):
         """Turn rewards into what the update needs (see ``rollout_batch``)."""
 
     @abstractmethod
-    def loss_and_metrics(self, batch: RolloutBatch, scores: Scores) -> LossAndMetrics:
+    def losses(self, batch: RolloutBatch, scores: Scores) -> LossAndMetrics:
         """A minibatch's loss, to be summed and divided by the step's ``unit``; means to log."""
 
     def training_step(self, batch: RolloutBatch, batch_idx: int) -> Tensor:
@@ -169,7 +169,7 @@ class OnPolicyObjective(Objective):
         scores = self.policy(batch.trees, self.want, spec=self.sampling.spec)
         if batch.first:
             self._check_ratio(batch, scores)
-        losses, means = self.loss_and_metrics(batch, scores)
+        losses, means = self.losses(batch, scores)
         # The samples are the old policy's: this estimates KL(old || policy) per token.
         moved = kl_k3(batch.old_token_logps, scores.token_logps.detach())[scores.mask]
         means = {**means, "approx_kl": mean_of(moved.sum(), len(moved))}

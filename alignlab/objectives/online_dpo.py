@@ -120,7 +120,7 @@ class OnlineDPO(OnPolicyObjective):
         first = label(*split_pairs(scored.scores), noise, labels=self.labels, scale=self.scale)
         return self.rollout_batch(scored, torch.stack([first, 1 - first], 1).flatten())
 
-    def loss_and_metrics(self, batch: RolloutBatch, scores: Scores) -> LossAndMetrics:
+    def losses(self, batch: RolloutBatch, scores: Scores) -> LossAndMetrics:
         """One loss per pair."""
         assert batch.ref_token_logps is not None
         preference = split_pairs(batch.advantages[:, 0])[0]

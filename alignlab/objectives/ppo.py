@@ -167,7 +167,7 @@ class PPO(OnPolicyObjective):
         batch = self.rollout_batch(scored, advantages)
         return replace(batch, returns=returns, old_values=values)
 
-    def loss_and_metrics(self, batch: RolloutBatch, scores: Scores) -> LossAndMetrics:
+    def losses(self, batch: RolloutBatch, scores: Scores) -> LossAndMetrics:
         """Clipped surrogate, value loss, and the KL penalty if ``kl_in`` is "loss"."""
         assert batch.returns is not None
         assert batch.old_values is not None

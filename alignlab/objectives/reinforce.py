@@ -39,7 +39,7 @@ class REINFORCE(OnPolicyObjective):
         returns = rewards_to_go(self.token_rewards(scored), mask, discount=1.0)
         return self.rollout_batch(scored, returns - returns[mask].mean())
 
-    def loss_and_metrics(self, batch: RolloutBatch, scores: Scores) -> LossAndMetrics:
+    def losses(self, batch: RolloutBatch, scores: Scores) -> LossAndMetrics:
         """The policy gradient, corrected for the updates since the phase was sampled."""
         ratio = (scores.token_logps.detach() - batch.old_token_logps).exp()
         ratio = ratio.clamp(max=self.sampling.ratio_cap)

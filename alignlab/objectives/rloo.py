@@ -35,7 +35,7 @@ class RLOO(LeaveOneOutObjective):
 
     unit = "completions"
 
-    def loss_and_metrics(self, batch: RolloutBatch, scores: Scores) -> LossAndMetrics:
+    def losses(self, batch: RolloutBatch, scores: Scores) -> LossAndMetrics:
         """The policy gradient, corrected for the updates since the phase was sampled."""
         mask, log_ratio = batch.trees.loss_mask, scores.token_logps.detach() - batch.old_token_logps
         ratio = log_ratio.masked_fill(~mask, 0).sum(1).exp().clamp(max=self.sampling.ratio_cap)

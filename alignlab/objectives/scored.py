@@ -43,7 +43,7 @@ class ScoreObjective(TreeObjective):
     def score_loss_and_metrics(self, trees: PromptTrees, scores: Tensor) -> LossAndMetrics:
         """Losses to be summed, one per ``unit``, and means to log, of ``scores`` ``[M]``."""
 
-    def loss_and_metrics(self, trees: PromptTrees) -> LossAndMetrics:
+    def losses(self, trees: PromptTrees) -> LossAndMetrics:
         """One forward per completion."""
         return self.score_loss_and_metrics(trees, self.model.scores(trees))
 

@@ -43,7 +43,7 @@ class SFT(TreeObjective):
         super().__init__(optimizer, schedule)
         self.policy = policy
 
-    def loss_and_metrics(self, trees: PromptTrees) -> LossAndMetrics:
+    def losses(self, trees: PromptTrees) -> LossAndMetrics:
         """Summed negative log-likelihood, and nats per token."""
         total, count = sft_loss(self.policy(trees).token_logps, trees.loss_mask)
         return total, {"loss": total / count.clamp(min=1)}

@@ -242,7 +242,7 @@ def test_rloo_is_equal_but_for_trls_clip_on_the_completions_ratio() -> None:
     )
     objective: Any = SimpleNamespace(sampling=Sampling(max_new_tokens=max(LENGTHS)))
     scores: Any = SimpleNamespace(token_logps=now)
-    total, _ = RLOO.loss_and_metrics(objective, batch, scores)
+    total, _ = RLOO.losses(objective, batch, scores)
     (gradient,) = torch.autograd.grad(total / len(now), now)
     seen = set()
     for row, (advantage, length) in enumerate(zip(ours.tolist(), LENGTHS, strict=True)):

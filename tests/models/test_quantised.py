@@ -170,7 +170,7 @@ def test_policy_and_reference_are_one_model_at_step_0(base: str, dtype, quantise
     objective = DPO(policy, ADAM).train()
     assert isinstance(objective.reference, AdapterOffReference)
     pairs = collate(TREES)
-    losses, means = objective.loss_and_metrics(pairs)
+    losses, means = objective.losses(pairs)
     assert float(means["rewards/margins"]) == 0.0
     assert_close(losses.detach().double(), torch.full((2,), math.log(2)).double())
     start = objective.reference.token_logps(pairs)
@@ -180,9 +180,9 @@ def test_policy_and_reference_are_one_model_at_step_0(base: str, dtype, quantise
     optimizer = ADAM(trained)
     for _ in range(3):
         optimizer.zero_grad()
-        objective.loss_and_metrics(pairs)[0].sum().backward()
+        objective.losses(pairs)[0].sum().backward()
         optimizer.step()
-    assert objective.loss_and_metrics(pairs)[0].sum() < losses.sum() - 0.05
+    assert objective.losses(pairs)[0].sum() < losses.sum() - 0.05
     state = policy.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in frozen.items())
     assert torch.equal(objective.reference.token_logps(pairs), start)
@@ -425,7 +425,7 @@ def test_its_optimizers_step(base: str, name: str) -> None:
     optimizer: Any = objective.make_optimizer(objective.parameter_groups())
     losses = []
     for _ in range(4):
-        loss = objective.loss_and_metrics(collate(TREES))[0].sum()
+        loss = objective.losses(collate(TREES))[0].sum()
         losses.append(float(loss.detach()))
         optimizer.zero_grad()
         loss.backward()

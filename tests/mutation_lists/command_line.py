@@ -11,7 +11,7 @@ MUTATIONS = [
         "training/test_before_start.py::test_a_null_for_a_value_is_told_by_its_whole_key",
     ),
     Mutation(
-        "a wrong value is told with other classes that might have stood there",
+        "a wrong value is reported with other classes that might have stood there",
         "parser_errors.py",
         "    message = _of_the_last_key(message)\n",
         "",

@@ -23,7 +23,7 @@ class FirstTokens(TreeObjective):
     def trained(self) -> Any:
         return None
 
-    def loss_and_metrics(self, trees: PromptTrees) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(self, trees: PromptTrees) -> tuple[Tensor, dict[str, Tensor]]:
         ids = trees.completion_ids.double()
         each = {
             "prompts": torch.stack([ids[trees.group == p, 0].sum() for p in trees.group.unique()]),

@@ -59,7 +59,7 @@ def test_one_forward_gives_what_two_models_would(start):
     hook = model.backbone.register_forward_hook(lambda *_: calls.append(1))
     logits = model.scores(batch)
     alone = len(calls)
-    loss = Classify(model, torch.optim.AdamW, alpha=0.5).loss_and_metrics(batch)
+    loss = Classify(model, torch.optim.AdamW, alpha=0.5).losses(batch)
     assert len(calls) == 2 * alone  # as many as the class logits take by themselves
     hook.remove()
     tokens = -Policy(start, dtype="float64")(batch).token_logps
@@ -75,7 +75,7 @@ def test_gradients_of_both_losses_add_up(start):
     """The trunk's gradient is the classifier's plus alpha times the language model's."""
     batch = collate(TEXTS)
     model = ScoreModel(start, outputs=3, dtype="float64")
-    Classify(model, torch.optim.AdamW, alpha=0.5).loss_and_metrics(batch)[0].sum().backward()
+    Classify(model, torch.optim.AdamW, alpha=0.5).losses(batch)[0].sum().backward()
     both = {name: p.grad.clone() for name, p in model.backbone.named_parameters()}
     task = ScoreModel(start, outputs=3, dtype="float64")
     torch.nn.functional.cross_entropy(
@@ -113,7 +113,7 @@ def test_without_alpha_nothing_is_added(start):
     model = ScoreModel(start, outputs=3, dtype="float64")
     objective = Classify(model, torch.optim.AdamW)
     assert objective.lm_head is None
-    losses, means = objective.loss_and_metrics(collate(TEXTS))
+    losses, means = objective.losses(collate(TEXTS))
     rows = model.scores(collate(TEXTS)).log_softmax(-1).tolist()
     expected = [-row[k] for row, k in zip(rows, (1, 0, 0, 2), strict=True)]
     assert losses.tolist() == pytest.approx(expected, abs=1e-12)
@@ -130,4 +130,4 @@ def test_a_label_that_is_no_class_names_its_row(start, label):
     classify = Classify(ScoreModel(start, outputs=3), torch.optim.AdamW)
     wrong = PromptTree(3, "wrong", (1,), ((5, 2),), labels=(label,))
     with pytest.raises(DataError, match=rf"row 'wrong' has label {label:g}; .* from 0 to 2"):
-        classify.loss_and_metrics(collate([TEXTS[0], wrong]))
+        classify.losses(collate([TEXTS[0], wrong]))

@@ -83,8 +83,8 @@ def test_pairs_are_two_rows_the_first_desirable(build):
     kl = torch.tensor(0.4, dtype=torch.float64)
     expected, rewards = kto_loss(sums, ref, label, kl, beta=0.3, lambda_d=1.5, lambda_u=0.7)
     with torch.no_grad():
-        losses, means = kto.loss_and_metrics(collate(PAIRS))
-        apart, _ = kto.loss_and_metrics(collate(judged()))
+        losses, means = kto.losses(collate(PAIRS))
+        apart, _ = kto.losses(collate(judged()))
     assert_close(losses, expected)
     assert_close(apart, losses)
     assert_close(means["rewards/desirable"].value, rewards[::2].mean())
@@ -94,7 +94,7 @@ def test_pairs_are_two_rows_the_first_desirable(build):
 
 def test_before_training_half_of_each_weight_is_lost(build):
     kto = KTO(build("llama"), torch.optim.AdamW, lambda_d=1.5, lambda_u=0.7)
-    losses, _ = kto.loss_and_metrics(collate(PAIRS))
+    losses, _ = kto.losses(collate(PAIRS))
     assert losses.tolist() == pytest.approx([0.75, 0.35] * 3)
 
 

@@ -82,7 +82,7 @@ def test_means_are_over_prompts_of_a_prompts_pairs():
         PromptTree(1, "b", (1,), ((3,), (4,)), labels=(1, 0)),
     ]
     module = KWiseRewardModel(fixed([2.0, 0.0, 1.0, 4.0, 4.0]), ADAM)
-    losses, means = module.loss_and_metrics(collate(trees))
+    losses, means = module.losses(collate(trees))
     assert losses.shape == (2,)
     assert float(means["accuracy"]) == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert float(means["margin"]) == pytest.approx(((2 + 1 - 1) / 3 + 0) / 2)
@@ -92,7 +92,7 @@ def test_means_are_over_prompts_of_a_prompts_pairs():
 def test_pairs_have_no_ranks():
     module = KWiseRewardModel(fixed([1.0, 0.0]), ADAM)
     with pytest.raises(DataError, match=r"needs ranks\. Use RankingData"):
-        module.loss_and_metrics(collate([PromptTree(0, "a", (1,), ((3,), (4,)))]))
+        module.losses(collate([PromptTree(0, "a", (1,), ((3,), (4,)))]))
 
 
 @pytest.fixture
@@ -115,12 +115,12 @@ def test_one_forward_per_completion_gives_the_gradient_of_all_pairs(scorer, monk
         return hidden_states(trees, select, after=after)
 
     monkeypatch.setattr(scorer, "hidden_states", counted)
-    losses, _ = KWiseRewardModel(scorer, ADAM).loss_and_metrics(collate([ranking]))
+    losses, _ = KWiseRewardModel(scorer, ADAM).losses(collate([ranking]))
     losses.sum().backward()
     together = scorer.head.weight.grad.clone()
     assert read == [4]
     scorer.zero_grad()
-    one_by_one, _ = RewardModel(scorer, ADAM).loss_and_metrics(collate(pairs))
+    one_by_one, _ = RewardModel(scorer, ADAM).losses(collate(pairs))
     one_by_one.mean().backward()
     assert read == [4, 12]
     assert_close(losses[0], one_by_one.mean())

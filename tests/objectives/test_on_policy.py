@@ -147,7 +147,7 @@ def test_an_importance_weight_can_be_capped(make: Make, kind: Any, weight: float
     now = Scores(logps, tree.loss_mask, logps.sum(1), tree.loss_mask.sum(1), tree.group)
     free, capped = make(kind), make(kind)
     capped.sampling = replace(capped.sampling, ratio_cap=1.5)
-    loss, limited = free.loss_and_metrics(batch, now)[0], capped.loss_and_metrics(batch, now)[0]
+    loss, limited = free.losses(batch, now)[0], capped.losses(batch, now)[0]
     assert float(loss) == pytest.approx(weight * 3)
     assert float(limited) == pytest.approx(1.5 * 3)
 
@@ -268,10 +268,8 @@ def test_stale_minibatches_are_weighted_by_their_ratio(make: Make, kind: Any) ->
     stale = replace(batch, old_token_logps=batch.old_token_logps - math.log(2))
     terms = batch.advantages * scores.token_logps
     terms = terms.sum(1) * 2.0**batch.trees.completion_lengths if kind is RLOO else 2 * terms
-    assert_close(objective.loss_and_metrics(stale, scores)[0], -terms.sum())
-    assert_close(
-        objective.loss_and_metrics(batch, scores)[0], -(batch.advantages * scores.token_logps).sum()
-    )
+    assert_close(objective.losses(stale, scores)[0], -terms.sum())
+    assert_close(objective.losses(batch, scores)[0], -(batch.advantages * scores.token_logps).sum())
 
 
 def test_training_moves_the_policy_and_not_its_reference(make: Make) -> None:

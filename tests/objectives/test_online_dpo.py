@@ -109,7 +109,7 @@ def test_a_phase_of_its_own_completions(make):
     ]
     sums, _ = by_loop(online.policy, rows)
     with torch.no_grad():
-        losses, means = online.loss_and_metrics(batch, online.policy(trees))
+        losses, means = online.losses(batch, online.policy(trees))
     four = sums[::2], sums[1::2], ref[::2], ref[1::2]
     told = online_dpo_loss(*four, batch.advantages[::2, 0], beta=0.4)
     assert_close(losses, told.losses)

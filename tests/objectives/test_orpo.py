@@ -77,7 +77,7 @@ def test_prompts_can_be_imitated_too(build):
     lengths = torch.tensor([len(tree.prompt) - 1 for tree in PAIRS])
     expected = -(sums[::2] + prompts) / (counts[::2] + lengths)
     with torch.no_grad():
-        losses, _ = orpo.loss_and_metrics(collate(PAIRS))
-        only_one_token, _ = orpo.loss_and_metrics(collate(PAIRS[1:2]))
+        losses, _ = orpo.losses(collate(PAIRS))
+        only_one_token, _ = orpo.losses(collate(PAIRS[1:2]))
     assert_close(losses, expected)
     assert_close(only_one_token, expected[1:2])

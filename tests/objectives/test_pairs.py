@@ -48,7 +48,7 @@ def test_the_loss_gets_what_a_slow_loop_finds(build, kind, loss, settings, given
     }
     expected = loss(*(x for name in given for x in said[name]), **settings)
     with torch.no_grad():
-        losses, means = objective.loss_and_metrics(collate(PAIRS))
+        losses, means = objective.losses(collate(PAIRS))
     assert_close(losses, expected.losses)
     margins = expected.chosen_rewards - expected.rejected_rewards
     assert_close(means["rewards/margins"], margins.mean())
@@ -63,8 +63,8 @@ def test_ipo_is_per_token_unless_told_otherwise(build):
     sums, _ = by_loop(moved(policy), PAIRS)
     four = sums[::2], sums[1::2], ref[::2], ref[1::2]
     with torch.no_grad():
-        mean_losses, _ = per_token.loss_and_metrics(collate(PAIRS))
-        sum_losses, _ = summed.loss_and_metrics(collate(PAIRS))
+        mean_losses, _ = per_token.losses(collate(PAIRS))
+        sum_losses, _ = summed.losses(collate(PAIRS))
     both = lengths[::2], lengths[1::2]
     assert_close(mean_losses, ipo_loss(*four, tau=0.3, lengths=both).losses)
     assert_close(sum_losses, ipo_loss(*four, tau=0.3).losses)
@@ -76,9 +76,7 @@ def test_dpo_adds_the_chosen_completions_likelihood_per_token(build):
     helped = DPO(policy, torch.optim.AdamW, beta=0.3, nll_coef=0.5)
     sums, lengths = by_loop(moved(policy), PAIRS)
     with torch.no_grad():
-        added = (
-            helped.loss_and_metrics(collate(PAIRS))[0] - plain.loss_and_metrics(collate(PAIRS))[0]
-        )
+        added = helped.losses(collate(PAIRS))[0] - plain.losses(collate(PAIRS))[0]
     assert_close(added, -0.5 * sums[::2] / lengths[::2])
 
 
@@ -97,7 +95,7 @@ def test_dpo_adds_the_chosen_completions_likelihood_per_token(build):
 def test_before_training_policy_and_reference_agree(build, kind, start, pairs):
     """Rewards 0 and a finite loss at the first step, also of a single pair."""
     objective = kind(build("llama"), torch.optim.AdamW)
-    losses, means = objective.loss_and_metrics(collate(PAIRS[:pairs]))
+    losses, means = objective.losses(collate(PAIRS[:pairs]))
     assert_close(losses.detach(), torch.full((pairs,), start, dtype=torch.float64))
     assert means["rewards/accuracies"] == 0.5  # a tie is half a hit
     losses.sum().backward()
@@ -107,14 +105,14 @@ def test_before_training_policy_and_reference_agree(build, kind, start, pairs):
 def test_a_batch_that_is_no_pairs_is_refused(build):
     three = PromptTree(0, "three", (1,), ((4,), (5,), (6,)))
     with pytest.raises(DataError, match="two completions per prompt"):
-        DPO(build("llama"), torch.optim.AdamW).loss_and_metrics(collate([three]))
+        DPO(build("llama"), torch.optim.AdamW).losses(collate([three]))
 
 
 def test_three_and_one_are_not_two_pairs(build):
     """As many completions as two pairs have, of other prompts than a pair's."""
     trees = [PromptTree(0, "a", (1,), ((4,), (5,), (6,))), PromptTree(1, "b", (1,), ((7,),))]
     with pytest.raises(DataError, match="two completions per prompt"):
-        DPO(build("llama"), torch.optim.AdamW).loss_and_metrics(collate(trees))
+        DPO(build("llama"), torch.optim.AdamW).losses(collate(trees))
 
 
 @pytest.mark.parametrize("gamma", [-0.5, math.nan])

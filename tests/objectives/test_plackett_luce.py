@@ -51,5 +51,5 @@ def test_module_sums_the_choices_of_each_prompt():
         fixed([0.0, LOG2, LOG4, LOG2, 0.0], dtype=torch.float64),
         partial(torch.optim.AdamW, lr=1e-2),
     )
-    losses, _ = module.loss_and_metrics(collate(trees))
+    losses, _ = module.losses(collate(trees))
     assert_close(losses, f64(math.log(21 / 8), math.log(3 / 2)))

@@ -227,9 +227,9 @@ def test_a_penalty_in_the_loss_is_not_in_the_reward(make):
         batch = in_loss.advantages(scored)
         free = make(kl_coef=0.0, **settings).advantages(scored)
         scores = in_loss.policy(trees, in_loss.want)
-        with_penalty, _ = in_loss.loss_and_metrics(batch, scores)
+        with_penalty, _ = in_loss.losses(batch, scores)
         in_loss.kl_coef.fill_(0.0)
-        without, _ = in_loss.loss_and_metrics(batch, scores)
+        without, _ = in_loss.losses(batch, scores)
     assert batch.returns[0].tolist() == pytest.approx([3.0, 3.0, 3.0])
     assert_close(batch.returns, free.returns)
     assert float(with_penalty - without) == pytest.approx(  # k2 to a reference of log-probs 0

@@ -30,7 +30,7 @@ def test_training_moves_the_policy_and_not_the_reference(build):
     before = objective.four_logps(trees, objective.policy(trees))
     assert_close(before[:2], before[2:])
     optimizer = torch.optim.SGD(objective.parameter_groups(), lr=0.1)
-    objective.loss_and_metrics(trees)[0].sum().backward()
+    objective.losses(trees)[0].sum().backward()
     optimizer.step()
     after = objective.four_logps(trees, objective.policy(trees))
     assert_close(after[2:], before[2:], rtol=0, atol=0)
@@ -99,7 +99,7 @@ def test_however_it_was_loaded_the_reference_is_the_policy_at_its_start(
     references.append(CachedReference(policy, PAIRS, tmp_path))
     assert isinstance(objective.reference, kind)
     assert [name for name, p in policy.named_parameters() if p.requires_grad] == trained
-    assert objective.loss_and_metrics(trees)[0].tolist() == pytest.approx(expected, abs=1e-6)
+    assert objective.losses(trees)[0].tolist() == pytest.approx(expected, abs=1e-6)
     moved(policy)
     assert not torch.allclose(policy(trees).logps, start, atol=0.01)
     for reference in references:

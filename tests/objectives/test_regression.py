@@ -28,7 +28,7 @@ def test_each_completion_is_held_against_its_own_rating():
         PromptTree(0, "a", (1,), ((3, 2),), labels=(0.5,)),
         PromptTree(1, "b", (1,), ((4, 5, 2),), labels=(-1.0,)),
     ]
-    losses, means = Regression(fixed([1.5, -3.0]), ADAM).loss_and_metrics(collate(trees))
+    losses, means = Regression(fixed([1.5, -3.0]), ADAM).losses(collate(trees))
     assert losses.tolist() == [1.0, 4.0]
     assert means["loss"].item() == 2.5
 
@@ -36,4 +36,4 @@ def test_each_completion_is_held_against_its_own_rating():
 def test_rows_without_ratings_are_sent_away():
     module = Regression(fixed([1.0]), ADAM)
     with pytest.raises(DataError, match=r"needs ratings\. Use RatingData"):
-        module.loss_and_metrics(collate([PromptTree(0, "a", (1,), ((3,),))]))
+        module.losses(collate([PromptTree(0, "a", (1,), ((3,),))]))

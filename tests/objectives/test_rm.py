@@ -69,35 +69,35 @@ def pairs(*margins: float | None) -> list[PromptTree]:
 def test_a_pairs_margin_reaches_its_own_loss():
     """Differences 1 and 1 with margins 1 and 0: log 2 and 0.313262."""
     module = RewardModel(fixed([1.0, 0.0, 3.0, 2.0]), ADAM)
-    losses, means = module.loss_and_metrics(collate(pairs(1.0, 0.0)))
+    losses, means = module.losses(collate(pairs(1.0, 0.0)))
     assert_close(losses, torch.tensor([0.693147, 0.313262]), atol=1e-6, rtol=0)
     assert float(means["margin"]) == 1.0  # what is logged is the scores' own
     module.margin_scale = 0.5  # in the data's unit, margins are twice as large: 0.5 is left of 1
-    halved, _ = module.loss_and_metrics(collate(pairs(1.0, 0.0)))
+    halved, _ = module.losses(collate(pairs(1.0, 0.0)))
     assert_close(halved, torch.tensor([0.474077, 0.313262]), atol=1e-6, rtol=0)
-    plain, _ = module.loss_and_metrics(collate(pairs(None, None)))
+    plain, _ = module.losses(collate(pairs(None, None)))
     assert_close(plain, torch.tensor([0.313262, 0.313262]), atol=1e-6, rtol=0)
 
 
 def test_centring_is_handed_down():
     module = RewardModel(fixed([2.0, 1.0]), ADAM, centre_coef=0.01)
-    losses, _ = module.loss_and_metrics(collate(pairs(None)))
+    losses, _ = module.losses(collate(pairs(None)))
     assert losses.item() == pytest.approx(0.403262, abs=1e-6)
 
 
 def test_identical_scores_are_half_right():
     """Three pairs: right, tied, wrong."""
     module = RewardModel(fixed([1.0, 0.0, 2.0, 2.0, -1.0, 0.0]), ADAM)
-    _, means = module.loss_and_metrics(collate(pairs(None, None, None)))
+    _, means = module.losses(collate(pairs(None, None, None)))
     assert float(means["accuracy"]) == 0.5
     tied = RewardModel(fixed([2.0, 2.0]), ADAM)
-    assert float(tied.loss_and_metrics(collate(pairs(None)))[1]["accuracy"]) == 0.5
+    assert float(tied.losses(collate(pairs(None)))[1]["accuracy"]) == 0.5
 
 
 def test_one_completion_is_no_pair():
     module = RewardModel(fixed([1.0]), ADAM)
     with pytest.raises(DataError, match="two completions per prompt"):
-        module.loss_and_metrics(collate([PromptTree(0, "a", (1,), ((3, 2),))]))
+        module.losses(collate([PromptTree(0, "a", (1,), ((3, 2),))]))
 
 
 @pytest.mark.parametrize("name", ["centre_coef", "margin_scale"])

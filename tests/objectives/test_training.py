@@ -214,13 +214,13 @@ def test_a_step_that_the_trainer_cuts_is_the_mean_of_what_it_saw(make, tmp_path)
     objective, data = make("sft", micro=2)
     before = {name: p.detach().clone() for name, p in objective.policy.named_parameters()}
     kept: list[Any] = []
-    loss_and_metrics = objective.loss_and_metrics
+    losses = objective.losses
 
     def spy(trees: Any) -> Any:
         kept.append(trees)
-        return loss_and_metrics(trees)
+        return losses(trees)
 
-    objective.loss_and_metrics = spy
+    objective.losses = spy
     objective.make_optimizer = partial(torch.optim.SGD, lr=1.0)
     objective.configure_optimizers = lambda: objective.make_optimizer(objective.parameters())
     trainer = fit_epochs((objective, data), tmp_path, max_epochs=1, limit_train_batches=1)

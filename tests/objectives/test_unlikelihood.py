@@ -50,7 +50,7 @@ def test_a_step_raises_the_chosen_and_lowers_the_rejected(build):
     batch = collate([PromptTree(0, "a", (1, 5), ((7, 8, 2), (9, 10, 11, 2)))])
     objective = Unlikelihood(policy, torch.optim.AdamW, alpha=0.5)
     before = policy(batch).logps.detach()
-    losses, means = objective.loss_and_metrics(batch)
+    losses, means = objective.losses(batch)
     assert_close(losses.detach(), (0.5 * before[1] - before[0])[None], rtol=0, atol=1e-12)
     assert_close(means["rewards/margins"], before[0] - before[1], rtol=0, atol=1e-12)
     losses.sum().backward()
