@@ -40,7 +40,8 @@ class Cell:
     def id(self) -> str:
         """Its name in tests and files."""
         cut = f"-{self.accumulate}" if self.accumulate > 1 else ""
-        return f"{self.name}-{self.strategy}{cut}"
+        end = f"-to{self.steps}" if self.steps != STEPS else ""
+        return f"{self.name}-{self.strategy}{cut}{end}{'-resumed' if self.resume else ''}"
 
 
 class Kept(Logger):

@@ -4,13 +4,14 @@ All cells of a test run share one pair of processes. ``pytest -k`` selects cells
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cells import DIRECT, ON_POLICY, QLORA, SCORERS, VALUES, WITHOUT_REFERENCE, rows_file
-from tests.ranks import ROWS, Cell, largest_gap, spawn, train
+from tests.ranks import ROWS, STEPS, Cell, largest_gap, spawn, train
 
 NAMES = ["lm", "sft", "classify_alone", *SCORERS, "dpo", "dpo_cached", "dpo_lora", *DIRECT]
 NAMES += [*WITHOUT_REFERENCE, *ON_POLICY, *VALUES, *QLORA]
@@ -83,3 +84,38 @@ def test_two_processes_train_what_one_does_in_every_cell(
     cell: Cell, rest: Any, ground: Path
 ) -> None:
     check(cell, rest[cell.id], ground)
+
+
+STOPPED = [
+    Cell(name, strategy, steps=7)  # inside an epoch and inside a phase
+    for name in ("sft", "ppo")
+    for strategy in ("ddp", "fsdp2")
+]
+
+
+def continued(cell: Cell, ground: Path, **settings: Any) -> Cell:
+    last = ground / f"{cell.id}-2" / "last.ckpt"
+    return replace(cell, steps=STEPS, resume=str(last), **settings)
+
+
+@pytest.fixture(scope="module")
+def resumed(ground: Path) -> dict[str, dict[str, Any]]:
+    spawn(STOPPED, ground)
+    return spawn([continued(cell, ground) for cell in STOPPED], ground)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+@pytest.mark.parametrize("cell", STOPPED, ids=lambda cell: cell.id)
+def test_two_processes_are_continued_by_two_and_by_one(
+    cell: Cell, resumed: Any, ground: Path
+) -> None:
+    """By one also with its steps cut into other micro-batches."""
+    whole = train(replace(cell, steps=STEPS), ground, 1)
+    ends = [resumed[continued(cell, ground).id]]
+    ends += [train(continued(cell, ground, accumulate=n), ground, 1) for n in (1, 2)]
+    for end in ends:
+        gap = largest_gap(whole["weights"], end["weights"])
+        print(f"{cell.id}: dW {gap:.1e}")
+        assert gap <= EXACT
+        assert largest_gap(whole["moments"], end["moments"]) <= EXACT
