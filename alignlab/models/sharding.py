@@ -35,8 +35,8 @@ def shard(parent: nn.Module, mesh: Any, *, cpu_offload: bool = False) -> None:
         cpu_offload: Keep what is sharded in the CPU's memory.
 
     Raises:
-        ConfigError: A model's architecture does not say what its blocks are, or the mesh is for
-            tensor parallelism.
+        ConfigError: A model's architecture does not say what its blocks are, a weight is shared
+            with something outside of the models, or the mesh is for tensor parallelism.
     """
     if mesh["tensor_parallel"].size() > 1:
         raise ConfigError(
@@ -46,7 +46,9 @@ def shard(parent: nn.Module, mesh: Any, *, cpu_offload: bool = False) -> None:
     settings: dict[str, Any] = {"mesh": mesh["data_parallel"]}
     if cpu_offload:
         settings["offload_policy"] = CPUOffloadPolicy()
-    for model in [each for each in parent.modules() if isinstance(each, TreeBackbone)]:
+    models = [each for each in parent.modules() if isinstance(each, TreeBackbone)]
+    _refuse_shared(parent, models)
+    for model in models:
         for block in _blocks(model):
             fully_shard(block, **settings)
         fully_shard(model, **settings)
@@ -55,6 +57,19 @@ def shard(parent: nn.Module, mesh: Any, *, cpu_offload: bool = False) -> None:
     for child in parent.children():
         if any(not isinstance(weight, DTensor) for weight in child.parameters()):
             fully_shard(child, **settings)
+
+
+def _refuse_shared(parent: nn.Module, models: list[TreeBackbone]) -> None:
+    held = {id(weight) for model in models for weight in model.parameters()}
+    inside = {id(module) for model in models for module in model.modules()}
+    for module in parent.modules():
+        if id(module) not in inside:
+            own = module.parameters(recurse=False)
+            if any(id(weight) in held for weight in own):
+                raise ConfigError(
+                    "a head shares its weight with the model's embeddings, which cannot be "
+                    "sharded. Set trainer.strategy to ddp, or model.init_args.alpha to 0."
+                )
 
 
 def _blocks(model: TreeBackbone) -> list[nn.Module]:

@@ -118,3 +118,11 @@ def test_tensor_parallelism_names_the_strategy(build: Any) -> None:
     one, two = SimpleNamespace(size=lambda: 1), SimpleNamespace(size=lambda: 2)
     with pytest.raises(ConfigError, match=r"alignlab\.distributed\.FSDP2"):
         shard(torch.nn.Module(), {"data_parallel": one, "tensor_parallel": two})
+
+
+def test_a_weight_that_is_shared_with_a_head_is_refused(build: Any, mesh: Any) -> None:
+    policy, head = build("llama"), torch.nn.Linear(1, 1, bias=False)
+    head.weight = policy.model.get_input_embeddings().weight
+    parts = torch.nn.ModuleDict({"policy": policy, "head": head})
+    with pytest.raises(ConfigError, match=r"shares its weight .*trainer\.strategy to ddp"):
+        shard(parts, mesh)
