@@ -17,6 +17,7 @@ from alignlab.models.modes import reading
 from alignlab.models.reference import make_reference
 from alignlab.objectives.dpo import DPO
 from alignlab.objectives.kto import KTO
+from alignlab.objectives.metrics import Metric
 from alignlab.objectives.on_policy import Sampling
 from alignlab.objectives.ppo import PPO
 from alignlab.objectives.rm import RewardModel
@@ -183,11 +184,11 @@ def test_a_rollout_read_without_dropout_is_no_other_model(
     """The first update of a phase is checked without dropout, and made with it."""
     objective = PPO(noisy(folder), Network(), Sampling(5), SGD)
     batch = objective.collect(PROMPTS, 2, 0)
-    logged: dict[str, Tensor] = {}
-    monkeypatch.setattr(objective, "log", logged.__setitem__)
+    said: dict[str, Metric] = {}
+    monkeypatch.setattr(objective, "log_step", lambda means, weight: said.update(means))
     scores = objective.policy(batch.trees)
     objective._check_ratio(batch, scores)
-    assert float(logged["train/first_log_ratio"]) < 1e-4
+    assert float(said["first_log_ratio"].value) < 1e-4
     gap = (scores.token_logps.detach() - batch.old_token_logps)[scores.mask]
     assert float(gap.abs().max()) > 0.01
     with torch.no_grad():
