@@ -10,7 +10,7 @@ import yaml
 
 from alignlab import names
 from alignlab.data import blocks
-from alignlab.models import reference
+from alignlab.models import Lora, reference
 from alignlab.pipeline import run_experiment
 from alignlab.plan.content import by_content
 from alignlab.plan.experiment import Job, load_plan
@@ -150,7 +150,9 @@ def test_an_old_module_imports_as_the_present_one_with_a_line(
     exec("from alignlab.evaluation import pool", scope)
     exec("from alignlab.objectives.referenced import make_reference", scope)
     exec("from alignlab.data.tokenise import tokenise, tokenise_texts", scope)
+    exec("from alignlab.models.loading import Lora", scope)
     assert scope["pool"] is pool
+    assert scope["Lora"] is Lora
     assert scope["tokenise_texts"] is blocks.tokenise_texts
     assert scope["make_reference"] is reference.make_reference
     with pytest.raises(ImportError, match=r"cannot import name 'no_such'"):

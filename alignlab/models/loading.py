@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassFieldValidationError
@@ -38,6 +38,10 @@ from alignlab.models.limits import embedded
 from alignlab.models.modes import reading
 from alignlab.models.precise import make_precise
 from alignlab.models.quantised import Quantised, dequantise, quantise, settle_compute
+from alignlab.names import moved_from
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_from(__name__)
 
 log = logging.getLogger(__name__)
 DTypeName = Literal["float32", "bfloat16", "float16", "float64"]
