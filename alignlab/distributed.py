@@ -145,12 +145,10 @@ class FSDP2(ModelParallelStrategy):
     @torch.no_grad()
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Whole tensors of what is trained, on rank 0's CPU; every rank takes part."""
-        module = self.lightning_module
-        assert module is not None
-        frozen = {name for name, weight in module.named_parameters() if not weight.requires_grad}
-        state: dict[str, Any] = {}
+        module: Any = self.lightning_module
+        kept, state = module.kept_names(), dict[str, Any]()
         for name, tensor in module.state_dict().items():
-            if name not in frozen and not name.startswith("reference."):
+            if name in kept:
                 full = whole(tensor)
                 state[name] = full.cpu() if self.global_rank == 0 else full.new_empty(0)
         return state

@@ -217,7 +217,7 @@ def record_base(model: Any, source: str | None) -> dict[str, Any]:
     Returns:
         ``dtype`` and ``quantised`` as it was loaded, the number of rows in its embeddings
         (``vocabulary``), ``tokens`` whose rows were added to those, each with the token that it is
-        a copy of, and ``weights_hash`` of its files.
+        a copy of, and ``weights``, the :func:`weights_hash` of its files.
     """
     how = getattr(model, "quantised", None)
     return {

@@ -20,7 +20,7 @@ from torch.distributed.fsdp import (
     fully_shard,
     register_fsdp_forward_method,
 )
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from alignlab.errors import ConfigError
 from alignlab.models.backbone import TreeBackbone
@@ -123,8 +123,6 @@ def like_shard(tensor: Tensor, own: Tensor) -> Tensor:
     """This rank's part of a whole ``tensor`` that is sharded as ``own`` is."""
     if not isinstance(own, DTensor):
         return tensor
-    from torch.distributed.tensor import distribute_tensor
-
     on_device = tensor.to(own.device)
     return distribute_tensor(on_device, own.device_mesh, own.placements, src_data_rank=None)
 

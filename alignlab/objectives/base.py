@@ -184,20 +184,21 @@ class Objective(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep frozen weights (reference, base under adapters) out of checkpoints."""
-        kept = self._kept_names()
+        kept = self.kept_names()
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: state[name] for name in state if name in kept}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint that lacks a trained weight (frozen ones are rebuilt)."""
-        missing = self._kept_names() - set(checkpoint["state_dict"])
+        missing = self.kept_names() - set(checkpoint["state_dict"])
         if missing:
             raise ConfigError(
                 f"the checkpoint lacks {len(missing)} trained weights, e.g. {min(missing)}. "
                 "It belongs to another model; delete it or start in another folder."
             )
 
-    def _kept_names(self) -> set[str]:
+    def kept_names(self) -> set[str]:
+        """Names of the tensors that a checkpoint holds: what is trained, and its buffers."""
         frozen = {name for name, p in self.named_parameters() if not p.requires_grad}
         with_scales = tuple(f"{name}." for name in frozen)  # of weights in 4 bits
         return {

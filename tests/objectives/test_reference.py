@@ -104,7 +104,7 @@ def test_however_it_was_loaded_the_reference_is_the_policy_at_its_start(
     assert not torch.allclose(policy(trees).logps, start, atol=0.01)
     for reference in references:
         assert_close(reference.token_logps(trees).sum(1), start, rtol=0, atol=1e-5)
-    assert not [name for name in objective._kept_names() if ".start." in name]
+    assert not [name for name in objective.kept_names() if ".start." in name]
     policy.save(tmp_path / "saved")
     assert not (tmp_path / "saved" / "start").exists()
     again = Policy(str(tmp_path / "saved"), dtype="float64")
