@@ -14,7 +14,7 @@ from torch import Tensor
 
 from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError
-from alignlab.functional import kl_full
+from alignlab.functional import kl_full, kl_k1
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.modes import reading
 from alignlab.models.policy import Policy
@@ -102,9 +102,9 @@ def completion_kl(
         rows = batch.loss_mask.nonzero()[:, 0]
         zeros = torch.zeros(len(batch.group), dtype=torch.float64, device=log_p.device)
         exact.append(zeros.index_add(0, rows, kl_full(log_p, log_q).double()).cpu())
-        logps.append(log_p.gather(1, token)[:, 0].double().cpu())
-        ratio = (log_p - log_q).gather(1, token)[:, 0]
-        k1.append(zeros.index_add(0, rows, ratio.double()).cpu())
+        drawn, ref_drawn = (table.gather(1, token)[:, 0] for table in (log_p, log_q))
+        logps.append(drawn.double().cpu())
+        k1.append(zeros.index_add(0, rows, kl_k1(drawn, ref_drawn).double()).cpu())
     kl = CompletionKL(torch.cat(exact), torch.cat(k1), torch.cat(logps))
     if bool(torch.isnan(kl.exact).any()):
         raise FloatingPointError(

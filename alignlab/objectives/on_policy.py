@@ -19,7 +19,7 @@ from alignlab.data.rollouts import RolloutBatch, select_prompts
 from alignlab.data.trees import PromptTree, PromptTrees, collate
 from alignlab.distributed import from_all, own_share, rows_of_all
 from alignlab.errors import ConfigError
-from alignlab.functional import beyond_rounding, kl_k3, leave_one_out
+from alignlab.functional import beyond_rounding, kl_k1, kl_k3, leave_one_out
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models import LiveReference, Policy, Scores, make_reference
 from alignlab.models.modes import reading
@@ -87,9 +87,14 @@ class Scored:
     scores: Tensor  # [M], the reward as it is used (centred, penalised)
 
     @property
+    def token_kl(self) -> Tensor:
+        """``[M, T]`` unbiased estimate of each token's KL to the reference in nats (k1)."""
+        return kl_k1(self.token_logps, self.ref_token_logps)
+
+    @property
     def kl(self) -> Tensor:
-        """``[M]`` log-ratio of each completion: an unbiased sample of its KL in nats (k1)."""
-        return (self.token_logps - self.ref_token_logps).sum(1)
+        """``[M]`` unbiased estimate of each completion's KL: the sum over its tokens."""
+        return self.token_kl.sum(1)
 
 
 class OnPolicyObjective(Objective):
@@ -188,7 +193,7 @@ class OnPolicyObjective(Objective):
         """
         rewards = torch.zeros_like(scored.token_logps)
         if penalised:
-            rewards -= self.kl_coef * (scored.token_logps - scored.ref_token_logps)
+            rewards -= self.kl_coef * scored.token_kl
         last = scored.trees.completion_lengths - 1
         rewards[torch.arange(len(last), device=last.device), last] += scored.scores.to(rewards)
         return rewards

@@ -93,7 +93,8 @@ def _tables_of(folder: Path, points: Sequence[Point]) -> list[PromptTable]:
         if (point.run_id, point.step) not in found:
             raise DataError(f"{path}: no rows of step {point.step}. Run {point.run_id!r} again.")
         table = found[point.run_id, point.step]
-        kl, reward = table.scores.kl.mean(), table.scores.reward.mean()
+        means = table.scores.means()
+        kl, reward = means["kl"], means["reward"]
         if not np.allclose([kl, reward], [point.kl, point.reward], rtol=1e-6, atol=1e-9):
             raise DataError(
                 f"{path}: step {point.step} has mean KL {kl:.6g} and reward {reward:.6g}, "

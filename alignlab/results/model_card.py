@@ -14,7 +14,6 @@ from alignlab.errors import ConfigError, in_a_line
 from alignlab.names import present_in
 from alignlab.results.prompt_tables import read_scores
 from alignlab.results.run_folder import MODEL, RunFolder, evaluations_in
-from alignlab.results.statistics import clustered_se
 
 CARD = "README.md"
 LIBRARIES = ("torch", "transformers", "peft", "lightning")
@@ -175,13 +174,10 @@ def last_evaluation(run: Run, step: int | None) -> dict[str, Any]:
     if not found:
         return {}
     scores = read_scores(found[-1].scores)
-    means = scores.means()
+    values = scores.means() | scores.errors()
     return {
         "step": found[-1].step,
-        "reward": means["reward"],
-        "reward_se": clustered_se(scores.reward),
-        "kl": means["kl"],
-        "kl_se": clustered_se(scores.kl),
+        **{name: values[name] for name in ("reward", "reward_se", "kl", "kl_se")},
         "prompts": len(scores.prompt_ids),
         "samples": int(scores.n_samples.sum()),
     }

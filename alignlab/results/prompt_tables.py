@@ -69,6 +69,10 @@ class PromptScores:
         found = {name: getattr(self, name) for name in MEASURES}
         return {name: float(values.mean()) for name, values in found.items() if values is not None}
 
+    def errors(self) -> dict[str, float]:
+        """Standard errors of the means, clustered by prompt: ``kl_se`` is that of ``kl``."""
+        return {f"{name}_se": clustered_se(getattr(self, name)) for name in WITH_ERROR}
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PromptTable:
@@ -89,8 +93,7 @@ class PromptTable:
         """
         scores = self.scores
         values: dict[str, Any] = {name: getattr(self, name) for name in NAMES}
-        values |= {"proxy_reward": None} | scores.means() | shared
-        values |= {f"{name}_se": clustered_se(getattr(scores, name)) for name in WITH_ERROR}
+        values |= {"proxy_reward": None} | scores.means() | scores.errors() | shared
         n_samples = int(scores.n_samples.sum())
         return Point(**values, n_prompts=len(scores.prompt_ids), n_samples=n_samples)
 

@@ -11,6 +11,20 @@ MUTATIONS = (
         "evaluation/test_points.py::test_kl_is_the_sum_over_steps_of_a_double_loop",
     ),
     Mutation(
+        "the log-ratio along completions has its sign turned",
+        "evaluation/scoring.py",
+        "kl_k1(drawn, ref_drawn)",
+        "kl_k1(ref_drawn, drawn)",
+        "evaluation/test_points.py::test_kl_is_the_sum_over_steps_of_a_double_loop",
+    ),
+    Mutation(
+        "every mean gets the standard error of the KL",
+        "results/prompt_tables.py",
+        "clustered_se(getattr(self, name))",
+        "clustered_se(self.kl)",
+        "results/test_prompt_tables.py::test_point_is_the_mean_over_prompts_with_clustered_errors",
+    ),
+    Mutation(
         "the reference's side of the KL is at temperature 1",
         "evaluation/scoring.py",
         "log_q = reference.log_softmax_at(batch.to(reference.device), spec)",
