@@ -58,7 +58,8 @@ class ModelSpec:
     def _key(self) -> tuple[object, ...]:
         """Settings by value: configs and adapters have no hash of their own."""
         others = [getattr(self, each.name) for each in fields(self)]
-        return self.config.to_json_string(), *map(str, others[2:]), self.role
+        attention = self.config._attn_implementation  # which no saved config names
+        return self.config.to_json_string(), attention, *map(str, others[2:]), self.role
 
     @property
     def depth(self) -> int:

@@ -165,6 +165,8 @@ class _Reader:
             config, lora = self._config_of(role, args), None
         else:
             config, lora = _config_at(args["source"])
+        if args.get("attn_implementation"):
+            config._attn_implementation = args["attn_implementation"]
         quantised = _args(args.get("quantised"))
         if scorer:
             config.num_labels = args["outputs"]

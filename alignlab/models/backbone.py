@@ -23,7 +23,7 @@ from alignlab.models.layouts import (
     tree_rows,
 )
 from alignlab.models.limits import check_batch, check_rows, context_of
-from alignlab.models.loading import default_device
+from alignlab.models.loading import PACKAGES, default_device
 from alignlab.models.modes import reading
 from alignlab.models.prompt_tuning import PromptedTransformer, virtual_tokens
 
@@ -169,6 +169,8 @@ class TreeBackbone(nn.Module):
         Raises:
             ConfigError: Flat rows are not the model's own forward either, so no layout is right.
         """
+        if self.model.config._attn_implementation in PACKAGES:  # kernels that need a GPU
+            self.to(default_device())
         try:
             with reading(self):
                 return self._settle(self.layout)

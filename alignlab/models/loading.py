@@ -20,6 +20,12 @@ from transformers import (
     GenerationConfig,
     PreTrainedConfig,
 )
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import (
+    is_flash_attn_2_available,
+    is_flash_attn_3_available,
+    is_flash_attn_4_available,
+)
 from transformers.utils import logging as logging_of_transformers
 
 from alignlab.errors import ConfigError, DataError
@@ -45,6 +51,11 @@ if not TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 DTypeName = Literal["float32", "bfloat16", "float16", "float64"]
+PACKAGES = {  # that an attention function needs, and a GPU
+    "flash_attention_2": is_flash_attn_2_available,
+    "flash_attention_3": is_flash_attn_3_available,
+    "flash_attention_4": is_flash_attn_4_available,
+}
 
 
 def load_tokenizer(source: str) -> Any:
@@ -58,6 +69,32 @@ def load_tokenizer(source: str) -> Any:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as problem:
         raise ConfigError(_unreachable(source, "a tokenizer", problem)) from problem
+
+
+def attention(name: str | None) -> dict[str, Any]:
+    """The config value that asks for the attention function ``name``; none for the library's own.
+
+    Raises:
+        ConfigError: transformers does not know the name, or its package is not installed.
+    """
+    if name is None:
+        return {}
+    known = ["eager", *(n for n in ALL_ATTENTION_FUNCTIONS.valid_keys() if "|" not in n)]
+    usable = sorted(n for n in known if n not in PACKAGES or PACKAGES[n]())
+    if name not in usable:
+        raise ConfigError(
+            f"attn_implementation: {name} is not an attention function that is installed here. "
+            f"Set one of {', '.join(usable)}, or leave it out."
+        )
+    return {"attn_implementation": name}
+
+
+def _refuse_attention(problem: Exception, attn_implementation: str | None = None, **_: Any) -> None:
+    if attn_implementation is not None and "attention implementation" in str(problem):
+        raise ConfigError(
+            f"attn_implementation: {str(problem).split()[0]} of transformers has no "
+            f"{attn_implementation}. Set eager, or leave it out."
+        ) from problem
 
 
 def load_model(
@@ -83,7 +120,7 @@ def load_model(
             (GPT-2's is 0.1, which makes two forwards of one policy differ).
         merge: Add adapters into the weights that they stand on, and leave none.
         quantised: Keep linear layers in 4 bits.
-        config: Further config values, e.g. ``num_labels=1``.
+        config: Further config values, e.g. ``num_labels=1`` or those of ``attention``.
 
     Raises:
         ConfigError: Nothing usable there, weights that are missing, or adapters that cannot be
@@ -109,6 +146,7 @@ def load_model(
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as problem:
+        _refuse_attention(problem, **config)
         raise ConfigError(_unreachable(source, "a model", problem)) from problem
     # A scorer that starts from a language model has no head yet.
     fresh = auto_class is AutoModelForSequenceClassification and not is_scorer(source)
@@ -321,6 +359,7 @@ def build_model(
     except ConfigError:
         raise
     except (ValueError, TypeError) as problem:
+        _refuse_attention(problem, **config)
         raise ConfigError(f"cannot build a model from {config}: {problem}") from problem
     if torch.finfo(getattr(torch, dtype)).bits >= 32:
         model = model.to(getattr(torch, dtype))

@@ -29,6 +29,7 @@ from alignlab.models.layouts import Layout
 from alignlab.models.limits import other_id
 from alignlab.models.loading import (
     DTypeName,
+    attention,
     build_model,
     has_dropout,
     load_model,
@@ -93,12 +94,14 @@ class Policy(TreeBackbone):
         chat_format: For a tokenizer without a chat template: ``llama3`` adds the special tokens
             that are missing, the template and the stop set. They are saved with the model. With
             ``lora``, the rows of added tokens are trained beside the adapters.
+        attn_implementation: The attention function of transformers, such as ``sdpa``, ``eager`` or
+            ``flash_attention_2``; ``None`` for the model's default.
 
     Raises:
         ConfigError: Neither or both of ``source`` and ``config``; nothing usable there;
             ``quantised`` weights that would be trained; a ``chat_format`` where there is a
-            template, or tokens that nothing would learn; an architecture whose log-probs would not
-            be those of its own forward.
+            template, or tokens that nothing would learn; an ``attn_implementation`` that is not
+            installed; an architecture whose log-probs would not be those of its own forward.
     """
 
     ENTRIES = ("log_softmax_at",)
@@ -118,28 +121,23 @@ class Policy(TreeBackbone):
         head_dtype: HeadDType = "float32",
         chunk: int = 4096,
         chat_format: ChatFormat | None = None,
+        attn_implementation: str | None = None,
     ) -> None:
         super().__init__()
-        if (source is None) == (config is None):
-            raise ConfigError(
-                "a policy comes from a source or from a config: set exactly one of "
-                f"policy.init_args.source (got {source!r}) and policy.init_args.config."
-            )
-        name = tokenizer or source
-        if name is None:
-            raise ConfigError("a policy from a config needs policy.init_args.tokenizer.")
-        if lora is not None and prompt_tuning is not None:
-            raise ConfigError("lora and prompt_tuning are both given; use one of them.")
+        check_policy(source, config, tokenizer, lora, prompt_tuning, quantised)
         fresh = lora is not None or prompt_tuning is not None
-        if quantised is not None and (source is None or not (fresh or is_adapter(source))):
-            raise ConfigError(
-                "weights in 4 bits cannot be trained, so policy.init_args.quantised needs a source "
-                "and lora. Set policy.init_args.lora, or leave quantised out."
-            )
-        self.tokenizer = load_tokenizer_from(name)
+        self.tokenizer = load_tokenizer_from(str(tokenizer or source))
         _check_vocabulary(self.tokenizer, source, named=tokenizer is not None)
         added = {} if chat_format is None else set_chat_format(self.tokenizer, chat_format)
-        self.model = self._make_model(source, config, seed, dtype, dropout, quantised, merge=fresh)
+        how: dict[str, Any] = {"dtype": dtype, "dropout": dropout}
+        attended = attention(attn_implementation)
+        if source is not None:
+            self.model = load_model(
+                AutoModelForCausalLM, source, merge=fresh, quantised=quantised, **how, **attended
+            )
+        else:
+            values = _ids(self.tokenizer) | (config or {}) | attended
+            self.model = build_model(AutoModelForCausalLM, values, seed=seed, **how)
         base = record_base(self.model, source) if fresh else {}
         if source is not None and added:
             self._add_tokens(added, learnt=prompt_tuning is None)
@@ -159,38 +157,6 @@ class Policy(TreeBackbone):
         self.layout_report = self.settle_layout()
         self.train()  # a pretrained model comes in eval mode
         log.debug("policy layout: %s", self.layout_report)
-
-    def _make_model(
-        self,
-        source: str | None,
-        config: dict[str, Any] | None,
-        seed: int,
-        dtype: DTypeName,
-        dropout: float | None,
-        quantised: Quantised | None,
-        *,
-        merge: bool,
-    ) -> Any:
-        if source is not None:
-            return load_model(
-                AutoModelForCausalLM,
-                source,
-                dtype=dtype,
-                dropout=dropout,
-                merge=merge,
-                quantised=quantised,
-            )
-        assert config is not None
-        tok = self.tokenizer
-        special = {
-            "vocab_size": len(tok),
-            "bos_token_id": tok.bos_token_id,
-            "eos_token_id": tok.eos_token_id,
-            "pad_token_id": tok.pad_token_id,
-        }
-        return build_model(
-            AutoModelForCausalLM, special | config, seed=seed, dtype=dtype, dropout=dropout
-        )
 
     def _add_tokens(self, added: dict[int, int | None], *, learnt: bool) -> None:
         """Give added tokens rows in the model.
@@ -294,6 +260,46 @@ class Policy(TreeBackbone):
         else:
             self.model.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
+
+
+def check_policy(
+    source: str | None,
+    config: dict[str, Any] | None,
+    tokenizer: str | None,
+    lora: Lora | None,
+    prompt_tuning: PromptTuning | None,
+    quantised: Quantised | None,
+) -> None:
+    """Hold the arguments of a ``Policy`` against each other.
+
+    Raises:
+        ConfigError: No model has this set of them.
+    """
+    if (source is None) == (config is None):
+        raise ConfigError(
+            "a policy comes from a source or from a config: set exactly one of "
+            f"policy.init_args.source (got {source!r}) and policy.init_args.config."
+        )
+    if source is None and tokenizer is None:
+        raise ConfigError("a policy from a config needs policy.init_args.tokenizer.")
+    if lora is not None and prompt_tuning is not None:
+        raise ConfigError("lora and prompt_tuning are both given; use one of them.")
+    fresh = lora is not None or prompt_tuning is not None
+    if quantised is not None and (source is None or not (fresh or is_adapter(source))):
+        raise ConfigError(
+            "weights in 4 bits cannot be trained, so policy.init_args.quantised needs a source "
+            "and lora. Set policy.init_args.lora, or leave quantised out."
+        )
+
+
+def _ids(tokenizer: Any) -> dict[str, int | None]:
+    """What the config of a model from scratch takes from its tokenizer."""
+    return {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
 
 
 def _check_vocabulary(tokenizer: Any, source: str | None, *, named: bool) -> None:

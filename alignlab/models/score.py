@@ -21,7 +21,7 @@ from alignlab.models.adapters import (
 )
 from alignlab.models.backbone import UNSUPPORTED, TreeBackbone, probe_cells, relative_error
 from alignlab.models.layouts import Layout
-from alignlab.models.loading import DTypeName, is_scorer, load_model, quiet
+from alignlab.models.loading import DTypeName, attention, is_scorer, load_model, quiet
 from alignlab.models.loading import load_tokenizer as load_tokenizer_from
 from alignlab.models.quantised import Quantised
 
@@ -47,10 +47,12 @@ class ScoreModel(TreeBackbone):
         lora: Train low-rank adapters and the head instead of all weights; as in ``Policy``.
         quantised: Keep the weights under the adapters in 4 bits, as in ``Policy``.
         layout: As in ``Policy``.
+        attn_implementation: As in ``Policy``.
 
     Raises:
-        ConfigError: Nothing usable at ``source``, ``quantised`` weights that would be trained, or
-            an architecture whose scores would not be those of its own forward.
+        ConfigError: Nothing usable at ``source``, ``quantised`` weights that would be trained,
+            an ``attn_implementation`` that is not installed, or an architecture whose scores would
+            not be those of its own forward.
     """
 
     ENTRIES = ("scores_and_states",)
@@ -67,6 +69,7 @@ class ScoreModel(TreeBackbone):
         lora: Lora | None = None,
         quantised: Quantised | None = None,
         layout: Layout = "auto",
+        attn_implementation: str | None = None,
     ) -> None:
         super().__init__()
         if outputs < 1:
@@ -88,6 +91,7 @@ class ScoreModel(TreeBackbone):
                 merge=lora is not None,
                 quantised=quantised,
                 num_labels=outputs,
+                **attention(attn_implementation),
             )
         if getattr(self.model.config, "pad_token_id", None) is None:
             self.model.config.pad_token_id = self.tokenizer.pad_token_id

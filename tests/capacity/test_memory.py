@@ -112,6 +112,15 @@ def test_value_and_reward_models_are_parts(ppo: Setup) -> None:
     assert config.vocab_size == VOCABULARY
 
 
+def test_an_attention_function_has_its_own_activations(tmp_path: Path) -> None:
+    """Eager attention holds a matrix of weights for each head; one in a fused kernel does not."""
+    eager, fused = (
+        memory_of(read_setup([stage(tmp_path, policy={"attn_implementation": name})]), PLAIN)
+        for name in ("eager", "sdpa")
+    )
+    assert eager["activations"] > 1.2 * fused["activations"]
+
+
 def test_checkpointing_trades_activations(dpo: Setup) -> None:
     long = replace(dpo, trees=dpo.trees * 4, steps=[list(range(16))], batch_size=16)
     plain, again = (

@@ -10,7 +10,6 @@ from alignlab.capacity.setup import calls_of, read_setup
 from alignlab.capacity.trace import Call
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
-from alignlab.models.policy import Policy
 from alignlab.training.fit import build
 from tests.capacity.examples import PARAMETERS, stage
 
@@ -19,7 +18,7 @@ def test_nothing_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def fails(*_: object, **__: object) -> None:
         raise AssertionError("a policy was built")
 
-    monkeypatch.setattr(Policy, "_make_model", fails)
+    monkeypatch.setattr("alignlab.models.policy.build_model", fails)
     monkeypatch.setattr(torch.nn.Module, "_apply", fails)
     setup = read_setup([stage(tmp_path)])
     assert (setup.objective, setup.total_steps, setup.batch_size) == ("DPO", 10, 4)

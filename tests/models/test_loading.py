@@ -1,14 +1,19 @@
 """What is looked at before a model is loaded."""
 
 import os
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from alignlab.data.trees import collate
 from alignlab.errors import ConfigError, DataError
 from alignlab.files import seal
-from alignlab.models import Lora
-from alignlab.models.policy import Policy
+from alignlab.models import Lora, Policy, ScoreModel, backbone
+from alignlab.models.loading import PACKAGES
 from tests.test_files import flip
 
 
@@ -50,3 +55,76 @@ def test_a_dropout_that_the_config_counts_in_whole_numbers(build, tmp_path) -> N
     assert not Policy(**settings, dropout=0.0).has_dropout
     with pytest.raises(ConfigError, match=r"takes no \w+ of 0.1: .* expected int"):
         Policy(**settings, dropout=0.1)
+
+
+def test_an_attention_function_is_chosen(build, tmp_path, ragged) -> None:
+    """It is what runs, and changes no log-prob; what is saved does not name it."""
+    build("llama").save(tmp_path)
+    batch = collate([replace(tree, completions=((4, 5, 6), (7, 8))) for tree in ragged])
+    settings: Any = {"dtype": "float64", "layout": "flat"}
+    called: list[int] = []
+    found = []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        called.append(1)
+        return plain(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        plain = ALL_ATTENTION_FUNCTIONS["sdpa"]
+        patch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "sdpa", counted)
+        for name in (None, "sdpa", "eager"):
+            policy = Policy(str(tmp_path), attn_implementation=name, **settings)
+            called.clear()
+            found.append(policy(batch).logps)
+            assert bool(called) == (name != "eager")
+            scorer = ScoreModel(str(tmp_path), attn_implementation=name, **settings)
+            called.clear()
+            scorer(batch)
+            assert bool(called) == (name != "eager")
+    assert torch.equal(found[0], found[1])
+    # The eager function takes its softmax in float32.
+    torch.testing.assert_close(found[0], found[2], rtol=0, atol=1e-5)
+    policy.save(tmp_path / "eager")
+    assert "attn" not in (tmp_path / "eager" / "config.json").read_text()
+
+
+def test_adapters_are_read_with_the_attention_function_that_is_asked_for(build, tmp_path) -> None:
+    build("llama").save(tmp_path / "lm")
+    Policy(str(tmp_path / "lm"), lora=Lora(rank=2)).save(tmp_path / "adapters")
+    for lora in (None, Lora(rank=2)):
+        policy = Policy(str(tmp_path / "adapters"), attn_implementation="eager", lora=lora)
+        assert policy.whole_model.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize("name", ["flash_attention_2", "flash", "paged|eager", "org/kernel"])
+def test_an_attention_function_that_is_not_installed_is_refused(build, tmp_path, name) -> None:
+    build("llama").save(tmp_path)
+    wanted = rf"attn_implementation: {re.escape(name)} is not .* installed here\. Set one of .*"
+    for kind in (Policy, ScoreModel):
+        with pytest.raises(ConfigError, match=wanted + r"eager, .*sdpa, or leave it out"):
+            kind(str(tmp_path), attn_implementation=name)
+
+
+def test_kernels_of_a_gpu_are_tried_on_it(build, tmp_path, monkeypatch) -> None:
+    build("llama").save(tmp_path)
+    placed: list[str] = []
+
+    def gpu() -> str:
+        placed.append("gpu")
+        return "cpu"
+
+    monkeypatch.setattr(backbone, "default_device", gpu)
+    Policy(str(tmp_path))
+    assert not placed
+    monkeypatch.setitem(PACKAGES, "sdpa", lambda: True)
+    Policy(str(tmp_path))
+    assert placed == ["gpu"]
+
+
+def test_an_attention_function_that_a_model_does_not_have_is_refused(build, tmp_path) -> None:
+    build("gpt2").save(tmp_path)
+    settings: Any = {"attn_implementation": "flex_attention"}
+    with pytest.raises(ConfigError, match="GPT2LMHeadModel of transformers has no flex_attention"):
+        Policy(str(tmp_path), **settings)
+    with pytest.raises(ConfigError, match="GPT2LMHeadModel of transformers has no flex_attention"):
+        Policy(config={"model_type": "gpt2"}, tokenizer=str(tmp_path), **settings)

@@ -108,4 +108,11 @@ MUTATIONS = [
         "if False:",
         "test_cli.py::test_an_option_that_no_command_has",
     ),
+    Mutation(
+        "models with different attention functions are one to a plan",
+        "capacity/models.py",
+        "attention = self.config._attn_implementation",
+        "attention = None",
+        "capacity/test_memory.py::test_an_attention_function_has_its_own_activations",
+    ),
 ]

@@ -278,4 +278,18 @@ MUTATIONS = (
         "        if False:\n",
         "rewards/test_classifier.py::test_a_classifier_needs_a_trained_head_and_a_padding_token",
     ),
+    Mutation(
+        "a policy has the attention function of the library",
+        "models/policy.py",
+        "quantised=quantised, **how, **attended",
+        "quantised=quantised, **how",
+        "models/test_loading.py::test_an_attention_function_is_chosen",
+    ),
+    Mutation(
+        "kernels that are not installed pass",
+        "models/loading.py",
+        " if n not in PACKAGES or PACKAGES[n]())",
+        ")",
+        "models/test_loading.py::test_an_attention_function_that_is_not_installed_is_refused",
+    ),
 )
