@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import select
 import shlex
 import sys
 import tempfile
@@ -20,11 +21,31 @@ from alignlab.rollouts import command as sample_command
 
 SUCCESS, FAILURE, BAD_INPUT = 0, 1, 2
 INTERRUPTED = 130  # 128 + SIGINT
+UNREAD = 141  # 128 + SIGPIPE
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run one subcommand and exit: 0 success, 2 bad call, config or data, 1 failure."""
-    words = list(sys.argv[1:] if words is None else words)
+    """Run one subcommand and exit: 0 success, 2 bad call, config or data, 1 failure.
+
+    If the reader of the output ends first, as in ``alignlab frontier DIR | head``, the command ends
+    without a message, like other Unix tools.
+    """
+    try:
+        try:
+            sys.exit(_status(list(sys.argv[1:] if words is None else words)))
+        finally:
+            print(end="", flush=True)  # what is buffered fails here, and not while Python ends
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(UNREAD)
+
+
+def _status(words: list[str]) -> int:
+    """Run one subcommand; its exit status.
+
+    Raises:
+        BrokenPipeError: Nobody reads the output.
+    """
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     if os.getcwd() not in sys.path:
@@ -45,9 +66,19 @@ def main(words: Sequence[str] | None = None) -> None:
         more = f"; go on with: alignlab {shlex.join(words)}" if continues else ""
         status = _tell(error, str(error) or f"interrupted{more}", INTERRUPTED, debug)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _is_unread():
+            raise
         message = failure(error) + ("" if is_full(error) else " (--debug shows where)")
         status = _tell(error, message, FAILURE, debug)
-    sys.exit(status)
+    return status
+
+
+def _is_unread() -> bool:
+    """Whether the reader of standard output or standard error is gone."""
+    streams = select.poll()
+    streams.register(1, 0)
+    streams.register(2, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in streams.poll(0))
 
 
 def _tell(error: BaseException, message: str, status: int, debug: bool) -> int:

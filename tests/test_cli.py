@@ -3,6 +3,7 @@
 import csv
 import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -329,6 +330,8 @@ def test_debug_shows_the_traceback(stage: Path, capsys: pytest.CaptureFixture[st
         (RuntimeError("broken"), 1, "error: RuntimeError: broken (--debug shows where)\n"),
         (KeyboardInterrupt(), 130, "error: interrupted; go on with: alignlab run 'my folder'\n"),
         (KeyboardInterrupt("after step 3"), 130, "error: after step 3\n"),
+        # of another pipe than the output, such as one to a worker that has died
+        (BrokenPipeError("gone"), 1, "error: BrokenPipeError: gone (--debug shows where)\n"),
         (
             OSError(errno.ENOSPC, "No space left on device", "points.csv"),
             1,
@@ -356,6 +359,35 @@ def test_status_follows_from_the_kind_of_error(
     monkeypatch.setattr(cli, "_parser", fail)
     assert call("run", "my folder") == status
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("words", "together"),
+    [(["stages"], False), (["frontier", "x"], False), (["run", "nowhere"], True)],
+)
+def test_a_reader_that_ends_first_ends_the_command_quietly(
+    words: list[str], together: bool, here: Path
+) -> None:
+    """As with ``| head``, and with ``2>&1 | head`` where errors go the same way.
+
+    The short list of stages fails when it is flushed, a long table already when it is printed.
+    """
+    code = (
+        "import sys; from alignlab import cli\n"
+        "cli._frontier = lambda args: print('0.25 ' * 9999)\n"
+        "cli.main(sys.argv[1:])"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        stdout=writer,
+        stderr=writer if together else subprocess.PIPE,
+        cwd=here,
+    )
+    os.close(writer)
+    assert done.returncode == 141
+    assert not done.stderr
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,9 @@ def test_the_card_is_what_the_run_recorded(full: Path, base: Path, tmp_path: Pat
     assert record["evaluation"]["kl"] == pytest.approx(means["kl"])
     assert (record["evaluation"]["prompts"], record["evaluation"]["samples"]) == (8, 32)
     assert record["versions"]["torch"] == torch.__version__
-    assert f"the reward was {means['reward']:.4g} ± " in card.content
+    fives = "tests.training.test_lone_run.Fives"
+    assert f"the reward by `{fives}` was {means['reward']:.4g} ± " in card.content
+    assert "reward" not in record  # of a run on pairs
     assert (tmp_path / "mine" / "sealed.json").exists()
     assert changed_in(tmp_path / "mine") == []
     assert 'AutoModelForCausalLM.from_pretrained("mine")' in card.content

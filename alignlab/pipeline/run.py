@@ -62,7 +62,7 @@ def run_experiment(
     if not (todo.jobs or todo.unmerged or todo.frontier):
         say(f"Nothing to do: checked in {time.monotonic() - began:.1f} s.")
     elif not failures.failed:
-        say(f"Done in {time.monotonic() - began:.0f} s. Tables and figures: {plan.results}")
+        say_done(plan.results, began)
     return failures.status
 
 
@@ -102,6 +102,12 @@ def _summary(plan: Plan, todo: state.Todo) -> str:
     stages = Counter(job.stage for job in todo.jobs)
     what = ", ".join(f"{stage} {count}" for stage, count in stages.items())
     return f"{len(todo.jobs)} of {total} jobs to do" + (f" ({what})" if what else "")
+
+
+def say_done(results: Path, began: float) -> None:
+    """Say how long a call took since ``began`` and where its results are."""
+    made = "Tables and figures" if (results / state.FIGURES[-1]).exists() else "Results"
+    say(f"Done in {time.monotonic() - began:.0f} s. {made}: {results}")
 
 
 def report_failures(failures: Failures) -> None:

@@ -134,13 +134,14 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     objective = _inner(config["model"])
     optimizer = objective.pop("optimizer", None) or {}
     trained = objective.pop("policy", None) or objective.pop("model", None)
-    schedule = objective.pop("schedule", None)
+    schedule, reward = objective.pop("schedule", None), objective.pop("reward", None)
     plain = [name for name, value in objective.items() if not isinstance(value, (dict, list))]
     name = str(optimizer.get("class_path", "")).rpartition(".")[2]
     found = {"seed_everything": config.get("seed_everything"), "optimizer": name or None}
     for part, value, names in (
         ("", objective, plain),
         ("policy.", trained, TRAINED),
+        ("reward.", reward, _inner(reward)),
         ("optimizer.", optimizer, OPTIMIZER),
         ("schedule.", schedule, SCHEDULE),
         ("data.", config.get("data"), DATA),
@@ -155,6 +156,11 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
 def _inner(value: Mapping[str, Any] | None) -> dict[str, Any]:
     """Arguments of an object in a config, whether its class is named beside them or not."""
     return dict((value or {}).get("init_args", value) or {})
+
+
+def _class_of(value: Any) -> str | None:
+    """Path of the class of an object in a config."""
+    return value.get("class_path") if isinstance(value, Mapping) else value
 
 
 def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -175,9 +181,11 @@ def last_evaluation(run: Run, step: int | None) -> dict[str, Any]:
         return {}
     scores = read_scores(found[-1].scores)
     values = scores.means() | scores.errors()
+    measure = _class_of(_inner(run.config.get("probe")).get("reward"))
     return {
         "step": found[-1].step,
         **{name: values[name] for name in ("reward", "reward_se", "kl", "kl_se")},
+        **({"reward_class": measure} if measure else {}),
         "prompts": len(scores.prompt_ids),
         "samples": int(scores.n_samples.sum()),
     }
@@ -187,6 +195,7 @@ def card(run: Run, made: Exported) -> str:
     """A model card: YAML for machines, then a page."""
     objective = str(run.config["model"]["class_path"]).rpartition(".")[2]
     base = _inner(run.trained).get("source")
+    reward = _class_of(_inner(run.config["model"]).get("reward"))
     seen = last_evaluation(run, made.step)
     record: dict[str, Any] = {
         "objective": objective,
@@ -194,6 +203,7 @@ def card(run: Run, made: Exported) -> str:
         "step": made.step,
         "base_model": base or "none (trained from scratch)",
         "data": _inner(run.config.get("data")).get("source"),
+        "reward": reward,
         "settings": settings_of(run.config),
         "evaluation": seen,
         "config_sha": run.done.get("config_sha"),
@@ -211,6 +221,7 @@ def card(run: Run, made: Exported) -> str:
     rows = {
         "base model": record["base_model"],
         "data": record["data"],
+        **({"reward": reward} if reward else {}),
         **{f"`{name}`": value for name, value in record["settings"].items()},
     }
     table = "".join(f"| {name} | {_cell(value)} |\n" for name, value in rows.items())
@@ -275,9 +286,10 @@ def _evaluated(seen: Mapping[str, Any]) -> str:
         return ""
     reward = f"{seen['reward']:.4g} ± {seen['reward_se']:.2g}"
     kl = f"{seen['kl']:.4g} ± {seen['kl_se']:.2g}"
+    named = f" by `{seen['reward_class']}`" if "reward_class" in seen else ""
     return (
-        f"After step {seen['step']:,}, the reward was {reward} and the KL divergence from the "
-        f"reference {kl} nats per completion ({seen['samples']:,} completions of "
+        f"After step {seen['step']:,}, the reward{named} was {reward} and the KL divergence from "
+        f"the reference {kl} nats per completion ({seen['samples']:,} completions of "
         f"{seen['prompts']:,} prompts; ± is one standard error, clustered by prompt).\n\n"
     )
 

@@ -13,7 +13,12 @@ from alignlab.files import stamp, write_record, written_whole
 from alignlab.pipeline import records
 from alignlab.pipeline.lock import check_folder, results_lock
 from alignlab.pipeline.progress import say
-from alignlab.pipeline.run import ensure_stages, report_failures, warn_about_foreign_rows
+from alignlab.pipeline.run import (
+    ensure_stages,
+    report_failures,
+    say_done,
+    warn_about_foreign_rows,
+)
 from alignlab.pipeline.scheduler import Failures, JobQueue, Scheduler, frontier_job, own_job
 from alignlab.plan import state
 from alignlab.plan.experiment import CHECK, Job
@@ -69,7 +74,7 @@ def run_sweep(
             failures = _carry_out(sweep, study, slots, workers, lock_fd)
     report_failures(failures)
     if not failures.failed:
-        say(f"Done in {time.monotonic() - began:.0f} s. Tables and figures: {plan.results}")
+        say_done(plan.results, began)
     return failures.status
 
 

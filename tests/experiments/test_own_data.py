@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from alignlab.results.prompt_tables import read_scores
+from alignlab.results.run_folder import evaluations_in
 from alignlab.results.tables import read_frontier, read_points
 
 ROOT = Path(__file__).parents[2]
@@ -85,3 +87,6 @@ def test_the_walk_as_it_stands_in_the_readme(
     assert start is not None
     assert max(reached) > start + 0.5
     assert (tmp_path / RUN / "frontier.png").stat().st_size
+    trained = evaluations_in(tmp_path / RUN.replace("_0", "_1"))
+    assert [each.step for each in trained] == [20, 40, 60]
+    assert read_scores(trained[-1].scores).means()["reward"] > start + 0.5

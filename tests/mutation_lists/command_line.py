@@ -202,4 +202,33 @@ MUTATIONS = [
         "    except ZeroDivisionError as problem:",
         "rewards/test_build.py::test_what_a_users_class_raises_is_one_sentence",
     ),
+    Mutation(
+        "output that nobody reads is reported as a failure",
+        "cli.py",
+        "if isinstance(error, BrokenPipeError) and _is_unread():",
+        "if False:",
+        "test_cli.py::test_a_reader_that_ends_first_ends_the_command_quietly[words1-False]",
+    ),
+    Mutation(
+        "what is still buffered when the reader has gone fails while Python ends",
+        "cli.py",
+        'print(end="", flush=True)',
+        "pass",
+        "test_cli.py::test_a_reader_that_ends_first_ends_the_command_quietly[words0-False]",
+    ),
+    Mutation(
+        "a pipe that a worker broke ends a command without a message",
+        "cli.py",
+        "if isinstance(error, BrokenPipeError) and _is_unread():",
+        "if isinstance(error, BrokenPipeError):",
+        "test_cli.py::test_status_follows_from_the_kind_of_error[raised4-1-"
+        "error: BrokenPipeError: gone (--debug shows where)\\n]",
+    ),
+    Mutation(
+        "a model card is silent about the reward that was trained on",
+        "results/model_card.py",
+        'reward = _class_of(_inner(run.config["model"]).get("reward"))',
+        "reward = None",
+        "results/test_model_card.py::test_the_card_names_the_reward_that_was_trained_on",
+    ),
 ]
