@@ -1,4 +1,4 @@
-"""Numbers that a stage's function takes, as annotations: the pipeline checks them beforehand."""
+"""Annotations with bounds for a stage's numbers, which the pipeline checks before any stage."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ LARGEST_SEED = 2**32 - 1  # of numpy's generator
 
 @dataclass(frozen=True)
 class Bound:
-    """What a number of the right type may be.
+    """Bounds of a number.
 
     Args:
         said: Completes "must be ..." in errors.

@@ -1,4 +1,4 @@
-"""``alignlab``: the command line. Thin: what a subcommand needs is imported when it runs."""
+"""``alignlab``: the command line. A subcommand's imports happen when it runs."""
 
 import argparse
 import os
@@ -50,7 +50,7 @@ def _status(words: list[str]) -> int:
     words = [word for word in words if word != "--debug"]
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a class of the user's; last, so that it hides no library
-    # What libraries will do in their next versions, told to each other by way of the user.
+    # FutureWarnings address the authors of libraries, not users.
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         if words[:1] in (["fit"], ["validate"]):
@@ -89,7 +89,7 @@ def _tell(error: BaseException, message: str, status: int, debug: bool) -> int:
 
 
 def _parsed(words: list[str]) -> argparse.Namespace:
-    """The command's options; settings of a stage, which only a plan takes, are left for it."""
+    """Parse the options; ``plan`` alone may have further ones, which are settings of its stage."""
     parser = _parser()
     args, settings = parser.parse_known_args(words)
     if settings and args.command is not plan_command.run:

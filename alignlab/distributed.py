@@ -1,4 +1,4 @@
-"""Several processes of one training: work and weights shared by them, and why one of them failed.
+"""Several processes of one run: shared work and weights, and the first failure among them.
 
 When one process fails, the others lose their connections to it, and what the backend says of that
 hides the cause. So a process that fails leaves its message in the run's folder for the others.
@@ -36,7 +36,7 @@ def own_share(items: Any) -> Any:
 
 
 def from_all(part: T) -> list[T]:
-    """What every rank has, in the order of ranks."""
+    """Gather every rank's object, in the order of ranks."""
     world = rank_and_world_size()[1]
     parts = [part] * world
     if world > 1:
@@ -58,12 +58,12 @@ class PeerFailed(RuntimeError):
 
 
 def forget_cause(folder: Path) -> None:
-    """Forget why an earlier training in ``folder`` failed."""
+    """Delete the record of an earlier failure in ``folder``."""
     (folder / CAUSE).unlink(missing_ok=True)
 
 
 def cause_of(error: Exception, trainer: Trainer, folder: Path | None) -> Exception:
-    """``error``, or what it follows from: the failure of another process.
+    """``error``, or the failure of another process that caused it.
 
     Args:
         error: What ended the training in this process.
@@ -188,7 +188,7 @@ class FSDP2(ModelParallelStrategy):
     def load_checkpoint(
         self, checkpoint_path: str | Path, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """What is in the file; its tensors are read when they are looked at."""
+        """The content of the file; tensors are read on first use."""
         found: dict[str, Any] = torch.load(
             checkpoint_path, map_location="cpu", mmap=True, weights_only=weights_only
         )

@@ -15,12 +15,12 @@ class DataError(ValueError):
 
 
 def in_a_line(error: Exception | str) -> str:
-    """What a library says, without its line breaks."""
+    """A library's message in one line."""
     return " ".join(str(error).split())
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether a disk is full, as Python says it or the libraries that write weights."""
+    """Whether an error of Python, safetensors or torch means that a disk is full."""
     said = ("No space left on device", "failed writing file")  # safetensors, torch
     own = isinstance(error, OSError) and error.errno == errno.ENOSPC
     return own or any(words in str(error) for words in said)

@@ -197,7 +197,7 @@ def _merge(check: "Check", source: Path, out: Path) -> list[str]:
 
 
 class Check:
-    """What the exported folder must give on random rows: the run's log-probs, or its scores.
+    """The run's log-probs or scores on random rows, which the exported folder must reproduce.
 
     Both are computed in float64 from the weights as they are stored. Those of a model of more than
     ``EXACT`` weights, or with weights in 4 bits, are computed in their own precision, and may
@@ -300,7 +300,7 @@ class Check:
         return f"Loaded again by {by} alone, {self.unit} are the run's to {gap:.0e}."
 
     def found(self, out: Path, step: int | None, said: str) -> Exported:
-        """What the model card says of the folder."""
+        """The facts about the folder for its model card."""
         return Exported(
             folder=out.name,
             step=step,

@@ -1,4 +1,4 @@
-"""Write files whole or not at all, and recognise them by their content when they are read again.
+"""Write files completely or not at all, and check their content when they are read again.
 
 This uses the standard library alone, because the question "is this done?" must be answered in
 milliseconds. A file that lost a byte, or whose writer was killed, must never be taken for a
@@ -26,7 +26,7 @@ TRAIN = "train"  # checkpoints, logs and evaluations of a run, inside its folder
 
 
 class Stamp(TypedDict):
-    """What a file was when it was written: its content, and how to see quickly that it is as new.
+    """The hash of a written file, with size and time for a quick check.
 
     ``size`` is in bytes, ``mtime_ns`` the time of its last change in nanoseconds.
     """
@@ -78,7 +78,7 @@ def check_writable(folder: Path, key: str = "") -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        if error.errno == errno.ENOSPC:  # nobody's mistake, and told in its own words
+        if error.errno == errno.ENOSPC:  # not a mistake of the user; reported as it is
             raise
         raise ConfigError(
             f"{key}{folder}: {error.strerror}. Name a folder that can be written."
@@ -107,13 +107,13 @@ def sha256(path: Path) -> str:
 
 
 def stamp(path: Path) -> Stamp:
-    """What ``path`` is now."""
+    """The present stamp of ``path``."""
     now = path.stat()
     return {"sha256": sha256(path), "size": now.st_size, "mtime_ns": now.st_mtime_ns}
 
 
 def is_as_stamped(path: Path, was: Stamp, *, thorough: bool = False) -> bool:
-    """Whether ``path`` is still what it was.
+    """Whether ``path`` still has its stamp.
 
     Args:
         path: The file.
@@ -144,14 +144,14 @@ def belongs(record: Path, name: str) -> bool:
 
 
 def seal(folder: Path) -> None:
-    """Write down what the files of ``folder`` are, for ``changed_in``."""
+    """Record the hashes of a folder's files for ``changed_in``."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEALED)
     stamps = {path.relative_to(folder).as_posix(): stamp(path) for path in files}
     write_record(folder / SEALED, {"files": stamps})
 
 
 def changed_in(folder: Path) -> list[str]:
-    """Files of a sealed folder, or of a finished stage's, that are not what was written."""
+    """Files of a sealed folder, or of a finished stage's, that have changed."""
     stamps: dict[str, Stamp] = {}
     for name in (SEALED, DONE):
         stamps |= (read_record(folder / name) or {}).get("files", {})

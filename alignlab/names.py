@@ -1,4 +1,4 @@
-"""Code that has moved: its present place, and the name by which records and YAML files know it.
+"""Names of moved code: its present place, and the recorded name in tables and YAML files.
 
 A stage's hash names functions and classes by the place that they had when the first results were
 made, so that moving code makes no result stale. The old names keep working wherever a name is
@@ -89,7 +89,7 @@ def present_in(value: Any) -> Any:
 
 
 def recorded(name: str) -> str:
-    """The name by which records know ``name``, old or new."""
+    """The recorded name of ``name``, which may be old or new."""
     return _replaced(name, {now: old for old, now in MOVED.items()})
 
 
@@ -106,7 +106,7 @@ def find(name: str) -> Any:
 
 
 class MovedModules(Loader, MetaPathFinder):
-    """Imports a module by a name that it had: ``import`` asks this last, when no file has it."""
+    """Imports a module by its former name, if no file has that name."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

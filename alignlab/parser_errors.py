@@ -1,4 +1,4 @@
-"""jsonargparse's many lines in one: which key, what is wrong with it, what would do."""
+"""Turn jsonargparse's errors into one line: the key, the problem, and what to do."""
 
 import difflib
 import inspect
@@ -87,7 +87,7 @@ def _wrong_value(message: str, where: str, options: Sequence[str]) -> str:
 
 
 def _of_the_last_key(message: str) -> str:
-    """What is said of the innermost key; around it stand other types that its class may have."""
+    """The part of the message about the innermost key, without other types of its class."""
     before, heading, rest = message.rpartition("Parser key ")
     line = before.rpartition("\n")[2]
     deeper = " " * (len(line) - len(line.lstrip()) + 1)
@@ -97,7 +97,7 @@ def _of_the_last_key(message: str) -> str:
 
 
 def null_for_value(found: Callable[..., Any], arguments: Mapping[str, Any]) -> str | None:
-    """Which of the arguments of a class is ``None`` though its type does not allow it, in words."""
+    """The message about an argument of a class that is ``None`` although its type forbids it."""
     try:
         hints = get_type_hints(found.__init__)
     except Exception:  # a class from elsewhere may name types that are not there
@@ -136,7 +136,7 @@ def _any_of(types: Iterable[str]) -> str:
 
 
 def _unknown(key: str, accepted: Sequence[str], options: Sequence[str]) -> str:
-    """Say that there is no ``key``, and which one is near it."""
+    """The message about an unknown ``key``, with the most similar one."""
     if key == "trainer.callbacks.init_args.0":  # where older stage files had the probe
         return (
             "unknown key trainer.callbacks.0. The probe's settings are now keys of probe, such as "

@@ -6,7 +6,7 @@ Prints, for shapes (prompt, completion, completions per prompt), the time of the
 that of the tree layout and of ``auto`` (above 1: faster than flat). The planner's two
 constants in ``alignlab/models/layouts.py`` should let ``auto`` pick the faster of both.
 
-``--ragged`` prints the same of batches of demonstrations whose lengths differ as those of real
+``--ragged`` prints the same for batches of demonstrations whose lengths differ as those of real
 conversations do (log-normal), for ``packed`` and ``auto``. Flat rows of a batch are computed in
 groups of similar length, as in training.
 """

@@ -36,7 +36,7 @@ from tests.mutation_lists import MUTATIONS  # noqa: E402
 from tests.mutation_lists.mutation import Mutation  # noqa: E402
 
 LONGEST = 300.0  # seconds until a run of one test counts as hung
-ALL_LONGEST = 6 * LONGEST  # the same of many tests in one run
+ALL_LONGEST = 6 * LONGEST  # the same for many tests in one run
 RED = 1  # pytest: tests ran and some failed; anything else (usage, collection) is no proof
 
 

@@ -29,6 +29,13 @@ BANNED = (
     "will do for",
     "none any more",
     "has in hand",
+    "a matter of",
+    "in the place of",
+    "the same of",
+    "gone on with",
+    "says? of itself",
+    "(is|are) what (it|they) (was|were)",
+    "if it keeps its word",
 )
 PHRASE = re.compile(
     r"\b(?:" + "|".join(words.replace(" ", r"\s+(?:#\s*)?") for words in BANNED) + r")",

@@ -53,7 +53,7 @@ def remove(folder: Path) -> None:
 
 
 def newest(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest whole checkpoint in ``folder``, and what is to be said of damaged ones."""
+    """The newest whole checkpoint in ``folder``, and messages about damaged ones."""
     said: list[str] = []
     for path in (folder / LAST, folder / PREVIOUS):
         if path.exists():
@@ -102,7 +102,7 @@ def is_whole(path: Path) -> bool:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds; its tensors are read when they are looked at.
+    """The content of a checkpoint; tensors are read on first use.
 
     Raises:
         ConfigError: It is none.

@@ -1,4 +1,4 @@
-"""Ctrl-C while a training runs: the first lets the step in progress end and be saved."""
+"""Handle Ctrl-C during training: the first one finishes the current step and saves it."""
 
 import os
 import signal

@@ -22,7 +22,7 @@ METRICS = ("train/loss", "val/loss", "probe/kl", "probe/reward")  # beside the h
 
 
 class Journal(Callback):
-    """Prints what trains on what and where its files go; logs settings, rate and gradient norm.
+    """Prints model, data and the run's folder; logs settings, learning rate and gradient norm.
 
     ``rows.csv`` in the run's folder holds the report of the rows. ``train/lr`` and
     ``train/grad_norm`` (over all trained weights, before clipping) are logged at the steps at which
@@ -36,7 +36,7 @@ class Journal(Callback):
         self.settings = dict(_flat(config))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say it all, on one rank."""
+        """Print the lines on the first rank."""
         folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return

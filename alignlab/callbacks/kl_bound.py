@@ -30,7 +30,7 @@ class KLBound(Callback):
         self.reached: str | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse to run without a probe: it would never end anything.
+        """Refuse to run without a probe, because nothing would be measured.
 
         Raises:
             ConfigError: No ``FrontierProbe`` goes before it.
@@ -38,7 +38,7 @@ class KLBound(Callback):
         check_order(trainer.callbacks)  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A run that was killed after its last evaluation ends all the same."""
+        """Check the last evaluation again, in case the run was killed right after it."""
         self._stop_if_beyond(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:

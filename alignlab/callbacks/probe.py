@@ -125,7 +125,7 @@ class FrontierProbe(Callback):
         trainer.strategy.barrier("probe")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A new run forgets files of an older one; a continued run makes a due one if missing."""
+        """Delete files of an older run, or make an evaluation that a continued run still lacks."""
         step = self._step_before = trainer.global_step
         if step == 0:
             if trainer.is_global_zero:
@@ -146,7 +146,7 @@ class FrontierProbe(Callback):
         self._measure(trainer, pl_module)
 
     def state_dict(self) -> dict[str, int]:
-        """Which evaluation the log holds: one may be on the disk that was logged too late."""
+        """The step of the last logged evaluation, because files may be ahead of the log."""
         return {"logged": self._logged}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
@@ -154,7 +154,7 @@ class FrontierProbe(Callback):
         self._logged = state_dict["logged"]
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The same for a run that was continued after its last step, where no training starts."""
+        """Evaluate a run that was continued after its last step, where no training starts."""
         self._measure(trainer, pl_module)
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule) -> None:

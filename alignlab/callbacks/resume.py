@@ -49,7 +49,7 @@ class Resume(Checkpoint):
     that comes between two steps (at an epoch's end, say) ends the training without another save:
     continuing repeats the steps since the last one, with the same bits. Where there are several
     processes, a SIGTERM to any of them is acted on by all of them after the same step: Lightning's
-    own handler talks to the other processes at once, and waits for ever if they are elsewhere.
+    own handler talks to the other processes at once, and waits forever if they are elsewhere.
 
     Args:
         every_seconds: Wall time between two checkpoints: what a killed run loses at most. It is
@@ -60,7 +60,7 @@ class Resume(Checkpoint):
     def __init__(self, every_seconds: float = 10.0, every_steps: int | None = None) -> None:
         self.every_seconds = every_seconds
         self.every_steps = every_steps
-        self.identity: dict[str, Any] = {}  # what the training is of; see ``fit``
+        self.identity: dict[str, Any] = {}  # identifies the config that is trained; set by ``fit``
         self._trainer: Trainer | None = None
         self._step_before = 0
         self._save_from = 0.0
@@ -89,7 +89,7 @@ class Resume(Checkpoint):
         return self._metrics_before | {name: float(value) for name, value in now.items()}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Know the trainer."""
+        """Keep the trainer."""
         self._trainer = trainer
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -101,12 +101,12 @@ class Resume(Checkpoint):
         self._save_from = self._clock_started + self.every_seconds
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log what the checkpoint's step had yet to log: Lightning does so after saving.
+        """Log the metrics of the checkpoint's step, which Lightning logs only after saving.
 
         Where there are several processes, SIGTERM is heard here from now on.
         """
         if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._hear)  # in the place of Lightning's
+            signal.signal(signal.SIGTERM, self._hear)  # replaces Lightning's handler
         if self._row:
             for logger in trainer.loggers:
                 logger.log_metrics(self._row, step=self._row_step)
@@ -138,7 +138,7 @@ class Resume(Checkpoint):
         flags = torch.tensor([wanted, self._to_end], dtype=torch.int, device=pl_module.device)
         wanted, self._to_end = map(bool, trainer.strategy.reduce(flags, reduce_op="sum").tolist())
         if wanted:
-            # Continued from here, Lightning would take a validation that is due for done.
+            # After continuing from here, Lightning would skip the validation that is due.
             self._waits_for_validation = _validation_is_due(trainer)
             if not self._waits_for_validation:
                 self._row, self._row_step = _row_to_come(trainer)
@@ -147,7 +147,7 @@ class Resume(Checkpoint):
                 self._end_if_asked(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save now what waited for the validation."""
+        """Save now, if saving waited for the validation."""
         if self._waits_for_validation:
             self._waits_for_validation = False
             self._save(trainer)
@@ -211,7 +211,7 @@ class Resume(Checkpoint):
 
 
 def state_in(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``Resume`` put into a checkpoint; empty where it had no part in it."""
+    """The state that ``Resume`` put into a checkpoint; empty if there is none."""
     for key, state in checkpoint.get("callbacks", {}).items():
         if key.startswith(Resume.__name__):
             return dict(state)
@@ -226,7 +226,7 @@ def _validation_is_due(trainer: Trainer) -> bool:
 
 
 def _row_to_come(trainer: Trainer) -> tuple[dict[str, float], int]:
-    """What Lightning is going to log of this step, once its hooks are done, and at which step."""
+    """The metrics that Lightning will log after this step's hooks, and their step."""
     connector = trainer._logger_connector
     step = trainer.fit_loop.epoch_loop._batches_that_stepped
     if not trainer.loggers or not connector.should_update_logs:
@@ -239,7 +239,7 @@ def _row_to_come(trainer: Trainer) -> tuple[dict[str, float], int]:
 
 
 def _standing(trainer: Trainer) -> dict[str, float]:
-    """What Lightning logs with every row until the epoch ends, whenever it was measured."""
+    """Metrics that Lightning repeats in every row until the epoch ends."""
     loop = trainer.fit_loop.epoch_loop
     if loop._num_ready_batches_reached():
         return {}

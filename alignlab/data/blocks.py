@@ -1,4 +1,4 @@
-"""From whole texts to prompt trees: blocks of tokens, or labelled completions of nothing."""
+"""Make prompt trees of whole texts: blocks for language modelling, or one labelled text each."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -126,9 +126,9 @@ def _pieces(
 
 
 def _blocks(body: tuple[int, ...], size: int) -> tuple[tuple[int, ...], ...]:
-    """Consecutive pieces of at most ``size`` tokens, none of them a lone end-of-text token."""
+    """Cut into pieces of at most ``size`` tokens; no piece is a lone end-of-text token."""
     cuts = [*range(0, len(body), size), len(body)]
     if len(cuts) > 2 and cuts[-1] - cuts[-2] == 1:
-        # Alone after the beginning-of-text token it would teach that texts are empty.
+        # A block of only the end-of-text token would teach the model that texts are empty.
         cuts[-2] -= 1
     return tuple(body[a:b] for a, b in pairwise(cuts))

@@ -1,4 +1,4 @@
-"""Rendering: rows become one text each, with the characters marked where prompt and turns end.
+"""Render rows: each becomes one text, with marks at the characters where prompt and turns end.
 
 A plain row is its prompt and completion joined as they are. A conversation goes through the
 tokenizer's chat template; which characters the assistant wrote is found by rendering the
@@ -74,7 +74,7 @@ def render(
 
 
 class Replies:
-    """Renders what a policy wrote, of which no text is refused, for a scorer with this tokenizer.
+    """Renders what a policy wrote for a scorer with this tokenizer; no text is refused.
 
     Raises:
         ConfigError: The tokenizer has no chat template.
@@ -84,7 +84,7 @@ class Replies:
         self._template = _Template(tokenizer)
 
     def __call__(self, prompt: Chat, completion: Chat, ends: bool) -> Rendered:
-        """As ``render``, but that every turn of the reply counts.
+        """Render as ``render`` does, except that every turn of the reply is trained on.
 
         Raises:
             Refused: The template refuses the conversation, or rewrites its earlier turns.
@@ -112,7 +112,7 @@ def reply_frame(tokenizer: "PreTrainedTokenizerBase", prompt: Chat) -> tuple[str
 
 
 def render_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: Text) -> Rendered:
-    """The text a completion is asked for after: a conversation up to the assistant's next turn."""
+    """Render the prompt alone: a conversation up to the start of the assistant's next turn."""
     if isinstance(prompt, str):
         return Rendered(prompt, len(prompt), ends=False)
     template = _Template(tokenizer)
@@ -124,7 +124,7 @@ def render_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: Text) -> Rendere
 def unread_fields(
     tokenizer: "PreTrainedTokenizerBase", prompt: Chat, completion: Chat = ()
 ) -> list[str]:
-    """Fields of messages beside role and content that the tokenizer's template leaves out.
+    """List the fields of messages that the tokenizer's template leaves out.
 
     Raises:
         Refused: One of them is a call, the tools that may be called, or what a reply that is
@@ -147,12 +147,12 @@ def unread_fields(
 
 
 def writes_the_date(tokenizer: "PreTrainedTokenizerBase") -> bool:
-    """Whether the chat template asks for the date; it gets ``TODAY``, so rows stay the same."""
+    """Whether the chat template asks for the date. It then gets ``TODAY``: rows do not change."""
     return "strftime_now" in str(tokenizer.chat_template)
 
 
 class _Template:
-    """A tokenizer's chat template: what it renders, what it marks, what it closes turns with."""
+    """A tokenizer's chat template, with the marks it sets and the tokens that close a turn."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         if tokenizer.chat_template is None:
@@ -215,7 +215,7 @@ class _Template:
         raise Refused("chat template refuses the conversation", f": {problem}") from problem
 
     def renders_alike(self, turns: Chat, whole: str, *, opens: bool) -> bool:
-        """Whether the turns are the text ``whole``, too."""
+        """Whether the template renders the turns to the text ``whole``."""
         try:
             return self(turns, opens=opens) == whole
         except Refused:
@@ -254,12 +254,12 @@ def _any_of(texts: frozenset[str]) -> re.Pattern[str]:
 
 
 def message(turn: Turn) -> dict[str, Any]:
-    """A turn as templates and files hold it."""
+    """A turn as a message: the dict that templates and files hold."""
     return {"role": turn.role, "content": turn.content, **turn.fields}
 
 
 def _inputs(turns: Chat, *, as_text: bool) -> _Inputs:
-    """The turns as templates get them, and the tools that may be called.
+    """The turns as messages for the template, and the tools that may be called.
 
     Nulls are left out, as ``apply_chat_template`` does.
     """
@@ -282,13 +282,13 @@ def _calls(messages: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _arguments(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The arguments that are objects, empty ones aside."""
+    """The arguments that are non-empty objects."""
     given = [call.get("arguments") for call in _calls(messages)]
     return [arguments for arguments in given if isinstance(arguments, dict) and arguments]
 
 
 def _as_text_or_object(given: Any, as_text: bool) -> Any:
-    """Arguments in one of the two ways; OpenAI's are JSON in a text."""
+    """Arguments as an object, or as JSON text, which is OpenAI's format."""
     if as_text:
         return json.dumps(given, ensure_ascii=False) if isinstance(given, dict) else given
     try:
@@ -316,14 +316,14 @@ def _rendered_chat(
     if not ends:
         close = _end_of_words(whole, last, turns[-1].content)
     elif eos and whole.endswith(eos, last, close):
-        close -= len(eos)  # put back as an id: tokenisers may read its text as something else
+        close -= len(eos)  # added again as an id; its text might be tokenised otherwise
     written[-1] = (last, close)
     spans = _counted(written, template.marks(turns) if marked else None)
     return Rendered(whole[:close], boundary, spans, ends)
 
 
 def _end_of_words(whole: str, start: int, content: str) -> int:
-    """Where the words of a cut-off turn end, before what the template closes it with."""
+    """Where the words of a cut-off turn end: before the tokens that the template closes it with."""
     if not content.strip():
         return start
     at = whole.rfind(content.strip(), start)
@@ -333,7 +333,7 @@ def _end_of_words(whole: str, start: int, content: str) -> int:
 
 
 def _counted(written: Sequence[tuple[int, int]], marks: Spans | None) -> Spans:
-    """The parts of the written turns that count: what is marked in them, each to its turn's end.
+    """The parts of the reply that are trained on: its marked characters, up to each turn's end.
 
     Raises:
         Refused: Nothing of the last turn is marked, so that its end would not be trained.

@@ -1,4 +1,4 @@
-"""Preferences that go round in a circle: a over b, b over c, c over a (Condorcet's paradox).
+"""Find cycles of preferences: a over b, b over c, c over a (Condorcet's paradox).
 
 No scores can agree with all rows of a cycle. Where its rows weigh the same, Bradley-Terry ends at
 equal scores for its members and a loss of log 2. Cycles that come from noise cost accuracy; where
@@ -14,7 +14,7 @@ from alignlab.data.rows import PreferencePair, Text, prompt_key
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
-    """Completions of one prompt of which each is, over others, preferred to each.
+    """Completions of one prompt in a cycle: each is preferred, directly or not, to all others.
 
     Args:
         prompt: Their prompt.

@@ -25,7 +25,7 @@ ALPACA_WITH_INPUT = (
 def translated(
     records: Sequence[Record], found: Sequence[str]
 ) -> tuple[Sequence[Record], dict[str, tuple[str, ...]]]:
-    """Alpaca's and ShareGPT's columns under our names, and what each of ours is made of."""
+    """Rename Alpaca's and ShareGPT's columns; also says which of theirs each of ours comes from."""
     known, ours = set(found), {"prompt", "messages"}
     if "conversations" in known and not ours & known:
         pair = {"chosen", "rejected"} <= known
@@ -48,7 +48,7 @@ def translated(
 
 
 def in_their_words(problem: Refused, written: Mapping[str, Sequence[str]]) -> Refused:
-    """The refusal with the names that the set's own columns have."""
+    """The refusal, worded with the data set's own column names."""
     reason = problem.reason
     for ours, theirs in written.items():
         reason = reason.replace(f"'{ours}'", f"'{theirs[0]}'")
@@ -66,7 +66,7 @@ def alpaca_prompt(fields: Fields) -> Any:
 
 
 def with_context(read: Reader, row: C) -> C:
-    """A conversation with what columns of their own say of it: its system turn and its tools.
+    """A conversation with the system turn and the tools that other columns hold.
 
     Raises:
         Refused: The conversation has another system turn, or a column holds another type.

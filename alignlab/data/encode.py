@@ -48,7 +48,7 @@ class Encoder:
 
     @property
     def start(self) -> int:
-        """What an empty prompt is made of."""
+        """The token ids of an empty prompt."""
         return self.eos if self.bos is None else self.bos
 
     def __call__(self, texts: list[str]) -> list[Code]:
@@ -77,7 +77,7 @@ class Encoder:
 
 
 def without_specials(encode: Encoder, ids: list[int], prompt: int, ends: bool) -> list[int]:
-    """Plain text's ids, less an end-of-text token that its author wrote at the end.
+    """The ids of a plain text, without an end-of-text token that its author wrote at the end.
 
     Raises:
         Refused: A special token inside the text would teach a wrong beginning or end.

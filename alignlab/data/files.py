@@ -26,7 +26,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def read_plain(path: Path) -> list[Record] | None:
-    """The records of a file of JSON lines; ``None`` where it is not just that."""
+    """The records of a file of JSON lines; ``None`` if any line is something else."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError):
@@ -35,7 +35,7 @@ def read_plain(path: Path) -> list[Record] | None:
 
 
 def data_files(source: str | Path) -> list[Path] | None:
-    """The files that a path, a folder or a pattern means, by name; ``None`` if it is a hub id.
+    """The files of a path, folder or pattern, sorted by name; ``None`` if it is a hub id.
 
     Raises:
         DataError: None, one of unknown type or without content, or files of several types.
@@ -62,7 +62,7 @@ def read_files(files: Sequence[Path]) -> list[Record]:
 
 
 def format_of(path: Path) -> str | None:
-    """Which of ``SUFFIXES`` a file's name says it is; ``None`` for none."""
+    """The one of ``SUFFIXES`` that a file's name has, or ``None``."""
     name = path.name.lower()
     bare = next((name.removesuffix(end) for end in COMPRESSED if name.endswith(end)), name)
     suffix = Path(bare).suffix
@@ -137,7 +137,7 @@ def _read_lines(name: str, text: str) -> list[Record]:
 
 
 def _read_whole_json(path: Path, name: str, text: str) -> list[Record]:
-    """One JSON value; lines of JSON where it is none."""
+    """Read one JSON value, or lines of JSON if the file is not a single value."""
     try:
         whole = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as problem:
@@ -158,7 +158,7 @@ def _read_line(where: str, line: str) -> Record:
 
 @dataclass(frozen=True, slots=True)
 class _Twice:
-    """An object that gives a name two values, of which JSON readers keep the last."""
+    """An object that has a key twice; JSON readers would silently keep the last value."""
 
     name: str
 
@@ -179,7 +179,7 @@ def _as_record(where: str, value: Any) -> Record:
 
 
 def _read_csv(path: Path, name: str) -> Iterator[Record]:
-    """Cells are texts; an empty one is a null, which is how tables write it."""
+    """Read a CSV file: cells are texts, and an empty cell is a null."""
     csv.field_size_limit(sys.maxsize)  # the default refuses texts of 128 KiB
     table = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
     try:
@@ -212,7 +212,7 @@ def _read_parquet(path: Path, name: str) -> Iterator[Record]:
 
     try:
         table = pq.ParquetFile(path).read()
-        table.validate(full=True)  # bytes that are no text are found when they are asked for
+        table.validate(full=True)  # finds bytes that are no text now, not later
     except (pa.ArrowException, UnicodeDecodeError) as problem:
         raise DataError(
             f"{path}: not a Parquet file: {in_a_line(problem)}. Check the file."

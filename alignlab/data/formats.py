@@ -83,7 +83,7 @@ def _check_columns(columns: Collection[str], used: set[str], kind: type[Row], so
 def _reader(
     kind: type[Row], records: Sequence[Fields], report: RowReport, used: set[str]
 ) -> Reader:
-    """How a set is read: by the first of the kind's sets of columns that is there.
+    """How a data set is read: by the first of the kind's sets of columns that it has.
 
     Raises:
         DataError: None is there.
@@ -116,7 +116,7 @@ def _row(kind: type[R], record: Record, read: Reader | None, name: str) -> R:
 
 
 def _name(record: Record, taken: dict[str, int], repeated: list[str]) -> str:
-    """The row's own id, else its place in the source; with a number where it is taken.
+    """The row's own id, or its place in the source; a number is added if that id is taken.
 
     Users may give several rows one id, but results are joined by name. ``repeated`` gets a remark.
     """
@@ -133,7 +133,7 @@ def _name(record: Record, taken: dict[str, int], repeated: list[str]) -> str:
 
 
 def _repeats(fields: Fields, lead: str) -> bool:
-    """Whether a completion starts with the (non-empty) prompt, as in dialogue files.
+    """Whether a completion repeats the (non-empty) prompt at its start, as in dialogue files.
 
     Of a text the prompt must be whole words there: "the" is no beginning of "then".
     """
@@ -159,7 +159,7 @@ def _missing(kind: type[Row], found: Sequence[str], source: str) -> DataError:
 
 
 def _empty_cells(records: Sequence[Record], needs: Sequence[str]) -> list[str]:
-    """What to tell of needed cells of a CSV that are empty."""
+    """The message about empty cells in required columns of a CSV."""
     cells = [record.fields for record in records if record.fields and ".csv" in record.where]
     empty = sum(any(fields.get(name) is None for name in needs) for fields in cells)
     told = f"{empty:,} rows have an empty cell, which in CSV is no value, not an empty text"

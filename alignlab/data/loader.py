@@ -100,7 +100,7 @@ class TreeLoader:
         }
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where ``state`` was taken, also if steps are cut into other micro-batches now.
+        """Continue from ``state``, even if steps are now cut into other micro-batches.
 
         Raises:
             ConfigError: Its epoch had other optimizer steps, or it was taken inside of one.
@@ -118,7 +118,7 @@ class TreeLoader:
         self._as_loaded = True
 
     def _taken(self) -> tuple[int, int]:
-        """Optimizer steps and rows of an epoch, as far as the trainer takes them."""
+        """Optimizer steps and rows of an epoch, within the trainer's limit on batches."""
         steps = rows = used = 0
         for step in self._steps:
             seen = min(self._pieces(step), self._end - used)
@@ -186,7 +186,7 @@ def micro_batches_of(batch_size: int, micro_batch_size: int | None, world_size: 
 
 
 def recut_position(position: int, before: int, now: int) -> int:
-    """A position in micro-batches, ``before`` of them a step, where a step has ``now``.
+    """Convert a position counted in micro-batches from ``before`` per step to ``now`` per step.
 
     Raises:
         ConfigError: It is inside a step, whose gradient so far is in no checkpoint.
@@ -201,7 +201,7 @@ def recut_position(position: int, before: int, now: int) -> int:
 
 
 def used_of(batches: int, limit: float) -> int:
-    """How many of an epoch's batches Lightning takes with this ``limit_train_batches``."""
+    """How many batches of an epoch Lightning uses with this ``limit_train_batches``."""
     return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
 
 
@@ -219,7 +219,7 @@ def _cut(items: list[int], sizes: Sequence[int]) -> list[list[int]]:
 
 
 def rank_and_world_size(rank: int | None = None, size: int | None = None) -> tuple[int, int]:
-    """This process's rank and how many processes there are, where they are not given."""
+    """This process's rank and the number of processes; given values win."""
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     if rank is None:
         rank = torch.distributed.get_rank() if distributed else 0

@@ -186,7 +186,7 @@ class TreeData(pl.LightningDataModule, Generic[R]):
         )
 
     def val_dataloader(self) -> TreeLoader | CombinedLoader:
-        """In the rows' own order, each once; no loader at all without validation rows."""
+        """Validation rows in their own order, each once; no loader if there are none."""
         if not self.validation_trees:
             return _NoLoader()
         world = self.trainer.world_size if self.trainer is not None else 1
@@ -243,7 +243,7 @@ class TreeData(pl.LightningDataModule, Generic[R]):
 
 
 class _NoLoader(CombinedLoader):
-    """No loaders: Lightning skips validation. Of an empty list or no hook it would warn."""
+    """Return no loaders, so that Lightning skips validation without a warning."""
 
     def __init__(self) -> None:
         super().__init__({}, mode="sequential")

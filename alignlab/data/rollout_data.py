@@ -12,7 +12,7 @@ from alignlab.functional.noise import permutation
 
 
 class Collector(Protocol):
-    """What the module in training offers: a phase of rollouts from prompts."""
+    """The interface of an objective that makes rollouts: a phase of them from prompts."""
 
     def collect(self, prompts: list[PromptTree], samples: int, rollout: int) -> RolloutBatch:
         """Sample, score, and turn rewards into advantages."""

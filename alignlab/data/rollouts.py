@@ -241,7 +241,7 @@ class RolloutLoader:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where ``state`` was taken, also if steps are cut into other micro-batches now.
+        """Continue from ``state``, even if steps are now cut into other micro-batches.
 
         Raises:
             ConfigError: They are, and it was taken inside of a step.

@@ -87,7 +87,7 @@ def as_json(value: Any) -> Any:
 
 
 def first_available(source: str | Sequence[str]) -> str:
-    """The first of several sources that is at hand; a hub id always counts as such.
+    """The first of several sources that exists; a hub id counts as existing.
 
     Raises:
         DataError: None is.
@@ -127,12 +127,12 @@ def read_hub(
 
     retries = logging.getLogger("huggingface_hub")
     level = retries.level
-    retries.setLevel(logging.ERROR)  # it would tell of every retry; one message is enough
+    retries.setLevel(logging.ERROR)  # the library would report every retry; one message is enough
     try:
         parts = {"name": config, "data_dir": folder}
         chosen = {key: value for key, value in parts.items() if value is not None}
         table = load_dataset(name, split=split, **chosen)
-    except Exception as problem:  # datasets raises many kinds, none of them its own
+    except Exception as problem:  # datasets raises the errors of many libraries
         first_line = str(problem).partition("\n")[0][:200].rstrip(". ")
         raise DataError(
             f"{name}: the hub data set (split {split!r}) cannot be loaded: "

@@ -1,4 +1,4 @@
-"""Prompts and completions as rewards get them: words, which know what they were rendered from.
+"""Prompts and completions as rewards get them: strings that remember the row's own value.
 
 A rule or a classifier of somebody else's reads plain words: no special tokens, no names of roles
 run together with what was said. A scorer that was trained on rendered conversations must see the
@@ -20,7 +20,7 @@ class PromptText(str):
     source: Text
 
     def __new__(cls, words: str, source: Text) -> "PromptText":
-        """Words, and what they stand for."""
+        """Make a string of ``text`` that keeps its source."""
         made = super().__new__(cls, words)
         made.source = source
         return made
@@ -41,7 +41,7 @@ class CompletionText(str):
     ends: bool
 
     def __new__(cls, words: str, source: Text, ends: bool = True) -> "CompletionText":
-        """Words, what they stand for, and whether they are complete."""
+        """Make a string that keeps its source and whether it is complete."""
         made = super().__new__(cls, words)
         made.source, made.ends = source, ends
         return made
@@ -51,7 +51,7 @@ class CompletionText(str):
 
 
 def words(text: Text) -> str:
-    """A string as it is; of a conversation what was said, turn after turn, an empty line between.
+    """A string unchanged; of a conversation, the contents of its turns with empty lines between.
 
     Who said it is left out.
     """

@@ -124,7 +124,7 @@ def _encoded(
 def _tree(
     encode: Encoder, row: Completable, texts: list[Rendered], codes: list[Code]
 ) -> tuple[PromptTree, bool]:
-    """The prompt that a row's joint texts share, the rest of each, and whether a token straddles.
+    """Split joint texts into the shared prompt and the rest of each; report straddling tokens.
 
     Raises:
         Refused: A special token inside a text, or no token of the prompt or of a completion.
@@ -183,7 +183,7 @@ def _with_prompt_trained(tree: PromptTree) -> PromptTree:
 
 
 def _check(tree: PromptTree, labels: tuple[float, ...] | None) -> None:
-    """Refuse completions that should differ and are the same tokens, or of which none counts."""
+    """Refuse completions that are equal as tokens, or that have no token to train on."""
     completions = tree.completions
     if tree.loss_masks and not all(map(any, tree.loss_masks)):
         raise Refused("no trained token left after truncation")
@@ -207,7 +207,7 @@ def _border(encode: Encoder, text: Rendered, code: Code) -> int:
 
 
 def _straddles(encode: Encoder, text: Rendered, code: Code, border: int) -> bool:
-    """Whether the prompt's last characters went to a completion token, or depend on one.
+    """Whether a token contains, or its boundaries depend on, both prompt and completion.
 
     Offsets alone cannot tell: some tokenizers drop a trailing space, others leave the space of the
     next word out of its offsets, and GPT-2's pattern parts two newlines only where a word follows.
@@ -222,7 +222,7 @@ def _straddles(encode: Encoder, text: Rendered, code: Code, border: int) -> bool
 def _mask(text: Rendered, offsets: list[tuple[int, int]]) -> list[bool]:
     if text.spans is None:
         return [True] * len(offsets)
-    # A stretch that starts with the completion does so whatever its first token's offsets say.
+    # A span that starts at the completion keeps its first token, whatever that token's offsets.
     spans = [(-1 if start == text.boundary else start, end) for start, end in text.spans]
     return [any(first < end and at > start for start, end in spans) for first, at in offsets]
 

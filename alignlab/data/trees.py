@@ -131,7 +131,7 @@ class PromptTrees:
         return replace(self, **moved)
 
     def mismatched_in_step(self) -> "PromptTrees | None":
-        """As ``mismatched``, with the completions of any prompt of the step: however it is cut."""
+        """Like ``mismatched``, with partners from the whole step: micro-batches do not matter."""
         if not self.step:
             return self.mismatched()
         others = collate(self.step).mismatched()

@@ -1,4 +1,4 @@
-"""Is one objective above another? Differences of frontiers with what is common taken out.
+"""Is one objective above another? Paired differences of frontiers.
 
 Two frontiers are compared on the same prompts (the same bootstrap replicates for both) and, where
 both have them, seed by seed: what makes a prompt or a seed easy for both does not blur the

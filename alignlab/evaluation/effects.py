@@ -103,7 +103,7 @@ def _binned(values: Sequence[Any]) -> Sequence[Any]:
 
 
 def _place(value: Any) -> tuple[bool, bool, Any]:
-    """What to sort values by: null, then numbers, then words."""
+    """Sort key of values: null first, then numbers, then words."""
     return value is not None, isinstance(value, str), value
 
 

@@ -54,7 +54,7 @@ class Impossible(NamedTuple):
 
 
 class Frontier(NamedTuple):
-    """Rows of ``frontier.csv``; efficiencies that cannot be are left out of them and named here.
+    """Rows of ``frontier.csv``; impossible efficiencies are left empty and listed here.
 
     Beside them what the trained objectives are to each other, at the table's budgets.
     """
@@ -170,7 +170,7 @@ def _aligned(table: PromptTable, prompt_ids: tuple[str, ...]) -> tuple[Floats, F
 
 
 class _Bench:
-    """What all objectives are measured against: the same prompts, replicates and optimum.
+    """The common ground of all objectives: prompts, bootstrap replicates and optimum.
 
     Row 0 of every replicate array is the observed sample itself.
     """
@@ -207,7 +207,7 @@ class _Bench:
         for g, budget in enumerate(self.budgets):
             reached = found.largest >= budget
             row = replace(self._empty_row(objective, g), n_seeds=int(reached.sum()))
-            if found.reached(budget):  # a lone runaway seed speaks for no objective
+            if found.reached(budget):  # one seed alone is not the objective
                 row = _with_reward(row, self._estimate(values[reached, :, g]))
                 if row.oracle_reward is not None:
                     row = _with_efficiency(row, self._estimate(efficiency[reached, :, g]))

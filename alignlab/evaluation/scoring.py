@@ -1,4 +1,4 @@
-"""What evaluation asks of a policy: exact KL along completions, and log-probs of completions.
+"""Score completions for evaluation: exact KL to a reference, and log-probs.
 
 All of it in eval mode, without gradients or autocast, and in float32 (or finer) whatever precision
 the policy trains in: a KL of 0.05 nat is smaller than bf16's error on a sequence.
@@ -157,7 +157,7 @@ def check_vocabularies(policy: Policy, reference: Policy) -> int:
 def _parts(
     trees: Sequence[PromptTree], batch_size: int, vocabulary: int
 ) -> Iterator[list[PromptTree]]:
-    """Cut ``trees`` (and, where needed, a tree's completions) to what fits in one forward."""
+    """Split ``trees`` (and, if needed, a tree's completions) into parts that fit in one forward."""
     part: list[PromptTree] = []
     rows, positions = 0, 0
     room = max(1, MAX_CELLS // vocabulary)

@@ -23,7 +23,7 @@ from alignlab.files import atomic_write
 from alignlab.models.limits import embedded
 
 log = logging.getLogger(__name__)
-# Where peft imports it, it warns on some CPUs of a kernel that is never used here.
+# peft imports it, and then it warns on some CPUs of a kernel that is not used here.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 OWN, VALUE, START = "default", "value", "start"
 CONFIG = "adapter_config.json"
@@ -100,7 +100,7 @@ def drawn_by_seed(offset: int = 0) -> Iterator[None]:
 
 
 def _check_targets(model: Any, targets: str | list[str]) -> None:
-    """Each name must be that of a layer, or the end of its name (a text is a pattern).
+    """Check that each target is a layer's name or its end; a string is a pattern.
 
     Raises:
         ConfigError: One is not.
@@ -208,7 +208,7 @@ def _holds_model(folder: Path) -> bool:
 
 
 def record_base(model: Any, source: str | None) -> dict[str, Any]:
-    """What ``model`` is, without adapters, for ``base.json``.
+    """The description of ``model`` without adapters, for ``base.json``.
 
     Args:
         model: The Hugging Face model.
@@ -230,7 +230,7 @@ def record_base(model: Any, source: str | None) -> dict[str, Any]:
 
 
 def attach_base(model: Any, record: dict[str, Any], source: str | None) -> None:
-    """Let new adapters know their base: its ``record_base``, and a path for any working directory.
+    """Record the base in new adapters: its ``record_base``, and an absolute path.
 
     Args:
         model: As peft wraps it.
@@ -244,7 +244,7 @@ def attach_base(model: Any, record: dict[str, Any], source: str | None) -> None:
 
 
 def read_base(source: str, base: str) -> dict[str, Any]:
-    """What was recorded of the base of the adapters in the folder ``source``; empty without one.
+    """The record of the base of the adapters in the folder ``source``; empty without one.
 
     Raises:
         ConfigError: The record cannot be read, or ``base`` is another model.
@@ -306,7 +306,7 @@ def save_adapters(model: Any, path: Path, *, with_base: bool, **more: Any) -> No
         base.save_pretrained(folder, state_dict=_base_state(base))
         model.peft_config[OWN].base_model_name_or_path = str(folder)
         model.base_record = record_base(base, str(folder))
-    # Others may stand beside them. Of the embeddings, the rows that were trained are enough.
+    # Other adapter sets may exist. Of the embeddings, only the trained rows are saved.
     model.save_pretrained(path, selected_adapters=[OWN], save_embedding_layers=False)
     text = json.dumps(model.base_record | more, indent=1, sort_keys=True)
     atomic_write(path / RECORD, (text + "\n").encode())
@@ -326,7 +326,7 @@ def _base_state(base: Any) -> dict[str, torch.Tensor]:
 
 
 def change_nothing(model: Any) -> bool:
-    """Whether the model's own adapters are still as they begin, so that it is as without them.
+    """Whether the model's own adapters are as initialised, so that they change nothing.
 
     Then the product of low-rank ones is zero, and DoRA's lengths and token rows are the weights'.
     """
@@ -377,7 +377,7 @@ def keep_start(model: Any) -> None:
 
 @contextmanager
 def switched_to(model: Any, name: str | None) -> Iterator[None]:
-    """The set ``name``, or none, in the place of the model's own, which get no gradient meanwhile.
+    """Activate the adapter set ``name`` (or none) instead of the model's own, without gradients.
 
     Afterwards all sets may learn what they could before: with every switch, peft would also freeze
     those that it switches off, and a checkpoint would leave them out.

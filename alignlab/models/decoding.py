@@ -1,4 +1,4 @@
-"""How the rows of a batch are read on, token by token: with a cache where that is right.
+"""Decode the rows of a batch token by token, with a cache where that is correct.
 
 Three ways, and the first one that gives the logits of the training forward is taken, once a model:
 
@@ -26,7 +26,7 @@ from alignlab.models.policy import Policy
 
 log = logging.getLogger(__name__)
 Decoding = Literal["cached", "by length", "uncached"]
-PROBED = 3  # tokens that are read on when a model is tried out
+PROBED = 3  # tokens that are decoded when a model is tried out
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ class Cached:
 
 @dataclass(slots=True)
 class Uncached:
-    """Rows that are read as a whole each time, by the call that training makes of flat rows."""
+    """Decoding without a cache: every token needs a forward of the whole rows, as in training."""
 
     ids: Tensor  # [R, columns] long, with room for the tokens to come
     length: Tensor  # [R] long, columns that are filled
@@ -116,7 +116,7 @@ def _prefill_cache(policy: Policy, prompts: Sequence[tuple[int, ...]], new: int)
     ids = torch.tensor([(0,) * (width - len(prompt)) + tuple(prompt) for prompt in prompts])
     column = torch.arange(width + new)
     seen = (column >= (width - lengths)[:, None]).long()
-    # Learned positions count from the first real token, whatever padding stands before it.
+    # Learned positions count from the first real token, whatever padding precedes it.
     position = (column[:width] - (width - lengths)[:, None]).clamp(min=0)
     device = policy.device
     ragged = bool((lengths < width).any())
@@ -141,7 +141,7 @@ _FOUND: WeakKeyDictionary[nn.Module, Decoding] = WeakKeyDictionary()
 
 @torch.no_grad()
 def decoding_of(policy: Policy) -> Decoding:
-    """The fastest way to read on that gives this model's training forward; tried out once.
+    """The fastest way to decode that agrees with this model's training forward; tried once.
 
     Call it in eval mode. One line is logged where it is not ``cached``.
     """
@@ -179,7 +179,7 @@ def _try_out(policy: Policy) -> Decoding:
         except UNREADABLE as problem:
             log.debug("%s: %s %s", decoding, type(problem).__name__, problem)
             continue
-        found = found - found.mean(-1, keepdim=True)  # a constant in all logits is nothing
+        found = found - found.mean(-1, keepdim=True)  # a constant has no effect
         if relative_error(found, wanted, dtype) <= (1e-3 if exact else 0.1):
             return decoding
     return "uncached"

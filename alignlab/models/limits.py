@@ -1,4 +1,4 @@
-"""What a model has room for: positions in a row, and tokens with a row in its embeddings."""
+"""The limits of a model: positions in a row, and tokens with a row in its embeddings."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -28,7 +28,7 @@ def context_of(config: Any) -> int | None:
 
 
 def positions_of(model: Any) -> int | None:
-    """The same of a model: learned positions may begin behind that of padding (RoBERTa's do)."""
+    """The limit of a model; learned positions may start after padding's, as in RoBERTa."""
     tables = [
         module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
         for name, module in model.named_modules()
@@ -39,7 +39,7 @@ def positions_of(model: Any) -> int | None:
 
 
 def misfit(model: Any, tokenizer: Any, ids: Sequence[int], room: int | None) -> str | None:
-    """What ``model`` cannot read of a row of ``ids``, said of the row; ``None`` if it can read all.
+    """Say what in a row of ``ids`` exceeds the limits of ``model``; ``None`` if nothing does.
 
     Args:
         model: The Hugging Face model.
@@ -66,7 +66,7 @@ def misfit(model: Any, tokenizer: Any, ids: Sequence[int], room: int | None) -> 
 
 
 def other_id(tokenizer: Any, other: Any) -> str | None:
-    """A token of ``tokenizer`` that ``other`` reads as another one, if there is any."""
+    """A token that has another id in ``other`` than in ``tokenizer``, if there is any."""
     theirs = other.get_vocab()
     odd = ((t, i) for t, i in tokenizer.get_vocab().items() if theirs.get(t) != i)
     found = min(odd, key=lambda pair: pair[1], default=None)
@@ -105,7 +105,7 @@ def check_rows(model: Any, tokenizer: Any, trees: Iterable[PromptTree], room: in
 
 
 def check_batch(model: Any, tokenizer: Any, trees: PromptTrees, room: int | None) -> None:
-    """The same of a batch, at the cost of three maxima.
+    """Refuse a batch that ``model`` cannot read; the check takes three maxima.
 
     Raises:
         DataError: See ``check_rows``.

@@ -148,7 +148,7 @@ def load_model(
     except (OSError, ValueError, RuntimeError, SafetensorError) as problem:
         _refuse_attention(problem, **config)
         raise ConfigError(_unreachable(source, "a model", problem)) from problem
-    # A scorer that starts from a language model has no head yet.
+    # A scorer that starts from a language model gets a new head.
     fresh = auto_class is AutoModelForSequenceClassification and not is_scorer(source)
     body = f"{model.base_model_prefix}."
     absent = sorted(k for k in found["missing_keys"] if not fresh or k.startswith(body))
@@ -177,7 +177,7 @@ def load_config(source: str, **config: Any) -> Any:
 
 
 def is_scorer(source: str) -> bool:
-    """Whether the folder or hub id ``source`` says that it holds a scorer, or a scorer's adapters.
+    """Whether the config in ``source`` (folder or hub id) is a scorer's, or its adapters are.
 
     Raises:
         ConfigError: Nothing usable there.
@@ -256,7 +256,7 @@ def _as_recorded(source: str, record: dict[str, Any], given: Quantised | None) -
 
 
 def _compute_in(model: Any, dtype: DTypeName) -> None:
-    """Let ``model`` compute in ``dtype``; codes of 4 bits stay what they are."""
+    """Make ``model`` compute in ``dtype``; weights in 4 bits are unchanged."""
     for parameter in model.parameters():
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(getattr(torch, dtype))
@@ -397,7 +397,7 @@ def has_dropout(model: Any) -> bool:
 
 
 def _dropouts(config: Any) -> Iterator[tuple[Any, str]]:
-    """Where a config, or one inside it, has the rate of a dropout, of layers' or a router's too."""
+    """The keys of a config, nested ones included, that hold a dropout rate."""
     for name, value in list(vars(config).items()):
         if isinstance(value, PreTrainedConfig):
             yield from _dropouts(value)
@@ -410,7 +410,7 @@ def _dropouts(config: Any) -> Iterator[tuple[Any, str]]:
 
 
 def check_source(source: str, what: str) -> None:
-    """Refuse a path that is not there, and a folder that is not what was written.
+    """Refuse a path that does not exist, and a folder whose files have changed.
 
     Asking the hub for ``./missing`` would answer that the *name* is malformed.
 

@@ -1,4 +1,4 @@
-"""Eval mode while a model is read: the one way in which everything that reads a model does so."""
+"""Eval mode for forwards outside training: one context manager for all of them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

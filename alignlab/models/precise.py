@@ -1,4 +1,4 @@
-"""Float64 that is float64 all the way, for the checks that layouts and samplers are held to.
+"""Make models compute in float64 throughout, for the checks of layouts and samplers.
 
 Hugging Face's RMS norms compute in float32 whatever the model's precision, which leaves a float64
 model with float32's rounding. The norms of a float64 model are therefore replaced by exact ones,
@@ -65,7 +65,7 @@ def precise(norm: Any) -> PreciseRMSNorm | None:
     """
     eps = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
     if not isinstance(eps, float) or len(signature(norm.forward).parameters) > 1:
-        return None  # it takes more than states, a gate for one
+        return None  # it takes other inputs besides states, such as a gate
     generator = torch.Generator().manual_seed(0)
     trial = deepcopy(norm).cpu()
     weight = nn.Parameter(trial.weight.detach().clone().normal_(generator=generator))

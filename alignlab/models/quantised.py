@@ -64,7 +64,7 @@ def quantise(model: Any, how: Quantised) -> None:
         sizes = layer.in_features, layer.out_features
         coded = Linear4bit(*sizes, bias=layer.bias is not None, device="meta", **settings)
         weight = layer.weight.detach()
-        weight = weight.float() if weight.dtype == torch.float64 else weight  # no codes of those
+        weight = weight.float() if weight.dtype == torch.float64 else weight  # float64 cannot be
         place = "cuda" if torch.cuda.is_available() else "cpu"
         codes = Params4bit(weight, requires_grad=False, module=coded, **settings).to(place)
         coded.weight, coded.bias = codes.to(weight.device), layer.bias

@@ -42,7 +42,7 @@ class Reference(Protocol):
     """Gives token log-probs ``[M, T]`` of completions, without gradients."""
 
     def token_logps(self, trees: PromptTrees, spec: SamplingSpec = PLAIN) -> Tensor:
-        """Log-probs in nats, 0 where a token does not count."""
+        """Log-probs in nats, 0 outside the loss mask."""
         ...
 
 
@@ -192,7 +192,7 @@ class CachedReference(nn.Module):
 
 
 class UncachedReference(FrozenReference):
-    """A frozen copy, to be replaced by a cache of its log-probs when the data set is known.
+    """A frozen copy; a cache of its log-probs replaces it once the data set is known.
 
     Args:
         policy: Copied.
@@ -252,10 +252,10 @@ def make_reference(policy: Policy, kind: ReferenceKind, cache: str | None = None
 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Processes that want the same file take turns: the first makes it, the others read it."""
+    """Hold a lock, so that of several processes the first makes the file and the others read it."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # the kernel lets go of it however the process ends
+        fcntl.flock(file, fcntl.LOCK_EX)  # the kernel releases it however the process ends
         yield
 
 

@@ -170,7 +170,7 @@ class ScoreModel(TreeBackbone):
             ``[M]`` (``[M, outputs]``) scores after each completion's last real token, and
             ``[N, H]`` states before each of the N tokens under the loss mask, row by row.
         """
-        counted = F.pad(trees.loss_mask, (0, 1))  # the column after a last token is what it leaves
+        counted = F.pad(trees.loss_mask, (0, 1))  # the column after the last token
         last = torch.zeros_like(counted)
         last[torch.arange(len(last), device=last.device), trees.completion_lengths] = True
         select = counted | last

@@ -90,14 +90,14 @@ def is_sharded(model: nn.Module) -> bool:
 
 @contextmanager
 def gathered(*models: nn.Module) -> Iterator[None]:
-    """Whole weights inside: calls are no collectives there, so ranks may make different ones.
+    """Hold whole weights inside, so that ranks may make different calls.
 
     Every rank enters and leaves. It costs the memory of the whole models.
     """
     parts = [m for model in models for m in model.modules() if isinstance(m, FSDPModule)]
     for model in models:
         if isinstance(model, FSDPModule):
-            model._get_fsdp_state()._lazy_init()  # which is else the first forward's, of all
+            model._get_fsdp_state()._lazy_init()  # the first forward of all ranks would do it
     for part in parts:
         part.unshard()
         part.set_reshard_after_forward(False, recurse=False)

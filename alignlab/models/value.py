@@ -53,7 +53,7 @@ class ValueFunction(nn.Module):
 
     @property
     def want(self) -> tuple[Literal["hidden"], ...]:
-        """What it needs of the policy's forward."""
+        """The outputs of the policy's forward that it needs."""
         return ("hidden",) if self.network is None and not self.adapted else ()
 
     def own_parameters(self) -> list[nn.Parameter]:

@@ -21,7 +21,7 @@ from alignlab.rewards.base import Reward
 def awr_loss(
     token_logps: Tensor, advantages: Tensor, mask: Tensor, *, beta: float, weight_cap: float
 ) -> tuple[Tensor, Tensor]:
-    """``-min(exp(A / beta), weight_cap) * log pi`` per token, as (sum, count) over tokens.
+    """Compute ``-min(exp(A / beta), weight_cap) * log pi`` per token as (sum, count) over tokens.
 
     Args:
         token_logps: ``[M, T]`` nats; cells outside the mask never matter.

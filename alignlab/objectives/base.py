@@ -69,7 +69,7 @@ class Objective(L.LightningModule):
         self.trained.save(path)
 
     def parameter_groups(self) -> Iterable[Any]:
-        """What the optimizer is given; objectives with several models override it."""
+        """The optimizer's parameter groups; objectives with several models override this."""
         return [p for p in self.parameters() if p.requires_grad]
 
     def configure_model(self) -> None:
@@ -93,7 +93,7 @@ class Objective(L.LightningModule):
         }
 
     def own_precision(self) -> AbstractContextManager[None]:
-        """The training step's precision, for what a step is compared with and does not compute."""
+        """Enter the training step's precision, for values that a step is compared with."""
         if self._trainer is None:
             return nullcontext()
         return self.trainer.precision_plugin.train_step_context()
@@ -108,7 +108,7 @@ class Objective(L.LightningModule):
         return loss_sum * (parts / max(1, total))
 
     def log_step(self, means: Means, weight: int) -> None:
-        """Add this micro-batch, means of ``weight`` rows, to the step's ``train/{name}``."""
+        """Add this micro-batch's means over ``weight`` rows to the step's ``train/{name}``."""
         self._step = add_batch(self._step, weighted_means(means, weight))
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -119,9 +119,9 @@ class Objective(L.LightningModule):
             self.log(f"train/{name}", value, batch_size=1)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Put a stop (``max_time``, a callback) off until the optimizer step is whole.
+        """Delay a stop (``max_time``, a callback) until the optimizer step is complete.
 
-        What was accumulated of a step is in no checkpoint, so the step could not be gone on with.
+        What was accumulated of a step is in no checkpoint, so a continued run could not finish it.
         """
         batches, parts = batch_idx + 1, self.trainer.accumulate_grad_batches
         whole = batches % parts == 0 or batches == self.trainer.num_training_batches
@@ -129,7 +129,7 @@ class Objective(L.LightningModule):
         self.trainer.should_stop = self._to_stop and whole
 
     def on_train_end(self) -> None:
-        """Refuse a run as finished whose last update left weights that are not finite.
+        """Refuse to finish a run whose last update left weights that are not finite.
 
         Raises:
             FloatingPointError: It did; the losses before it were finite.
@@ -142,7 +142,7 @@ class Objective(L.LightningModule):
                 )
 
     def on_train_start(self) -> None:
-        """What trains is in train mode, its rows fit, and a step's micro-batches are accumulated.
+        """Put the model in train mode, check that rows fit, and set the micro-batches of a step.
 
         Raises:
             ConfigError: The trainer accumulates another number of micro-batches.
@@ -223,7 +223,7 @@ class TreeObjective(Objective):
 
     @property
     def knows_rows(self) -> bool:
-        """Whether the data module says what trees were made of; if not, every batch is checked."""
+        """Whether the data module names the kind of its rows; if not, every batch is checked."""
         data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
         return getattr(data, "kind", None) in self.rows
 
@@ -258,12 +258,12 @@ class TreeObjective(Objective):
             print(f"{name} does not use the pairs' margins (column 'margin')", file=sys.stderr)
 
     def validation_metrics(self, trees: PromptTrees) -> dict[str, Metric]:
-        """What this batch adds to the metrics of the validation set: the same means."""
+        """This batch's contribution to the validation metrics; by default the training means."""
         _, means = self.losses(trees)
         return weighted_means(means, own_count(trees, self.unit))
 
     def on_validation_epoch_start(self) -> None:
-        """Begin all sums anew."""
+        """Reset all sums."""
         self._held_out = {}
 
     @torch.no_grad()
@@ -347,7 +347,7 @@ class PairObjective(TreeObjective):
 
 
 def own_count(trees: PromptTrees, unit: str) -> int:
-    """Prompts, completions or tokens of this batch alone: what its means weigh among others.
+    """Count this batch's prompts, completions or tokens: the weight of its means.
 
     Its ``totals`` are the whole step's: with them, 3 rows here and 1 there would weigh the same.
     """

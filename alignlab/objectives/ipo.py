@@ -1,6 +1,6 @@
 """Identity Preference Optimisation (Azar et al. 2023, arXiv:2310.12036, Eq. 17).
 
-DPO's log-ratio margin is not pushed up for ever but regressed on ``1 / (2 tau)``, so labels without
+DPO's log-ratio margin is not pushed up forever but regressed on ``1 / (2 tau)``, so labels without
 noise have a finite optimum.
 """
 

@@ -114,7 +114,7 @@ class KTO(TreeObjective):
         }
 
     def training_step(self, trees: PromptTrees, batch_idx: int) -> Tensor:
-        """The micro-batch's share of the loss, and of the next step's divergence."""
+        """Compute the micro-batch's loss, and add to the next step's estimate of the divergence."""
         self._watch(trees)
         return super().training_step(trees, batch_idx)
 
@@ -131,7 +131,7 @@ class KTO(TreeObjective):
             self.kl_sums += torch.stack([log_ratios.sum(), log_ratios.new_tensor(len(log_ratios))])
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """The step's estimate of the divergence is complete: the next step uses it."""
+        """Finish this step's estimate of the divergence, which the next step uses."""
         super().on_before_optimizer_step(optimizer)
         total, count = self.trainer.strategy.reduce(self.kl_sums.clone(), reduce_op="sum")
         if count > 0:
@@ -139,7 +139,7 @@ class KTO(TreeObjective):
         self.kl_sums.zero_()
 
     def on_train_start(self) -> None:
-        """Check that prompts can meet others.
+        """Check that a step has several prompts.
 
         Raises:
             ConfigError: Steps of a single prompt.

@@ -69,7 +69,7 @@ def over_ranks(metrics: Mapping[str, Metric], strategy: Any, device: Any) -> dic
 
 
 def weighted_means(means: Means, weight: int) -> dict[str, Metric]:
-    """Metrics of tensors, each the mean of ``weight`` rows of this batch; others as they are."""
+    """Make metrics of tensors that are means over ``weight`` rows; metrics pass unchanged."""
     return {
         name: value if isinstance(value, Metric) else mean_of(_exact(value) * weight, weight)
         for name, value in means.items()
@@ -77,7 +77,7 @@ def weighted_means(means: Means, weight: int) -> dict[str, Metric]:
 
 
 def mean_of(total: Tensor, count: Tensor | int) -> Metric:
-    """The mean whose sum and count are these in this batch."""
+    """A mean, given by its sum and count in this batch."""
     total = _exact(total)
     return Metric(_ratio, torch.stack([total, torch.as_tensor(count).to(total)]))
 
@@ -95,7 +95,7 @@ def correlation(x: Tensor, y: Tensor) -> Metric:
 
 
 def calibration_error(margins: Tensor, weights: Tensor) -> Metric:
-    """How honest a Bradley-Terry model is about N pairs whose better one is ``margins`` ahead.
+    """Calibration error of a Bradley-Terry model on N pairs, whose better one leads by ``margins``.
 
     It backs the higher score with confidence ``sigmoid(|margin|)``, and is right if the margin is
     positive, half right if it is 0. The error is the mean gap between confidence and how often it

@@ -1,4 +1,4 @@
-"""What objectives that learn from their own samples share: the rollout and the update's frame.
+"""The base of objectives that learn from their own samples: the rollout and the update step.
 
 A rollout goes from prompts to completions with rewards, log-probs under the policy that sampled and
 under the reference. A subclass says how advantages are made of these and what the loss is.
@@ -79,7 +79,7 @@ class Sampling:
 
 @dataclass(slots=True)
 class Scored:
-    """A phase's completions with all that advantages are made of; ``[M]`` or ``[M, T]``."""
+    """A phase's completions with rewards and log-probs, for advantages; ``[M]`` or ``[M, T]``."""
 
     trees: PromptTrees
     token_logps: Tensor  # under the policy that sampled
@@ -98,7 +98,7 @@ class Scored:
 
 
 class OnPolicyObjective(Objective):
-    """Samples from the policy, asks for rewards, and trains on the phase of rollouts so made.
+    """Samples from the policy, scores the samples with a reward, and trains on them.
 
     A subclass makes advantages of what was scored (``advantages``) and has a loss
     (``losses``).
@@ -183,7 +183,7 @@ class OnPolicyObjective(Objective):
         return self.normalised(finite(losses, batch.trees).sum(), count)
 
     def completion_rewards(self, scored: Scored) -> Tensor:
-        """``[M]`` reward of each whole completion with the KL penalty (k1) in it."""
+        """``[M]`` reward of each whole completion minus its KL penalty (k1)."""
         return scored.scores - self.kl_coef * scored.kl
 
     def token_rewards(self, scored: Scored, *, penalised: bool = True) -> Tensor:
@@ -243,7 +243,7 @@ class OnPolicyObjective(Objective):
         return batch.to("cpu")
 
     def _score(self, prompts: Sequence[PromptTree], samples: int, rollout: int) -> Scored:
-        """Completions of the prompts with their rewards, and both models' log-probs of them.
+        """Sample completions, score them, and compute the policy's and the reference's log-probs.
 
         Each rank samples and scores its share of the prompts, and then has all of them.
         """
@@ -277,9 +277,9 @@ class OnPolicyObjective(Objective):
         return Scored(trees, old, ref, scores)
 
     def _old_logps(self, drawn: Samples, trees: PromptTrees) -> Tensor:
-        """``[M, T]`` log-probs under the policy that sampled: by the training forward, or as drawn.
+        """``[M, T]`` log-probs under the policy that sampled, rescored or as the sampler gave them.
 
-        What was drawn is compared with the forward wherever that runs, and in the first phase.
+        The sampler's log-probs are compared with a forward's in the first phase, if not in all.
 
         Raises:
             ConfigError: They differ: another distribution was sampled than is trained.
@@ -312,7 +312,7 @@ class OnPolicyObjective(Objective):
         return rows_of_all(torch.cat(out))
 
     def _check_ratio(self, batch: RolloutBatch, scores: Scores) -> None:
-        """No update has happened yet, so sampler and training forward must agree.
+        """Check that sampler and training forward agree before the first update.
 
         The rollout was read without dropout; where the training has some, so is this once.
 

@@ -113,9 +113,9 @@ class OnlineDPO(OnPolicyObjective):
         return super().collect(prompts, samples, rollout)
 
     def advantages(self, scored: Scored) -> RolloutBatch:
-        """Each completion's probability of being preferred, in the place of an advantage."""
+        """Store each completion's probability of being preferred as its advantage."""
         prompts = scored.trees.index
-        # The sampler's positions count from 0: this number is nobody else's.
+        # The sampler's positions count from 0, so no other noise uses this number.
         noise = uniform(self.seed, self.rollout, prompts, torch.zeros_like(prompts), -1)
         first = label(*split_pairs(scored.scores), noise, labels=self.labels, scale=self.scale)
         return self.rollout_batch(scored, torch.stack([first, 1 - first], 1).flatten())

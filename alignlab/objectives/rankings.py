@@ -1,4 +1,4 @@
-"""What is logged of a scorer that is fitted to an order of each prompt's completions.
+"""Metrics of a scorer that is fitted to rankings of each prompt's completions.
 
 ``accuracy`` (pairs whose better one scores higher, equal scores one half) and ``margin`` (score of
 the better one less the worse one's) are means over prompts of the mean over a prompt's untied

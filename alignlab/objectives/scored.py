@@ -55,5 +55,5 @@ class ScoreObjective(TreeObjective):
         return weighted | self.score_metrics(trees, scores)
 
     def score_metrics(self, trees: PromptTrees, scores: Tensor) -> dict[str, Metric]:
-        """Metrics of ``scores`` ``[M]`` that are no means."""
+        """Metrics of ``scores`` ``[M]`` that are no means over batches, such as correlations."""
         return {"length_correlation": correlation(scores, trees.completion_lengths)}

@@ -1,4 +1,4 @@
-"""A stage's function and its arguments, held against its signature before anything is made."""
+"""Check a stage's function and arguments against its signature before any job starts."""
 
 import inspect
 import math
@@ -38,7 +38,7 @@ def check_call(path: str, args: Mapping[str, Any]) -> None:
     """Check names, types and bounds of a stage's arguments, and the rewards among them.
 
     Raises:
-        ConfigError: The function is not there or does not take them.
+        ConfigError: The function does not exist or does not take them.
     """
     function = find_function(path, args)
     where = f"call {path!r}: args"
@@ -71,7 +71,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _refusals(hint: Any, value: Any) -> Iterator[str]:
-    """What ``value`` should be and is not."""
+    """Say how ``value`` differs from the annotated type."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
         bounds = [each for each in hint.__metadata__ if isinstance(each, Bound)]
@@ -105,7 +105,7 @@ def _shown(value: Any) -> str:
 
 def _check_rewards(value: Any, where: str) -> None:
     if isinstance(value, Mapping) and "class_path" in value:
-        from alignlab.rewards.build import parse_reward  # torch takes its time
+        from alignlab.rewards.build import parse_reward  # torch takes seconds to import
 
         try:
             parse_reward(value)

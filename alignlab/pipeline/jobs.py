@@ -1,4 +1,4 @@
-"""Doing one job, inside a worker: a training through the command line's own path, or a call."""
+"""Do one job in a worker: a training run, as ``alignlab fit`` does it, or a call."""
 
 import random
 import shutil
@@ -41,10 +41,10 @@ def carry_out(job: dict[str, Any], reporter: Reporter) -> dict[str, str]:
 
 
 def check(specs: dict[str, Any], *, here: bool = True) -> dict[str, str]:
-    """Which of the jobs cannot be begun, and why: found before any of them costs time.
+    """Which jobs cannot start, and why; checked before any job runs.
 
     Args:
-        specs: Job -> what ``Plan.to_check`` says of it.
+        specs: Job -> its entry in ``Plan.to_check``.
         here: They will run on this machine.
     """
     wrong = {}
@@ -107,7 +107,7 @@ def _carry_out_stage(job: dict[str, Any], reporter: Reporter) -> None:
 
 
 def _collect_again(job: dict[str, Any], folder: Path) -> bool:
-    """Make the per-prompt table of a finished run once more, if that is all that is wanting."""
+    """Write the per-prompt table of a finished run again, if nothing else is missing."""
     done = read_record(folder / DONE)
     if done is None or done["config_sha"] != job["config_sha"] or job["run"] is None:
         return False
@@ -168,9 +168,9 @@ def _call(job: dict[str, Any], folder: Path) -> None:
 
 
 def _same_start() -> None:
-    """Global random states that do not depend on which jobs the worker did before.
+    """Set the global random states, so that they do not depend on the worker's earlier jobs.
 
-    A function should draw from seeds among its arguments; this is for the one that forgets to.
+    A function should draw from a seed among its arguments; this covers one that does not.
     """
     random.seed(0)
     for library, seed in (("numpy.random", "seed"), ("torch", "manual_seed")):

@@ -47,7 +47,7 @@ def results_lock(
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a path that is, or goes through, a file. Nothing is made.
+    """Refuse a path that is, or goes through, a file; creates nothing.
 
     Raises:
         ConfigError: The path is not a folder.

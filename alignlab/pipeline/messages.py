@@ -1,4 +1,4 @@
-"""What a worker reports to the pipeline's process: dicts through a connection of its own."""
+"""Messages from a worker to the pipeline's process: dicts through its own connection."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ REPORT_EVERY = 0.5  # seconds between two reports of progress
 
 
 class Reporter:
-    """Through which a job reports to the pipeline's process.
+    """Sends a job's reports to the pipeline's process.
 
     Args:
         out: Where messages go. ``None`` for a further rank of a run: its worker reports, and asks
@@ -30,22 +30,22 @@ class Reporter:
                 self._out.send(message)
 
     def progress(self, step: int, total: int) -> None:
-        """``step`` of ``total`` (0: unknown) steps are done; most of many calls are dropped."""
+        """Report that ``step`` of ``total`` steps (0: unknown) are done, at most twice a second."""
         now = time.monotonic()
         if now - self._last >= REPORT_EVERY or step == total:
             self._last = now
             self.send(event="progress", step=step, total=total)
 
     def evaluated(self, step: int, metrics: dict[str, float]) -> None:
-        """An evaluation after ``step`` found ``metrics``; the answer may be that the job stops."""
+        """Report the ``metrics`` of an evaluation after ``step``, which may stop the job."""
         self.send(event="evaluated", step=step, metrics=metrics)
 
     def say(self, line: str) -> None:
-        """Have the pipeline's process show a line."""
+        """Print a line through the pipeline's process."""
         self.send(event="said", line=line)
 
     def stop(self, name: str, why: str) -> None:
-        """The pipeline's process wants job ``name`` to stop."""
+        """Note that the pipeline's process wants job ``name`` to stop."""
         self._stops[name] = why
 
     def why_stop(self, name: str) -> str | None:
@@ -54,7 +54,7 @@ class Reporter:
 
 
 class Trained(NamedTuple):
-    """What a finished training says of itself.
+    """The result of a finished training run.
 
     Attributes:
         seconds: Of training, summed over continuations.

@@ -1,4 +1,4 @@
-"""What the user sees while a pipeline runs: bars, or plain lines without a terminal."""
+"""Show a pipeline's progress: bars, or plain lines without a terminal."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ NO_STEPS = "  {desc} {elapsed}"
 
 
 def say(line: str) -> None:
-    """A line for the user, beside the results on standard output."""
+    """Print a line for the user to standard error; results go to standard output."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -42,11 +42,11 @@ class Display:
             ]
 
     def say(self, line: str) -> None:
-        """A line that stays."""
+        """Print a line above the bars."""
         tqdm.write(line, file=sys.stderr)
 
     def finished_one(self, name: str, seconds: float) -> None:
-        """A job is finished."""
+        """Count and print a finished job."""
         self.finished += 1
         self.say(f"[{self.finished}/{self.total}] {name} done in {seconds:.0f} s")
 
@@ -64,7 +64,7 @@ class Display:
             self.say(f"[{self.finished}/{self.total}] {left}; at work: {at_work}")
 
     def close(self) -> None:
-        """Take the bars away."""
+        """Remove the bars."""
         for bar in [*self._bars, self._overall]:
             if bar is not None:
                 bar.close()

@@ -1,4 +1,4 @@
-"""What is kept of a finished job: rows in the tables, its config, what it took."""
+"""The records of a finished job: rows in the tables, its config, and its time."""
 
 import hashlib
 import re
@@ -37,7 +37,7 @@ def merge(plan: Plan, job: Job) -> None:
 
 
 def keep_command(results: Path, words: Sequence[str]) -> None:
-    """Note what a results folder is made by, each command once: its report tells."""
+    """Record the commands that made a results folder, each once, for its report."""
     path = results / COMMANDS
     text = path.read_bytes().decode(errors="replace") if path.exists() else ""
     lines = [line for line in text.split("\n") if line]
@@ -47,7 +47,7 @@ def keep_command(results: Path, words: Sequence[str]) -> None:
 
 
 def write_times(plan: Plan) -> None:
-    """``stages.csv``: what every finished job took, in seconds summed over continuations.
+    """Write ``stages.csv``: the seconds that every finished job took, over all continuations.
 
     Rows of jobs that this call was not asked for (other seeds, say) stay.
     """
@@ -65,7 +65,7 @@ def write_times(plan: Plan) -> None:
 
 
 def mend_configs(plan: Plan) -> list[str]:
-    """Write again what is not what was written of the configs; a line to say for each."""
+    """Write damaged config files again; returns one message for each."""
     said = []
     for job in plan.asked:
         path = _config_of(plan, job)

@@ -1,4 +1,4 @@
-"""Scheduling: gives jobs to worker processes, takes what they report, follows up on failures.
+"""The scheduler: gives jobs to worker processes, handles their reports and failures.
 
 The loop is alignlab's own. Workers stay warm, because their imports cost seconds and a job often
 less; a crash costs one job; what a job reports can stop it.
@@ -27,7 +27,7 @@ NOT_FINITE = "FloatingPointError"  # the exception that marks a diverged run
 
 @dataclass
 class Failures:
-    """What went wrong, and what could not be done because of it."""
+    """The jobs that failed, and those skipped because of them."""
 
     failed: dict[str, str] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
@@ -55,16 +55,16 @@ class Queue(Protocol):
         """Take a job that may start now, if there is one."""
 
     def put_back(self, job: Job) -> None:
-        """``job`` lost its worker and has to be done again, soon."""
+        """Take ``job`` back, whose worker died."""
 
     def finished(self, job: Job) -> None:
-        """``job`` left its output, which goes into the tables now."""
+        """Record the output of the finished ``job``."""
 
     def failed(self, job: Job, why: str) -> None:
-        """``job`` failed, and what waits for it cannot be done."""
+        """Record that ``job`` failed, so that jobs that wait for it are skipped."""
 
     def evaluated(self, job: Job, step: int, metrics: dict[str, float]) -> str | None:
-        """``job`` was evaluated at ``step``; why it should stop, if it should."""
+        """Handle an evaluation of ``job`` at ``step``; returns why it should stop, if it should."""
 
     def exhausted(self) -> bool:
         """Whether no job can come any more, once no worker has one."""
@@ -107,13 +107,13 @@ class JobQueue:
         self._undone.remove(job.name)
 
     def failed(self, job: Job, why: str) -> None:
-        """What waits for ``job`` never becomes ready."""
+        """Do nothing: jobs that wait for ``job`` never become ready."""
 
     def evaluated(self, job: Job, step: int, metrics: dict[str, float]) -> str | None:
-        """None: a pipeline's runs go on to their last step."""
+        """Return ``None``: a pipeline's runs continue to their last step."""
 
     def exhausted(self) -> bool:
-        """True: only a running job makes others ready."""
+        """Return True: only a running job makes others ready."""
         return True
 
     def skipped(self) -> list[str]:
@@ -128,7 +128,7 @@ def on_many_devices(spec: dict[str, Any]) -> bool:
 
 
 def own_job(name: str, spec: dict[str, Any]) -> Job:
-    """A job that is no stage's: checking the configs, drawing the frontier."""
+    """A job of the pipeline itself: checking the configs, or drawing the frontier."""
     return Job(name, "all", None, {}, None, {name: spec}, {}, "")
 
 
@@ -138,7 +138,7 @@ def frontier_job(plan: Plan) -> Job:
 
 
 def with_check(plan: Plan, jobs: Sequence[Job]) -> list[Job]:
-    """``jobs`` behind a check of their configs: one of each grid point, for all seeds are alike."""
+    """Put a check of the configs before ``jobs``; seeds share a config, so one per grid point."""
     kinds = {(job.stage, str(job.hparams)): job for job in reversed(jobs)}
     specs = {job.name: plan.to_check(job) for job in reversed(kinds.values())}
     behind = [replace(job, needs={**job.needs, CHECK: (CHECK,)}) for job in jobs]
@@ -280,7 +280,7 @@ class Scheduler:
                 self._pool.replace(worker)
 
     def _check_for_silence(self) -> None:
-        """A worker that was stopped or hangs: warn, and in the end give its job to another."""
+        """Warn about a silent worker; after a longer silence, kill it and repeat its job."""
         for worker in self._pool.silent(SILENCE):
             if not worker.warned_of and worker.job is not None:
                 worker.warned_of, pid = True, worker.process.pid

@@ -19,18 +19,18 @@ from alignlab.training.identity import OtherConfig
 
 
 class Progress(Callback):
-    """Tells the pipeline of steps and evaluations, and stops when the pipeline says so."""
+    """Reports steps and evaluations to the pipeline, and stops the run when it asks to."""
 
     def __init__(self, name: str, reporter: Reporter) -> None:
         self.name, self.reporter = name, reporter
         self._told_of = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A continued run may stand right behind an evaluation."""
+        """Report an evaluation that a continued run had finished before it was stopped."""
         self._tell_of_evaluation(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Report; the receiver drops what comes too often."""
+        """Report progress; ``Reporter`` drops calls that come too often."""
         self.reporter.progress(trainer.global_step, planned_steps(trainer) or 0)
         self._tell_of_evaluation(trainer)
         told = self.reporter.why_stop(self.name) is not None
@@ -58,7 +58,7 @@ def train(job: dict[str, Any], folder: Path, reporter: Reporter) -> Trained:
         reporter.say(f"{job['name']}: {line}")
     try:
         command = take_part(job, folder, reporter)
-    except OtherConfig as error:  # an input was made again, and its content is another one
+    except OtherConfig as error:  # an input was made again and has changed
         reporter.say(f"{job['name']}: {error} Starting over.")
         shutil.rmtree(run)
         command = take_part(job, folder, reporter)
@@ -73,7 +73,7 @@ def train(job: dict[str, Any], folder: Path, reporter: Reporter) -> Trained:
 
 
 def _drop_damaged(run: Path) -> list[str]:
-    """Delete what a training cannot go on from, and say what was damaged.
+    """Delete files that a training run cannot continue from, and report damaged ones.
 
     A damaged evaluation cannot be made again: the policy has moved on. Then all starts over, as it
     does without a checkpoint: logs of steps that are done again would hold them twice.
@@ -96,7 +96,7 @@ def _drop_damaged(run: Path) -> list[str]:
 
 
 def take_part(job: dict[str, Any], folder: Path, reporter: Reporter) -> fit.Command:
-    """The training itself, in each of its processes, from the config that ``train`` wrote."""
+    """Train in each of the run's processes, from the config that ``train`` wrote."""
     own = RunFolder(folder)
     found, _ = checkpoints.newest(own.logs)
     args = ["--config", str(own.config)]

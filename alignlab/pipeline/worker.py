@@ -49,11 +49,11 @@ def _listen(line: Connection, inbox: "queue.Queue[dict[str, Any]]", reporter: Re
                 reporter.stop(message["stop"], message["why"])
             else:
                 inbox.put(message)
-    os._exit(0)  # the parent is gone or done with us; half-done work is redone from its checkpoint
+    os._exit(0)  # the parent has ended; unfinished work continues from its checkpoint next time
 
 
 def _show_life(reporter: Reporter) -> None:
-    """Report that this process runs, whatever its job is doing, for ever."""
+    """Send signs of life from a thread, whatever the job is doing."""
     while True:
         time.sleep(BEAT)
         reporter.send(event=ALIVE)
@@ -84,7 +84,7 @@ def _take_part(job: dict[str, Any]) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """A rank whose worker is gone would wait for it for ever."""
+    """End this rank when its worker is gone; it would wait for it forever."""
     while os.getppid() == parent:
         time.sleep(REPORT_EVERY)
     os._exit(1)

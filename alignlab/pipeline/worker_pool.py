@@ -19,7 +19,7 @@ from typing import Any
 from alignlab.pipeline.messages import ALIVE, BEAT
 from alignlab.plan.experiment import Job
 
-PAUSE = 5 * BEAT  # seconds without a look at the workers after which their silence means nothing
+PAUSE = 5 * BEAT  # seconds of a pause of this process that excuse silent workers
 
 
 @dataclass(eq=False)
@@ -40,7 +40,7 @@ class Worker:
         self.send(message)
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Send ``message``; a worker that has just died is noticed when it is listened to."""
+        """Send ``message``; if the worker has just died, ``receive`` notices it."""
         with contextlib.suppress(OSError):
             self.line.send(message)
 
@@ -80,14 +80,14 @@ class WorkerPool:
     def silent(self, seconds: float) -> list[Worker]:
         """Workers with a job that gave no sign of life for ``seconds``."""
         now = time.monotonic()
-        if now - self._looked > PAUSE:  # this process was stopped itself, and maybe all with it
+        if now - self._looked > PAUSE:  # this process was paused, and perhaps all
             for worker in self.workers:
                 worker.heard = now
         self._looked = now
         return [w for w in self.workers if w.job is not None and now - w.heard > seconds]
 
     def replace(self, old: Worker) -> int:
-        """Start a new worker where one died or has served; the exit status of the old one."""
+        """Replace a worker that died or is used up; returns the old one's exit status."""
         old.line.close()
         self.workers[old.number] = self._start(old.number)
         return old.process.wait()

@@ -14,7 +14,7 @@ from alignlab.plan.state import Standing
 
 
 def as_config(command: str, words: Sequence[str], folder: Path) -> list[str]:
-    """A command line of which ``DIR:STAGE`` and its options have become ``--config FILE``.
+    """Replace ``DIR:STAGE`` and its options on a command line by ``--config FILE``.
 
     A line on standard error says which seed and grid point it is.
 
@@ -79,11 +79,11 @@ def _scales_with(stage: str, experiment: Path) -> Iterable[str]:
 
 
 def _check_inputs(plan: Plan, job: Job, options: Iterable[str], run: Sequence[str]) -> None:
-    """Refuse a training whose inputs are not there, but for those that ``options`` replace."""
+    """Refuse a training run whose inputs are missing, unless ``options`` replace them."""
     config = overlay.merge({}, job.spec["config"])
     for word in options:
         if word.startswith("--"):
-            with contextlib.suppress(ConfigError):  # the parser will say that there is no such key
+            with contextlib.suppress(ConfigError):  # the parser will report an unknown key
                 overlay.set_dotted(config, word[2:].partition("=")[0], None)
     standing = Standing(plan)
     absent: dict[str, Job] = {}

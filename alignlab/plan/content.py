@@ -1,4 +1,4 @@
-"""What a config names, by content: files and folders by their bytes, a user's code by its source.
+"""Hash what a config names by content: files and folders by bytes, a user's code by its source.
 
 So a run does not change when the same data lie elsewhere, and does when they change in place.
 What a run writes is none of its inputs, nor is a folder that the results may lie in.
@@ -55,10 +55,10 @@ def by_content(value: Any, experiment: Path = Path()) -> Any:
                 return {"sha256": fingerprint(path)}
             if glob.has_magic(value) and format_of(path):  # a pattern of data files
                 return {"sha256": [sha256(file) for file in data_files(path) or ()]}
-        except DataError:  # it matches nothing that can be read: its stage says so
+        except DataError:  # nothing readable matches; the stage will report it
             return value
         except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:  # then it is text that no file is named by
+            if error.errno != errno.ENAMETOOLONG:  # a text that is no file's name
                 raise ConfigError(f"{value}: {error.strerror}. Check the path.") from None
         if _DOTTED.fullmatch(value) and (source := source_of(value)) is not None:
             return {"code": value, "sha256": source}
@@ -108,7 +108,7 @@ def _imports(path: Path, package: str) -> Iterator[str]:
     """Modules that a file may import; of ``from a import b`` both ``a`` and ``a.b``."""
     try:
         tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):  # its hash counts; that it cannot run shows when it should
+    except (SyntaxError, ValueError):  # only its hash is needed; a syntax error shows when it runs
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

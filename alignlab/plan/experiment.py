@@ -34,7 +34,7 @@ LONGEST_NAME = 200  # characters of a run's name; file systems take 255 for a fi
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage as the layers give it.
+    """A stage after its YAML layers are merged.
 
     Args:
         name: Its key.
@@ -170,7 +170,7 @@ class Plan:
 
     @property
     def runs(self) -> list[Job]:
-        """Those of them that have rows in ``points.csv``."""
+        """The asked-for jobs that have rows in ``points.csv``."""
         return [job for job in self.asked if job.objective is not None]
 
     def folder(self, job: Job) -> Path:
@@ -255,7 +255,7 @@ def load_plan(
         notes=tuple(_unused(stages, jobs, {key for layer in layers for key in layer})),
     )
     for job in jobs.values():
-        plan.resolved(job)  # every placeholder stands for something
+        plan.resolved(job)  # every placeholder can be filled
     return plan
 
 
@@ -272,7 +272,7 @@ def read_layers(experiment: Path, scale: str | None, smoke: bool) -> list[dict[s
         )
     if scale is not None and not re.fullmatch(SCALE, scale):
         raise ConfigError(f"a scale is named by letters, digits, _ and -, got {scale!r}.")
-    if scale == SMOKE:  # by its folder it would be taken for a smoke run of the experiment
+    if scale == SMOKE:  # its results folder would be that of a smoke run
         raise ConfigError("smoke is not a scale of its own: give --smoke, with a scale or without.")
     scales = experiment / "scales"
     names = [*([scale] if scale else []), *[SMOKE] * smoke]
@@ -465,7 +465,7 @@ def _label(value: Any) -> str:
 
 
 def _with_callback(config: Mapping[str, Any]) -> dict[str, Any]:
-    """``config`` with its ``probe`` as the first callback: both ways to write it have one hash."""
+    """``config`` with its ``probe`` as the first callback, so that both spellings hash alike."""
     probe, trainer = config.get("probe"), config.get("trainer") or {}
     if probe is not None:
         callbacks = trainer.get("callbacks") or []
@@ -502,7 +502,7 @@ def _seeds_by_name(stages: Iterable[Stage], asked: Sequence[int]) -> list[int]:
 def _unused(
     stages: Sequence[Stage], jobs: Mapping[str, Job], given: Iterable[str]
 ) -> Iterator[str]:
-    """What no stage makes use of, in words."""
+    """Messages about keys and files that no stage uses."""
     entries = [stage.entry for stage in stages]
     uses = {
         "seeds": (any(e.get("per_seed") for e in entries), "no stage has 'per_seed: true'"),
@@ -521,7 +521,7 @@ def _unused(
 
 
 def _check_literals(job: Job, results: Path) -> None:
-    """Refuse the path of a run's own results where a placeholder tells what is needed.
+    """Refuse a path into the run's own results; a placeholder would declare the need.
 
     Raises:
         ConfigError: There is one, so the run would change by having been made.
@@ -538,7 +538,7 @@ def _check_literals(job: Job, results: Path) -> None:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """The strings of a config but for the folders that a run writes to."""
+    """All strings of a config except the folders that a run writes to."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Whether a parser has read what was written: no text as a number, no null out of a word."""
+"""Check that a parser kept the values as written: no text became a number, no word a null."""
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
@@ -12,7 +12,7 @@ from alignlab.plan import overlay
 
 
 def check_words(words: Sequence[str], parsed: Namespace) -> None:
-    """The same for the files of a command line, but for what other words of it set.
+    """Check the files of a command line, except keys that its other words set.
 
     Args:
         words: Such as ``["--config", "stage.yaml", "--model.beta", "0.1"]``.
@@ -32,7 +32,7 @@ def check_words(words: Sequence[str], parsed: Namespace) -> None:
 
 
 def _last_two(name: str) -> list[str]:
-    """What an option sets: a key, or with ``class_path`` all that belongs to it."""
+    """The key that an option sets; with ``class_path``, also all keys below it."""
     parts = name.split(".")
     return parts[-2:] if parts[-1] == "class_path" else parts[-1:]
 
@@ -61,7 +61,7 @@ def check_meaning(
             parsed = vars(parsed["init_args"])  # the class was left out
         for key, value in given.items():
             here = f"{where}.{key}" if where else key
-            if whole and key not in parsed:  # the parser passes over one that holds nothing
+            if whole and key not in parsed:  # the parser skips an empty one
                 raise ConfigError(f"unknown key {here}. Take it out.")
             if key in parsed and key not in but:
                 check_meaning(value, parsed[key], here, but=but, whole=whole)

@@ -48,7 +48,7 @@ class _Loader(yaml.SafeLoader):
         self._checked: set[int] = set()
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Plain words as they are in the file."""
+        """Values that are not quoted, as the file has them."""
         node = super().compose_node(parent, index)
         if isinstance(node, yaml.ScalarNode) and node.style is None:
             kind = node.tag.removeprefix("tag:yaml.org,2002:")
@@ -64,7 +64,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """A mapping's own keys, before those of ``<<`` are put to them."""
+        """A mapping's own keys, before those of ``<<`` are added."""
         if id(node) not in self._checked:
             self._checked.add(id(node))
             self._check_keys(node)
@@ -94,7 +94,7 @@ def _is_beyond(word: str) -> bool:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what ``_Loader`` reads back as it was: the text ``5e-7`` goes in quotes."""
+    """Writes YAML that ``_Loader`` reads back unchanged: the text ``5e-7`` goes in quotes."""
 
     def ignore_aliases(self, data: Any) -> bool:
         """Each value stands where it belongs."""
@@ -145,7 +145,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _problem(error: yaml.YAMLError) -> str:
-    """What is wrong, and in which line."""
+    """The parser's message with the line number."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
         mark = error.problem_mark
         problem = " ".join(filter(None, (error.context, error.problem)))

@@ -164,7 +164,7 @@ def check(keys: type[K], content: Any, where: str) -> K:
 
 
 def _sentence(error: ValidationError, content: Any) -> str:
-    """The first of the deepest findings; what the types of a union say is joined by 'or'."""
+    """The first of the deepest errors; errors of a union's types are joined by 'or'."""
     found = [(_place(each["loc"], content), each) for each in error.errors()]
     place, first = max(found, key=lambda each: len(each[0]))
     if first["type"] == "unknown_key":

@@ -1,4 +1,4 @@
-"""What is done, and therefore what is left to do: decided from hashes, before anything heavy."""
+"""Which jobs are done and which are left, decided from hashes before heavy imports."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -38,7 +38,7 @@ class Todo:
 
 
 class Standing:
-    """Which jobs of a plan are done, each looked at once.
+    """Which jobs of a plan are done; each job is checked once.
 
     Args:
         plan: The plan.
@@ -50,7 +50,7 @@ class Standing:
         self._damage: dict[str, str] = {}
 
     def done(self, name: str, *, thorough: bool = False) -> bool:
-        """Whether job ``name`` is done; ``thorough`` where another job is going to read it."""
+        """Whether job ``name`` is done; ``thorough`` checks contents, for a job that reads them."""
         key = name, thorough
         if key not in self._done:
             job = self._plan.jobs[name]
@@ -61,18 +61,18 @@ class Standing:
         return self._done[key]
 
     def damage_of(self, jobs: Iterable[Job]) -> list[str]:
-        """What is wrong with those of ``jobs`` that had been done, a line each."""
+        """One message for each of ``jobs`` whose finished output is damaged."""
         found = ((job.name, self._damage.get(job.name)) for job in jobs)
         return [f"{name}: {damage}; it is made again" for name, damage in found if damage]
 
 
 def is_done(plan: Plan, job: Job) -> bool:
-    """Whether the job's folder holds what this very job wrote, whole."""
+    """Whether the job's folder holds the complete output of exactly this job."""
     return _damage(plan, job, thorough=False) is None
 
 
 def _damage(plan: Plan, job: Job, *, thorough: bool) -> str | None:
-    """Why a job is not done; ``None`` if it is, no text if it was never done."""
+    """Why a job is not done: ``None`` if it is done, an empty text if it never was."""
     folder = plan.folder(job)
     done = read_record(folder / DONE)
     if done is None:
@@ -82,7 +82,7 @@ def _damage(plan: Plan, job: Job, *, thorough: bool) -> str | None:
     stamps: dict[str, Stamp] = done["files"]
     if not all((folder / name).exists() for name in stamps):
         return ""
-    if thorough:  # what is read must be right; logs may be gone, but then nobody reads them
+    if thorough:  # outputs must be intact; logs may be deleted, because no job reads them
         stamps |= {name: was for name, was in done["logs"].items() if (folder / name).exists()}
     changed = [
         name
@@ -122,16 +122,16 @@ def is_recorded(plan: Plan, job: Job, recorded: Mapping[str, list[Point]]) -> bo
 
 
 def has_table(plan: Plan, job: Job) -> bool:
-    """Whether the per-prompt table stands that a finished run wrote."""
+    """Whether the per-prompt table of a finished run is intact."""
     done = read_record(plan.folder(job) / DONE)
     return done is not None and is_as_stamped(table_of(plan.results, job.name), done["table"])
 
 
 def what_to_do(plan: Plan, *, only: str | None = None, force: bool = False) -> Todo:
-    """The jobs that have to run, each after what it needs, and nothing that nobody needs.
+    """The jobs that have to run, each after its needs; unneeded inputs are left out.
 
     Raises:
-        ConfigError: ``only``, stages with commas between them, names one that is not there.
+        ConfigError: ``only``, stages with commas between them, names one that does not exist.
     """
     recorded = rows_by_run(plan.results)
     standing = Standing(plan)
@@ -170,7 +170,7 @@ def missing(plan: Plan, names: Iterable[str]) -> tuple[list[Job], list[str]]:
 
 
 def _with_needs(plan: Plan, jobs: Iterable[Job], standing: Standing) -> set[str]:
-    """Names of ``jobs`` and of whatever they need that is not there, however far back."""
+    """Names of ``jobs`` and of all missing jobs that they depend on."""
     needed: set[str] = set()
     waiting = list(jobs)
     while waiting:
@@ -185,7 +185,7 @@ def _with_needs(plan: Plan, jobs: Iterable[Job], standing: Standing) -> set[str]
 
 
 def _wanted(plan: Plan, only: str | None) -> list[Job]:
-    """The jobs somebody asked for: the frontier runs and the loose ends that nothing reads."""
+    """The jobs that were asked for: runs of the frontier, and jobs that no other job reads."""
     stages = dict.fromkeys(job.stage for job in plan.jobs.values())
     if only is not None:
         names = only.split(",")
@@ -212,9 +212,9 @@ def frontier_sha(plan: Plan) -> str:
 
 
 def frontier_is_drawn(plan: Plan) -> bool:
-    """Whether table and figures stand and were made from the rows that stand now."""
+    """Whether table and figures exist and were made from the present rows."""
     record = read_record(frontier_record(plan))
-    if record is None:  # one without a seal says by its content whether it is right
+    if record is None:  # a file without a record is checked by reading it
         record = {"inputs_sha": _plain_text(frontier_record(plan)), "files": {}}
     stamps: dict[str, Stamp] = record["files"]
     beside = {name: was for name, was in stamps.items() if (plan.results / name).exists()}
@@ -233,5 +233,5 @@ def _plain_text(path: Path) -> str | None:
 
 
 def frontier_record(plan: Plan) -> Path:
-    """Where it is noted what the frontier was made from; beside the tables, and kept with them."""
+    """The file with the hash of what the frontier was made from; it is kept with the tables."""
     return plan.results / "configs" / "frontier.json"

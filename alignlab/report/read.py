@@ -105,7 +105,7 @@ def _tables_of(folder: Path, points: Sequence[Point]) -> list[PromptTable]:
 
 
 def read_commands(folders: Iterable[Path]) -> list[str]:
-    """What the folders were made by, as far as they say."""
+    """The commands that made the folders, as far as they are recorded."""
     files = [folder / COMMANDS for folder in folders]
     texts = [path.read_bytes().decode(errors="replace") for path in files if path.exists()]
     lines = [text.split("\n") for text in texts]
@@ -113,7 +113,7 @@ def read_commands(folders: Iterable[Path]) -> list[str]:
 
 
 def _without_pool(folders: Sequence[Path], points: Sequence[Point]) -> str:
-    """What is missing, what makes it, and whether it is needed at all."""
+    """The error about a missing pool: what is missing, and which command makes it."""
     first = folders[0]
     sweep = points[0].experiment.startswith("sweep-")
     usual = "alignlab sweep SWEEP.yaml" if sweep else "alignlab run EXPERIMENT"

@@ -1,1 +1,1 @@
-"""The record of a run: its tables, samples and pools, written by stages, read by everybody."""
+"""The record of a run: its tables, samples and pools."""

@@ -1,4 +1,4 @@
-"""The model card of an exported model: what its run's own record says of it, as ``README.md``."""
+"""Write the model card (``README.md``) of an exported model from the record of its run."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from alignlab.results.run_folder import MODEL, RunFolder, evaluations_in
 
 CARD = "README.md"
 LIBRARIES = ("torch", "transformers", "peft", "lightning")
-# Which settings a card has of each part of a config; of the objective, all that are plain values.
+# The settings in a card, by part of the config; of the objective, all plain values.
 TRAINED = ("seed", "dtype", "dropout", "lora", "prompt_tuning", "quantised", "chat_format")
 OPTIMIZER = ("lr", "betas", "momentum", "weight_decay")
 SCHEDULE = ("warmup_steps", "warmup", "decay", "floor", "total_steps")
@@ -30,7 +30,7 @@ TRAINER = ("max_steps", "max_epochs", "precision", "gradient_clip_val")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a run's folder says of its model.
+    """A training run, as its folder records it.
 
     Args:
         path: The folder.
@@ -91,7 +91,7 @@ def read_run(folder: Path) -> Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """What a card says of the folder that it is in.
+    """Facts about an exported folder for its card.
 
     Args:
         folder: Its name.

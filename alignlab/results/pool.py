@@ -1,4 +1,4 @@
-"""A pool of sampled completions with their rewards: what the oracle and best-of-n are made from."""
+"""A pool of sampled completions with their rewards: the data of the oracle and best-of-n."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Per-prompt results of a checkpoint: what the frontier's halves and bootstrap are made from.
+"""Per-prompt results of a checkpoint, from which the frontier and its bootstrap are computed.
 
 A results folder has one ``points/<run_id>.parquet`` per run, a row per (step, prompt); the row of
 ``points.csv`` is the mean over its prompts.
@@ -107,7 +107,7 @@ def collect(
     seed: int,
     **shared: Any,
 ) -> list[Point]:
-    """Name what the probe left of a run: write its per-prompt table, return its rows.
+    """Collect the probe's files of a run: write its per-prompt table, return its rows.
 
     Args:
         evaluations: Of the run.
@@ -146,7 +146,7 @@ def _check_finite(scores: PromptScores, step: int) -> None:
 
 
 def write_scores(path: Path, scores: PromptScores) -> None:
-    """Write one evaluation, without a name: who collects it knows what the run is called."""
+    """Write one evaluation; ``collect`` adds the run's name later."""
     write_parquet(path, _columns(scores), SCORE_COLUMNS)
 
 
@@ -240,7 +240,7 @@ def read_parquet(path: Path, columns: Mapping[str, type], empty: Collection[str]
 
     try:
         table = pq.ParquetFile(path).read()
-        table.validate(full=True)  # bytes that are no text are found when they are asked for
+        table.validate(full=True)  # finds bytes that are no text now, not later
     except FileNotFoundError:
         raise DataError(f"{path}: no such table. Run the stage that writes it again.") from None
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:

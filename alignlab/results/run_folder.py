@@ -1,4 +1,4 @@
-"""What a run leaves behind and where: the one place that knows the names in its folder.
+"""The layout of a run's folder: only this module knows the names of its files.
 
 A job of a pipeline has the folder ``stages/<stage>/<key>`` of the results folder, with the model,
 ``config.yaml`` and, written last, ``done.json`` in it. Its logs are below ``train/``, and among
@@ -61,7 +61,7 @@ class RunFolder:
 
     @property
     def long_name(self) -> str:
-        """Stage and key in any case, as some tables name a model."""
+        """Stage and key, even if the key is ``all``."""
         return f"{self.stage}-{self.key}"
 
     @property

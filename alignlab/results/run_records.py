@@ -1,4 +1,4 @@
-"""``points/<run>.json``: what says that a run's rows and its per-prompt table are as written.
+"""``points/<run>.json``: hashes that show whether a run's rows and per-prompt table are intact.
 
 With it a run is up to date without its weights: it names the config that the run was of, the hash
 of every row in ``points.csv`` and of ``points/<run>.parquet``, and keeps what was logged last.
@@ -53,7 +53,7 @@ def keep_record(results: Path, run_id: str, done: dict[str, Any]) -> None:
     Args:
         results: Results folder.
         run_id: Name of the run.
-        done: What the finished run says of itself.
+        done: The record of the finished run.
     """
     rows = rows_by_run(results)[run_id]
     shas = {str(row.step): row_sha(row) for row in rows}
@@ -80,12 +80,12 @@ def damage(results: Path, run_id: str, rows: Sequence[Point]) -> str | None:
 
 
 def drop_damaged_rows(results: Path) -> list[str]:
-    """Take out of ``points.csv`` what is not what was written; a line of what is said for each."""
+    """Remove damaged rows from ``points.csv``; returns one message for each."""
     known = {path.stem: read_record(path) for path in (results / TABLES).glob("*.json")}
 
     def is_right(row: Point) -> bool:
         record = known.get(row.run_id)
-        if record is None:  # of a run without a record, or whose record is the damaged one
+        if record is None:  # the run has no record, or the record itself is damaged
             return not known or table_of(results, row.run_id).exists()
         return record["rows"].get(str(row.step)) == row_sha(row)
 

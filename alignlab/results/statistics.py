@@ -1,4 +1,4 @@
-"""Standard errors and intervals: everything that says how sure a number is.
+"""Standard errors and confidence intervals.
 
 Completions of one prompt are not independent, so a prompt is the unit that is counted and resampled
 here. Intervals over seeds are Student's t: a percentile bootstrap over three seeds would cover 74 %

@@ -64,7 +64,7 @@ class Point:
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """What makes the row itself: experiment, run, step."""
+        """The row's identity: experiment, run, step."""
         return self.experiment, self.run_id, self.step
 
     @property
@@ -235,7 +235,7 @@ def row_sha(point: Point) -> str:
 
 
 def drop_rows(path: Path, is_right: Callable[[Point], bool]) -> list[str]:
-    """Take rows out of a ``points.csv`` that cannot be read or are not right; a line for each.
+    """Remove unreadable and damaged rows from a ``points.csv``; returns one message for each.
 
     The table as it was is kept beside it. A table with other columns is left alone: reading it
     says what is wrong.

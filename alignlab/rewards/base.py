@@ -28,7 +28,7 @@ class Reward(ABC):
 
 
 def checked_rewards(reward: Reward, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
-    """``[N]`` float64 scores on the CPU that ``reward`` gives N completions, if it keeps its word.
+    """``[N]`` float64 scores of N completions on the CPU, checked to be N finite numbers.
 
     Raises:
         DataError: Something else than one number each, or one that is not finite.

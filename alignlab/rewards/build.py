@@ -1,4 +1,4 @@
-"""A reward from what a YAML or a command line says of it: ``class_path`` and ``init_args``."""
+"""Build a reward from ``class_path`` and ``init_args`` in a YAML file or on a command line."""
 
 from argparse import ArgumentError
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ def build_reward(spec: Mapping[str, Any] | str) -> Reward:
 
 
 def parse_reward(spec: Mapping[str, Any] | str) -> tuple[ArgumentParser, Any, str]:
-    """What ``build_reward`` is to make, not made yet: a parser, the arguments, the class's path.
+    """Parse a reward without building it: the parser, the arguments, the class's path.
 
     Raises:
         ConfigError: As there, of all that needs no object.

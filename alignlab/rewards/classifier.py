@@ -89,7 +89,7 @@ class ClassifierReward(Reward):
             some = [i for i, one in enumerate(read) if (one.spans is not None) == by_template]
             closing = self.tokenizer.eos_token or "" if by_template else ""
             texts = [read[i].text + closing * read[i].ends for i in some]
-            each = list(dict.fromkeys(texts))  # once: beside others its last digits would differ
+            each = list(dict.fromkeys(texts))  # each text once: its last digits depend on the batch
             found = self._log_odds(each, add_special_tokens=not by_template)
             known = dict(zip(each, found.tolist(), strict=True))
             scores[some] = torch.tensor([known[text] for text in texts])

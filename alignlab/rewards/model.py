@@ -64,7 +64,7 @@ class ModelReward(Reward):
         """
         read = rendered(self.model.tokenizer, prompts, completions, self.path)
         rows = self._rows(read)
-        # Each row once: beside other rows its last digits would be others.
+        # Score each text once, because its last digits depend on the batch.
         prompt_of = dict(zip(reversed(rows), reversed(prompts), strict=True))
         trees: list[PromptTree] = []
         for _, group in groupby(dict.fromkeys(rows), key=prompt_of.__getitem__):
@@ -121,7 +121,7 @@ def check_trained_scorer(path: str) -> None:
     Raises:
         ConfigError: Nothing usable at ``path``, no trained head, or several outputs.
     """
-    load_tokenizer(path)  # says what is wrong where there is nothing usable
+    load_tokenizer(path)  # raises a clear error if there is no usable tokenizer
     config = None if is_adapter(path) else load_config(path)
     if not is_scorer(path):
         kinds = ", ".join(config.architectures or ["model of unknown kind"]) if config else "policy"

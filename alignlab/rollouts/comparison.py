@@ -1,4 +1,4 @@
-"""The check that the model which is sampled is the model which is trained and evaluated.
+"""Check that sampling and training use the same model.
 
 The sampler reads token by token with a cache, training and evaluation read whole rows. Where an
 architecture makes another model of the two, every log-ratio, KL and reward after it is wrong and
@@ -19,7 +19,7 @@ from alignlab.models.modes import reading
 from alignlab.models.policy import Policy
 from alignlab.rollouts.samples import Samples
 
-COMPARED = 32  # completions that are read again where nothing else reads them
+COMPARED = 32  # completions that are scored again for the check alone
 
 
 def check_drawn(
@@ -77,7 +77,7 @@ def _another_distribution(drawn: Samples, sampled: Tensor, scored: Tensor, gap: 
 def check_samples(
     policy: Policy, drawn: Samples, spec: SamplingSpec, *, most: int = COMPARED
 ) -> float:
-    """``check_drawn`` where no forward is at hand: one is run on up to ``most`` completions.
+    """Run a forward on up to ``most`` completions, and compare with ``check_drawn``.
 
     They are taken evenly over the lengths, the shortest and the longest among them: padding shows
     in the one, a window of attention in the other.

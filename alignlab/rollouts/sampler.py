@@ -64,7 +64,7 @@ def sample(
             token. Empty: nothing stops, end-of-text is a token like any other, and every
             completion has ``max_new_tokens`` tokens.
         rollout: Number of the rollout phase: another number is fresh noise.
-        batch_size: Completions sampled side by side; a matter of speed and memory only.
+        batch_size: Completions sampled side by side; it changes only speed and memory.
 
     Raises:
         ConfigError: A count below 1, two prompts of one index, or prompt and completion longer

@@ -1,4 +1,4 @@
-"""What ``call:`` in a ``pipeline.yaml`` may name, as far as it belongs to no world.
+"""Functions that ``call:`` in a ``pipeline.yaml`` may name, except those of a world.
 
 A stage's function takes the folder ``out``, which is empty, and writes its results there; its other
 arguments are the stage's ``args``. Their annotations are checked before any stage begins: types,

@@ -19,7 +19,7 @@ BINS = 10
 
 
 class Bin(NamedTuple):
-    """Pairs of like confidence: how sure the model was, and how often it was right."""
+    """One bin of pairs by confidence: the mean confidence, and how often the model was right."""
 
     lo: float
     hi: float
@@ -31,7 +31,7 @@ class Bin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What :func:`agreement` finds.
+    """The result of :func:`agreement`.
 
     Args:
         pairs: How many.

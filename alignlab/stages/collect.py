@@ -1,4 +1,4 @@
-"""Tables of stages, put where a results folder shows them: stages' own folders are not kept."""
+"""Copy tables of stages into the results folder, because stages' folders are not committed."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A policy's completions of a file of prompts, with rewards: where stages that make data begin."""
+"""Sample a policy's completions of a file of prompts and score them, for stages that make data."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from alignlab.rewards.build import build_reward
 from alignlab.rollouts.comparison import check_samples
 from alignlab.rollouts.sampler import sample
 
-ROLLOUT = -1  # a "rollout" that no training has: those count up from 0
+ROLLOUT = -1  # a rollout number that no training run uses: those count up from 0
 _AT_ONCE = 2048  # completions between two steps of the progress bar
 
 
@@ -34,7 +34,7 @@ class Completions:
 
 @dataclass(slots=True)
 class Tally:
-    """What was drawn, for a stage's ``summary.json``."""
+    """Counts of the sampled completions for a stage's ``summary.json``."""
 
     prompts: int = 0
     completions: int = 0

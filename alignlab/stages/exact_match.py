@@ -1,4 +1,4 @@
-"""Whether policies answer questions that have one right answer, word for word."""
+"""Measure how often policies answer questions with the exact right answer."""
 
 import json
 import re

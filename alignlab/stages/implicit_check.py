@@ -1,4 +1,4 @@
-"""The stage that asks trained policies which of two held-out completions they prefer.
+"""The stage that measures which of two held-out completions trained policies prefer.
 
 A policy is a reward model in secret. DPO's is the log-ratio to the reference (Rafailov et al. 2023,
 arXiv:2305.18290, Eq. 5, up to beta and a constant of the prompt), SimPO's the mean log-probability

@@ -1,4 +1,4 @@
-"""The stage that fixes a reward model's zero, and its unit: comparisons leave both open.
+"""The stage that sets a reward model's zero and unit, which comparisons leave open.
 
 Bradley-Terry does not change when a constant is added to all scores. InstructGPT adds the one at
 which demonstrations score 0 (Ouyang et al. 2022, arXiv:2203.02155, section 3.5). Ziegler et al.

@@ -26,7 +26,7 @@ from alignlab.functional.sampling import SamplingSpec
 from alignlab.stages.completed import Completed, Completions, Tally
 
 Labels = Literal["bradley_terry", "deterministic"]
-# What noise is for, as a "rollout" that no training has: those count up from 0.
+# Rollout numbers for this noise; training runs count up from 0.
 _LABELS, _CHOICE = -2, -3  # completions are -1
 
 
@@ -88,7 +88,7 @@ def make_pairs(
 
 @dataclass(slots=True)
 class PairTally(Tally):
-    """What happened, for ``summary.json``."""
+    """Counts for ``summary.json``."""
 
     empty: int = 0
     identical: int = 0

@@ -1,4 +1,4 @@
-"""The stage that holds trained reward models against pairs they have not seen."""
+"""The stage that tests trained reward models on held-out pairs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -111,7 +111,7 @@ def score_gaps(model: ScoreModel, trees: Sequence[PromptTree], batch_size: int) 
 
 
 class _Gold:
-    """The reward that made the labels, and what it said of pairs so far."""
+    """The reward that made the labels, with a cache of its scores."""
 
     def __init__(self, spec: Mapping[str, Any] | str, scale: float) -> None:
         self._reward, self._scale = build_reward(spec), scale
@@ -133,7 +133,7 @@ class _Gold:
 def _against(
     gaps: Floats, rows: Sequence[PreferencePair], judge: _Gold | None
 ) -> Iterator[tuple[str, Agreement]]:
-    """What ``gaps`` are held against, and how far they agree."""
+    """Compare ``gaps`` with the labels and, if there is a gold reward, with its order."""
     prompts = list(map(prompt_key, rows))
     yield "labels", agreement(gaps, prompts)
     if judge is None:
@@ -155,7 +155,7 @@ def _of(name: str) -> dict[str, str]:
 
 
 def run_settings(folder: str, columns: Mapping[str, str]) -> dict[str, Any]:
-    """What the config of a run's folder says at each column's dotted key.
+    """The value in a run's config at each column's dotted key.
 
     Raises:
         ConfigError: No such key.

@@ -1,4 +1,4 @@
-"""How well reward models tell better from worse, held against known ratings of held-out rows."""
+"""Compare reward models with known ratings of held-out rows."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -97,6 +97,6 @@ def _within(x: Floats, prompt: NDArray[np.intp]) -> Floats:
 def _scores(folder: str, rows: Sequence[RatedCompletion], batch_size: int) -> Floats:
     check_trained_scorer(folder)
     scorer = ScoreModel.load_for_eval(folder, layout="flat")
-    # Every row or none: models that refuse different rows could not be compared.
+    # No row may be refused: models that refuse different rows could not be compared.
     trees = tokenise(rows, scorer.tokenizer, RowReport(folder, refuse="error"))
     return score_trees(scorer, trees, batch_size).numpy()

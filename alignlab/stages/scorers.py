@@ -1,4 +1,4 @@
-"""Scorers from elsewhere or of one's own labels: fetched, made up, fitted, compared."""
+"""Stages for scorers: download, make up, fit to labels, or compare them."""
 
 import json
 import random
@@ -145,7 +145,7 @@ def compare_scorers(
     Args:
         out: Folder to write.
         gold: ``class_path`` and ``init_args`` of the scorer that was optimised, a log-odds.
-        watchdog: The same of the other one.
+        watchdog: ``class_path`` and ``init_args`` of the watchdog, a log-odds too.
         runs: Folders of runs, or lists of them.
 
     Raises:

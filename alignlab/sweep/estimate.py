@@ -1,4 +1,4 @@
-"""``--dry-run``: what would be tried, and about what it would take."""
+"""``--dry-run``: print the trials, and estimate time and disk."""
 
 import math
 import statistics
@@ -60,7 +60,7 @@ def _line(sweep: Sweep, point: Point) -> str:
 
 
 def _inputs(sweep: Sweep, workers: int) -> str:
-    """The stages still to make, and their time where they have been made before."""
+    """The stages still to run, and their time if they have run before."""
     folder = sweep.inputs.results
     jobs = state.missing(sweep.inputs, sweep.needs)[0]
     if not jobs:
@@ -101,7 +101,7 @@ def _cost(sweep: Sweep, workers: int) -> str:
 
 
 def _runs_by_arm(sweep: Sweep, seconds: Mapping[str, float], workers: int) -> dict[str, float]:
-    """How many runs each arm will have; a sampler is taken to try all of them alike."""
+    """How many runs each arm will have, assuming that a sampler tries all arms equally."""
     seeds = len(sweep.plan.seeds)
     if sweep.points is not None:
         return {arm: seeds * sum(p.arm == arm for p in sweep.points) for arm in seconds}

@@ -111,7 +111,7 @@ def _carry_out(
 
 
 def _copy_pool(sweep: Sweep) -> None:
-    """The oracle's pool beside the tables: a results folder is complete by itself."""
+    """Copy the oracle's pool beside the tables, so that the results folder is complete."""
     results = sweep.plan.results
     for name in sweep.plan.frontier_needs:
         made = sweep.inputs.folder(sweep.inputs.jobs[name]) / POOL_NAME

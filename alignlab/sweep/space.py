@@ -32,7 +32,7 @@ WAYS = (
 
 
 def _different(choices: list[Value]) -> list[Value]:
-    # true is no 1, though Python has it so; 1 and 1.0 are one value.
+    # In Python true equals 1; here they differ, while 1 and 1.0 are one value.
     if len({(isinstance(choice, bool), choice) for choice in choices}) < len(choices):
         raise ValueError("must hold each choice once")
     return choices
@@ -206,7 +206,7 @@ class Space:
         n = min(n, self.count() or n)
         points: dict[str, Point] = {}
         studies = {arm: optuna.create_study(sampler=samplers[arm]) for arm in self.arms}
-        for turn in range(20 * n):  # a small space repeats itself
+        for turn in range(20 * n):  # a small space gives equal points again
             if len(points) == n:
                 break
             arm = list(self.arms)[turn % len(self.arms)]
@@ -231,7 +231,7 @@ def space_of(common: Mapping[str, Any], arms: Mapping[str, Mapping[str, Any]]) -
 
 
 def _patient(patience: int, min_delta: float = 0.0) -> optuna.pruners.PatientPruner:
-    """Optuna's without another pruner inside: ends a run that has stopped improving."""
+    """Optuna's patient pruner without an inner pruner: ends a run that has stopped improving."""
     return optuna.pruners.PatientPruner(None, patience, min_delta)
 
 

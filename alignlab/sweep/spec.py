@@ -87,7 +87,7 @@ class SweepKeys(Keys):
 
 @dataclass(frozen=True)
 class Sweep:
-    """What to try, how to choose it and how to judge it.
+    """The space, the sampler and the metrics.
 
     Args:
         keys: What the file says.
@@ -113,7 +113,7 @@ class Sweep:
 
     @property
     def definition(self) -> str:
-        """Hash of all that makes trials comparable: trials of another one are not mixed in."""
+        """Hash of everything that makes trials comparable; trials of other hashes are separate."""
         if self.points is not None:
             what: Any = [self.space.params(point) for point in self.points]
         else:
@@ -149,7 +149,7 @@ class Sweep:
         return {name: self.plan.to_check(self.jobs(point)[0]) for name, point in self.probed()}
 
     def probed(self) -> list[tuple[str, Point]]:
-        """Each arm's middle with one value changed, named for it; every such point once."""
+        """Each arm's middle point with one value changed, by that value's name, without repeats."""
         found = []
         for arm, dimensions in self.space.arms.items():
             start = self.space.middle(arm)

@@ -50,7 +50,7 @@ def open_storage(url: str) -> Iterator[BaseStorage]:
 
 
 def check_url(url: str) -> sqlalchemy.URL:
-    """The parts of ``url``; refuses what can be no storage, without opening or making anything.
+    """Split ``url`` and refuse an impossible storage, without opening or creating anything.
 
     Raises:
         ConfigError: Another kind of storage, or no URL of its kind.
@@ -131,7 +131,7 @@ def _lock(connection: sqlalchemy.Connection) -> None:
 
 @contextmanager
 def _storage_errors(url: str) -> Iterator[None]:
-    """What a database says about itself as ``ConfigError``, in a line and without a password."""
+    """Turn a database's error into a ``ConfigError`` of one line without the password."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -157,7 +157,7 @@ def shown(url: str) -> str:
 
 
 def without_password(url: str, text: str) -> str:
-    """``text`` without the password of ``url``, however it got there."""
+    """``text`` with the password of ``url`` removed."""
     for secret in sorted(_secrets(url), key=len, reverse=True):
         text = text.replace(secret, "***")
     return text

@@ -1,4 +1,4 @@
-"""A sweep's study in Optuna, and which of its trials are this process's to run.
+"""A sweep's study in Optuna, and the trials that this process runs.
 
 A trial stands for a *slot*: a point of a design, or a place in a sampled study. A slot is taken by
 its lowest-numbered trial that is waiting, running or finished; Optuna gives a waiting trial to one
@@ -32,7 +32,7 @@ REST = 2.0  # seconds between two looks at what other processes do
 
 
 def open_study(sweep: Sweep, storage: BaseStorage) -> optuna.Study:
-    """The study of this very definition, made if it is not there.
+    """The study of exactly this definition, created if it does not exist.
 
     Its name ends in a hash of arms, space, seeds, metrics and inputs. So trials that cannot be
     compared never share a study, and a changed sweep begins a new one, in which runs that are not
@@ -57,7 +57,7 @@ def open_study(sweep: Sweep, storage: BaseStorage) -> optuna.Study:
 
 @dataclass(eq=False)
 class RunningTrial:
-    """A trial that this process runs: its runs still to start, and what the finished ones left."""
+    """A trial of this process: its runs still to start, and the results of finished ones."""
 
     trial: optuna.Trial
     point: Point
@@ -68,7 +68,7 @@ class RunningTrial:
     pruned: bool = False
 
     def note(self, kind: str, job: Job, why: str) -> None:
-        """A run did not get to its last step, or got too far."""
+        """A run was stopped before its last step, or went beyond the KL limit."""
         before = f"{self.notes[kind]}; " if kind in self.notes else ""
         self.notes[kind] = f"{before}{job.name}: {why}"
 
@@ -90,7 +90,7 @@ class Slots:
         self._study, self._storage, self._space = study, storage, sweep.space
         self._points, self._trials, self._owner = sweep.points, sweep.keys.trials, owner
         self._mine: dict[int, int] = {}  # number -> id of the trials that this process runs
-        self._ownerless: dict[int, float] = {}  # number -> when a trial was first seen so
+        self._ownerless: dict[int, float] = {}  # number -> time first seen without owner
         self._looked = self._beaten = 0.0
 
     def begin(self) -> list[RunningTrial]:
@@ -107,7 +107,7 @@ class Slots:
             if not self._all(TrialState.WAITING) and (self._points is not None or self._is_full()):
                 return None
             with warnings.catch_warnings():
-                # Signs of life are given by keep_alive, for all running trials at once.
+                # keep_alive sends the heartbeats of all running trials.
                 warnings.filterwarnings("ignore", message="Heartbeat of storage")
                 trial = self._study.ask()
             running = self._claim(trial)
@@ -120,14 +120,14 @@ class Slots:
         return sum(not self._is_mine(trial) for trial in self._all(TrialState.RUNNING))
 
     def keep_alive(self) -> None:
-        """Signs of life of this process's trials, when they are due; a journal keeps none."""
+        """Send heartbeats for this process's trials when they are due; a journal stores none."""
         if isinstance(self._storage, RDBStorage) and time.monotonic() - self._beaten >= HEARTBEAT:
             self._beaten = time.monotonic()
             for trial_id in self._mine.values():
                 self._storage.record_heartbeat(trial_id)
 
     def holds(self, running: RunningTrial) -> bool:
-        """Whether the trial is still this process's: after a long silence another one runs it."""
+        """Whether this process still owns the trial; after a long silence another one takes it."""
         number = running.trial.number
         return any(trial.number == number for trial in self._all(TrialState.RUNNING))
 
@@ -138,7 +138,7 @@ class Slots:
         notes: Mapping[str, str],
         values: Sequence[float] | None = None,
     ) -> bool:
-        """End a trial; whether it still was this process's to end.
+        """End a trial; returns whether this process still owned it.
 
         Args:
             trial: The trial.
@@ -153,7 +153,7 @@ class Slots:
                 trial.set_user_attr(kind, why)
             self._study.tell(trial.number, values, state=state)
         except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
-            return False  # it was taken for dead, and another process runs it now
+            return False  # another process counted it as dead and runs it now
         return True
 
     def enqueue_open(self, *, failed_too: bool) -> None:
@@ -202,7 +202,7 @@ class Slots:
         slot = trial.user_attrs.get(SLOT, None if self._points is not None else trial.number)
         if slot is None or self._is_taken(trial, slot):
             notes = {ERROR: "another trial has its point"}
-            trial.set_user_attr(SLOT, None)  # it counts for no slot any more
+            trial.set_user_attr(SLOT, None)  # it no longer counts for the slot
             self.tell(trial, TrialState.FAIL, notes)
             return None
         trial.set_user_attr(SLOT, slot)
@@ -211,7 +211,7 @@ class Slots:
     def _is_taken(self, trial: optuna.Trial, slot: int) -> bool:
         before = [t for t in self._all(*TAKEN) if t.number < trial.number]
         if self._points is None and self._trials is not None and SLOT not in trial.user_attrs:
-            return len(before) >= self._trials  # two processes asked for the last one
+            return len(before) >= self._trials  # two processes claimed the last one
         return any(other.user_attrs.get(SLOT) == slot for other in before)
 
     def _is_full(self) -> bool:

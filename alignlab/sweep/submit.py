@@ -33,7 +33,7 @@ LOGS = "submitted"
 
 @dataclass(frozen=True)
 class Work:
-    """What a job does: the sweep's trials, as far as it gets them.
+    """The work of a job: those of the sweep's trials that it can claim.
 
     submitit writes it to a file, so it holds no password.
 
@@ -58,7 +58,7 @@ class Work:
         return run_sweep(self.sweep, results=folder, storage=self.storage, workers=self.workers)
 
     def checkpoint(self, number: int) -> "submitit.helpers.DelayedSubmission":
-        """Asked for by submitit before a job's time is up: the same again, which continues."""
+        """Called by submitit before a job's time is up: submit the same job, which continues."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(self, number)
@@ -99,7 +99,7 @@ def submit_sweep(
     sweep = load_sweep(path, results)
     folder = sweep.plan.results.resolve()
     url = _shared(storage or sweep.keys.storage, cluster, folder)
-    with open_storage(url) as opened:  # before all the jobs want to make the study and its trials
+    with open_storage(url) as opened:  # before all jobs try to create the study and its trials
         study = open_study(sweep, opened)
         Slots(sweep, study, opened, str(folder)).enqueue_open(failed_too=True)
     work = Work(path.resolve(), folder, url, workers)
@@ -113,7 +113,7 @@ def submit_sweep(
 def start(
     work: Work, cluster: str, jobs: int, settings: Mapping[str, Any]
 ) -> "list[submitit.Job[int]]":
-    """Hand the jobs over, as one array where the cluster has arrays.
+    """Submit the jobs, as one array if the cluster has arrays.
 
     Raises:
         ConfigError: submitit is not installed, or refuses the cluster or a setting.
@@ -166,7 +166,7 @@ def _settings(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _wait(number: int, job: "submitit.Job[int]") -> int:
-    """A job's exit status; 1 when it died, which loses nothing but its place."""
+    """A job's exit status; 1 if it died, which loses no results."""
     import submitit
 
     try:

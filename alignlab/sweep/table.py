@@ -1,4 +1,4 @@
-"""``trials.csv``: every trial of a study with its parameters, its state and what it came to."""
+"""``trials.csv``: every trial of a study with its parameters, state and metrics."""
 
 import json
 from collections import Counter

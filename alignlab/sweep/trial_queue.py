@@ -1,4 +1,4 @@
-"""Trials as jobs: which run comes next, what a finished one is worth, what stops one early."""
+"""Trials as jobs: choose the next run, record finished ones, stop hopeless ones."""
 
 import math
 import time
@@ -66,13 +66,13 @@ class TrialQueue:
             self._begin(running)
 
     def put_back(self, job: Job) -> None:
-        """``job`` lost its worker."""
+        """Take ``job`` back, whose worker died."""
         self._lost_workers.append(job)
 
     def finished(self, job: Job) -> None:
         """Record ``job``; its trial is complete with the last of its runs."""
         running = self._of_job.pop(job.name, None)
-        if running is None or self._slots.holds(running):  # else another folder has the trial now
+        if running is None or self._slots.holds(running):  # else another folder owns it
             self._record(job)
         if running is not None:
             running.at_work.discard(job.name)
@@ -130,11 +130,11 @@ class TrialQueue:
         self._running.append(running)
         for job in self._sweep.jobs(running.point):
             _, stopped = self._outcome(job)
-            # It was stopped by a rule that the sweep had then and has no longer.
+            # The sweep no longer has the rule that stopped it.
             if (stopped.startswith(PRUNED) and self._sweep.keys.pruner is None) or (
                 stopped.startswith(DOMINATED) and self._sweep.stop.dominated is None
             ):
-                (self._plan.folder(job) / DONE).unlink(missing_ok=True)  # its worker starts over
+                (self._plan.folder(job) / DONE).unlink(missing_ok=True)  # a worker starts it again
             elif self._is_made(job):
                 self._add_outcome(running, job)
                 continue
@@ -148,7 +148,7 @@ class TrialQueue:
         if not state.is_up_to_date(self._plan, job, self._rows, done=done):
             return False
         if done and not state.is_recorded(self._plan, job, self._rows):
-            self._record(job)  # the parent was killed just before
+            self._record(job)  # the parent was killed just before it recorded the run
         return done or {*self._sweep.keys.metrics} <= self._outcome(job)[0].keys()
 
     def _record(self, job: Job) -> None:
@@ -173,7 +173,7 @@ class TrialQueue:
 
     def _waiting_job(self) -> Job | None:
         for running in self._running:
-            # A pruner judges by the first seed; the others are for trials that it lets live.
+            # A pruner judges by the first seed; other seeds run only in trials that it keeps.
             one_by_one = self._sweep.keys.pruner is not None and running.at_work
             if running.waiting and not one_by_one:
                 job = running.waiting.pop(0)
@@ -184,7 +184,7 @@ class TrialQueue:
     def _add_outcome(self, running: RunningTrial, job: Job) -> None:
         (measures, stopped), limit = self._outcome(job), self._sweep.stop.kl
         running.measures.append(measures)
-        # What was pruned stays so, in a study made later and behind a killed parent, too.
+        # A pruned run stays pruned, also in a later study and after the parent was killed.
         running.pruned |= stopped.startswith(PRUNED)
         if limit is not None and measures.get("kl", 0.0) > limit:
             why = f"KL {measures['kl']:.4g} > {limit:g}"

@@ -1,4 +1,4 @@
-"""What is checked before the first step: values, constructors, the trainer, data, folders."""
+"""Checks before the first step: values, constructors, the trainer, data, folders."""
 
 import inspect
 import os
@@ -106,13 +106,13 @@ def refuse_nulls(config: Namespace) -> None:
 
 
 def check_values(config: Namespace) -> None:
-    """Refuse values of the trainer and the command that no training can have: ``VALUES``.
+    """Refuse values of the trainer and the command that are outside of ``VALUES``.
 
     Raises:
         ConfigError: Such a value; names its key.
     """
     trainer = config.trainer
-    if not isinstance(trainer, Namespace):  # the parser lets a word pass for the whole group
+    if not isinstance(trainer, Namespace):  # the parser accepts a single word for the whole group
         got = "null" if trainer is None else trainer
         raise ConfigError(f"trainer must hold settings, got {got}. Take the key out for defaults.")
     for key, fits, sentence in VALUES:
@@ -190,7 +190,7 @@ def _check_machines(trainer: Trainer) -> None:
 
 
 def check_run(command: LightningCLI) -> None:
-    """Read the data, and try what a training needs before it writes anything.
+    """Read the data and check the run before any file is written.
 
     Raises:
         ConfigError: A setting that the data or the model do not allow; a folder that cannot be
@@ -208,14 +208,14 @@ def check_run(command: LightningCLI) -> None:
 
 
 def read_data(command: LightningCLI) -> None:
-    """Read and tokenise now, so that unusable data stop before any log is begun."""
+    """Read and tokenise now, so that unusable data are found before a log is opened."""
     if isinstance(command.datamodule, TreeData):
         command.datamodule.connect(command.model.tokenizer)
         command.datamodule.setup("fit")
 
 
 def tell_unused(config: Namespace) -> None:
-    """Say which settings have no effect beside the others."""
+    """Print a note about each setting that has no effect together with the others."""
     notes, steps = [], config.trainer.max_steps
     for where, found, given in _classes(config):
         defaults = inspect.signature(found).parameters
@@ -230,7 +230,7 @@ def tell_unused(config: Namespace) -> None:
 
 
 def construction_error(error: Exception, config: Namespace) -> Exception:
-    """What to raise for ``error``, with which a constructor of ``config`` ended.
+    """The error to raise after a constructor of ``config`` raised ``error``.
 
     A parser that tries several types reports all of them; the constructor's own error is at the end
     of the chain.
@@ -240,7 +240,7 @@ def construction_error(error: Exception, config: Namespace) -> Exception:
         return own
     root = next(e for e in reversed(list(_chain(error))) if isinstance(e, Exception))
     if is_full(root) or isinstance(root, (MemoryError, torch.OutOfMemoryError)):
-        return root  # the machine's fault, not the config's
+        return root  # caused by the machine, not by the config
     owner = _constructor(root.__traceback__)
     text = " ".join(str(root).split())
     plain = text and isinstance(root, (ValueError, MisconfigurationException))
@@ -253,7 +253,7 @@ def construction_error(error: Exception, config: Namespace) -> Exception:
 
 
 def check_validation(data: TreeData[Any], trainer: Trainer) -> None:
-    """Say so where held-out rows will never be evaluated.
+    """Print a note if validation rows will never be evaluated.
 
     Raises:
         ConfigError: An interval of batches that no epoch has.
@@ -285,14 +285,14 @@ def check_validation(data: TreeData[Any], trainer: Trainer) -> None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """``error``, what it was raised from, and so on."""
+    """``error`` and the chain of its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def _constructor(traceback: TracebackType | None) -> type | None:
-    """The class in whose ``__init__`` an error began, seen from outside."""
+    """The outermost class whose ``__init__`` raised the error."""
     while traceback is not None:
         frame = traceback.tb_frame
         made = frame.f_locals.get("self")

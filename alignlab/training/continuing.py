@@ -81,7 +81,7 @@ def continued(trainer: Trainer, resume: Resume, asked: Path) -> Path:
 
 
 def how_to_go_on(trainer: Trainer) -> str:
-    """What to tell a user who has pressed Ctrl-C."""
+    """The message after Ctrl-C: what was saved, and the command that continues."""
     folder = run_folder(trainer)
     if not (folder / LAST).exists():
         return "interrupted before a checkpoint was saved; start again"

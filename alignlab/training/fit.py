@@ -1,4 +1,4 @@
-"""One training (or validation) from YAML: parse, check, build, train, say where the model is.
+"""One training or validation run from YAML: parse, check, build, train, print the model's path.
 
 ``alignlab fit`` and the pipeline's workers both come through here, so a stage behaves the same
 from either. Importing this module costs seconds (torch, lightning): import it late.
@@ -74,7 +74,7 @@ NOT_SHOWN: tuple[dict[str, Any], ...] = (  # warnings that users cannot act on
 
 
 def fit(words: Sequence[str], resume: Path | None = None) -> None:
-    """Train by the words of a command line and save the model; says where."""
+    """Train with the options of a command line, save the model, and print its path."""
     command = build(words, resume=resume)
     run_fit(command)
     if command.trainer.is_global_zero:
@@ -87,7 +87,7 @@ def fit(words: Sequence[str], resume: Path | None = None) -> None:
 
 
 class Command(LightningCLI):
-    """A training's config, read against the signatures of what it names; ``build`` builds it.
+    """The config of a training run, checked against the signatures of its classes.
 
     Args:
         args: Command-line words, such as ``["--config", "stage.yaml"]``, or a config.
@@ -118,7 +118,7 @@ class Command(LightningCLI):
         add("--threads", type=int, default=1, help="CPU threads of this process (default: 1).")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Read the words; what is wrong with them is one sentence."""
+        """Parse the options; an error is one sentence."""
         try:
             read = parser.parse_object if isinstance(args, dict) else parser.parse_args
             self.config = read(args)
@@ -131,7 +131,7 @@ class Command(LightningCLI):
         before_start.check_values(self.config)
 
     def instantiate_classes(self) -> None:
-        """Leave it at the parsing."""
+        """Do nothing after parsing; ``build`` constructs the objects."""
 
     @property
     def resume(self) -> Resume:
@@ -140,7 +140,7 @@ class Command(LightningCLI):
 
 
 def _as_meant(args: Sequence[str]) -> list[str]:
-    """Words as the parser has to have them: no name of old, no bare null inside an argument."""
+    """Prepare options for the parser: present names of moved code, and explicit nulls."""
     words: list[str] = []
     for word in args:
         option, equals, value = word.rpartition("=")
@@ -183,7 +183,7 @@ def build(
 
 
 def _trainer(command: Command, built: Namespace, callbacks: Sequence[Callback]) -> Trainer:
-    """The trainer, with the config's callbacks and those that every training has after them."""
+    """The trainer, with the config's callbacks before those of every run."""
     config, settings = command.config, dict(vars(built.trainer))
     given = [*in_order(built.probe, settings["callbacks"]), *callbacks]
     shown, terminal = settings["enable_progress_bar"] is not False, sys.stderr.isatty()
@@ -210,7 +210,7 @@ def _plain(command: Command) -> dict[str, Any]:
 
 
 def check(config: dict[str, Any], *, here: bool = True, evaluated: bool = False) -> None:
-    """Read ``config`` against the signatures of what it names, and ask their constructors.
+    """Check ``config`` against the signatures of its classes, and call their constructors.
 
     No model is built and no file read.
 

@@ -1,4 +1,4 @@
-"""What ``alignlab fit --help`` says, read from the sources: importing them would take seconds."""
+"""The text of ``alignlab fit --help``, read from the sources because imports take seconds."""
 
 import ast
 import contextlib

@@ -1,4 +1,4 @@
-"""Which config a checkpoint is of: what of it shapes the weights, and what may change meanwhile.
+"""The identity of a checkpoint's config: the settings that shape the weights.
 
 Model, data and seed shape every step, and so do a few of the trainer's settings and callbacks. How
 long the training goes on, what is logged and where, on how many threads: that may change between
@@ -35,11 +35,11 @@ Identity = dict[str, list[str]]  # dotted key -> what counts of its value, and t
 
 
 class OtherConfig(ConfigError):
-    """A checkpoint is of another config."""
+    """A checkpoint belongs to another config."""
 
 
 def identity_of(config: Mapping[str, Any]) -> Identity:
-    """All that shapes the weights; files, folders and a user's code count by their content.
+    """All settings that shape the weights; files, folders and a user's code by their content.
 
     Args:
         config: A training's config with all defaults, as plain values.

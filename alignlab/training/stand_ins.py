@@ -25,7 +25,7 @@ from alignlab.training.before_start import (
 
 
 class _Model(nn.Module):
-    """As much of a Hugging Face model as objectives look at when they are built."""
+    """A fake of a Hugging Face model, with what constructors of objectives read."""
 
     def __init__(self, outputs: int, *, adapted: bool) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class _Reward(Reward):
 
 
 def try_out(command: LightningCLI, *, here: bool, evaluated: bool) -> None:
-    """Construct all that a parsed command names, and forget it.
+    """Construct all objects that a parsed command names, and discard them.
 
     What fails because there is no real model is left to the training.
 

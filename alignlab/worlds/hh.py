@@ -84,7 +84,7 @@ def gather_dialogues(
 
     Args:
         out: Folder to write.
-        source: A file or the hub id; of several, the first that is there.
+        source: A file or the hub id; of several, the first that exists.
         subsets: See ``read_dialogues``.
         held_out: Share of opening questions held out, where there is no ``test_split``.
         test_split: The hub's part to test on; pairs to train on that share an opening with it are

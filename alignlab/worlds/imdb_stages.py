@@ -33,7 +33,7 @@ def gather_reviews(
 
     Args:
         out: Folder to write.
-        source: IMDB as a file or hub id; of several, the first that is there.
+        source: IMDB as a file or hub id; of several, the first that exists.
         limit: How many reviews of each part to keep.
     """
     name = first_available(source)

@@ -44,7 +44,7 @@ def gather_posts(
 
     Args:
         out: Folder to write.
-        source: A file or hub id, see ``alignlab.worlds.tldr``; of several, the first that is there.
+        source: A file or hub id, see ``alignlab.worlds.tldr``; of several, the first that exists.
         limit: How many posts of each part to keep, at random.
     """
     parts = read_posts(first_available(source))
@@ -128,7 +128,7 @@ def write_prompts(
         unseen_by: Files of ``write_negatives``: posts that a judge was trained on are left out, so
             that nobody is trained where it knows the answer.
         train: Prompts to keep at most, at random.
-        test: The same of the test part.
+        test: Test prompts to keep at most, at random.
     """
     tok = load_tokenizer(tokenizer)
     pairs = [row for file in unseen_by for row in read_rows(file, PreferencePair)[0]]
@@ -222,7 +222,7 @@ def write_comparisons(
 
     Args:
         out: Folder to write.
-        source: A file or hub id, see ``read_comparisons``; of several, the first that is there.
+        source: A file or hub id, see ``read_comparisons``; of several, the first that exists.
         tokenizer: As in ``write_summaries``.
         max_prompt: As in ``write_summaries``.
         fullest: See ``fit_prompt``.

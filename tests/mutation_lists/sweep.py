@@ -102,7 +102,7 @@ MUTATIONS = (
     Mutation(
         "what waits for a failed job is started",
         "pipeline/scheduler.py",
-        '"""What waits for ``job`` never becomes ready."""',
+        '"""Do nothing: jobs that wait for ``job`` never become ready."""',
         "self._undone.remove(job.name)",
         "pipeline/test_scheduler.py::"
         "test_a_failure_takes_what_waits_for_it_however_far_and_in_whatever_order",

@@ -1,4 +1,4 @@
-"""Stages of a fake experiment: tiny functions in the place of models, with real tables."""
+"""Stages of a fake experiment: tiny functions instead of models, with real tables."""
 
 import errno
 import os

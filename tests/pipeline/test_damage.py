@@ -142,7 +142,7 @@ def mended() -> list[str]:
 
 
 def test_no_changed_cell_of_the_table_passes(write: Write) -> None:
-    """Rows come back from what the run says of itself; where only tables are left, by a new run."""
+    """Rows come back from the record of the run; where only tables are left, by a new run."""
     run_experiment(write(), only="dpo", seeds=[0])
     points = RESULTS / "points.csv"
     right = points.read_bytes()

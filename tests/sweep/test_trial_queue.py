@@ -1,4 +1,4 @@
-"""What becomes of a trial's runs, with rows written by hand in the place of workers."""
+"""What becomes of a trial's runs, with rows written by hand instead of by workers."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace

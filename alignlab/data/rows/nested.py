@@ -22,7 +22,7 @@ ROLES = {  # ShareGPT's speakers
 
 
 def mostly_chats(columns: Sequence[str], records: Sequence[Fields]) -> frozenset[str]:
-    """Those of the columns that hold more conversations than plain texts."""
+    """The columns that hold conversations in most rows."""
     odd = {name for name in columns for fields in records if not _plain(fields.get(name) or "")}
     return frozenset(name for name in odd if _mostly_chat([f.get(name) for f in records]))
 
@@ -34,7 +34,7 @@ def _mostly_chat(values: Sequence[Any]) -> bool:
 
 
 def _plain(value: Any) -> bool:
-    """Whether a value is text, and not that of a list or an object."""
+    """Whether a value is plain text, and not a list or an object written as text."""
     return isinstance(value, str) and value.lstrip()[:1] not in ("[", "{")
 
 
@@ -52,7 +52,7 @@ def _is_message(value: Any) -> bool:
 
 
 def parsed(value: Any) -> Any:
-    """The list or object that a text is, as JSON or as Python prints it; else the value itself."""
+    """Parse a text that is a list or object in JSON or Python's notation; else return the value."""
     if not isinstance(value, str) or _plain(value):
         return value
     for parse in (json.loads, ast.literal_eval):
@@ -73,7 +73,7 @@ def as_turns(name: str, value: Any) -> Chat:
 
 
 def as_list(name: str, value: Any, wants: str) -> Sequence[Any]:
-    """A list, or what the text of one holds."""
+    """A list, given as such or as its text."""
     found = parsed(value)
     if not isinstance(found, Sequence) or isinstance(found, str):
         raise Refused(f"wrong type in {name!r}", f": wants {wants}, got {shown(value)}")
@@ -115,7 +115,7 @@ def as_extra(more: Mapping[str, Any]) -> str:
 
 
 def without_nulls(value: Any) -> Any:
-    """The value without empty fields: Parquet gives every message all the fields of any."""
+    """The value without empty fields, because Parquet adds every field to every message."""
     if isinstance(value, Mapping):
         return {k: without_nulls(v) for k, v in value.items() if v is not None}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
@@ -124,7 +124,7 @@ def without_nulls(value: Any) -> Any:
 
 
 def printable(name: str) -> str:
-    """The name with what cannot be written as text escaped."""
+    """The name, with characters escaped that cannot be written as text."""
     return name.encode(errors="backslashreplace").decode()
 
 

@@ -31,7 +31,7 @@ class Reader:
     fields: Fields = field(default_factory=dict)  # the record
 
     def as_chat(self) -> "Reader":
-        """The same, its texts read as conversations."""
+        """This reader for a data set whose texts are conversations."""
         self.chat = True
         return self
 
@@ -41,7 +41,7 @@ class Reader:
         return self.fields.get(name)
 
     def given(self, name: str) -> Any:
-        """The same, of a column that holds no texts: an empty text is no value, either."""
+        """The value of a column of numbers or lists, where an empty text counts as absent."""
         value = self.value(name)
         return None if value == "" else value
 
@@ -118,7 +118,7 @@ class Reader:
         return truth
 
     def either(self, name: str, yes: str, no: str) -> bool:
-        """Whether a column says ``yes`` and not ``no``; it may also hold a truth value."""
+        """Whether a column holds ``yes`` rather than ``no``; it may also hold a truth value."""
         value = self.given(name)
         if value is None:
             raise Refused(f"missing column {name!r}")
@@ -134,7 +134,7 @@ class Reader:
 
 
 def _truth(value: Any) -> Any:
-    """A truth value for what says one; anything else as it is."""
+    """Convert a word or number for true or false to a truth value; return others unchanged."""
     if isinstance(value, int | float | str | Decimal):
         return _TRUTH.get(str(value).strip().lower(), value)
     return value

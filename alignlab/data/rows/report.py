@@ -17,7 +17,7 @@ COLUMNS = ("what", "reason", "rows", "examples")  # of a report as a table
 
 @dataclass(slots=True)
 class RowReport:
-    """What was read from one source, refused of it by reason, and made of it."""
+    """The counts of one source: rows read, rows refused by reason, and trees made."""
 
     source: str  # the file, hub id or data set that the rows come from, for messages
     refuse: Refuse = "drop"  # "drop" counts a refused row and goes on, "error" stops at the first
@@ -87,7 +87,7 @@ class RowReport:
         return ", ".join([*rows[:EXAMPLES], *(["..."] if len(rows) > EXAMPLES else [])])
 
     def lines(self) -> list[str]:
-        """A line for each reason, with the first few rows it hit, and for what else is left out."""
+        """One line per reason for refusal, with example rows, and one per kind of unused field."""
         counts = self.counts.items()
         lines = [f"refused {count:,} x {why}: {self.examples(why)}" for why, count in counts]
         if self.unused:
@@ -95,7 +95,7 @@ class RowReport:
         return [f"  {line}" for line in (*lines, *self.notes)]
 
     def summary(self) -> str:
-        """The report in words: rows kept, a line for each reason for a loss, what rows became."""
+        """The report as text: rows kept, rows lost by reason, and the trees made of the others."""
         first = f"{self.source}: {self.seen - self.count:,} of {self.seen:,} rows kept"
         if not self.trees:
             return "\n".join([first, *self.lines()])
@@ -130,7 +130,7 @@ class RowReport:
         return [dict(zip(COLUMNS, row, strict=True)) for row in found]
 
     def require_rows(self, usable: int) -> None:
-        """Stop when nothing is left.
+        """Raise if every row was refused.
 
         Raises:
             DataError: No usable row; names the source and the commonest reasons.

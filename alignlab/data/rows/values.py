@@ -32,7 +32,7 @@ class Turn:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What the message holds beside role and content."""
+        """The message's fields other than role and content."""
         return json.loads(self.extra) if self.extra else {}
 
     def with_extra(self, name: str, value: Any) -> "Turn":
