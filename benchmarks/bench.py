@@ -120,7 +120,7 @@ def compared(case: Case, sides: dict[str, Side | Path], pairs: int) -> list[dict
 
     Args:
         case: The work.
-        sides: Their processes, or a script in the place of one.
+        sides: Their processes, or a script instead of one.
         pairs: How often.
     """
     with tempfile.TemporaryDirectory() as name:
