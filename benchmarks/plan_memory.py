@@ -55,6 +55,11 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "sft": ("sft.SFT", {"policy": POLICY}, DEMONSTRATIONS),
     "dpo_frozen": ("dpo.DPO", {"policy": POLICY}, PAIRS),
     "dpo_lora": ("dpo.DPO", {"policy": {**POLICY, "lora": LORA["init_args"]}}, PAIRS),
+    "dpo_checkpointed": (
+        "dpo.DPO",
+        {"policy": {**POLICY, "activation_checkpointing": True}},
+        PAIRS,
+    ),
     "dpo_bfloat16": ("dpo.DPO", {"policy": {**POLICY, "dtype": "bfloat16"}}, PAIRS),
     "reward_model": ("rm.RewardModel", {"model": SCORER}, PAIRS),
     "ppo_value": ("ppo.PPO", PPO, ROLLOUTS),

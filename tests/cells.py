@@ -74,6 +74,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "ppo_adapter": {"kind": PPO, "value": "adapter", **STEERED},
 }
 QLORA = ("dpo_qlora", "reward_model_qlora")  # weights in 4 bits
+AGAIN = "_again"  # behind the name of a cell whose activations are computed again
 
 
 def rows_file(path: Path, rows: int = 21) -> str:
@@ -120,12 +121,14 @@ def make_cell(
         dtype: Of the weights.
         rate: Learning rate.
     """
+    again, name = name.endswith(AGAIN), name.removesuffix(AGAIN)
     adam = partial(torch.optim.AdamW, lr=rate)
     pairs = PreferenceData(source, 4, micro)
 
     adapted = name in ("dpo_lora", "ppo_adapter", *QLORA)
     settings: dict[str, Any] = {"dtype": dtype, "lora": Lora(rank=4) if adapted else None}
     settings["quantised"] = Quantised() if name in QLORA else None
+    settings["activation_checkpointing"] = again
 
     def policy() -> Policy:
         return Policy(source=start, **settings)

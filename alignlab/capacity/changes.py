@@ -71,7 +71,8 @@ def _steps(setup: Setup, place: Placement, room: float) -> Iterator[Step]:
 def _checkpointing(setup: Setup, place: Placement, room: float) -> Iterator[Step]:
     if not setup.checkpointed:
         what = "activation checkpointing: each layer's forward runs twice"
-        yield what, "activation checkpointing", replace(setup, checkpointed=True), place
+        key = f"model.init_args.{setup.trained.role}.activation_checkpointing: true"
+        yield what, key, setup.with_checkpoints(), place
 
 
 def _micro_batch(setup: Setup, place: Placement, room: float) -> Iterator[Step]:

@@ -13,6 +13,7 @@ from alignlab.capacity.setup import Setup, calls_of
 from alignlab.capacity.trace import Bytes, Call, Pass, traced
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
+from alignlab.models.adapters import checkpoint_activations
 
 Strategy = Literal["one", "ddp", "fsdp"]
 PARTS = (
@@ -156,7 +157,6 @@ def _training(setup: Setup, place: Placement) -> list[Bytes]:
     peaks = _in_depth(
         tuple(replace(spec, double=None) for spec in specs),
         tuple(passes),
-        checkpointed=setup.checkpointed,
         accumulates=several > 1,
         autocast=setup.autocast,
     )
@@ -225,7 +225,6 @@ def _in_depth(
     specs: tuple[ModelSpec, ...],
     passes: tuple[Pass, ...],
     *,
-    checkpointed: bool = False,
     accumulates: bool = False,
     autocast: torch.dtype | None = None,
 ) -> tuple[Bytes, Bytes]:
@@ -234,10 +233,9 @@ def _in_depth(
     def at(depths: Sequence[int]) -> tuple[Bytes, Bytes]:
         models = [on_meta(spec.shallow(n)) for spec, n in zip(specs, depths, strict=True)]
         with FakeTensorMode(allow_non_fake_inputs=True):
-            for model in map(make_fake, models):
-                if checkpointed:
-                    inner = model.get_base_model() if hasattr(model, "peft_config") else model
-                    inner.activation_checkpointing_enable({"use_reentrant": False})
+            for model, spec in zip(map(make_fake, models), specs, strict=True):
+                if spec.checkpointed:
+                    checkpoint_activations(model)
             return traced(models, passes, accumulates=accumulates, autocast=autocast)
 
     depths = [spec.depth for spec in specs]

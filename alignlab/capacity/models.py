@@ -35,6 +35,7 @@ class ModelSpec:
         layout: How its trees become rows.
         chunk: Positions whose logits are held at once.
         logits: Precision of the matmul that makes them.
+        checkpointed: Whether activations are computed again in the backward pass.
     """
 
     role: str
@@ -47,6 +48,7 @@ class ModelSpec:
     layout: Any = "auto"
     chunk: int = 4096
     logits: torch.dtype = torch.float32
+    checkpointed: bool = False
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ModelSpec) and self._key == other._key

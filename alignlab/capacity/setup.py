@@ -1,14 +1,13 @@
 """What a training run will hold and compute, read off its config: models, rows, precision."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from torch import Tensor, nn
-from transformers import AutoConfig
 
 from alignlab.capacity.models import ModelSpec, on_meta
 from alignlab.capacity.trace import Call
@@ -20,7 +19,7 @@ from alignlab.errors import ConfigError
 from alignlab.models.adapters import adapter_config, base_of, is_adapter
 from alignlab.models.backbone import TreeBackbone, needs_flat
 from alignlab.models.layouts import Layout
-from alignlab.models.loading import load_config, load_tokenizer
+from alignlab.models.loading import config_from, load_config, load_tokenizer
 from alignlab.names import find
 from alignlab.training.before_start import construct
 from alignlab.training.fit import Command, plain_errors
@@ -49,7 +48,6 @@ class Setup:
         moments: Bytes that the optimizer keeps of a byte of a trained weight.
         rollout: The settings of sampling and of its phases, for objectives that sample.
         mix: Pretraining texts of an optimizer step, and their longest length.
-        checkpointed: Whether activations are computed again in the backward pass.
         notes: What was assumed, a sentence each.
         strategy: The config's own, ``auto`` where it names none.
         devices: The config's own number, over all nodes.
@@ -69,7 +67,6 @@ class Setup:
     moments: float
     rollout: Mapping[str, Any] | None = None
     mix: tuple[int, int] | None = None
-    checkpointed: bool = False
     notes: list[str] = field(default_factory=list)
     strategy: str = "auto"
     devices: int = 1
@@ -78,6 +75,16 @@ class Setup:
     def trained(self) -> ModelSpec:
         """The policy or the scorer that the run is for."""
         return self.models[0]
+
+    @property
+    def checkpointed(self) -> bool:
+        """Whether activations of all trained models are computed again in the backward pass."""
+        return all(model.checkpointed for model in self.models if model.trained)
+
+    def with_checkpoints(self) -> "Setup":
+        """The same run with them."""
+        models = [replace(m, checkpointed=True) if m.trained else m for m in self.models]
+        return replace(self, models=models)
 
     def role(self, name: str) -> ModelSpec | None:
         """The model of this role."""
@@ -134,7 +141,6 @@ class _Reader:
             moments=_moments(self.model["optimizer"]),
             rollout=None if sampling is None else self.data["init_args"] | sampling,
             mix=self._mix(),
-            checkpointed=_is_checkpointed([self.model, self.trainer]),
             notes=self.notes,
             strategy=_strategy(self.trainer["strategy"]),
             devices=_devices(self.trainer),
@@ -162,7 +168,10 @@ class _Reader:
             )
         scorer = "outputs" in args
         if args.get("config") is not None:
-            config, lora = self._config_of(role, args), None
+            values = dict(args["config"])
+            if "vocab_size" not in values:
+                values["vocab_size"] = len(load_tokenizer(args["tokenizer"]))
+            config, lora = config_from(values), None
         else:
             config, lora = _config_at(args["source"])
         if args.get("attn_implementation"):
@@ -183,19 +192,8 @@ class _Reader:
             logits=torch.float64
             if args["dtype"] == "float64"
             else getattr(torch, args.get("head_dtype", "float32")),
+            checkpointed=args["activation_checkpointing"] or _is_checkpointed(self.trainer),
         )
-
-    def _config_of(self, role: str, args: Mapping[str, Any]) -> Any:
-        values = dict(args["config"])
-        if "vocab_size" not in values:
-            values["vocab_size"] = len(load_tokenizer(args["tokenizer"]))
-        kind = values.pop("model_type", None)
-        if kind is None:
-            raise ConfigError(f"model.init_args.{role}.config needs model_type, such as llama.")
-        try:
-            return AutoConfig.for_model(kind, **values)
-        except (ValueError, TypeError) as problem:
-            raise ConfigError(f"model.init_args.{role}.config: {problem}.") from problem
 
     def _rows(
         self, trained: ModelSpec
@@ -299,12 +297,12 @@ def _moments(optimizer: Mapping[str, Any]) -> float:
     return float(kept / (weight.numel() * weight.element_size()))
 
 
-def _is_checkpointed(node: Any) -> bool:
-    """Whether a setting somewhere asks for activation checkpointing."""
-    if isinstance(node, Mapping):
-        named = ("activation_checkpointing", "gradient_checkpointing")
-        return any((k in named and bool(v)) or _is_checkpointed(v) for k, v in node.items())
-    return isinstance(node, list) and any(map(_is_checkpointed, node))
+def _is_checkpointed(trainer: Mapping[str, Any]) -> bool:
+    """Whether the strategy does it for all models, which Lightning's FSDPStrategy can."""
+    strategy = trainer["strategy"]
+    args = _args(strategy) if isinstance(strategy, Mapping) else {}
+    named = ("activation_checkpointing", "activation_checkpointing_policy")
+    return any(args.get(name) for name in named)
 
 
 def _strategy(given: Any) -> str:

@@ -82,7 +82,7 @@ def _step_flops(setup: Setup, step: Sequence[PromptTree], place: Placement) -> f
         for spec in setup.models:
             if spec.trained:
                 backward = 1.0 if spec.lora is not None else 2.0
-                again = 1.0 if setup.checkpointed else 0.0
+                again = 1.0 if spec.checkpointed else 0.0
                 total += _forward_flops(spec, trees, setup) * (1 + backward + again)
         if setup.refers and setup.rollout is None:
             total += _forward_flops(setup.trained, trees, setup)

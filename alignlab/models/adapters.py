@@ -9,7 +9,7 @@ import logging
 import re
 import warnings
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from hashlib import sha256
 from pathlib import Path
@@ -395,3 +395,37 @@ def switched_to(model: Any, name: str | None) -> Iterator[None]:
             model.set_adapter(OWN)
         for parameter, flag in trained:
             parameter.requires_grad_(flag)
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Let each layer of a Hugging Face ``model`` keep only its input for the backward pass.
+
+    The backward pass computes the rest again, with the same dropout and the same set of adapters,
+    so the gradients are the same. It has an effect in train mode alone.
+
+    Raises:
+        ConfigError: transformers cannot do it for this architecture.
+    """
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _again_with(model, getattr(model, "active_adapter", None))
+
+    inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    try:
+        inner.activation_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
+    except ValueError as problem:
+        raise ConfigError(
+            f"activation_checkpointing: transformers cannot compute the activations of a "
+            f"{type(inner).__name__} again. Leave it out."
+        ) from problem
+    inner.disable_input_require_grads()  # only reentrant checkpoints need them
+
+
+@contextmanager
+def _again_with(model: Any, name: str | None) -> Iterator[None]:
+    """The set of adapters ``name``, which a forward had, if another one is in use by now."""
+    if name == getattr(model, "active_adapter", None):
+        yield
+    else:
+        with switched_to(model, name):
+            yield

@@ -4,7 +4,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -332,6 +332,20 @@ def _scorer_on(
     return scorer
 
 
+def config_from(values: Mapping[str, Any]) -> Any:
+    """The config of a model with these values, ``model_type`` among them.
+
+    Raises:
+        ConfigError: No ``model_type``, or values the architecture refuses.
+    """
+    if "model_type" not in values:
+        raise ConfigError(f"a model config needs model_type (e.g. llama), got keys {list(values)}.")
+    try:
+        return AutoConfig.for_model(**values)
+    except (ValueError, TypeError) as problem:
+        raise ConfigError(f"cannot build a model from {dict(values)}: {problem}") from problem
+
+
 def build_model(
     auto_class: Any, config: dict[str, Any], *, seed: int, dtype: DTypeName, dropout: float | None
 ) -> Any:
@@ -342,12 +356,8 @@ def build_model(
     Raises:
         ConfigError: No ``model_type``, or values the architecture refuses.
     """
-    values = dict(config)
-    if "model_type" not in values:
-        raise ConfigError(f"a model config needs model_type (e.g. llama), got keys {list(values)}.")
+    settings = without_dropout(config_from(config), dropout)
     try:
-        settings = AutoConfig.for_model(values.pop("model_type"), **values)
-        without_dropout(settings, dropout)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = auto_class.from_config(settings)
@@ -356,8 +366,6 @@ def build_model(
                 # rotary positions, keep the precision that the architecture gives them.
                 fine, model = model, auto_class.from_config(settings, dtype=getattr(torch, dtype))
                 model.load_state_dict(fine.state_dict())
-    except ConfigError:
-        raise
     except (ValueError, TypeError) as problem:
         _refuse_attention(problem, **config)
         raise ConfigError(f"cannot build a model from {config}: {problem}") from problem

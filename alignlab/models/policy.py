@@ -18,6 +18,7 @@ from alignlab.models.adapters import (
     Lora,
     add_lora,
     attach_base,
+    checkpoint_activations,
     is_adapter,
     record_base,
     save_adapters,
@@ -96,6 +97,8 @@ class Policy(TreeBackbone):
             ``lora``, the rows of added tokens are trained beside the adapters.
         attn_implementation: The attention function of transformers, such as ``sdpa``, ``eager`` or
             ``flash_attention_2``; ``None`` for the model's default.
+        activation_checkpointing: Compute the activations of each layer again in the backward pass,
+            which saves memory and costs a forward.
 
     Raises:
         ConfigError: Neither or both of ``source`` and ``config``; nothing usable there;
@@ -122,6 +125,7 @@ class Policy(TreeBackbone):
         chunk: int = 4096,
         chat_format: ChatFormat | None = None,
         attn_implementation: str | None = None,
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         check_policy(source, config, tokenizer, lora, prompt_tuning, quantised)
@@ -151,6 +155,8 @@ class Policy(TreeBackbone):
         self._saves_base = fresh and (source is None or is_adapter(source))
         if fresh:
             attach_base(self.model, base, source)
+        if activation_checkpointing:
+            checkpoint_activations(self.model)
         self.head_dtype = torch.float64 if dtype == "float64" else getattr(torch, head_dtype)
         self.chunk = chunk
         self.layout = layout

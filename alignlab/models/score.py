@@ -15,6 +15,7 @@ from alignlab.models.adapters import (
     Lora,
     add_lora,
     attach_base,
+    checkpoint_activations,
     is_adapter,
     record_base,
     save_adapters,
@@ -48,6 +49,7 @@ class ScoreModel(TreeBackbone):
         quantised: Keep the weights under the adapters in 4 bits, as in ``Policy``.
         layout: As in ``Policy``.
         attn_implementation: As in ``Policy``.
+        activation_checkpointing: As in ``Policy``.
 
     Raises:
         ConfigError: Nothing usable at ``source``, ``quantised`` weights that would be trained,
@@ -70,6 +72,7 @@ class ScoreModel(TreeBackbone):
         quantised: Quantised | None = None,
         layout: Layout = "auto",
         attn_implementation: str | None = None,
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if outputs < 1:
@@ -109,6 +112,8 @@ class ScoreModel(TreeBackbone):
             base = record_base(self.model, source)
             self.model = add_lora(self.model, lora, scorer=True)
             attach_base(self.model, base, source)
+        if activation_checkpointing:
+            checkpoint_activations(self.model)
         self.layout = layout
         self.layout_report = self.settle_layout()
         self.train()  # a pretrained model comes in eval mode

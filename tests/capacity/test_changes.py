@@ -12,7 +12,7 @@ from tests.capacity.examples import stage
 
 ONE = Placement()
 ORDER = [
-    "activation checkpointing",
+    "model.init_args.policy.activation_checkpointing",
     "data.init_args.micro_batch_size",
     "model.init_args.policy.lora",
     "model.init_args.policy.quantised",
@@ -50,18 +50,18 @@ def test_each_change_alone_the_cheapest_first(setup: Setup) -> None:
 
 
 def test_the_cheapest_that_is_enough_comes_alone(setup: Setup) -> None:
-    assert keys(setup, 116) == [ORDER[0]]
+    assert keys(setup, 116) == [f"{ORDER[0]}: true"]
     assert keys(setup, 110) == ["data.init_args.micro_batch_size: 1"]
     assert keys(setup, 104) == ["model.init_args.policy.lora: {rank: 16}"]
 
 
 def test_the_largest_micro_batch_that_fits(setup: Setup) -> None:
-    assert keys(replace(setup, checkpointed=True), 104) == ["data.init_args.micro_batch_size: 2"]
+    assert keys(setup.with_checkpoints(), 104) == ["data.init_args.micro_batch_size: 2"]
 
 
 def test_changes_add_up_before_there_are_more_devices(setup: Setup) -> None:
     assert keys(setup, 50) == [
-        ORDER[0],
+        f"{ORDER[0]}: true",
         "data.init_args.micro_batch_size: 1",
         "model.init_args.policy.lora: {rank: 16}",
     ]
@@ -72,7 +72,7 @@ def test_changes_add_up_before_there_are_more_devices(setup: Setup) -> None:
 
 def test_what_is_done_already_is_not_proposed(setup: Setup) -> None:
     adapted = replace(setup.trained.with_lora(), double=True)
-    done = replace(setup, checkpointed=True, micro_batch_size=1, models=[adapted])
+    done = replace(setup, micro_batch_size=1, models=[adapted]).with_checkpoints()
     assert keys(done, 5, Placement("fsdp", 2)) == ["trainer.devices: 4"]
 
 

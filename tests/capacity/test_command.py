@@ -69,7 +69,7 @@ def test_what_does_not_fit_is_followed_by_what_would(
     out = plan(capsys, file, "--memory", "100", "--devices", "1")
     assert "It does not fit on 1 device: 160.00 GB of 95.00 GB. Changes:" in out
     assert "runs twice: saves 100.00 GB, fits" in out
-    assert "Cheapest that fits: activation checkpointing\n" in out
+    assert "Cheapest that fits: model.init_args.policy.activation_checkpointing: true\n" in out
 
 
 def made_up(setup: Setup, place: Placement) -> dict[str, float]:

@@ -124,7 +124,7 @@ def test_an_attention_function_has_its_own_activations(tmp_path: Path) -> None:
 def test_checkpointing_trades_activations(dpo: Setup) -> None:
     long = replace(dpo, trees=dpo.trees * 4, steps=[list(range(16))], batch_size=16)
     plain, again = (
-        memory_of(replace(long, checkpointed=on), PLAIN)["activations"] for on in (False, True)
+        memory_of(each, PLAIN)["activations"] for each in (long, long.with_checkpoints())
     )
     assert again < plain / 1.5
 

@@ -31,7 +31,7 @@ def forward(rows: int, columns: int, scored: int) -> float:
 def test_a_step_is_a_forward_of_the_reference_and_three_of_the_policy(dpo: Setup) -> None:
     one = forward(8, 31, 8 * 12)  # nothing reads a row's last token
     assert estimated(dpo, ONE, DEVICE, 0.5).seconds == pytest.approx(4 * one / 0.5e9)
-    again = estimated(replace(dpo, checkpointed=True), ONE, DEVICE, 0.5)
+    again = estimated(dpo.with_checkpoints(), ONE, DEVICE, 0.5)
     assert again.seconds == pytest.approx(5 * one / 0.5e9)
     without = estimated(replace(dpo, refers=False), ONE, DEVICE, 0.5)
     assert without.seconds == pytest.approx(3 * one / 0.5e9)

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from alignlab.data.trees import PromptTree, collate
+from alignlab.errors import ConfigError
 from alignlab.evaluation.scoring import completion_logps, evaluating
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models import CachedReference, FrozenReference, Lora, Policy, ScoreModel
 from alignlab.models.modes import reading
 from alignlab.models.reference import make_reference
+from alignlab.models.value import ValueFunction
 from alignlab.objectives.dpo import DPO
 from alignlab.objectives.kto import KTO
 from alignlab.objectives.metrics import Metric
@@ -234,3 +236,73 @@ def test_all_that_acts_at_random_in_training_is_overridden(
     changed = without_dropout(settings, 0.0)
     assert [getattr(changed, name) for name in names] == [0.0] * len(names)
     assert changed.get_text_config().to_dict().get("attention_dropout", 0.0) == 0.0
+
+
+def passes(kind: Any, source: str, **settings: Any) -> tuple[dict[str, Tensor], int]:
+    """Gradients by name, with dropout drawn after a fixed seed, and forwards of the first layer."""
+    calls: list[int] = []
+    model = kind(source, **settings)
+    layer = next(m for m in model.modules() if "Block" in type(m).__name__)
+    layer.ln_1.register_forward_hook(lambda *_: calls.append(1))
+    torch.manual_seed(0)
+    out = model(collate(TREES))
+    (out.logps if kind is Policy else out).square().sum().backward()
+    found = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    assert any(bool(grad.any()) for grad in found.values())
+    return found, len(calls)
+
+
+@pytest.mark.parametrize("kind", [Policy, ScoreModel])
+@pytest.mark.parametrize("lora", [None, Lora(rank=2, dropout=0.5)])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_activations_that_are_computed_again_give_the_same_gradients(
+    folder: Path, kind: Any, lora: Lora | None, dropout: float
+) -> None:
+    settings = {"dtype": "float64", "layout": "flat", "lora": lora, "dropout": dropout}
+    wanted, once = passes(kind, str(folder / "base"), **settings)
+    found, twice = passes(kind, str(folder / "base"), activation_checkpointing=True, **settings)
+    assert found.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, rtol=0, atol=1e-12)
+    assert twice == 2 * once
+
+
+def test_activations_are_computed_again_with_the_adapters_of_their_forward(folder: Path) -> None:
+    """Values read another set of adapters than the policy, which is in use by the backward pass."""
+    found = []
+    for again in (False, True):
+        settings: Any = {"dtype": "float64", "lora": Lora(rank=2), "dropout": 0.5}
+        policy = Policy(str(folder / "base"), activation_checkpointing=again, **settings)
+        value = ValueFunction(policy, "adapter", detach=False)
+        torch.nn.init.normal_(value.head.weight, generator=torch.Generator().manual_seed(0))
+        for name, weight in policy.named_parameters():
+            if "lora_" in name:
+                generator = torch.Generator().manual_seed(sum(map(ord, name)))
+                torch.nn.init.normal_(weight, std=0.3, generator=generator)
+        torch.manual_seed(0)
+        loss = policy(collate(TREES)).logps.sum() + value(collate(TREES)).square().sum()
+        loss.backward()
+        found.append({n: p.grad for n, p in policy.named_parameters() if p.grad is not None})
+        assert all(bool(gradient.any()) for gradient in found[-1].values())
+        assert all(p.requires_grad for n, p in policy.named_parameters() if "lora_" in n)
+    assert sorted(found[0]) == sorted(found[1])
+    for name, wanted in found[0].items():
+        torch.testing.assert_close(found[1][name], wanted, rtol=0, atol=1e-12)
+
+
+def test_activations_are_kept_where_nothing_trains(folder: Path, tmp_path: Path) -> None:
+    """In rollouts and in the frozen reference; and a saved model does not ask for it."""
+    policy = Policy(str(folder / "base"), activation_checkpointing=True)
+    torch.testing.assert_close(drawn(policy, tmp_path), drawn(noisy(folder), tmp_path))
+    referred(policy, tmp_path)
+    policy.save(tmp_path)
+    assert "checkpointing" not in (tmp_path / "config.json").read_text()
+    assert not policy.model.transformer.wte._forward_hooks  # which make its output need gradients
+
+
+def test_an_architecture_that_cannot_compute_again_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.GPT2LMHeadModel.supports_gradient_checkpointing", False)
+    with pytest.raises(ConfigError, match=r"activations of a GPT2LMHeadModel again\. Leave it out"):
+        Policy(str(folder / "base"), activation_checkpointing=True)

@@ -261,4 +261,19 @@ MUTATIONS = (
         "    if odd := None:",
         "models/test_policy.py::test_a_tokenizer_that_is_not_the_models_is_refused",
     ),
+    Mutation(
+        "activations are computed again with the adapters that are in use by then",
+        "models/adapters.py",
+        'if name == getattr(model, "active_adapter", None):',
+        "if True:",
+        "models/test_modes.py::"
+        "test_activations_are_computed_again_with_the_adapters_of_their_forward",
+    ),
+    Mutation(
+        "a scorer keeps all its activations",
+        "models/score.py",
+        "if activation_checkpointing:",
+        "if False:",
+        "models/test_modes.py::test_activations_that_are_computed_again_give_the_same_gradients",
+    ),
 )

@@ -83,7 +83,7 @@ MUTATIONS = [
     Mutation(
         "a checkpointed forward runs once",
         "capacity/speed.py",
-        "again = 1.0 if setup.checkpointed else 0.0",
+        "again = 1.0 if spec.checkpointed else 0.0",
         "again = 0.0",
         "capacity/test_speed.py::test_a_step_is_a_forward_of_the_reference_and_three_of_the_policy",
     ),
