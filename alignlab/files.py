@@ -6,6 +6,7 @@ result.
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -61,6 +62,15 @@ def atomic_write(path: Path, content: bytes) -> None:
     """Write ``content`` so that a reader sees the old file or the new one, never a part."""
     with written_whole(path) as beside:
         beside.write_bytes(content)
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Hold a lock, so that of several processes the first makes the file and the others read it."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # the kernel releases it however the process ends
+        yield
 
 
 def check_writable(folder: Path, key: str = "") -> None:

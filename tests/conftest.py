@@ -1,5 +1,6 @@
 """Tiny float64 policies of each family, and ragged prompts for them."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ def pytest_configure() -> None:
 
     It has to be set before the package is imported, so nothing of alignlab is imported above.
     """
+    os.environ["ALIGNLAB_CACHE"] = ""  # tests leave nothing in a user's cache
     beartype_package("alignlab.functional", conf=BeartypeConf(is_pep484_tower=True))
 
 

@@ -215,7 +215,7 @@ class _Reader:
             trees = [one] * max(batch, args.get("rollout_size", 0))
             steps = [list(range(batch))]
         else:
-            trees = module.train_trees
+            trees = list(module.train_trees)
             loader = TreeLoader(
                 trees,
                 batch_size=min(batch, len(trees)),

@@ -1,7 +1,7 @@
 """Make prompt trees of whole texts: blocks for language modelling, or one labelled text each."""
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Literal
 
 from alignlab.data.encode import AT_ONCE, Encoder, without_specials
@@ -28,19 +28,40 @@ def tokenise_texts(
     A block is a tree with the beginning-of-text token as its prompt (the end-of-text token where
     the tokenizer has no other). Only the last block of a text ends in the end-of-text token.
     """
-    if labels := sum(row.label is not None for row in rows):
-        report.unused["label"] = labels
-    trees: list[PromptTree] = []
-    for place, row, start, body in _bodies(rows, tokenizer, report, max_length):
+    trees = iter_texts(rows, tokenizer, report, max_length=max_length, first_index=first_index)
+    return list(trees)
+
+
+def iter_texts(
+    rows: Iterable[LabelledText],
+    tokenizer: "PreTrainedTokenizerBase",
+    report: RowReport,
+    *,
+    max_length: int,
+    first_index: int = 0,
+) -> Iterator[PromptTree]:
+    """Yield what ``tokenise_texts`` makes of rows."""
+    report.begin()
+    texts = _without_labels(rows, report)
+    for place, row, start, body in _bodies(texts, tokenizer, report, max_length):
         blocks = _blocks(body, max_length - 1)
+        report.ended += 1
         for k, block in enumerate(blocks):
             name = row.id if len(blocks) == 1 else f"{row.id}#{k}"
-            index = first_index + len(trees)
-            tree = PromptTree(index, name, (start,), (block,), row=place, source="")
-            trees.append(tree)
-        report.ended += 1
-    report.made([tree.completions for tree in trees])
-    return trees
+            index = first_index + report.trees
+            report.made((block,))
+            yield PromptTree(index, name, (start,), (block,), row=place, source="")
+    report.require_rows(report.trees)
+
+
+def _without_labels(rows: Iterable[LabelledText], report: RowReport) -> Iterator[LabelledText]:
+    """The rows; labels among them are counted as a column that nothing reads."""
+    labels = 0
+    for row in rows:
+        labels += row.label is not None
+        yield row
+    if labels:
+        report.unused["label"] = labels
 
 
 def tokenise_labelled(
@@ -64,11 +85,32 @@ def tokenise_labelled(
             ``keep_start`` and ``keep_end`` keep the first or the last tokens.
         first_index: ``PromptTree.index`` of the first tree.
     """
+    trees = iter_labelled(
+        rows,
+        tokenizer,
+        report,
+        max_length=max_length,
+        truncation=truncation,
+        first_index=first_index,
+    )
+    return list(trees)
+
+
+def iter_labelled(
+    rows: Iterable[LabelledText],
+    tokenizer: "PreTrainedTokenizerBase",
+    report: RowReport,
+    *,
+    max_length: int,
+    truncation: LabelledTruncation = "blocks",
+    first_index: int = 0,
+) -> Iterator[PromptTree]:
+    """Yield what ``tokenise_labelled`` makes of rows."""
     if truncation not in ("drop", "keep_start", "keep_end", "blocks"):
         raise ConfigError(
             f"truncation must be drop, keep_start, keep_end or blocks, got {truncation!r}."
         )
-    trees: list[PromptTree] = []
+    report.begin()
     for place, row, start, body in _bodies(rows, tokenizer, report, max_length):
         try:
             if row.label is None:
@@ -78,18 +120,17 @@ def tokenise_labelled(
             report.add(row.id, problem)
             continue
         labels = (row.label,) * len(pieces)
-        index = first_index + len(trees)
-        tree = PromptTree(index, row.id, (start,), pieces, labels=labels, row=place, source="")
-        trees.append(tree)
+        index = first_index + report.trees
         cut = sum(map(len, pieces)) < len(body)
         report.truncated += cut
         report.ended += not cut or truncation == "keep_end"
-    report.made([tree.completions for tree in trees])
-    return trees
+        report.made(pieces)
+        yield PromptTree(index, row.id, (start,), pieces, labels=labels, row=place, source="")
+    report.require_rows(report.trees)
 
 
 def _bodies(
-    rows: Sequence[LabelledText],
+    rows: Iterable[LabelledText],
     tokenizer: "PreTrainedTokenizerBase",
     report: RowReport,
     max_length: int,
@@ -98,10 +139,10 @@ def _bodies(
     if max_length < 3:
         raise ConfigError(f"max_length must be at least 3 for texts, got {max_length}.")
     encode = Encoder(tokenizer)
-    for first in range(0, len(rows), AT_ONCE):
-        chunk = rows[first : first + AT_ONCE]
-        coded = encode([row.text for row in chunk])
-        for place, (row, code) in enumerate(zip(chunk, coded, strict=True), first):
+    places = enumerate(rows)
+    while chunk := list(islice(places, AT_ONCE)):
+        coded = encode([row.text for _, row in chunk])
+        for (place, row), code in zip(chunk, coded, strict=True):
             front = int(encode.bos is not None)
             try:
                 ids = without_specials(encode, code.ids, front, ends=True)

@@ -1,13 +1,13 @@
 """Columns of other programs: Alpaca's and ShareGPT's, system turns and tools beside a prompt."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from alignlab.data.rows.base import Completable
 from alignlab.data.rows.nested import tools_of
 from alignlab.data.rows.reader import Reader
-from alignlab.data.rows.values import Fields, Record, Refused, Turn
+from alignlab.data.rows.values import Changed, Fields, Record, Refused, Turn
 
 C = TypeVar("C", bound=Completable)
 
@@ -23,8 +23,8 @@ ALPACA_WITH_INPUT = (
 
 
 def translated(
-    records: Sequence[Record], found: Sequence[str]
-) -> tuple[Sequence[Record], dict[str, tuple[str, ...]]]:
+    records: Iterable[Record], found: Collection[str]
+) -> tuple[Iterable[Record], dict[str, tuple[str, ...]]]:
     """Rename Alpaca's and ShareGPT's columns; also says which of theirs each of ours comes from."""
     known, ours = set(found), {"prompt", "messages"}
     if "conversations" in known and not ours & known:
@@ -44,7 +44,7 @@ def translated(
         }
         return {**fields, **made}
 
-    return [replace(r, fields=r.fields and translate(r.fields)) for r in records], written
+    return Changed(records, translate), written
 
 
 def in_their_words(problem: Refused, written: Mapping[str, Sequence[str]]) -> Refused:

@@ -11,10 +11,10 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from alignlab.data.rows import Record
 from alignlab.errors import DataError, in_a_line
@@ -22,16 +22,8 @@ from alignlab.errors import DataError, in_a_line
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 COMPRESSED = (".gz", ".bz2", ".zst")
 FORMATS = f"{', '.join(SUFFIXES)}, texts also with {', '.join(COMPRESSED)} behind it"
+ROWS_AT_ONCE = 1024  # of a Parquet file
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-
-
-def read_plain(path: Path) -> list[Record] | None:
-    """The records of a file of JSON lines; ``None`` if any line is something else."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError):
-        return None
-    return None if text.lstrip()[:1] in ("", "[") else _read_lines(path.name, text)
 
 
 def data_files(source: str | Path) -> list[Path] | None:
@@ -51,14 +43,20 @@ def data_files(source: str | Path) -> list[Path] | None:
     return files
 
 
-def read_files(files: Sequence[Path]) -> list[Record]:
-    """All records, file after file.
+def read_files(files: Sequence[Path]) -> Iterator[Record]:
+    """Read all records, file after file, without holding a file of lines or of a table in memory.
 
     Raises:
         DataError: A file cannot be read.
     """
+    for file, name in named(files):
+        yield from _read_file(file, name)
+
+
+def named(files: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Each file with the name that its records have: its path from the folder above all files."""
     above = os.path.commonpath([file.parent for file in files])
-    return [record for file in files for record in _read_file(file, str(file.relative_to(above)))]
+    return [(file, str(file.relative_to(above))) for file in files]
 
 
 def format_of(path: Path) -> str | None:
@@ -93,55 +91,66 @@ def _several(source: str | Path, path: Path) -> list[Path] | None:
     return files
 
 
-def _read_file(path: Path, name: str) -> list[Record]:
+def _read_file(path: Path, name: str) -> Iterator[Record]:
     """The records of one file, each called ``name`` and its line or number."""
     read = {".csv": _read_csv, ".parquet": _read_parquet}.get(str(format_of(path)), _read_json)
     try:
-        return list(read(path, name))
-    except UnicodeDecodeError as problem:
-        raise DataError(
-            f"{path}: not a text file: {problem.reason} at byte {problem.start}. "
-            "Pass UTF-8 text, or name a Parquet file .parquet."
-        ) from problem
+        yield from read(path, name)
     except (OSError, EOFError) as problem:
         raise DataError(
             f"{path}: cannot be read: {in_a_line(problem)}. Check the file."
         ) from problem
 
 
-def _text(path: Path) -> str:
-    if path.suffix.lower() in COMPRESSED:
-        return _unpacked(path).decode("utf-8-sig")
-    return path.read_bytes().decode("utf-8-sig")
-
-
-def _unpacked(path: Path) -> bytes:
+def _open(path: Path) -> BinaryIO:
+    """The file's bytes, unpacked."""
+    if path.suffix.lower() not in COMPRESSED:
+        return path.open("rb")
     import pyarrow as pa
 
-    with pa.input_stream(str(path), compression="detect") as stream:
-        content: bytes = stream.read()
-    return content
+    return cast(BinaryIO, io.BufferedReader(pa.input_stream(str(path), compression="detect")))
 
 
-def _read_json(path: Path, name: str) -> list[Record]:
+def _lines(path: Path) -> Iterator[str]:
+    """Lines of a text, without the ``\\n`` that ends them.
+
+    Raises:
+        DataError: The file is no UTF-8 text.
+    """
+    read = 0
+    with _open(path) as file:
+        for line in file:
+            try:
+                yield line.decode("utf-8" if read else "utf-8-sig").removesuffix("\n")
+            except UnicodeDecodeError as problem:
+                raise DataError(
+                    f"{path}: not a text file: {problem.reason} at byte {read + problem.start}. "
+                    "Pass UTF-8 text, or name a Parquet file .parquet."
+                ) from problem
+            read += len(line)
+
+
+def _read_json(path: Path, name: str) -> Iterator[Record]:
     """Lines of JSON, or one JSON value: an array, and in a ``.json`` also one object."""
-    text = _text(path)
-    if text.lstrip()[:1] == "[" or format_of(path) == ".json":
-        return _read_whole_json(path, name, text)
-    return _read_lines(name, text)
+    first = next((line for line in _lines(path) if line.strip()), "")
+    if first.lstrip()[:1] == "[" or format_of(path) == ".json":
+        return iter(_read_whole_json(path, name))
+    return _read_lines(name, _lines(path))
 
 
-def _read_lines(name: str, text: str) -> list[Record]:
-    lines = enumerate(text.split("\n"), start=1)
-    return [_read_line(f"{name}:{number}", line) for number, line in lines if line.strip()]
+def _read_lines(name: str, lines: Iterable[str]) -> Iterator[Record]:
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield _read_line(f"{name}:{number}", line)
 
 
-def _read_whole_json(path: Path, name: str, text: str) -> list[Record]:
+def _read_whole_json(path: Path, name: str) -> list[Record]:
     """Read one JSON value, or lines of JSON if the file is not a single value."""
+    lines = list(_lines(path))
     try:
-        whole = json.loads(text, object_pairs_hook=_unique)
+        whole = json.loads("\n".join(lines), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as problem:
-        records = _read_lines(name, text)
+        records = list(_read_lines(name, lines))
         if not any(record.fields for record in records):
             raise DataError(f"{path}: not JSON: {problem}. Check the file.") from problem
         return records
@@ -181,7 +190,11 @@ def _as_record(where: str, value: Any) -> Record:
 def _read_csv(path: Path, name: str) -> Iterator[Record]:
     """Read a CSV file: cells are texts, and an empty cell is a null."""
     csv.field_size_limit(sys.maxsize)  # the default refuses texts of 128 KiB
-    table = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
+    with io.TextIOWrapper(_open(path), encoding="utf-8-sig", newline="") as text:
+        yield from _read_table(path, name, csv.DictReader(text, strict=True))
+
+
+def _read_table(path: Path, name: str, table: "csv.DictReader[str]") -> Iterator[Record]:
     try:
         _check_header(path, table.fieldnames or [])
         for row in table:
@@ -190,6 +203,10 @@ def _read_csv(path: Path, name: str) -> Iterator[Record]:
                 yield Record(where, None, "not as many cells as the header has names")
             else:
                 yield Record(where, {name: cell or None for name, cell in row.items()})
+    except UnicodeDecodeError:
+        for _ in _lines(path):  # says at which byte
+            pass
+        raise
     except csv.Error as problem:
         raise DataError(
             f"{path}:{table.line_num}: not CSV: {problem}. Check quotes and separators."
@@ -210,16 +227,26 @@ def _read_parquet(path: Path, name: str) -> Iterator[Record]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    number = 0
     try:
-        table = pq.ParquetFile(path).read()
-        table.validate(full=True)  # finds bytes that are no text now, not later
+        # Read in pieces of pages, so that a large group of rows is never in memory as a whole.
+        file = pq.ParquetFile(path, buffer_size=1 << 20)
+        _check_header(path, file.schema_arrow.names)
+        for batch in file.iter_batches(ROWS_AT_ONCE, use_threads=False):
+            batch.validate(full=True)  # finds bytes that are no text now, not later
+            for row in _rows(path, batch):
+                number += 1
+                yield Record(f"{name}:{number}", row)
     except (pa.ArrowException, UnicodeDecodeError) as problem:
         raise DataError(
             f"{path}: not a Parquet file: {in_a_line(problem)}. Check the file."
         ) from problem
-    _check_header(path, table.column_names)
+
+
+def _rows(path: Path, table: Any) -> Iterator[dict[str, Any]]:
+    """The rows of a table as Python's values."""
     columns: dict[str, list[Any]] = {}
-    for column, values in zip(table.column_names, table.columns, strict=True):
+    for column, values in zip(table.schema.names, table.columns, strict=True):
         try:
             columns[column] = values.to_pylist()
         except Exception as problem:  # a date beyond the year 9999, say: pyarrow raises many kinds
@@ -227,5 +254,5 @@ def _read_parquet(path: Path, name: str) -> Iterator[Record]:
                 f"{path}: column {column!r} has values that Python cannot hold: "
                 f"{in_a_line(problem)}. Write it as text, or leave it out."
             ) from problem
-    for number, row in enumerate(zip(*columns.values(), strict=True), start=1):
-        yield Record(f"{name}:{number}", dict(zip(columns, row, strict=True)))
+    for row in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, row, strict=True))

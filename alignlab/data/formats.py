@@ -6,14 +6,16 @@ whose first row is odd is not read wrongly, and an odd row is counted instead of
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from alignlab.data.dialects import in_their_words, translated, with_context
 from alignlab.data.rows.base import Completable, R, Row
-from alignlab.data.rows.nested import mostly_chats, printable
+from alignlab.data.rows.nested import ChatVote, printable
 from alignlab.data.rows.reader import Reader
 from alignlab.data.rows.report import RowReport
+from alignlab.data.rows.split import short_hash
 from alignlab.data.rows.values import Fields, Record, Refused
 from alignlab.errors import ConfigError, DataError
 
@@ -21,55 +23,97 @@ LEADS = ("completion", "chosen", "messages", "prompt")  # the first says what a 
 TEXTS = (*LEADS, "rejected")  # the columns that are plain or conversations
 
 
-def to_rows(
-    records: Sequence[Record],
+def to_rows(records: Iterable[Record], kind: type[R], report: RowReport) -> list[R]:
+    """All typed rows of one set, which ``report`` counts; see ``iter_rows``."""
+    return list(iter_rows(records, kind, report))
+
+
+def iter_rows(
+    records: Iterable[Record],
     kind: type[R],
     report: RowReport,
     limit: int | None = None,
     columns: Collection[str] = (),
     picked: Collection[str] = (),
-) -> list[R]:
-    """The first ``limit`` typed rows of all records of one set, which ``report`` counts.
+) -> Iterator[R]:
+    """Yield the first ``limit`` typed rows of all records of one set, which ``report`` counts.
 
-    The user has given names to ``columns``, so each must be read; ``picked`` are columns that the
-    records were chosen by.
+    The records are gone through first to see what the set holds, and then once more. The user has
+    given names to ``columns``, so each must be read; ``picked`` are columns that the records were
+    chosen by.
 
     Raises:
         DataError: A column is missing in the whole set, or no row can be used.
         ConfigError: One of ``columns`` is no column of this kind of row.
     """
-    found = sorted({name for record in records for name in record.fields or ()})
+    found = theirs = _Columns(records, kind)
     written: Mapping[str, Sequence[str]] = {}
-    if {"conversations", "instruction"} & set(found):
-        records, written = translated(records, found)
-    readable = [record.fields for record in records if record.fields is not None]
-    read = _reader(kind, readable, report, {"id", *picked}) if readable else None
-    if read is not None and any(".csv" in record.where for record in records):
-        report.notes += _empty_cells(records, read.columns)
-    rows: list[R] = []
-    taken: dict[str, int] = {}
-    repeated: list[str] = []
+    if {"conversations", "instruction"} & set(theirs.values):
+        records, written = translated(records, theirs.values)
+        found = _Columns(records, kind) if written else theirs
+    read = _reader(kind, found, report, {"id", *picked}) if found.rows else None
+    if read is not None and (empty := found.empty_cells[read.columns]):
+        report.notes.append(
+            f"{empty:,} rows have an empty cell, which in CSV is no value, not an empty text"
+        )
+    names, made = _Names(given="id" in theirs.values), 0
     for record in records:
-        if len(rows) == limit:
+        if made == limit:
             break
         report.seen += 1
-        name = _name(record, taken, repeated)
+        name = names.of(record)
         try:
-            rows.append(_row(kind, record, read, name))
+            row = _row(kind, record, read, name)
         except Refused as problem:
             report.add(record.where, in_their_words(problem, written) if written else problem)
-    if repeated:
+            continue
+        made += 1
+        yield row
+    if names.repeated:
         report.notes.append(
-            f"ids repeat in {len(repeated):,} rows, which are told apart by a number: {repeated[0]}"
+            f"ids repeat in {names.repeated:,} rows, which are told apart by a number: "
+            f"{names.example}"
         )
     if read is not None and columns:
         _check_columns(columns, read.used, kind, report.source)
     used = {old for new in read.used for old in written.get(new, (new,))} if read else set()
-    for name in sorted(set(found) - used):
-        if holds := sum(fields.get(name) not in (None, "", [], {}) for fields in readable):
+    for name in sorted(set(theirs.values) - used):
+        if holds := theirs.values[name]:
             report.unused[printable(name) or "(without a name)"] = holds
-    report.require_rows(len(rows))
-    return rows
+    report.require_rows(made)
+
+
+class _Columns:
+    """What the columns of a set hold, counted in one pass over its records.
+
+    Args:
+        records: Of the set.
+        kind: Whose sets of columns are looked for.
+    """
+
+    def __init__(self, records: Iterable[Record], kind: type[Row]) -> None:
+        self.rows = 0  # that could be read
+        self.values: Counter[str] = Counter()  # how many values each column has
+        self.votes = {name: ChatVote() for name in TEXTS}
+        self.repeats: Counter[str] = Counter()  # rows in which a column begins with the prompt
+        # For each set of columns the rows of a CSV that lack a value of it.
+        self.empty_cells: defaultdict[tuple[str, ...], int] = defaultdict(int)
+        for record in records:
+            if record.fields is not None:
+                self._count(record.fields)
+            if record.fields and ".csv" in record.where:
+                for needs in kind.COLUMNS:
+                    self.empty_cells[needs] += any(record.fields.get(n) is None for n in needs)
+
+    def _count(self, fields: Fields) -> None:
+        self.rows += 1
+        for name, value in fields.items():
+            self.values[name] += value not in (None, "", [], {})
+            if name in self.votes:
+                self.votes[name].count(value)
+        if fields.get("prompt"):
+            for lead in LEADS:
+                self.repeats[lead] += _repeats(fields, lead)
 
 
 def _check_columns(columns: Collection[str], used: set[str], kind: type[Row], source: str) -> None:
@@ -80,22 +124,19 @@ def _check_columns(columns: Collection[str], used: set[str], kind: type[Row], so
         )
 
 
-def _reader(
-    kind: type[Row], records: Sequence[Fields], report: RowReport, used: set[str]
-) -> Reader:
+def _reader(kind: type[Row], found: _Columns, report: RowReport, used: set[str]) -> Reader:
     """How a data set is read: by the first of the kind's sets of columns that it has.
 
     Raises:
         DataError: None is there.
     """
-    found = {name for fields in records for name in fields}
-    columns = next((needs for needs in kind.COLUMNS if found.issuperset(needs)), None)
+    columns = next((needs for needs in kind.COLUMNS if set(needs) <= set(found.values)), None)
     if columns is None:
-        raise _missing(kind, sorted(found), report.source)
-    chats = mostly_chats(TEXTS, records)
+        raise _missing(kind, sorted(found.values), report.source)
+    chats = frozenset(name for name, vote in found.votes.items() if vote.won)
     lead = next((name for name in LEADS if name in columns), "")
     whole = "prompt" in columns and lead != "prompt"
-    whole = whole and sum(_repeats(fields, lead) for fields in records) > len(records) / 2
+    whole = whole and found.repeats[lead] > found.rows / 2
     if whole:
         report.notes.append(f"prompts are taken off {lead!r}, which repeats them")
     return Reader(columns, chats, lead in chats, whole, used)
@@ -115,21 +156,35 @@ def _row(kind: type[R], record: Record, read: Reader | None, name: str) -> R:
     return row
 
 
-def _name(record: Record, taken: dict[str, int], repeated: list[str]) -> str:
-    """The row's own id, or its place in the source; a number is added if that id is taken.
+class _Names:
+    """Names of rows, of which no two are alike.
 
-    Users may give several rows one id, but results are joined by name. ``repeated`` gets a remark.
+    Users may give several rows one id, but results are joined by name. Of the names that are taken
+    a hash is kept, and none where rows have no ids: the places of records differ.
+
+    Args:
+        given: Whether there are rows with an id of their own.
     """
-    own = (record.fields or {}).get("id")
-    wanted = printable(str(own)) if isinstance(own, int | str) and own != "" else record.where
-    name, number = wanted, taken.get(wanted, 1)
-    while name in taken:
-        number += 1
-        name = f"{wanted}#{number}"
-    if name != wanted:
-        repeated.append(f"{record.where} is called {name}")
-    taken |= {name: 1, wanted: number}
-    return name
+
+    def __init__(self, given: bool) -> None:
+        self.given, self.repeated, self.example = given, 0, ""
+        self._taken: dict[int, int] = {}
+
+    def of(self, record: Record) -> str:
+        """The row's own id, else its place in the source; with a number where it is taken."""
+        if not self.given:
+            return record.where
+        own = (record.fields or {}).get("id")
+        wanted = printable(str(own)) if isinstance(own, int | str) and own != "" else record.where
+        name, number = wanted, self._taken.get(short_hash(wanted), 1)
+        while short_hash(name) in self._taken:
+            number += 1
+            name = f"{wanted}#{number}"
+        if name != wanted:
+            self.repeated += 1
+            self.example = self.example or f"{record.where} is called {name}"
+        self._taken |= {short_hash(name): 1, short_hash(wanted): number}
+        return name
 
 
 def _repeats(fields: Fields, lead: str) -> bool:
@@ -156,11 +211,3 @@ def _missing(kind: type[Row], found: Sequence[str], source: str) -> DataError:
         f"Columns found: {', '.join(found) or 'none'}. Rename them, or map them with columns, e.g. "
         f"columns: {{{closest[0]}: {next(iter(found), 'name')}}}."
     )
-
-
-def _empty_cells(records: Sequence[Record], needs: Sequence[str]) -> list[str]:
-    """The message about empty cells in required columns of a CSV."""
-    cells = [record.fields for record in records if record.fields and ".csv" in record.where]
-    empty = sum(any(fields.get(name) is None for name in needs) for fields in cells)
-    told = f"{empty:,} rows have an empty cell, which in CSV is no value, not an empty text"
-    return [told] if empty else []

@@ -11,7 +11,14 @@ from typing import Any
 
 import torch.distributed
 
-from alignlab.data.trees import Padding, PromptTree, PromptTrees, collate, totals_of
+from alignlab.data.trees import (
+    Padding,
+    PromptTree,
+    PromptTrees,
+    collate,
+    longest_of,
+    totals_of,
+)
 from alignlab.errors import ConfigError
 from alignlab.functional.noise import permutation
 
@@ -136,7 +143,7 @@ class TreeLoader:
         # The odd step stays last, so that accumulation is even until the epoch's end; its rows
         # are a random draw and not the longest ones.
         body, rest = order[: size * len(whole)], order[size * len(whole) :]
-        length = [tree.longest for tree in self.trees]
+        length = longest_of(self.trees)
         # A window over the whole set would put the same trees together in every epoch.
         window = size * min(self.length_window, max(1, len(whole) // 4))
         windows = _cut(body, _step_sizes(len(body), window, 1))
@@ -149,8 +156,11 @@ class TreeLoader:
     def _run(self, epoch: int, start: int) -> Iterator[PromptTrees]:
         steps = self.step_trees(epoch)
         places = [(step, piece) for step in steps for piece in range(self._pieces(len(step)))]
+        trees, made = list[PromptTree](), list[int]()
         for position, (step, piece) in enumerate(places[start : self._end], start + 1):
-            trees, pieces = [self.trees[k] for k in step], self._pieces(len(step))
+            if step is not made:
+                trees, made = [self.trees[k] for k in step], step
+            pieces = self._pieces(len(step))
             seen = min(pieces, self._end - (position - 1 - piece))
             taken = trees[: seen * len(trees) // pieces]
             # Ranks take neighbours, so that at any time they work on batches of similar length.

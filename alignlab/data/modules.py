@@ -4,14 +4,19 @@ The tokenizer is the policy's: ``setup`` takes it from the trainer's module, or 
 ``connect``.
 """
 
-from dataclasses import dataclass, field
-from functools import partial
+import json
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, cast
 
 import lightning.pytorch as pl
+import numpy as np
 from lightning.pytorch.utilities import CombinedLoader
 
-from alignlab.data.blocks import tokenise_labelled, tokenise_texts
+from alignlab.data.blocks import iter_labelled, iter_texts
+from alignlab.data.files import data_files
 from alignlab.data.loader import TreeLoader, micro_batches_of
 from alignlab.data.rows import (
     Completable,
@@ -23,26 +28,42 @@ from alignlab.data.rows import (
     R,
     Ranking,
     RatedCompletion,
+    Record,
     Refuse,
     RowReport,
     prompt_key,
-    split_by_prompt,
 )
-from alignlab.data.sources import read_rows
-from alignlab.data.tokenise import Truncation, tokenise
+from alignlab.data.rows.split import is_held_out, short_hash
+from alignlab.data.sources import StoredRecords, read_records, typed_rows
+from alignlab.data.stored import (
+    Notes,
+    StoredTrees,
+    TreeWriter,
+    key_of,
+    stored,
+    without_sources,
+)
+from alignlab.data.tokenise import Truncation, iter_trees, with_labels
 from alignlab.data.trees import Padding, PromptTree
 from alignlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+STORED_FROM = 8e6  # bytes of files from which on tokenised rows go to a file
+_SHAPING = (  # settings that rows and trees depend on, beside the seed of a held-out share
+    *("max_length", "truncation", "train_on_prompt", "refuse", "columns"),
+    *("split", "limit", "validation_split", "validation_limit", "validation_share"),
+)
+
 
 @dataclass(eq=False, repr=False)
 class TreeData(pl.LightningDataModule, Generic[R]):
     """Reads rows, splits them, tokenises them once, and makes the loaders.
 
-    A subclass names its ``kind`` of row. ``setup`` sets ``train_rows`` and ``validation_rows``, and
-    the trees made of them, ``train_trees`` and ``validation_trees``, whose indices are unique.
+    A subclass names its ``kind`` of row. ``setup`` sets ``train_trees`` and ``validation_trees``,
+    whose indices are unique. Those of large files are in a file of tokenised rows, which processes
+    and runs share (``alignlab.data.stored``).
 
     Args:
         source: A ``.jsonl``, ``.csv`` or ``.parquet`` file, or the hub id of a data set.
@@ -108,10 +129,8 @@ class TreeData(pl.LightningDataModule, Generic[R]):
                 f"Set data.init_args.truncation to one of {', '.join(self.truncations)}."
             )
         self.tokenizer: PreTrainedTokenizerBase | None = None
-        self.train_rows: list[R] = []
-        self.validation_rows: list[R] = []
-        self.train_trees: list[PromptTree] = []
-        self.validation_trees: list[PromptTree] = []
+        self.train_trees: Sequence[PromptTree] = []
+        self.validation_trees: Sequence[PromptTree] = []
         self.reports: dict[str, RowReport] = {}
         self.shared_prompts = 0
 
@@ -125,21 +144,23 @@ class TreeData(pl.LightningDataModule, Generic[R]):
             self._check_accumulation(self.trainer)
         if self.train_trees:
             return
-        tokenizer, reports = self._tokenizer(), self.reports
-        read = partial(read_rows, kind=self.kind, columns=self.columns, refuse=self.refuse)
-        self.train_rows, reports["train"] = read(self.source, split=self.split, limit=self.limit)
-        if self.validation_source is not None:
-            self.validation_rows, reports["validation"] = read(
-                self.validation_source, split=self.validation_split, limit=self.validation_limit
-            )
-        elif self.validation_share:
-            self._hold_out(reports["train"])
-        self.train_trees = self.tokenise(self.train_rows, tokenizer, reports["train"], 0)
-        if "validation" in reports:
-            self.validation_trees = self.tokenise(
-                self.validation_rows, tokenizer, reports["validation"], len(self.train_trees)
-            )
-            self._note_shared_prompts(reports["validation"])
+        tokenizer, files = self._tokenizer(), self._large_files()
+        if files is None:
+            self._tokenise_all(tokenizer)
+        else:
+            self._open_stored(tokenizer, files)
+
+    @property
+    def train_rows(self) -> list[R]:
+        """The usable training rows, read anew: they are not kept."""
+        return list(self._rows("train", RowReport(self.source), array("Q")))
+
+    @property
+    def validation_rows(self) -> list[R]:
+        """The usable rows that are held out, read anew."""
+        if "validation" not in self._parts:
+            return []
+        return list(self._rows("validation", RowReport(self.source), array("Q")))
 
     def micro_batches(self, world_size: int) -> int:
         """How many a rank accumulates in one optimizer step."""
@@ -161,8 +182,15 @@ class TreeData(pl.LightningDataModule, Generic[R]):
         self, rows: list[R], tokenizer: "PreTrainedTokenizerBase", report: RowReport, first: int
     ) -> list[PromptTree]:
         """Trees of rows, numbered from ``first``; here of prompts with their completions."""
-        return tokenise(
-            cast("list[Completable]", rows),
+        trees = self.iter_trees(rows, tokenizer, report, first)
+        return with_labels(list(without_sources(trees)), report)
+
+    def iter_trees(
+        self, rows: Iterable[R], tokenizer: "PreTrainedTokenizerBase", report: RowReport, first: int
+    ) -> Iterator[PromptTree]:
+        """Yield the same, without labels of 0 for rows that have none."""
+        return iter_trees(
+            cast("Iterable[Completable]", rows),
             tokenizer,
             report,
             max_length=self.max_length,
@@ -198,27 +226,123 @@ class TreeData(pl.LightningDataModule, Generic[R]):
             max_length=self.max_length,
         )
 
-    def _hold_out(self, report: RowReport) -> None:
-        """Move ``validation_share`` of the training rows to the validation rows."""
-        rows, share = self.train_rows, self.validation_share
-        self.train_rows, held_out = split_by_prompt(rows, share, self.seed)
-        if not self.train_rows or not held_out:
-            raise ConfigError(
-                f"validation_share {share} splits the {len(rows)} rows of {self.source} into "
-                f"{len(self.train_rows)} and {len(held_out)}. Use another share, or a "
-                "validation_source."
-            )
-        report.seen -= len(held_out)
-        self.validation_rows = held_out
-        self.reports["validation"] = RowReport(
-            f"{self.source} (held out)", self.refuse, len(held_out)
-        )
+    @property
+    def _parts(self) -> tuple[str, ...]:
+        held_out = self.validation_source is not None or self.validation_share
+        return ("train", "validation") if held_out else ("train",)
 
-    def _note_shared_prompts(self, report: RowReport) -> None:
-        held_out = set(map(prompt_key, self.validation_rows))
-        self.shared_prompts = len(held_out.intersection(map(prompt_key, self.train_rows)))
+    def _tokenise_all(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        """Hold all trees in memory."""
+        made: list[list[PromptTree]] = []
+        for part, report, prompts in self._begin():
+            rows = list(self._rows(part, report, prompts))
+            made.append(self.tokenise(rows, tokenizer, report, sum(map(len, made))))
+        self._note_shared_prompts()
+        self.train_trees, self.validation_trees = [*made, []][:2]
+
+    def _open_stored(self, tokenizer: "PreTrainedTokenizerBase", files: list[Path]) -> None:
+        """Open the file of tokenised rows, or write it a few rows at a time."""
+
+        def write(file: TreeWriter) -> Notes:
+            counts = []
+            for part, report, prompts in self._begin():
+                rows = self._rows(part, report, prompts)
+                trees = self.iter_trees(rows, tokenizer, report, file.trees)
+                for tree in without_sources(trees):
+                    file.add(tree)
+                counts.append(report.trees)
+            self._note_shared_prompts()
+            reports = {part: asdict(report) for part, report in self.reports.items()}
+            # As text, in which names keep their order.
+            shared = self.shared_prompts
+            return {"reports": json.dumps(reports), "counts": counts, "shared_prompts": shared}
+
+        settings = {name: getattr(self, name) for name in _SHAPING}
+        settings |= {"rows": type(self).__name__, "seed": self.validation_share and self.seed}
+        key = key_of(settings, files, tokenizer)
+        batches, notes = stored(key, len(tokenizer), write)
+        self.reports = {
+            part: RowReport(**report) for part, report in json.loads(notes["reports"]).items()
+        }
+        self.shared_prompts, first = notes["shared_prompts"], 0
+        for part, count in zip(self._parts, notes["counts"], strict=True):
+            self.reports[part].source = self._source_of(part)
+            places = range(first, first := first + count)
+            labelled = [places] if self.reports[part].labelled else []
+            setattr(self, f"{part}_trees", StoredTrees(batches, places, labelled))
+
+    def _large_files(self) -> list[Path] | None:
+        """The files of a data set whose tokenised rows go to a file; ``None`` for memory.
+
+        Other people's rows stay in memory: the file would not notice a change of their code.
+        """
+        if not all(own.__module__.startswith("alignlab.") for own in (type(self), self.kind)):
+            return None
+        sources = [s for s in (self.source, self.validation_source) if s is not None]
+        found = [data_files(source) for source in sources]
+        files = [file for group in found if group is not None for file in group]
+        large = sum(file.stat().st_size for file in files) >= STORED_FROM
+        return files if large and None not in found else None
+
+    def _begin(self) -> Iterator[tuple[str, RowReport, "array[int]"]]:
+        """Each part with a new report, and where hashes of its prompts are put."""
+        self._prompts = {part: array("Q") for part in self._parts}
+        for part in self._parts:
+            self.reports[part] = RowReport(self._source_of(part), self.refuse)
+            yield part, self.reports[part], self._prompts[part]
+
+    def _source_of(self, part: str) -> str:
+        if part == "train":
+            return str(self.source)
+        return str(self.validation_source or f"{self.source} (held out)")
+
+    def _rows(self, part: str, report: RowReport, prompts: "array[int]") -> Iterator[R]:
+        """Read the usable rows of a part; ``report`` counts them, ``prompts`` gets their hashes."""
+        apart = part == "validation" and self.validation_source is not None
+        source = self.validation_source if apart else self.source
+        split, limit = self.split, self.limit
+        if apart:
+            split, limit = self.validation_split, self.validation_limit
+        assert source is not None
+        files = data_files(source)
+        read = RowReport(str(source), self.refuse)
+        records: Iterable[Record] = read_records(source, split) if files is None else []
+        if files is not None:
+            records = StoredRecords(source, files, split)
+            small = sum(file.stat().st_size for file in files) < STORED_FROM
+            records = list(records) if small else records
+        rows = typed_rows(records, self.kind, read, split, limit, self.columns)
+        for row in self._one_side(rows, part, read) if self.validation_share else rows:
+            if len(self._parts) > 1:
+                prompts.append(short_hash(prompt_key(row)))
+            yield row
+        report.absorb(read)
+
+    def _one_side(self, rows: Iterable[R], part: str, report: RowReport) -> Iterator[R]:
+        """The training rows or those that ``validation_share`` holds out, as ``part`` says."""
+        share, counts = self.validation_share, [0, 0]
+        for row in rows:
+            held_out = is_held_out(row, share, self.seed)
+            counts[held_out] += 1
+            if held_out == (part == "validation"):
+                yield row
+        if not all(counts):
+            raise ConfigError(
+                f"validation_share {share} splits the {sum(counts)} rows of {self.source} into "
+                f"{counts[0]} and {counts[1]}. Use another share, or a validation_source."
+            )
+        report.seen -= counts[1]
+        if part == "validation":  # what was refused and noted is in the training part's report
+            report.seen, report.refused, report.by_reason = counts[1], {}, {}
+            report.notes, report.unused = [], {}
+
+    def _note_shared_prompts(self) -> None:
+        if "validation" not in self.reports:
+            return
+        train, held_out = (np.unique(np.asarray(ids)) for ids in self._prompts.values())
+        self.shared_prompts = len(np.intersect1d(train, held_out, assume_unique=True))
         if self.shared_prompts:
-            report.notes.append(
+            self.reports["validation"].notes.append(
                 f"{self.shared_prompts:,} of {len(held_out):,} validation prompts are also in "
                 "the training rows"
             )
@@ -324,9 +448,10 @@ class JudgedData(TreeData[JudgedCompletion]):
             DataError: All usable training rows have one label.
         """
         super().setup(stage)
-        labels = {label for tree in self.train_trees for label in tree.labels or ()}
-        if len(labels) < 2:
-            only, other = ("", "un") if 1.0 in labels else ("un", "")
+        labels = (label for tree in self.train_trees for label in tree.labels or ())
+        first = next(labels)
+        if all(label == first for label in labels):
+            only, other = ("", "un") if first == 1.0 else ("un", "")
             raise DataError(
                 f"{self.source}: all {len(self.train_trees):,} usable rows are {only}desirable. "
                 f"Add {other}desirable ones, or train on these as demonstrations."
@@ -351,12 +476,12 @@ class TextData(TreeData[LabelledText]):
     kind = LabelledText
     truncations = ("blocks",)
 
-    def tokenise(
-        self, rows: list[LabelledText], tokenizer: Any, report: RowReport, first: int
-    ) -> list[PromptTree]:
-        """Trees of one block each."""
+    def iter_trees(
+        self, rows: Iterable[LabelledText], tokenizer: Any, report: RowReport, first: int
+    ) -> Iterator[PromptTree]:
+        """Yield trees of one block each."""
         length = self.max_length
-        return tokenise_texts(rows, tokenizer, report, max_length=length, first_index=first)
+        return iter_texts(rows, tokenizer, report, max_length=length, first_index=first)
 
 
 class LabelledData(TreeData[LabelledText]):
@@ -368,11 +493,11 @@ class LabelledData(TreeData[LabelledText]):
     kind = LabelledText
     truncations = ("blocks", "drop", "keep_start", "keep_end")
 
-    def tokenise(
-        self, rows: list[LabelledText], tokenizer: Any, report: RowReport, first: int
-    ) -> list[PromptTree]:
-        """Trees of one text each, in one completion or, with ``blocks``, in several."""
-        return tokenise_labelled(
+    def iter_trees(
+        self, rows: Iterable[LabelledText], tokenizer: Any, report: RowReport, first: int
+    ) -> Iterator[PromptTree]:
+        """Yield trees of one text each, in one completion or, with ``blocks``, in several."""
+        return iter_labelled(
             rows,
             tokenizer,
             report,

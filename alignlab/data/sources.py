@@ -2,16 +2,18 @@
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from alignlab.data.chat import message
-from alignlab.data.files import data_files, read_files, read_plain
-from alignlab.data.formats import to_rows
+from alignlab.data.files import data_files, read_files
+from alignlab.data.formats import iter_rows
 from alignlab.data.rows import Fields, R, Record, Refuse, Row, RowReport, Turn
 from alignlab.data.rows.nested import printable
+from alignlab.data.rows.values import Changed
 from alignlab.errors import ConfigError, DataError
 from alignlab.files import written_whole
 from alignlab.hub import ask_hub
@@ -41,14 +43,37 @@ def read_rows(
     Raises:
         DataError: The source is missing, unreadable, lacks a column, or has no usable row.
     """
-    if limit is not None and limit < 1:
-        raise ConfigError(f"limit must be at least 1, got {limit}. Leave it out to take all rows.")
     report = RowReport(str(source), refuse)
     records = read_records(source, split)
+    return list(typed_rows(records, kind, report, split, limit, columns)), report
+
+
+def typed_rows(
+    records: Iterable[Record],
+    kind: type[R],
+    report: RowReport,
+    split: str | None = None,
+    limit: int | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Iterator[R]:
+    """Yield the typed rows of records, which are gone through two or three times.
+
+    Args:
+        records: Those of the split, in memory or ``StoredRecords``.
+        kind: A row type of ``alignlab.data.rows``.
+        report: Counts them.
+        split: What they were picked by.
+        limit: As in ``TreeData``, like ``columns``.
+
+    Raises:
+        DataError: A column is missing, or there is no usable row.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit must be at least 1, got {limit}. Leave it out to take all rows.")
     if columns:
         records = _renamed(records, columns, report)
     picked = ("split",) if split is not None else ()
-    return to_rows(records, kind, report, limit, columns or {}, picked), report
+    return iter_rows(records, kind, report, limit, columns or {}, picked)
 
 
 def read_records(source: str | Path, split: str | None = None) -> list[Record]:
@@ -57,14 +82,34 @@ def read_records(source: str | Path, split: str | None = None) -> list[Record]:
     Raises:
         DataError: The source is missing, empty or unreadable, or has no such split.
     """
-    path = Path(source).expanduser()
-    records = read_plain(path) if path.suffix == ".jsonl" else None
-    if records is None:
-        files = data_files(source)
-        if files is None:
-            return read_hub(str(source), split or "train")
-        records = read_files(files)
-    return records if split is None else _of_split(records, source, split)
+    files = data_files(source)
+    if files is None:
+        return read_hub(str(source), split or "train")
+    return list(StoredRecords(source, files, split))
+
+
+@dataclass(frozen=True)
+class StoredRecords:
+    """The records of files, which are read again each time that they are gone through.
+
+    Args:
+        source: What names the files, for messages.
+        files: To read.
+        split: The value that a record's column ``split`` must have.
+    """
+
+    source: str | Path
+    files: Sequence[Path]
+    split: str | None = None
+
+    def __iter__(self) -> Iterator[Record]:
+        """Read them.
+
+        Raises:
+            DataError: A file is unreadable, or none of the records is of the split.
+        """
+        records = read_files(self.files)
+        return records if self.split is None else _of_split(records, self.source, self.split)
 
 
 def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
@@ -146,16 +191,23 @@ def read_hub(
     return [Record(f"{name}[{part}]:{k}", row) for k, row in enumerate(table, start=1)]
 
 
-def _of_split(records: list[Record], source: str | Path, split: str) -> list[Record]:
-    values = {str((record.fields or {}).get("split")) for record in records}
-    if not any("split" in (record.fields or {}) for record in records):
+def _of_split(records: Iterable[Record], source: str | Path, split: str) -> Iterator[Record]:
+    values, named = set[str](), False
+    for record in records:
+        fields = record.fields or {}
+        values.add(str(fields.get("split")))
+        named = named or "split" in fields
+        if record.fields is None or str(fields.get("split")) == split:
+            yield record
+    if not named:
         raise DataError(f"{source}: no column 'split' to pick {split!r} from. Leave split out.")
     if split not in values:
         raise DataError(f"{source}: no rows of split {split!r}. Splits found: {sorted(values)}.")
-    return [r for r in records if r.fields is None or str(r.fields.get("split")) == split]
 
 
-def _renamed(records: list[Record], columns: Mapping[str, str], report: RowReport) -> list[Record]:
+def _renamed(
+    records: Iterable[Record], columns: Mapping[str, str], report: RowReport
+) -> Iterable[Record]:
     found = sorted({name for record in records for name in record.fields or ()})
     for ours, theirs in columns.items():
         if theirs not in found:
@@ -166,7 +218,7 @@ def _renamed(records: list[Record], columns: Mapping[str, str], report: RowRepor
     hidden = sorted(set(columns) & set(found) - set(columns.values()))
     if hidden:
         report.notes.append(f"columns gives other columns the names of {', '.join(hidden)}")
-    return [replace(r, fields=_rename(r.fields, columns)) if r.fields else r for r in records]
+    return Changed(records, partial(_rename, columns=columns))
 
 
 def _rename(found: Fields, columns: Mapping[str, str]) -> Fields:

@@ -9,9 +9,9 @@ The beginning-of-text token (if the tokenizer has one) comes first, exactly once
 token follows a complete completion, and is trained on; a completion that was cut does not get it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Literal, get_args
 
 from alignlab.data.chat import (
@@ -58,19 +58,53 @@ def tokenise(
         ConfigError: The tokenizer lacks what the rows need, or an impossible setting.
         DataError: No row is left.
     """
+    trees = iter_trees(
+        rows,
+        tokenizer,
+        report,
+        max_length=max_length,
+        truncation=truncation,
+        train_on_prompt=train_on_prompt,
+        first_index=first_index,
+    )
+    return with_labels(list(trees), report)
+
+
+def with_labels(trees: list[PromptTree], report: RowReport) -> list[PromptTree]:
+    """The trees, with labels of 0 for rows without any if others have some."""
+    if not report.labelled:
+        return trees
+    return [
+        tree if tree.labels else replace(tree, labels=(0.0,) * len(tree.completions))
+        for tree in trees
+    ]
+
+
+def iter_trees(
+    rows: Iterable[Completable],
+    tokenizer: "PreTrainedTokenizerBase",
+    report: RowReport,
+    *,
+    max_length: int | None = None,
+    truncation: Truncation = "drop",
+    train_on_prompt: bool = False,
+    first_index: int = 0,
+) -> Iterator[PromptTree]:
+    """Yield what ``tokenise`` makes of rows, without the zeros of rows that have no labels.
+
+    Raises:
+        ConfigError: See ``tokenise``.
+        DataError: See ``tokenise``.
+    """
     if max_length is not None and max_length < 2:
         raise ConfigError(
             f"max_length must be at least 2 (a prompt and a completion token), got {max_length}."
         )
     if truncation not in get_args(Truncation):
         raise ConfigError(f"truncation must be drop, keep_start or keep_end, got {truncation!r}.")
-    encode = Encoder(tokenizer)
-    trees: list[PromptTree] = []
-    labels = [row.labels for row in rows]
-    labelled = any(labels)
-    if labelled and (bare := labels.count(None)):
-        report.notes.append(f"a margin of 0 for pairs that lack one, as others have: {bare:,}")
-    for row, place, texts, codes in _encoded(rows, encode, report):
+    report.begin()
+    seen, encode = _Seen(rows, report), Encoder(tokenizer)
+    for row, place, texts, codes in _encoded(seen, encode, report):
         try:
             tree, straddles = _tree(encode, row, texts, codes)
             cut = max_length is not None and tree.longest > max_length
@@ -78,34 +112,51 @@ def tokenise(
                 tree = _cut(tree, max_length, truncation, encode.bos)
             if train_on_prompt:
                 tree = _with_prompt_trained(tree)
-            own = (labels[place] or (0.0,) * len(texts)) if labelled else None
-            _check(tree, own)
+            _check(tree, own := row.labels)
         except Refused as problem:
             report.add(row.id, problem)
             continue
         changed = train_on_prompt or (isinstance(row.prompt, str) and (cut or straddles))
         source = None if changed else row.prompt
-        index = first_index + len(trees)
-        trees.append(replace(tree, index=index, labels=own, row=place, source=source))
+        index = first_index + report.trees
         report.truncated += cut
         report.straddling += straddles
         report.ended += sum(
             ids[-1] == encode.bare_eos and (tree.loss_masks is None or tree.loss_masks[k][-1])
             for k, ids in enumerate(tree.completions)
         )
-    if writes_the_date(tokenizer) and not all(isinstance(row.prompt, str) for row in rows):
+        report.made(tree.completions)
+        yield replace(tree, index=index, labels=own, row=place, source=source)
+    if report.labelled and seen.bare:
+        report.notes.append(f"a margin of 0 for pairs that lack one, as others have: {seen.bare:,}")
+    if writes_the_date(tokenizer) and seen.chats:
         report.notes.append(f"the chat template writes today's date: it is always {TODAY:%d %b %Y}")
-    report.made([tree.completions for tree in trees])
-    return trees
+    report.require_rows(report.trees)
+
+
+class _Seen:
+    """Rows, counted while they are gone through: those without labels, and conversations."""
+
+    def __init__(self, rows: Iterable[Completable], report: RowReport) -> None:
+        self.rows, self.report, self.bare, self.chats = rows, report, 0, 0
+
+    def __iter__(self) -> Iterator[Completable]:
+        for row in self.rows:
+            labels = row.labels
+            self.report.labelled += bool(labels)
+            self.bare += labels is None
+            self.chats += not isinstance(row.prompt, str)
+            yield row
 
 
 def _encoded(
-    rows: Sequence[Completable], encode: Encoder, report: RowReport
+    rows: Iterable[Completable], encode: Encoder, report: RowReport
 ) -> Iterator[tuple[Completable, int, list[Rendered], list[Code]]]:
     """Each row and its place with its joint texts, or its prompt's, and their token ids."""
-    for start in range(0, len(rows), AT_ONCE):
+    places = enumerate(rows)
+    while chunk := list(islice(places, AT_ONCE)):
         ready = []
-        for place, row in enumerate(rows[start : start + AT_ONCE], start):
+        for place, row in chunk:
             try:
                 texts = [
                     render(encode.tokenizer, row.prompt, text, ends)
@@ -194,15 +245,16 @@ def _check(tree: PromptTree, labels: tuple[float, ...] | None) -> None:
 
 
 def _common_prefix(rows: list[list[int]]) -> list[int]:
+    if all(row == rows[0] for row in rows):
+        return rows[0]
     columns = takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False))
     return [column[0] for column in columns]
 
 
 def _border(encode: Encoder, text: Rendered, code: Code) -> int:
     """How many tokens end at or before the end of the prompt; a beginning-of-text token does."""
-    border = 0
-    while border < len(code.ids) and code.offsets[border][1] <= text.boundary:
-        border += 1
+    ends = (k for k, (_, end) in enumerate(code.offsets) if end > text.boundary)
+    border = next(ends, len(code.ids))
     return border if encode.bos is None else max(border, 1)
 
 

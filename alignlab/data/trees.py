@@ -5,10 +5,10 @@ group of rollouts. Every objective trains on batches of trees, and nothing here 
 becomes tensor rows: that is the policy's private business.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,7 +32,8 @@ class PromptTree:
         labels: One number per completion (class, rating or rank), or none.
         row: Place of its row among the rows it was made from: what joins the two. Ids are labels
             that users give, and may repeat.
-        source: The row's own prompt, for rewards; ``None`` where the tree holds another text.
+        source: The row's own prompt, for rewards; ``None`` where the tree holds another text, and
+            in the trees of data modules that have completions.
     """
 
     index: int
@@ -58,6 +59,31 @@ class PromptTree:
     def longest(self) -> int:
         """Tokens of the longest prompt + completion branch."""
         return len(self.prompt) + max((len(c) for c in self.completions), default=0)
+
+
+class TreeBounds(NamedTuple):
+    """What no tree of a set exceeds."""
+
+    longest: int  # tokens of a prompt + completion
+    largest_id: int
+
+
+def bounds_of(trees: Iterable[PromptTree]) -> TreeBounds:
+    """The bounds of trees; a set in a file has them at hand (``bounds``)."""
+    known: TreeBounds | None = getattr(trees, "bounds", None)
+    if known is not None:
+        return known
+    longest = largest = 0
+    for tree in trees:
+        longest = max(longest, tree.longest)
+        largest = max(largest, *tree.prompt, *chain.from_iterable(tree.completions))
+    return TreeBounds(longest, largest)
+
+
+def longest_of(trees: Sequence[PromptTree]) -> Sequence[int]:
+    """``PromptTree.longest`` of each; a set in a file has them at hand (``lengths``)."""
+    known: Sequence[int] | None = getattr(trees, "lengths", None)
+    return [tree.longest for tree in trees] if known is None else known
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +306,7 @@ def in_length_order(
         trees: What is read, in any order.
         batch_size: Completions per batch; a tree is never cut.
     """
-    lengths, counts = [t.longest for t in trees], [len(t.completions) for t in trees]
+    lengths, counts = longest_of(trees), [len(t.completions) for t in trees]
     for places in length_batches(lengths, counts, batch_size):
         yield places, collate([trees[i] for i in places])
 

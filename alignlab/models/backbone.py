@@ -2,7 +2,7 @@
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from alignlab.data.trees import PromptTree, PromptTrees, collate
+from alignlab.data.trees import PromptTree, PromptTrees, bounds_of, collate
 from alignlab.errors import ConfigError
 from alignlab.models.layouts import (
     DENSE_COST,
@@ -90,10 +90,10 @@ class TreeBackbone(nn.Module):
             DataError: A row is too long, or has a token without an embedding.
             ConfigError: Sparse attention does not keep all tokens of a row.
         """
-        room, trees = self.room, list(trees)
+        room, trees = self.room, trees if isinstance(trees, Sequence) else list(trees)
         left = None if room is None else room - more
-        branches = (len(t.prompt) + max(map(len, t.completions), default=0) for t in trees)
-        check_sparse(self.model, max(branches, default=1) - 1 + more)  # nothing reads the last
+        longest = max(1, bounds_of(trees).longest)
+        check_sparse(self.model, longest - 1 + more)  # nothing reads the last
         check_rows(self.model, self.tokenizer, trees, left)
 
     def hidden_states(self, trees: PromptTrees, select: Tensor, *, after: bool) -> Tensor:

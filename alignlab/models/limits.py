@@ -1,11 +1,11 @@
 """The limits of a model: positions in a row, and tokens with a row in its embeddings."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from alignlab.data.trees import PromptTree, PromptTrees
+from alignlab.data.trees import PromptTree, PromptTrees, bounds_of
 from alignlab.errors import DataError
 
 
@@ -85,7 +85,7 @@ def embedded(model: Any) -> int | None:
     return int(weight.shape[0]) if isinstance(weight, Tensor) else None
 
 
-def check_rows(model: Any, tokenizer: Any, trees: Iterable[PromptTree], room: int | None) -> None:
+def check_rows(model: Any, tokenizer: Any, trees: Sequence[PromptTree], room: int | None) -> None:
     """Refuse trees that ``model`` cannot read.
 
     Args:
@@ -97,6 +97,10 @@ def check_rows(model: Any, tokenizer: Any, trees: Iterable[PromptTree], room: in
     Raises:
         DataError: A branch is too long, or has a token without an embedding; names the row.
     """
+    longest, largest = bounds_of(trees)
+    rows = embedded(model)
+    if (room is None or longest <= room) and (rows is None or largest < rows):
+        return
     for tree in trees:
         for branch in tree.completions or ((),):
             problem = misfit(model, tokenizer, (*tree.prompt, *branch), room)

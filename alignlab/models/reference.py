@@ -5,11 +5,10 @@ to nothing; cached log-probs cost one pass over the data and save every later on
 """
 
 import copy
-import fcntl
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from alignlab.data.trees import PromptTree, PromptTrees, collate, in_length_order
 from alignlab.errors import ConfigError
-from alignlab.files import belongs, check_writable, stamp, write_record, written_whole
+from alignlab.files import alone, belongs, check_writable, stamp, write_record, written_whole
 from alignlab.functional import beyond_rounding
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.adapters import (
@@ -132,16 +131,16 @@ class CachedReference(nn.Module):
     def __init__(
         self,
         reference: Policy,
-        trees: Iterable[PromptTree],
+        trees: Sequence[PromptTree],
         folder: Path,
         batch_size: int = 128,
         first: Sequence[PromptTrees] = (),
     ) -> None:
         super().__init__()
-        rows = sorted(trees, key=lambda tree: tree.index)
+        rows = in_order(trees)
         check_writable(folder, "model.init_args.reference_cache ")
         path = folder / f"{fingerprint(reference, rows, first)}.safetensors"
-        with _alone(path.with_suffix(".lock")):
+        with alone(path.with_suffix(".lock")):
             known = path.with_suffix(".json")
             if path.exists() and not belongs(known, path.name):
                 log.warning("%s is damaged; its log-probs are computed again", path)
@@ -178,7 +177,7 @@ class CachedReference(nn.Module):
         cells = (where[:, None] + within)[trees.loss_mask]
         return out.masked_scatter(trees.loss_mask, self.table[cells])
 
-    def _verify(self, reference: Policy, rows: list[PromptTree]) -> None:
+    def _verify(self, reference: Policy, rows: Sequence[PromptTree]) -> None:
         batch = collate(rows).to(reference.device)
         with reading(reference):
             fresh = reference(batch).token_logps
@@ -205,7 +204,7 @@ class UncachedReference(FrozenReference):
 
     def cached(
         self,
-        trees: Iterable[PromptTree],
+        trees: Sequence[PromptTree],
         first_epoch: Callable[[], Iterable[PromptTrees]],
         device: torch.device,
     ) -> CachedReference:
@@ -250,30 +249,27 @@ def make_reference(policy: Policy, kind: ReferenceKind, cache: str | None = None
     return StartReference(policy) if are_all_that_trains(model) else FrozenReference(policy)
 
 
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Hold a lock, so that of several processes the first makes the file and the others read it."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # the kernel releases it however the process ends
-        yield
+def in_order(trees: Sequence[PromptTree]) -> Sequence[PromptTree]:
+    """Trees by their index; those that are in order are not copied, as they may exceed memory."""
+    ordered = all(one.index < other.index for one, other in pairwise(trees))
+    return trees if ordered else sorted(trees, key=lambda tree: tree.index)
 
 
 def _batches(
-    rows: list[PromptTree], first: Sequence[PromptTrees], batch_size: int
+    rows: Sequence[PromptTree], first: Sequence[PromptTrees], batch_size: int
 ) -> Iterator[PromptTrees]:
     """``first``, and then the rows that are in none of them, those of similar length together."""
     seen: set[int] = set()
     for batch in first:
         seen.update(batch.index.tolist())
         yield batch
-    rest = [tree for tree in rows if tree.index not in seen]
+    rest = [tree for tree in rows if tree.index not in seen] if seen else rows
     for _, batch in in_length_order(rest, batch_size):
         yield batch
 
 
 def _write_cache(
-    reference: Policy, rows: list[PromptTree], path: Path, batches: Iterable[PromptTrees]
+    reference: Policy, rows: Sequence[PromptTree], path: Path, batches: Iterable[PromptTrees]
 ) -> None:
     logps_of: dict[int, Tensor] = {}  # by the tree's index
     for batch in batches:
@@ -292,7 +288,7 @@ def _write_cache(
 
 
 def fingerprint(
-    reference: Policy, rows: list[PromptTree], first: Sequence[PromptTrees] = ()
+    reference: Policy, rows: Sequence[PromptTree], first: Sequence[PromptTrees] = ()
 ) -> str:
     """A hash of the reference's weights, its forward's precision, the rows and their batches."""
     digest = hashlib.sha256(f"{reference.precision} {reference.head_dtype}".encode())

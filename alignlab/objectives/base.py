@@ -252,7 +252,7 @@ class TreeObjective(Objective):
                 f"{type(self).__name__} trains on rows of type {wanted}, "
                 f"{type(data).__name__} has {kind.__name__}. Set data.class_path to match."
             )
-        given = any(tree.labels is not None for tree in getattr(data, "train_trees", ()))
+        given = any(tree.labels is not None for tree in getattr(data, "train_trees", ())[:1])
         if kind is PreferencePair and given and not self.margins and self.trainer.is_global_zero:
             name = type(self).__name__
             print(f"{name} does not use the pairs' margins (column 'margin')", file=sys.stderr)
@@ -316,7 +316,7 @@ class PairObjective(TreeObjective):
             device = self.trainer.strategy.root_device
             with self.own_precision():
                 self.reference = reference.cached(
-                    [*data.train_trees, *data.validation_trees], data.train_dataloader, device
+                    data.train_trees + data.validation_trees, data.train_dataloader, device
                 )
 
     @abstractmethod

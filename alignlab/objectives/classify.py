@@ -6,6 +6,7 @@ transformer. Language modelling alone is ``SFT`` on ``TextData``.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +79,7 @@ class Classify(TreeObjective):
         """
         if self.knows_rows:
             data = self.trainer.datamodule  # type: ignore[attr-defined]
-            for tree in (*data.train_trees, *data.validation_trees):
+            for tree in chain(data.train_trees, data.validation_trees):
                 check_labels(tree.id, tree.labels, self.model.outputs)
 
     def losses(self, trees: PromptTrees) -> LossAndMetrics:

@@ -21,7 +21,7 @@ from alignlab.data.rows import (
     RatedCompletion,
     Turn,
 )
-from alignlab.data.sources import read_rows
+from alignlab.data.sources import StoredRecords, read_rows
 from alignlab.errors import DataError
 from tests.data.files import jsonl
 
@@ -268,3 +268,36 @@ def test_one_object_in_a_json_file_is_one_row(tmp_path: Path) -> None:
     (tmp_path / "lines.json").write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
     assert [row.prompt for row in read_rows(tmp_path / "a.json", Prompt)[0]] == ["a"]
     assert [row.prompt for row in read_rows(tmp_path / "lines.json", Prompt)[0]] == ["a", "b"]
+
+
+def test_pieces_of_a_table_are_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alignlab.data.files.ROWS_AT_ONCE", 2)
+    table = pa.table({"prompt": list("abcdefg")})
+    pq.write_table(table, tmp_path / "t.parquet", row_group_size=3)
+    rows, _ = read_rows(tmp_path / "t.parquet", Prompt)
+    assert [(row.id, row.prompt) for row in rows] == [
+        (f"t.parquet:{k}", letter) for k, letter in enumerate("abcdefg", start=1)
+    ]
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.csv", "t.json", "t.jsonl.gz"])
+def test_a_byte_that_is_no_text_is_named_by_its_place_in_the_file(
+    tmp_path: Path, name: str
+) -> None:
+    content = b'{"prompt": "a"}\n{"prompt": "\xff"}\n'
+    if name.endswith(".csv"):
+        content = b"prompt\naaaaaaaaa\nbbbbbbbbbbb\xff\n"
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    with pytest.raises(DataError, match="not a text file: invalid start byte at byte 28"):
+        read_rows(path, Prompt)
+
+
+def test_a_source_of_lines_is_read_a_record_at_a_time(tmp_path: Path) -> None:
+    """The line that is not text is behind the one that is asked for."""
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(b'{"prompt": "a"}\n\xff\n')
+    records = iter(StoredRecords(path, [path]))
+    assert next(records).fields == {"prompt": "a"}
+    with pytest.raises(DataError, match="at byte 16"):
+        next(records)

@@ -21,6 +21,7 @@ from tests.mutation_lists import (
     rewards,
     rows,
     second_round,
+    stored,
     sweep,
     templates,
     training,
@@ -49,6 +50,7 @@ LISTS = (
     second_round,
     addresses,
     export,
+    stored,
 )
 MUTATIONS: tuple[Mutation, ...] = tuple(
     replace(mutation, group=entries.__name__.rpartition(".")[2])

@@ -6,8 +6,8 @@ MUTATIONS = (
     Mutation(
         "a token across the border stays with the prompt",
         "data/tokenise.py",
-        "while border < len(code.ids) and code.offsets[border][1] <= text.boundary:",
-        "while border < len(code.ids) and code.offsets[border][0] < text.boundary:",
+        "for k, (_, end) in enumerate(code.offsets) if end > text.boundary)",
+        "for k, (at, _) in enumerate(code.offsets) if at >= text.boundary)",
         "data/test_tokenise.py::test_border_where_a_space_belongs_to_the_next_token",
     ),
     Mutation(
@@ -69,8 +69,8 @@ MUTATIONS = (
     Mutation(
         "the first row decides the format",
         "data/formats.py",
-        "mostly_chats(TEXTS, records)",
-        "mostly_chats(TEXTS, records[:1])",
+        "            if name in self.votes:\n",
+        "            if name in self.votes and self.rows == 1:\n",
         "data/test_formats.py::test_the_first_row_does_not_decide_the_format",
     ),
     Mutation(
@@ -111,8 +111,8 @@ MUTATIONS = (
     Mutation(
         "a data module splits its rows by their place",
         "data/modules.py",
-        "self.train_rows, held_out = split_by_prompt(rows, share, self.seed)",
-        "k = int(len(rows) * share); self.train_rows, held_out = rows[k:], rows[:k]",
+        "held_out = is_held_out(row, share, self.seed)",
+        "held_out = sum(counts) % 10 < share * 10",
         "data/test_modules.py::test_rows_of_one_prompt_are_never_on_both_sides",
     ),
     Mutation(

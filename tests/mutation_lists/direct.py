@@ -317,7 +317,7 @@ MUTATIONS = (
     Mutation(
         "labels of texts from a file are not checked",
         "objectives/classify.py",
-        "for tree in (*data.train_trees, *data.validation_trees):",
+        "for tree in chain(data.train_trees, data.validation_trees):",
         "for tree in data.train_trees:",
         "objectives/test_training.py::test_labels_are_checked_once_before_the_first_step",
     ),

@@ -59,8 +59,8 @@ MUTATIONS = (
     Mutation(
         "rows that sparse attention cuts are found at the first of them",
         "models/backbone.py",
-        "check_sparse(self.model, max(branches, default=1) - 1 + more)",
-        "max(branches, default=1)",
+        "check_sparse(self.model, longest - 1 + more)",
+        "longest",
         "models/test_rows.py::test_rows_longer_than_sparse_attention_keeps_are_refused",
     ),
     Mutation(
@@ -87,8 +87,8 @@ MUTATIONS = (
     Mutation(
         "nobody says that an empty cell is no text",
         "data/formats.py",
-        "return [told] if empty else []",
-        "return []",
+        "if read is not None and (empty := found.empty_cells[read.columns]):",
+        "if read is not None and (empty := 0):",
         "data/test_files.py::test_pairs_with_nulls_truth_values_numbers_and_odd_characters",
     ),
     Mutation(

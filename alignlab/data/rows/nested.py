@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignlab.data.rows.values import Chat, Fields, Refused, Turn
+from alignlab.data.rows.values import Chat, Refused, Turn
 
 NAMES = ("role", "content"), ("from", "value")  # how messages are written: OpenAI's, ShareGPT's
 ROLES = {  # ShareGPT's speakers
@@ -21,16 +21,26 @@ ROLES = {  # ShareGPT's speakers
 }
 
 
-def mostly_chats(columns: Sequence[str], records: Sequence[Fields]) -> frozenset[str]:
-    """The columns that hold conversations in most rows."""
-    odd = {name for name in columns for fields in records if not _plain(fields.get(name) or "")}
-    return frozenset(name for name in odd if _mostly_chat([f.get(name) for f in records]))
+class ChatVote:
+    """Whether a column holds more conversations than plain texts, counted value by value."""
 
+    def __init__(self) -> None:
+        self._odd, self._chats, self._plain = False, 0, 0
 
-def _mostly_chat(values: Sequence[Any]) -> bool:
-    chats = [is_chat(value) for value in values]
-    plain = [isinstance(v, str) and not c for v, c in zip(values, chats, strict=True)]
-    return sum(chats) > sum(plain)
+    def count(self, value: Any) -> None:
+        """Count one value; a null is neither."""
+        if _plain(value):
+            self._plain += 1
+            return
+        chat = is_chat(value)
+        self._odd = self._odd or not _plain(value or "")
+        self._chats += chat
+        self._plain += isinstance(value, str) and not chat
+
+    @property
+    def won(self) -> bool:
+        """Whether they are conversations. Empty lists alone are none."""
+        return self._odd and self._chats > self._plain
 
 
 def _plain(value: Any) -> bool:

@@ -12,6 +12,7 @@ from alignlab.errors import ConfigError, DataError
 Refuse = Literal["drop", "error"]
 REFUSE: tuple[Refuse, ...] = ("drop", "error")
 EXAMPLES = 3  # refused rows that a report names of each reason
+KEPT = 1000  # the same, that it holds: a large source may have very many
 COLUMNS = ("what", "reason", "rows", "examples")  # of a report as a table
 
 
@@ -24,7 +25,8 @@ class RowReport:
     seen: int = 0  # rows that were read
     by_reason: dict[str, list[str]] = field(
         default_factory=dict
-    )  # places (file:line) of refused rows
+    )  # places (file:line) of the first refused rows
+    refused: dict[str, int] = field(default_factory=dict)  # how many were, by reason
     unused: dict[str, int] = field(
         default_factory=dict
     )  # columns that nothing reads: rows with one
@@ -32,6 +34,7 @@ class RowReport:
     trees: int = 0  # prompt trees made; 0 before rows are tokenised
     completions: int = 0  # in the trees
     tokens: int = 0  # of the completions
+    labelled: int = 0  # rows with labels that were tokenised
     truncated: int = 0  # rows that were cut to max_length
     # Rows whose prompt is tokenised differently without its completion: a token contains the end of
     # the prompt and the start of the completion, or spaces merge.
@@ -53,28 +56,39 @@ class RowReport:
                 f"{id}: {problem}. Repair or remove the row, or set refuse=drop to leave such rows "
                 f"out of {self.source} with a count."
             )
-        self.by_reason.setdefault(problem.reason, []).append(id)
+        self.refused[problem.reason] = self.refused.get(problem.reason, 0) + 1
+        if len(places := self.by_reason.setdefault(problem.reason, [])) < KEPT:
+            places.append(id)
 
-    def made(self, completions: Sequence[Sequence[Sequence[int]]]) -> None:
-        """Count the trees that the rows became, by the token ids of their completions.
+    def absorb(self, reading: "RowReport") -> None:
+        """Put what reading the rows has counted before what tokenising them has."""
+        reasons = dict.fromkeys((*reading.refused, *self.refused))
+        read, made = (reading.refused, reading.by_reason), (self.refused, self.by_reason)
+        self.refused = {why: read[0].get(why, 0) + made[0].get(why, 0) for why in reasons}
+        self.by_reason = {why: [*read[1].get(why, []), *made[1].get(why, [])] for why in reasons}
+        self.seen += reading.seen
+        self.notes[:0] = reading.notes
+        self.unused = reading.unused | self.unused
 
-        Raises:
-            DataError: There are none.
-        """
-        self.require_rows(len(completions))
-        self.trees, self.completions = len(completions), sum(map(len, completions))
-        self.tokens = sum(len(ids) for tree in completions for ids in tree)
+    def begin(self) -> None:
+        """Count trees anew."""
+        self.trees = self.completions = self.tokens = self.labelled = 0
+
+    def made(self, completions: Sequence[Sequence[int]]) -> None:
+        """Count a tree that a row became, by the token ids of its completions."""
+        self.trees += 1
+        self.completions += len(completions)
+        self.tokens += sum(map(len, completions))
 
     @property
     def count(self) -> int:
         """How many rows were refused."""
-        return sum(map(len, self.by_reason.values()))
+        return sum(self.refused.values())
 
     @property
     def counts(self) -> dict[str, int]:
         """Refused rows by reason, the commonest first."""
-        counts = Counter({reason: len(ids) for reason, ids in self.by_reason.items()})
-        return dict(counts.most_common())
+        return dict(Counter(self.refused).most_common())
 
     @property
     def refusals(self) -> "RowReport":

@@ -24,8 +24,13 @@ def split_by_prompt(rows: Sequence[R], share: float, seed: int) -> tuple[list[R]
         raise ConfigError(f"the share of rows to hold out must lie in [0, 1), got {share}.")
     parts: tuple[list[R], list[R]] = ([], [])
     for row in rows:
-        parts[unit_hash(prompt_key(row), seed) < share].append(row)
+        parts[is_held_out(row, share, seed)].append(row)
     return parts
+
+
+def is_held_out(row: Row, share: float, seed: int) -> bool:
+    """On which side of ``split_by_prompt`` a row falls."""
+    return unit_hash(prompt_key(row), seed) < share
 
 
 def prompt_key(row: Row) -> str:
@@ -34,6 +39,13 @@ def prompt_key(row: Row) -> str:
     if isinstance(text, str):
         return text
     return repr([(turn.role, turn.content, turn.extra)[: 2 + bool(turn.extra)] for turn in text])
+
+
+def short_hash(text: str) -> int:
+    """A number of 64 bits for a text, to tell texts apart that are too many to be kept."""
+    return int.from_bytes(
+        hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "little"
+    )
 
 
 def unit_hash(text: str, seed: int) -> float:

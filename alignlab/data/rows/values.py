@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,18 @@ class Record:
     where: str
     fields: Fields | None
     problem: str = ""  # why there are no fields
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Records with other fields, which can be gone through as often as the records can."""
+
+    records: Iterable[Record]
+    change: Callable[[Fields], Fields]
+
+    def __iter__(self) -> Iterator[Record]:
+        """Change one after another; a record that could not be read stays as it is."""
+        return (replace(r, fields=r.fields and self.change(r.fields)) for r in self.records)
 
 
 @dataclass(frozen=True, slots=True)
