@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from sides.work import Case, Meter, batches
+from sides.work import Case, Meter, units_of
 
 
 def padded(rows: list[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -29,41 +29,71 @@ def padded(rows: list[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor, Ten
     return ids, real, predicts
 
 
-def logps(model: Any, rows: list[tuple[list[int], list[int]]]) -> Tensor:
-    """``[M]`` summed log-probs of completions."""
+def token_logps(model: Any, rows: list[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor]:
+    """``[N]`` log-probs of all completions' tokens, and the row of each."""
     ids, real, predicts = padded(rows)
     hidden = model.model(input_ids=ids, attention_mask=real, use_cache=False).last_hidden_state
     targets = ids[:, 1:][predicts[:, :-1]]
     logits = model.lm_head(hidden[predicts]).float()
-    token = -F.cross_entropy(logits, targets, reduction="none")
-    row = predicts.nonzero()[:, 0]
-    return torch.zeros(len(rows)).index_add(0, row, token)
+    return -F.cross_entropy(logits, targets, reduction="none"), predicts.nonzero()[:, 0]
 
 
-def dpo(model: Any, case: Case) -> Callable[[Any], Tensor]:
+def logps(model: Any, rows: list[tuple[list[int], list[int]]]) -> Tensor:
+    """``[M]`` summed log-probs of completions."""
+    tokens, row = token_logps(model, rows)
+    return torch.zeros(len(rows)).index_add(0, row, tokens)
+
+
+def pairs_of(rows: Any) -> list[tuple[list[int], list[int]]]:
+    """All chosen ones, then all rejected ones."""
+    return [(row["prompt"], row["completions"][j]) for j in (0, 1) for row in rows]
+
+
+def dpo(model: Any) -> Callable[[Any], Tensor]:
     """Eq. 7 of the paper, against a copy of the model."""
     reference = copy.deepcopy(model).requires_grad_(False)
 
     def loss(rows: Any) -> Tensor:
-        pairs = [(row["prompt"], row["completions"][j]) for j in (0, 1) for row in rows]
         with torch.no_grad():
-            before = logps(reference, pairs)
-        chosen, rejected = (logps(model, pairs) - before).chunk(2)
+            before = logps(reference, pairs_of(rows))
+        chosen, rejected = (logps(model, pairs_of(rows)) - before).chunk(2)
         return -F.logsigmoid(0.1 * (chosen - rejected)).mean()
 
     return loss
 
 
-LOSSES = {"dpo": dpo}
+def simpo(model: Any) -> Callable[[Any], Tensor]:
+    """Eq. 6 of the paper."""
+
+    def loss(rows: Any) -> Tensor:
+        pairs = pairs_of(rows)
+        lengths = torch.tensor([len(completion) for _, completion in pairs])
+        chosen, rejected = (logps(model, pairs) / lengths).chunk(2)
+        return -F.logsigmoid(2.0 * (chosen - rejected) - 0.5).mean()
+
+    return loss
+
+
+def sft(model: Any) -> Callable[[Any], Tensor]:
+    """The mean over the step's tokens."""
+
+    def loss(rows: Any) -> Tensor:
+        tokens, _ = token_logps(model, [(row["prompt"], row["completions"][0]) for row in rows])
+        return -tokens.mean()
+
+    return loss
+
+
+LOSSES = {"dpo": dpo, "simpo": simpo, "sft": sft}
 
 
 def run(case: Case, folder: Path) -> dict[str, Any]:
     """Train and measure."""
     meter = Meter(case.warmup)
     model = AutoModelForCausalLM.from_pretrained(folder / "model").train()
-    loss_of = LOSSES[case.objective](model, case)
+    loss_of = LOSSES[case.objective](model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=case.lr, weight_decay=0.0, fused=True)
-    for rows in batches(case):
+    for rows in case.batches:
         with torch.autocast("cpu", torch.bfloat16, enabled=case.bf16):
             loss = loss_of(rows)
         loss.backward()
@@ -72,4 +102,4 @@ def run(case: Case, folder: Path) -> dict[str, Any]:
         optimizer.zero_grad()
         meter.losses.append(float(loss))
         meter.step()
-    return meter.result(case.batch * case.steps)
+    return meter.result(units_of(case))

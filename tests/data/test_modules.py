@@ -292,7 +292,7 @@ def test_rows_of_one_prompt_are_never_on_both_sides(tmp_path: Path) -> None:
     assert data.shared_prompts == 0
     kept = {row["part"]: row["rows"] for row in data.report_table() if row["what"] == "kept"}
     assert kept == {"train": len(data.train_trees), "validation": len(data.validation_trees)}
-    indices = [t.index for t in data.train_trees + data.validation_trees]
+    indices = [t.index for t in (*data.train_trees, *data.validation_trees)]
     assert sorted(indices) == list(range(200))
 
 

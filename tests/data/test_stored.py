@@ -34,6 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(stored.FOLDER, str(tmp_path / "cache"))
     monkeypatch.setattr(modules, "STORED_FROM", 0)
     monkeypatch.setattr(stored, "AT_ONCE", 3)
+    monkeypatch.setattr("alignlab.data.tokenise.AT_ONCE", 2)  # before all rows are read
     return tmp_path / "cache"
 
 
@@ -49,13 +50,13 @@ SAID = [
     {"role": "user", "content": "cc"},
     {"role": "assistant", "content": "d", "name": "x"},
 ]
-PAIRS = [
+PAIRS: list[dict[str, Any]] = [
     {"prompt": "c" * (k % 3 + 1), "chosen": "a" * (k % 4 + 1), "rejected": "d", "id": "twice"}
     for k in range(11)
 ]
 PAIRS[4] |= {"margin": 1.25}
 PAIRS[6]["chosen"] = "d"
-PAIRS[7]["chosen"] = "a" * 90
+PAIRS[3]["chosen"] = "a" * 200
 KINDS: list[tuple[type[TreeData], list[dict[str, Any]]]] = [
     (PreferenceData, PAIRS),
     (DemonstrationData, [{"messages": SAID[: 2 + 2 * (k % 2)]} for k in range(8)]),
@@ -89,7 +90,7 @@ def test_trees_reports_and_batches_are_those_in_memory(
     folder: Path, monkeypatch: pytest.MonkeyPatch, kind: Any, rows: Any, held_out: str
 ) -> None:
     source = str(jsonl(folder.parent, rows))
-    settings: dict[str, Any] = {"batch_size": 2, "max_length": 40, "seed": 3}
+    settings: dict[str, Any] = {"batch_size": 2, "max_length": 150, "seed": 3}
     if held_out == "share":
         if kind not in (PreferenceData, TextData, LabelledData):
             pytest.skip("too few prompts for two sides")

@@ -101,7 +101,7 @@ MUTATIONS = (
         SAME,
     ),
     Mutation(
-        "a full disk ends a training that could go on in memory",
+        "a full disk ends a run that could go on in memory",
         "data/stored.py",
         "        except OSError as problem:\n            why",
         "        except FileNotFoundError as problem:\n            why",

@@ -1,0 +1,111 @@
+"""The figure and the page beside the table of ``bench.py``."""
+
+import math
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "lightning", "transformers", "trl", "accelerate")
+EXPONENTS = ("prompt", "completion", "k", "batch")  # sweeps that ask whether cost is linear
+BASE = {"prompt": 128, "completion": 40, "batch": 8}
+Rows = Sequence[dict[str, Any]]
+
+
+def write_report(folder: Path, rows: Rows) -> None:
+    """Write ``README.md`` and ``ratios.png`` of the rows of ``table.csv``."""
+    draw(folder / "ratios.png", rows)
+    lines = [
+        "# alignlab beside its peers",
+        "",
+        "Made by `make bench` (`python benchmarks/bench.py --help` says what is compared and how).",
+        "Ratios are the peer's processor seconds over alignlab's, the median over pairs of runs",
+        "with its range; of `limit` the share of the necessary matrix products' time. Times are",
+        "milliseconds a prompt, of rollouts a token.",
+        "",
+        f"Machine: {machine()}",
+        "",
+        "| case | peer | ratio | range | ours ms | peer ms | ours MB | peer MB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row['case']} | {row['peer']} | {float(row['cpu_ratio']):.2f} "
+            f"| {row['cpu_ratio_least']}-{row['cpu_ratio_most']} | {row['ours_cpu_ms']} "
+            f"| {row['peer_cpu_ms']} | {row['ours_peak_mb']} | {row['peer_peak_mb']} |"
+        )
+    lines += ["", *exponent_lines(rows)]
+    (folder / "README.md").write_text("\n".join(lines).rstrip() + "\n")
+
+
+def machine() -> str:
+    """Processor, cores, memory and versions in a line."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    model, flags = processor()
+    return (
+        f"{model}, {os.cpu_count()} logical cores of which one is used, {pages:.0f} GiB, "
+        f"instructions for bfloat16: {flags}; Python {platform.python_version()}, {packages}."
+    )
+
+
+def processor() -> tuple[str, str]:
+    """Its name, and which of its instructions multiply bfloat16."""
+    lines = Path("/proc/cpuinfo").read_text().split("\n")
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    known = {name.strip(): value.strip() for name, value in fields.items()}
+    own = set(known.get("flags", "").split()) & {"avx512_bf16", "amx_bf16"}
+    return known.get("model name", platform.processor()), ", ".join(sorted(own)) or "none"
+
+
+def exponent(points: Sequence[tuple[float, float]]) -> float:
+    """Slope of ``log y`` over ``log x`` by least squares."""
+    logs = [(math.log(x), math.log(y)) for x, y in points]
+    mean_x, mean_y = (sum(values) / len(logs) for values in zip(*logs, strict=True))
+    over = sum((x - mean_x) * (y - mean_y) for x, y in logs)
+    return over / sum((x - mean_x) ** 2 for x, _ in logs)
+
+
+def exponent_lines(rows: Rows) -> list[str]:
+    """Of each sweep, how the milliseconds of a step grow; at most 1 is linear."""
+    lines = []
+    for what in EXPONENTS:
+        points = {}
+        for row in rows:
+            head, _, number = row["case"].rpartition("-")
+            if head == f"sweep-{what}":
+                per_step = int(number) if what == "batch" else 1
+                points[float(number)] = float(row["ours_cpu_ms"]) * per_step
+        base = next((r for r in rows if r["case"] == "sweep-prompt-128"), None)
+        if base is not None and what in ("completion", "batch"):
+            per_step = BASE["batch"] if what == "batch" else 1
+            points[float(BASE[what])] = float(base["ours_cpu_ms"]) * per_step
+        if len(points) > 1:
+            fitted = exponent(sorted(points.items()))
+            lines.append(f"Time of a step grows with {what} to the power {fitted:.2f}.")
+    return lines
+
+
+def draw(path: Path, rows: Rows) -> None:
+    """A bar for every case and peer, with its range; the limit as a mark."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    shown = [row for row in rows if row["peer"] not in ("limit", "prototype", "plain")]
+    limits = {r["case"]: float(r["cpu_ratio"]) for r in rows if r["peer"] == "limit"}
+    figure, axes = plt.subplots(figsize=(7, 0.28 * len(shown) + 1.2))
+    for place, row in enumerate(reversed(shown)):
+        ratio, least, most = (float(row[f"cpu_ratio{end}"]) for end in ("", "_least", "_most"))
+        axes.barh(place, ratio, color="#4c72b0", xerr=[[ratio - least], [most - ratio]])
+        if row["case"] in limits:
+            axes.plot(ratio / limits[row["case"]], place, "k|", markersize=10)
+    axes.axvline(1, color="grey", linewidth=0.8)
+    axes.set_yticks(range(len(shown)), [f"{r['case']} ({r['peer']})" for r in reversed(shown)])
+    axes.set_xlabel("processor time of the peer over alignlab's (bar: limit of matrix products)")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
