@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 CODE := alignlab tests benchmarks docs
 ARGS ?=
 
-.PHONY: quickstart test test-all robustness smoke servers mutations docs lint types check clean
+.PHONY: quickstart test test-all robustness smoke servers mutations bench docs lint types check clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/alignlab run experiments/quickstart $(ARGS)
@@ -38,6 +38,12 @@ servers: $(INSTALLED)
 
 mutations: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutations.py $(ARGS)
+
+# Beside TRL, Hugging Face generate and the limit of matrix products; goes on where it was left.
+# ARGS="--quick" looks at four cases in minutes; all of them and the sweep take hours.
+bench: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench.py --sweep --results results/benchmarks $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/own.py --results results/benchmarks
 
 # The documentation as a site in site/; a broken link is an error.
 docs: $(VENV)/.docs

@@ -234,7 +234,7 @@ def read_table(folder: Path | None) -> list[dict[str, Any]]:
 
 
 def add_rows(folder: Path | None, rows: Sequence[dict[str, Any]]) -> None:
-    """Put rows into the table, in the place of earlier ones of the same case and peer."""
+    """Put rows into the table; earlier rows of the same case and peer are replaced."""
     if folder is None or not rows:
         return
     folder.mkdir(parents=True, exist_ok=True)

@@ -127,7 +127,7 @@ class Given:
     meter: Meter
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Steps are told by the callback; the loss is not compared."""
+        """The callback counts steps; losses of different samples are not compared."""
         loss: Tensor = super().training_step(*args, **kwargs)  # type: ignore[misc]
         self.parts: list[float] = []
         return loss

@@ -104,7 +104,7 @@ class Case:
         """Texts that fill a pack, a third of each is prompt; as many as fit."""
         left = PACK
         while True:
-            n = max(6, round(self.completion * draw.lognormvariate(0, 0.9)))
+            n = min(PACK, max(6, round(self.completion * draw.lognormvariate(0, 0.9))))
             if n > left:
                 return
             left -= n
@@ -131,10 +131,10 @@ class Case:
 
 
 def stop_ids(case: Case) -> list[int]:
-    """Tokens that end a sampled completion.
+    """Tokens that end a sampled completion, so that completions end at different lengths.
 
-    A model with random weights all but never says one token; of so many it says one in a
-    completion's length, so that ends are ragged.
+    With random weights each token is about as likely as any other, and a single stop token would
+    hardly ever be drawn. This number of them ends a completion once in ``case.completion`` tokens.
     """
     count = max(1, case.vocabulary // case.completion)
     return [EOS, *range(SPECIAL_TOKENS, SPECIAL_TOKENS + count)]

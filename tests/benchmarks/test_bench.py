@@ -52,11 +52,57 @@ def test_losses_that_agree_to_rounding_pass(bench: Any, case: Any) -> None:
     assert bench.check_losses(case, [0.5, 1.0], [0.5, 1.001]) == pytest.approx(1e-3, rel=1e-2)
 
 
-def test_rows_are_a_function_of_the_case(case: Any) -> None:
-    rows = case.rows
-    assert rows == case.rows
-    assert len(rows) == 4
+def test_rows_are_a_function_of_the_case(bench: Any, case: Any) -> None:
+    same = bench.replace(case)
+    assert same.batches == case.batches
+    assert [len(batch) for batch in case.batches] == [2, 2]
+    assert len(case.measured) == 2
+    rows = [row for batch in case.batches for row in batch]
     assert all(len(row["completions"]) == 2 and row["completions"][0][-1] == 2 for row in rows)
+
+
+def test_ragged_texts_fill_packs_and_overflow_none(bench: Any, case: Any) -> None:
+    ragged = bench.replace(case, objective="sft", completion=96, k=1, ragged=True)
+    for batch in ragged.batches:
+        filled = [0, 0]
+        for row in batch:
+            filled[row["pack"]] += len(row["prompt"]) + len(row["completions"][0])
+        assert all(0 < tokens <= 512 for tokens in filled)
+
+
+def test_what_updates_do_is_compared_by_its_largest_change(bench: Any, case: Any) -> None:
+    """A change of nothing may be off by a hundredth of the largest one."""
+    sampled = bench.replace(case, objective="grpo")
+    assert bench.check_losses(sampled, [1.0, 0.0], [1.0, 0.01]) == pytest.approx(0.01)
+    with pytest.raises(bench.DifferentWork):
+        bench.check_losses(sampled, [1.0, 0.0], [1.0, 0.1])
+
+
+def test_a_table_goes_on_where_it_was_left(bench: Any, tmp_path: Path) -> None:
+    rows = [{"case": "a", "peer": "trl", "value": 1}, {"case": "b", "peer": "trl", "value": 2}]
+    bench.add_rows(tmp_path, rows)
+    bench.add_rows(tmp_path, [{"case": "b", "peer": "trl", "value": 3}])
+    known = bench.read_table(tmp_path)
+    assert [(*bench.key_of(row), row["value"]) for row in known] == [
+        ("a", "trl", "1"),
+        ("b", "trl", "3"),
+    ]
+
+
+def test_the_limit_counts_each_token_once(bench: Any) -> None:
+    """SFT, a prompt of 3 and a completion of 2 with EOS, width 4, a layer, 16 words: by hand."""
+    limit = importlib.import_module("sides.limit_side")
+    sizes = {"hidden": 4, "layers": 1, "vocabulary": 16, "exact": True}
+    case = bench.Case("sft", "sft", 3, 1, 1, batch=1, steps=1, warmup=0, **sizes)
+    weights = 4 * 4 * 4 + 3 * 4 * 12
+    keys = 1 + 2 + 3 + 4 + 5
+    by_hand = 3 * (2 * 5 * weights + 4 * 4 * keys + 2 * 2 * 4 * 16)
+    assert sum(product.flops for product in limit.necessary(case)) == by_hand
+
+
+def test_an_exponent_is_the_slope_of_logarithms(bench: Any) -> None:
+    report = importlib.import_module("bench_report")
+    assert report.exponent([(1, 3), (2, 12), (4, 48)]) == pytest.approx(2)
 
 
 @pytest.mark.slow  # two processes that import all they need

@@ -1,0 +1,156 @@
+"""alignlab alone: layouts against each other, how cost grows, and what log-probs add to memory.
+
+    python benchmarks/own.py [--pairs 3] [--only layouts growth memory] [--results FOLDER]
+
+``layouts``: seconds of a forward and backward under each fixed layout and under ``auto``, in turn;
+``auto`` should not be more than 5 % slower than the best. ``growth``: exponents of a step's time in
+prompt length, completions of a prompt and prompts of a batch, by least squares on logarithms; at
+most 1 is linear. ``memory``: bytes that log-probs of 16,384 tokens add beyond weights, states and
+their gradients, at a vocabulary of 128,000 and width 256. One thread.
+"""
+
+import argparse
+import csv
+import ctypes
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from bench import prepare
+from bench_report import exponent
+from sides.alignlab_side import trees_of
+from sides.work import Case, resident
+
+from alignlab.data.trees import PromptTrees, collate
+from alignlab.functional import token_logps
+from alignlab.models import Policy
+from alignlab.models.layouts import Layout
+
+# Prompt, completion, completions of a prompt, prompts.
+GRID = [(300, 40, 2, 8), (8, 48, 2, 16), (8, 48, 16, 4), (8, 200, 9, 1), (64, 512, 9, 1)]
+GROWTH = {
+    "prompt": [(n, 40, 2, 4) for n in (64, 256, 1024)],
+    "completions": [(64, 48, k, 4) for k in (2, 8, 32)],
+    "batch": [(64, 48, 2, batch) for batch in (2, 8, 32)],
+}
+Shape = tuple[int, int, int, int]
+
+
+def batch_of(shape: Shape) -> PromptTrees:
+    """Trees whose lengths differ as those of the comparison with peers do."""
+    prompt, completion, k, batch = shape
+    case = Case("own", "sft", prompt, completion, k, batch, steps=1, warmup=0)
+    return collate(trees_of(case))
+
+
+def seconds(policy: Policy, trees: PromptTrees, layout: str) -> float:
+    """Processor time of a forward and backward."""
+    policy.layout = layout  # type: ignore[assignment]
+    policy.zero_grad()
+    began = time.process_time()
+    policy(trees).logps.sum().backward()
+    return time.process_time() - began
+
+
+def in_turn(works: dict[str, Callable[[], float]], pairs: int) -> dict[str, float]:
+    """The median of each, run in turn; a round before them warms up."""
+    found: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(pairs + 1):
+        for name, work in works.items():
+            found[name].append(work())
+    return {name: statistics.median(values[1:]) for name, values in found.items()}
+
+
+def layouts(policy: Policy, pairs: int) -> list[dict[str, Any]]:
+    """A row for each shape of the grid."""
+    rows = []
+    for shape in GRID:
+        trees = batch_of(shape)
+        works = {name: partial(seconds, policy, trees, name) for name in get_args(Layout)}
+        took = in_turn(works, pairs)
+        best = min(value for name, value in took.items() if name != "auto")
+        figures = {name: round(value, 4) for name, value in took.items()}
+        figures["auto_over_best"] = round(took["auto"] / best, 3)
+        rows += [
+            {"part": "layouts", "what": f"{shape} {name}", "value": value}
+            for name, value in figures.items()
+        ]
+    return rows
+
+
+def growth(policy: Policy, pairs: int) -> list[dict[str, Any]]:
+    """An exponent for each size."""
+    rows = []
+    place = {"prompt": 0, "completions": 2, "batch": 3}
+    for what, shapes in GROWTH.items():
+        works = {
+            str(shape[place[what]]): partial(seconds, policy, batch_of(shape), "auto")
+            for shape in shapes
+        }
+        took = in_turn(works, pairs)
+        fitted = exponent([(float(size), value) for size, value in took.items()])
+        rows.append({"part": "growth", "what": what, "value": round(fitted, 3)})
+    return rows
+
+
+def memory(_: Policy, pairs: int, tokens: int = 16384, vocabulary: int = 128000) -> list[Any]:
+    """MiB that log-probs and their gradients add, at the peak."""
+    del pairs
+    ctypes.CDLL(None).mallopt(-3, 65536)  # M_MMAP_THRESHOLD: freed memory goes back
+    head = torch.nn.Linear(256, vocabulary, bias=False)
+    hidden = torch.randn(tokens, 256, requires_grad=True)
+    targets = torch.randint(vocabulary, (tokens,))
+    gradients = 4 * (head.weight.numel() + hidden.numel())
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    token_logps(hidden, head, targets, chunk=4096).sum().backward()
+    added = resident("VmHWM") - before - gradients
+    what = f"MiB of {tokens} log-probs at vocabulary {vocabulary}"
+    return [{"part": "memory", "what": what, "value": round(added / 2**20)}]
+
+
+PARTS: dict[str, Callable[[Policy, int], list[dict[str, Any]]]] = {
+    "layouts": layouts,
+    "growth": growth,
+    "memory": memory,
+}
+
+
+def write(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write ``own.csv``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "own.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["part", "what", "value"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--results", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        prepare(Case("own", "sft", 8, 8), Path(name))
+        policy = Policy(str(Path(name) / "model"))
+    for part in args.only:
+        for row in PARTS[part](policy, args.pairs):
+            rows.append(row)
+            print(f"{row['part']:8s} {row['what']:60s} {row['value']}", flush=True)
+        if args.results is not None:
+            write(args.results, rows)
+
+
+if __name__ == "__main__":
+    main()
