@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from alignlab.data.loader import rank_and_world_size
-from alignlab.errors import ConfigError, DataError, failure
+from alignlab.errors import ConfigError, DataError, PeerKilled, failure
 from alignlab.models.sharding import like_shard, whole
 
 CAUSE = ".failed.txt"
@@ -83,7 +83,7 @@ def cause_of(error: Exception, trainer: Trainer, folder: Path | None) -> Excepti
         if cause.exists() and (said := cause.read_text(encoding="utf-8")):
             return PeerFailed(said)
         time.sleep(0.1)
-    return PeerFailed(
+    return PeerKilled(
         f"process {trainer.global_rank} lost its connection to another one, which ended without a "
         "message: it was killed, perhaps because memory ran out. Continue from the last checkpoint "
         "with --resume."

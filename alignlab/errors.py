@@ -14,6 +14,10 @@ class DataError(ValueError):
     """Input that cannot be used; the message names the file, the row and the reason."""
 
 
+class PeerKilled(RuntimeError):
+    """Another process of a training was killed: the same training may work when it is repeated."""
+
+
 def in_a_line(error: Exception | str) -> str:
     """A library's message in one line."""
     return " ".join(str(error).split())

@@ -1,6 +1,6 @@
 """Bytes on each device, by part, of a training run that a config describes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
@@ -21,7 +21,8 @@ PARTS = (
     "activations", "logits", "KV cache", "masks",
 )  # fmt: skip
 TRACED = 12  # layers up to which a model is traced as it is; deeper ones are continued in a line
-AT = (4, 8)  # depths of the two traces that a deeper model is continued from
+AT = 4  # layers of the first trace of a deeper model; the second has twice as many
+FLAT = ("logits", "masks")  # parts that do not depend on depth
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,17 +239,31 @@ def _in_depth(
                     checkpoint_activations(model)
             return traced(models, passes, accumulates=accumulates, autocast=autocast)
 
-    depths = [spec.depth for spec in specs]
-    if max(depths) <= TRACED:
-        return at(depths)
-    few = [min(depth, AT[0]) for depth in depths]
+    depths, few = [spec.depth for spec in specs], AT
+    while max(depths) > max(TRACED, few):
+        if (found := _continued(at, depths, few)) is not None:
+            return found
+        few *= 2
+    return at(depths)
+
+
+def _continued(
+    at: Callable[[Sequence[int]], tuple[Bytes, Bytes]], depths: Sequence[int], n: int
+) -> tuple[Bytes, Bytes] | None:
+    """The peaks at ``depths`` from those at ``n`` and ``2 n`` layers.
+
+    ``None`` if these two are peaks of different moments: the deeper model's is then on no line.
+    """
+    few = [min(depth, n) for depth in depths]
     first = at(few)
     found = tuple(dict(peak) for peak in first)
     for i, depth in enumerate(depths):
         if depth > few[i]:
-            more = [*few[:i], min(depth, AT[1]), *few[i + 1 :]]
+            more = [*few[:i], min(depth, 2 * n), *few[i + 1 :]]
             layers = (depth - few[i]) / (more[i] - few[i])
             for peak, low, high in zip(found, first, at(more), strict=True):
+                if any(low.get(part, 0.0) != high.get(part, 0.0) for part in FLAT):
+                    return None
                 for part in {*low, *high}:
                     gain = high.get(part, 0.0) - low.get(part, 0.0)
                     peak[part] = peak.get(part, 0.0) + layers * gain

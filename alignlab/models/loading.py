@@ -170,6 +170,8 @@ def load_config(source: str, **config: Any) -> Any:
     Raises:
         ConfigError: Nothing usable there.
     """
+    if not Path(source).exists():
+        ask_hub()
     try:
         return AutoConfig.from_pretrained(source, trust_remote_code=False, **config)
     except (OSError, ValueError) as problem:

@@ -51,6 +51,9 @@ class Failures:
 class Queue(Protocol):
     """Where the scheduler takes jobs from: a ``JobQueue``, or a sweep's ``TrialQueue``."""
 
+    def keep_alive(self) -> None:
+        """Called at least once a second, whatever the workers are doing."""
+
     def next(self) -> Job | None:
         """Take a job that may start now, if there is one."""
 
@@ -89,6 +92,9 @@ class JobQueue:
         self._waiting = sorted(jobs, key=lambda job: job.objective is not None)
         self._undone = {job.name for job in jobs}
 
+    def keep_alive(self) -> None:
+        """Nobody else may take these jobs."""
+
     def next(self) -> Job | None:
         """Take the first job whose needs are all there."""
         for job in self._waiting:
@@ -123,8 +129,21 @@ class JobQueue:
 
 def on_many_devices(spec: dict[str, Any]) -> bool:
     """Whether a job's training has, or may have, more than one process."""
-    trainer = (spec.get("config") or {}).get("trainer") or {}
+    trainer = _trainer(spec)
     return trainer.get("devices", 1) not in (1, "1") or trainer.get("num_nodes", 1) != 1
+
+
+def processes_of(spec: dict[str, Any], most: int) -> int:
+    """How many processes a job has on this machine, at most ``most``: one for each device."""
+    devices = _trainer(spec).get("devices", 1)
+    if isinstance(devices, list):
+        return min(len(devices), most)
+    text = str(devices)
+    return min(int(text), most) if text.isdecimal() else most  # auto: all there are
+
+
+def _trainer(spec: dict[str, Any]) -> dict[str, Any]:
+    return (spec.get("config") or {}).get("trainer") or {}
 
 
 def own_job(name: str, spec: dict[str, Any]) -> Job:
@@ -238,10 +257,13 @@ class Scheduler:
     def work(self, queue: Queue) -> None:
         """Do the jobs of ``queue``; ``failures`` holds what failed or could not be done."""
         self._queue = queue
+        held: Job | None = None  # waits until as many workers are idle as it has processes
         while True:
+            queue.keep_alive()
             for worker in self._pool.idle():
-                job = queue.next()
-                if job is None:
+                job = held or queue.next()
+                held = None if job is None or self._has_room(job) else job
+                if job is None or held is not None:
                     break
                 self._start(worker, job)
             if not any(worker.job for worker in self._pool.workers) and queue.exhausted():
@@ -252,6 +274,12 @@ class Scheduler:
             self._check_for_silence()
             self.display.update(self._pool.workers)
         self.failures.skipped += [n for n in queue.skipped() if n not in self.failures.failed]
+
+    def _has_room(self, job: Job) -> bool:
+        """Whether the workers' jobs and ``job`` have no more processes than there are workers."""
+        most = len(self._pool.workers)
+        at_work = [worker.job for worker in self._pool.workers if worker.job is not None]
+        return sum(processes_of(each.spec, most) for each in (*at_work, job)) <= most
 
     def _start(self, worker: Worker, job: Job) -> None:
         self._tries[job.name] += 1

@@ -60,7 +60,7 @@ def _show_life(reporter: Reporter) -> None:
 
 
 def _serve(job: dict[str, Any], reporter: Reporter) -> None:
-    from alignlab.errors import ConfigError, DataError, failure
+    from alignlab.errors import ConfigError, DataError, PeerKilled, failure
     from alignlab.pipeline.jobs import carry_out
 
     _log_to(Path(job["log"]))
@@ -69,6 +69,10 @@ def _serve(job: dict[str, Any], reporter: Reporter) -> None:
         wrong = carry_out(job, reporter)
     except (ConfigError, DataError) as error:
         reporter.send(event="failed", wrong_input={job["name"]: str(error)})
+    except PeerKilled:  # as if it was this process: the scheduler tries the job again
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
     except Exception as error:  # not SystemExit: a terminated worker's job is tried again
         traceback.print_exc()
         reporter.send(event="failed", wrong_input={}, message=failure(error))

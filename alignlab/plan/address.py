@@ -2,10 +2,12 @@
 
 import argparse
 import contextlib
+import itertools
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from alignlab.errors import ConfigError
 from alignlab.plan import overlay
@@ -16,10 +18,11 @@ from alignlab.plan.state import Standing
 def as_config(command: str, words: Sequence[str], folder: Path) -> list[str]:
     """Replace ``DIR:STAGE`` and its options on a command line by ``--config FILE``.
 
-    A line on standard error says which seed and grid point it is.
+    A line on standard error says which seed and grid point it is. A stage that has not been run
+    counts for ``plan`` as the model that it starts from.
 
     Args:
-        command: ``fit`` or ``validate``, for the usage.
+        command: ``fit``, ``validate`` or ``plan``.
         words: ``DIR:STAGE``, its own options, and options of the training.
         folder: Where the file is written.
 
@@ -42,12 +45,17 @@ def as_config(command: str, words: Sequence[str], folder: Path) -> list[str]:
         run += [] if value is None else [option, str(value)]
     try:
         job = _job(plan, stage, args.seed, args.point, run)
-        _check_inputs(plan, job, rest, run)
+        absent = _absent_inputs(plan, job, rest, run)
+        begins = _beginnings(plan, absent) if command == "plan" else {}
+        _check_made(plan, [each for each in absent if str(plan.folder(each)) not in begins], run)
     except ConfigError as error:
         raise ConfigError(f"{args.address}: {error}") from None
     print(f"{args.address}: {job.name}, with inputs from {plan.results}", file=sys.stderr)
+    for made, source in begins.items():
+        print(f"note: {made} is not there yet; planned as {source}.", file=sys.stderr)
     file = folder / "stage.yaml"
-    file.write_text(overlay.write_yaml(plan.resolved(job)["config"]), encoding="utf-8")
+    config = _replaced(plan.resolved(job)["config"], begins)
+    file.write_text(overlay.write_yaml(config), encoding="utf-8")
     return ["--config", str(file), *rest]
 
 
@@ -78,8 +86,8 @@ def _scales_with(stage: str, experiment: Path) -> Iterable[str]:
             yield path.stem
 
 
-def _check_inputs(plan: Plan, job: Job, options: Iterable[str], run: Sequence[str]) -> None:
-    """Refuse a training run whose inputs are missing, unless ``options`` replace them."""
+def _absent_inputs(plan: Plan, job: Job, options: Iterable[str], run: Sequence[str]) -> list[Job]:
+    """The missing inputs of a training run that ``options`` do not replace."""
     config = overlay.merge({}, job.spec["config"])
     for word in options:
         if word.startswith("--"):
@@ -100,11 +108,40 @@ def _check_inputs(plan: Plan, job: Job, options: Iterable[str], run: Sequence[st
         return ""
 
     overlay.fill(config, look)
+    return list(absent.values())
+
+
+def _check_made(plan: Plan, absent: Sequence[Job], run: Sequence[str]) -> None:
     if absent:
-        seeds = {str(each.seed) for each in absent.values() if each.seed is not None}
+        seeds = {str(each.seed) for each in absent if each.seed is not None}
         command = [*run, *(["--seeds", ",".join(sorted(seeds))] if seeds else [])]
-        command += ["--only", ",".join(dict.fromkeys(each.stage for each in absent.values()))]
+        command += ["--only", ",".join(dict.fromkeys(each.stage for each in absent))]
         raise ConfigError(
-            f"it reads the output of {', '.join(absent)}. {plan.results} has none of the "
-            f"experiment's present settings. Make it with: {shlex.join(command)}"
+            f"it reads the output of {', '.join(each.name for each in absent)}. {plan.results} has "
+            f"none of the experiment's present settings. Make it with: {shlex.join(command)}"
         )
+
+
+def _beginnings(plan: Plan, absent: Iterable[Job]) -> dict[str, str]:
+    """Folder of a training that has not been run -> the model that it starts from."""
+    found, standing = {}, Standing(plan)
+    for job in absent:
+        settings = plan.resolved(job).get("config", {}).get("model", {}).get("init_args", {})
+        model = settings.get("policy") or settings.get("model")
+        model = model if isinstance(model, dict) else {}
+        source = (model.get("init_args") or model).get("source")
+        names = itertools.chain(*job.needs.values())
+        needed = [plan.jobs[name] for name in names if not standing.done(name)]
+        source = _beginnings(plan, needed).get(str(source), source)
+        if source is not None and source not in [str(plan.folder(each)) for each in needed]:
+            found[str(plan.folder(job))] = source
+    return found
+
+
+def _replaced(value: Any, known: Mapping[str, str]) -> Any:
+    """``value`` with the texts that ``known`` has replaced."""
+    if isinstance(value, dict):
+        return {key: _replaced(each, known) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_replaced(each, known) for each in value]
+    return known.get(value, value) if isinstance(value, str) else value

@@ -303,7 +303,7 @@ def _read(path: Path, before: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def merged_stages(layers: Sequence[Mapping[str, Any]]) -> list[Stage]:
-    """The stages in order; a later layer adds, changes or drops (``name: null``) them.
+    """The stages, each after those it needs; a later layer adds, changes or drops (``null``) them.
 
     Raises:
         ConfigError: A stage that means nothing.
@@ -318,7 +318,22 @@ def merged_stages(layers: Sequence[Mapping[str, Any]]) -> list[Stage]:
             stage = stage.changed(entries.get(name) or {}, layer.get("set"))
         stage.check()
         stages[name] = stage
-    return list(stages.values())
+    return list(_in_order(stages))
+
+
+def _in_order(stages: Mapping[str, Stage]) -> Iterator[Stage]:
+    """``stages`` as they are listed, but for those that a scale adds before what needs them."""
+    placed: set[str] = set()
+
+    def place(name: str) -> Iterator[Stage]:
+        if name in stages and name not in placed:
+            placed.add(name)
+            for need in stages[name].entry.get("needs") or []:
+                yield from place(need)
+            yield stages[name]
+
+    for name in stages:
+        yield from place(name)
 
 
 def expand(

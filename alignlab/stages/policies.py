@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from alignlab.models.chat_format import ChatFormat
 from alignlab.models.policy import Policy
 
 SPECIAL = {"pad_token": "<|pad|>", "bos_token": "<|bos|>", "eos_token": "<|eos|>"}
@@ -18,12 +19,15 @@ def copy_policy(*, out: str | Path, source: str) -> None:
     Policy.load(source).save(out)
 
 
-def make_up_policy(*, out: str | Path, config: dict[str, Any]) -> None:
+def make_up_policy(
+    *, out: str | Path, config: dict[str, Any], chat_format: ChatFormat | None = None
+) -> None:
     """Stage: a random policy whose tokens are bytes: stands in for a pretrained one in smoke runs.
 
     Args:
         out: Folder to write.
         config: ``model_type`` and its sizes, without the vocabulary's.
+        chat_format: As in ``Policy``.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -34,4 +38,4 @@ def make_up_policy(*, out: str | Path, config: dict[str, Any]) -> None:
     bytes_alone.decoder = decoders.ByteLevel()
     folder = Path(out) / "tokenizer"
     PreTrainedTokenizerFast(tokenizer_object=bytes_alone, **SPECIAL).save_pretrained(folder)
-    Policy(config=config, tokenizer=str(folder)).save(out)
+    Policy(config=config, tokenizer=str(folder), chat_format=chat_format).save(out)

@@ -51,9 +51,12 @@ class TrialQueue:
         for running in slots.begin():
             self._begin(running)
 
+    def keep_alive(self) -> None:
+        """Tell the other processes of the study that this one lives."""
+        self._slots.keep_alive()
+
     def next(self) -> Job | None:
         """A run of a running trial, or of a new one."""
-        self._slots.keep_alive()
         if self._lost_workers:
             return self._lost_workers.pop()
         while True:
@@ -90,7 +93,6 @@ class TrialQueue:
 
     def evaluated(self, job: Job, step: int, metrics: dict[str, float]) -> str | None:
         """Report to the pruner, look for runs that are better in everything."""
-        self._slots.keep_alive()
         running = self._of_job.get(job.name)
         if running is None:
             return None

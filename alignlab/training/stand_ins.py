@@ -14,6 +14,7 @@ from torch import nn
 from alignlab.callbacks.kl_bound import in_order
 from alignlab.callbacks.probe import FrontierProbe
 from alignlab.errors import ConfigError
+from alignlab.models.adapters import OWN
 from alignlab.models.policy import Policy
 from alignlab.models.score import ScoreModel
 from alignlab.rewards.base import Reward
@@ -27,6 +28,8 @@ from alignlab.training.before_start import (
 class _Model(nn.Module):
     """A fake of a Hugging Face model, with what constructors of objectives read."""
 
+    dtype = torch.float32
+
     def __init__(self, outputs: int, *, adapted: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
@@ -35,11 +38,19 @@ class _Model(nn.Module):
         if adapted:
             self.disable_adapter = None
 
+    def add_adapter(self, name: str, config: Any) -> None:
+        """It has no layers to put them on."""
+
 
 class _Policy(Policy):
-    def __init__(self, lora: Any = None, prompt_tuning: Any = None, **_: Any) -> None:
+    def __init__(
+        self, source: Any = None, lora: Any = None, prompt_tuning: Any = None, **_: Any
+    ) -> None:
         nn.Module.__init__(self)
         self.model = _Model(1, adapted=lora is not None or prompt_tuning is not None)
+        if lora is not None or prompt_tuning is not None or source is not None:  # or adapters there
+            own = SimpleNamespace(is_prompt_learning=prompt_tuning is not None)
+            self.model.peft_config = {OWN: own}
 
 
 class _ScoreModel(ScoreModel):

@@ -5,6 +5,7 @@ Source: arXiv:2204.05862; hub id ``Anthropic/hh-rlhf``. A row holds two whole di
 prompt. Rows with equal replies, an empty reply or different beginnings are refused.
 """
 
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -192,6 +193,27 @@ def make_up_dialogues(*, out: str | Path, pairs: Count = 200, seed: Seed = 0) ->
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), file, compression="zstd")
     gather_dialogues(out=out, source=str(file))
+
+
+def make_up_conversations(*, out: str | Path, rows: Count = 32, seed: Seed = 0) -> None:
+    """Stage: write messages.jsonl, pairs.jsonl and prompts.jsonl, like files of your own.
+
+    Args:
+        out: Folder to write.
+        rows: Of each file.
+        seed: Decides all of them.
+    """
+    rng = random.Random(seed)
+    files: dict[str, list[Any]] = {"messages": [], "pairs": [], "prompts": []}
+    for k in range(rows):
+        asked = [{"role": "user", "content": f"{rng.choice(_QUESTIONS)} ({k})"}]
+        good, bad = ([{"role": "assistant", "content": r}] for r in rng.sample(_REPLIES, 2))
+        files["messages"].append({"messages": asked + good})
+        files["pairs"].append({"prompt": asked, "chosen": good, "rejected": bad})
+        files["prompts"].append({"prompt": asked})
+    for name, found in files.items():
+        lines = "".join(json.dumps(row) + "\n" for row in found)
+        (Path(out) / f"{name}.jsonl").write_text(lines, encoding="utf-8")
 
 
 _QUESTIONS = (

@@ -140,6 +140,20 @@ def test_a_deep_model_is_continued_from_a_few_layers(
     assert continued == pytest.approx(memory_of(setup, PLAIN), rel=1e-6)
 
 
+def test_a_peak_that_moves_with_depth_is_followed(
+    ppo: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few layers hold most when logits are made, many in the backward pass of the value."""
+    config = CONFIG | {"num_hidden_layers": 34, "vocab_size": 4096}
+    deep = replace(ppo.trained, config=type(ppo.trained.config)(**config))
+    value = replace(deep, role="value", scorer=True)
+    setup = replace(ppo, models=[deep, value], batch_size=4, steps=[list(range(4))])
+    continued = memory_of(setup, PLAIN)
+    monkeypatch.setattr(memory, "TRACED", 34)
+    memory._in_depth.cache_clear()
+    assert continued == pytest.approx(memory_of(setup, PLAIN), rel=1e-6)
+
+
 def test_4_bits_are_unpacked_one_layer_at_a_time(dpo: Setup) -> None:
     adapted: ModelSpec = dpo.trained.with_lora()
     plain, packed = (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alignlab.errors import DataError
+from alignlab.errors import DataError, PeerKilled
 from alignlab.results.pool import POOL_NAME, Pool
 from alignlab.results.prompt_tables import PromptScores, write_scores
 from alignlab.results.run_folder import Evaluation
@@ -21,6 +21,14 @@ def write_words(out: Path, words: list[str], seconds: float = 0.0) -> None:
     """A file of words, after some time."""
     time.sleep(seconds)
     (out / "words.txt").write_text("\n".join(words))
+
+
+def lose_a_rank_once(out: Path, witness: str) -> None:
+    """As in a training of which another process was killed."""
+    if not Path(witness).exists():
+        Path(witness).touch()
+        raise PeerKilled("process 0 lost its connection to another one")
+    write_words(out, ["survived"])
 
 
 def pool(out: Path) -> None:

@@ -1,9 +1,13 @@
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from alignlab.pipeline.scheduler import JobQueue, on_many_devices
+from alignlab.pipeline import scheduler
+from alignlab.pipeline.scheduler import JobQueue, Scheduler, on_many_devices, processes_of
 from alignlab.plan.experiment import Job, Plan
 
 
@@ -66,3 +70,86 @@ def test_a_job_to_try_again_is_first() -> None:
 def test_who_needs_a_process_of_its_own(trainer: dict[str, Any], many: bool) -> None:
     assert on_many_devices({"config": {"trainer": trainer}}) is many
     assert not on_many_devices({"call": "m.sft", "args": {"devices": 2}})
+
+
+@pytest.mark.parametrize(
+    ("trainer", "count"),
+    [({}, 1), ({"devices": 2}, 2), ({"devices": "2"}, 2), ({"devices": [0, 1, 3]}, 3),
+     ({"devices": "auto"}, 4), ({"devices": -1}, 4), ({"devices": 8}, 4)],
+    ids=str,
+)  # fmt: skip
+def test_a_run_has_a_process_for_each_device(trainer: dict[str, Any], count: int) -> None:
+    assert processes_of({"config": {"trainer": trainer}}, most=4) == count
+
+
+class Pool:
+    """Workers that end their jobs one at a time, in the order in which they began."""
+
+    def __init__(self, size: int, *_: Any) -> None:
+        self.workers: list[Any] = [SimpleNamespace(number=n, job=None) for n in range(size)]
+        self.at_once: list[list[str]] = []
+        self.waits = 0  # without news, before the next job ends
+        for worker in self.workers:
+            worker.start = lambda job, message, own=worker: setattr(own, "job", job)
+
+    def idle(self) -> list[Any]:
+        return [worker for worker in self.workers if worker.job is None]
+
+    def receive(self, timeout: float) -> Any:
+        self.waits -= 1
+        if self.waits >= 0:
+            return None
+        busy = [worker for worker in self.workers if worker.job is not None]
+        self.at_once.append(sorted(worker.job.name for worker in busy))
+        return busy[0], {"event": "done", "wrong_input": {}}
+
+    def silent(self, seconds: float) -> list[Any]:
+        return []
+
+    def replace(self, old: Any) -> None:
+        pass
+
+
+class Watched(JobQueue):
+    """Counts how often it is asked to give signs of life."""
+
+    asked = 0
+
+    def keep_alive(self) -> None:
+        self.asked += 1
+
+
+def carry_out(workers: int, devices: Sequence[int], waits: int = 0) -> tuple[Pool, Watched]:
+    """Jobs a, b ... on so many devices each."""
+    jobs = [
+        replace(job(name), spec={"config": {"trainer": {"devices": n}}})
+        for name, n in zip("abcdef", devices, strict=False)
+    ]
+    plan = Plan("demo", Path("demo"), Path("results"), (0,), {}, {}, (), {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scheduler, "WorkerPool", Pool)
+        patch.setattr(scheduler, "message", lambda *_, **__: {})
+        own, queue = Scheduler(plan, workers, len(jobs), 0), Watched(plan, jobs)
+        pool: Any = own._pool
+        pool.waits = waits
+        own.work(queue)
+        own.display.close()
+    return pool, queue
+
+
+@pytest.mark.parametrize(
+    ("workers", "devices", "at_once"),
+    [
+        (2, [2, 1, 1, 2], [["a"], ["b", "c"], ["c"], ["d"]]),
+        (3, [1, 2, 2], [["a", "b"], ["b"], ["c"]]),
+        (1, [4, 1], [["a"], ["b"]]),  # it has more than there are, so it is alone
+    ],
+)
+def test_ranks_of_a_run_count_as_workers(
+    workers: int, devices: list[int], at_once: list[list[str]]
+) -> None:
+    assert carry_out(workers, devices)[0].at_once == at_once
+
+
+def test_a_queue_gives_signs_of_life_while_all_workers_are_busy() -> None:
+    assert carry_out(1, [1], waits=20)[1].asked >= 20

@@ -18,6 +18,15 @@ def test_a_killed_workers_job_is_tried_once_more(
     assert Path("results/demo/stages/one/all/words.txt").read_text() == "survived"
 
 
+def test_a_job_of_which_another_process_was_killed_is_tried_once_more(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = {"witness": str(tmp_path / "witness")}
+    assert run_experiment(write({"one": {"call": f"{HERE}.lose_a_rank_once", "args": args}})) == 0
+    assert "one: its worker died (status 1); trying once more" in capsys.readouterr().err
+    assert Path("results/demo/stages/one/all/words.txt").read_text() == "survived"
+
+
 def test_a_worker_that_was_stopped_is_told_of_and_its_job_done_by_another(
     write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:

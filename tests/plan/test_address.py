@@ -68,6 +68,34 @@ def test_the_config_is_the_pipelines(
     assert capsys.readouterr().err == f"demo:dpo: {name}, with inputs from {folder}\n"
 
 
+def test_a_plan_takes_the_model_that_an_unmade_stage_starts_from(
+    demo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A chain of trainings can be planned before the first of them has been run."""
+    start = {"model": {"class_path": "m.SFT", "init_args": {"policy": {"source": "hub/lm"}}}}
+    later = {"model": {"class_path": "m.DPO", "init_args": {"model": {"source": "{sft}"}}}}
+    last = {"model": {"class_path": "m.PPO", "init_args": {"policy": {"source": "{dpo}"}}}}
+    stages = {
+        "sft": {"fit": "sft.yaml"},
+        "dpo": {"fit": "dpo.yaml", "needs": ["sft"]},
+        "ppo": {"fit": "ppo.yaml", "needs": ["dpo"]},
+    }
+    write(Path("demo"), pipeline={"stages": stages}, sft=start, dpo=later, ppo=last)
+    found = read(as_config("plan", ["demo:ppo"], tmp_path))
+    assert found["model"]["init_args"] == {"policy": {"source": "hub/lm"}}
+    note = "note: results/demo/stages/dpo/all is not there yet; planned as hub/lm.\n"
+    assert capsys.readouterr().err.endswith(note)
+    make("dpo")  # then it is read itself
+    found = read(as_config("plan", ["demo:ppo"], tmp_path))
+    assert found["model"]["init_args"] == {"policy": {"source": "results/demo/stages/dpo/all"}}
+    with pytest.raises(ConfigError, match="it reads the output of sft"):
+        as_config("fit", ["demo:dpo"], tmp_path)
+    stages["sft"] = {"call": "m.copy"}  # what a function will leave is not known
+    write(Path("demo"), pipeline={"stages": stages})
+    with pytest.raises(ConfigError, match="it reads the output of dpo"):
+        as_config("plan", ["demo:ppo"], tmp_path)
+
+
 def test_other_options_are_left_as_they_were(demo: str, tmp_path: Path) -> None:
     make("sft")
     own = ["--model.init_args.beta", "-1", "--config", "more.yaml", "--trainer.max_steps=3"]

@@ -26,6 +26,15 @@ def test_the_config_of_a_run_is_filled_in(experiment: Path) -> None:
     assert plan.resolved(plan.jobs["world"]) == {"call": "m.world", "args": {"rows": 8}}
 
 
+def test_what_a_scale_adds_comes_before_what_needs_it(experiment: Path) -> None:
+    more = {"rows": {"call": "m.rows", "needs": ["lm"]}, "lm": {"call": "m.lm"}}
+    changed = {"sft": {"needs": ["world", "rows"], "set": {"rows": "{rows}"}}}
+    write(experiment, scales__small={"stages": changed | more})
+    before = list(load_plan(experiment).stages)
+    stages = list(load_plan(experiment, scale="small").stages)
+    assert stages == ["world", "lm", "rows", *before[1:]]
+
+
 def test_a_sweeps_runs_share_their_experiments_inputs_and_caches(experiment: Path) -> None:
     write(experiment, dpo=DPO | {"cache": "{results}/stages/cache", "own": "{out}"})
     plan = load_plan(experiment, results=Path("out"))

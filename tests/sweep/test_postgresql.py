@@ -1,7 +1,10 @@
 """Two folders share a study on a real PostgreSQL server; one of the processes is killed."""
 
+import os
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
@@ -10,10 +13,13 @@ import pytest
 from optuna.trial import TrialState
 
 from alignlab.errors import ConfigError
+from alignlab.files import DONE
+from alignlab.models.policy import Policy
 from alignlab.results.tables import read_points
 from alignlab.sweep.storage import open_storage
 from tests.sweep.server import DECODED, PASSWORD, postgresql
-from tests.sweep.test_run import Write, start
+from tests.sweep.test_run import Write, children, start
+from tests.sweep.training import LR, STEPS, write_stage
 
 pytestmark = pytest.mark.slow
 
@@ -60,6 +66,66 @@ def test_none_twice_none_lost_and_a_killed_one_is_retried(write: Write, url: str
 
 def _text(path: Path) -> str:
     return path.read_bytes().decode(errors="replace")
+
+
+def ranks_of(pid: int) -> dict[int, list[int]]:
+    """Worker of the sweep ``pid`` that trains -> its further ranks."""
+
+    def is_worker(pid: int) -> bool:
+        return b"alignlab.pipeline.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+    found = {}
+    for worker in children(pid):
+        with suppress(OSError):  # it has just ended
+            found[worker] = [child for child in children(worker) if is_worker(child)]
+    return {worker: ranks for worker, ranks in found.items() if ranks}
+
+
+def in_training(folder: Path) -> str | None:
+    """The run in ``folder`` that has been evaluated and is not finished."""
+    begun = (path.parents[2] for path in folder.glob("*/train/points/*"))
+    return next((run.name for run in begun if not (run / DONE).exists()), None)
+
+
+def test_runs_on_two_devices_of_which_processes_are_killed(
+    write: Write, url: str, tmp_path: Path, build: Callable[..., Policy]
+) -> None:
+    """Of one run the worker, and its second rank must end with it; of the other the rank alone."""
+    write(
+        more={"small": write_stage(tmp_path, build(dtype="float32"))},
+        arms={"small": {"set": {"trainer.devices": 2, "trainer.strategy": "ddp"}}},
+        space={LR: [1e-3, 1e-2]},
+        seeds=[0],
+        metrics={"train/loss": "minimize"},
+    )
+    sweep = start("--storage", url, "--results", "pairs", "--workers", "2")
+    struck: dict[str, list[int]] = {}
+    deadline = time.monotonic() + 500
+    while sweep.poll() is None:
+        assert time.monotonic() < deadline
+        pairs = ranks_of(sweep.pid)
+        assert len(pairs) <= 1  # its two ranks take both workers' places
+        run = in_training(Path("pairs/stages/small"))
+        if pairs and run is not None and run not in struck:
+            ((worker, (rank,)),) = pairs.items()
+            os.kill(rank if struck else worker, signal.SIGKILL)
+            struck[run] = [worker, rank]
+        time.sleep(0.05)
+    said = sweep.communicate()[1]
+    assert sweep.returncode == 0, said
+    assert sorted(struck) == ["lr0.001-s0", "lr0.01-s0"]
+    assert said.count("its worker died") == 2, said
+    assert not any(Path(f"/proc/{pid}").exists() for pids in struck.values() for pid in pids)
+    with open_storage(url) as storage:
+        found = [
+            optuna.load_study(study_name=name, storage=storage).trials
+            for name in optuna.get_all_study_names(storage)
+        ]
+    (trials,) = (each for each in found if LR in each[0].params)
+    assert [t.state for t in trials] == [TrialState.COMPLETE] * 2
+    assert sorted(t.params[LR] for t in trials) == [1e-3, 1e-2]
+    whole = [p.run_id for p in read_points(Path("pairs/points.csv")) if p.step == STEPS]
+    assert sorted(whole) == ["small-lr0.001-s0", "small-lr0.01-s0"]
 
 
 def test_a_wrong_password_is_one_line_without_it(url: str) -> None:

@@ -74,6 +74,15 @@ def test_a_pruner_judges_by_the_first_seed_and_the_second_waits_for_it(begin: Be
     assert hand.study.trials[0].values == [5.0]  # the mean of both seeds
 
 
+def test_its_trials_give_signs_of_life_when_it_is_asked(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand, asked = begin(KL), list[int]()
+    monkeypatch.setattr(hand.trials._slots, "keep_alive", lambda: asked.append(1))
+    hand.trials.keep_alive()
+    assert asked == [1]
+
+
 def test_a_continued_run_may_tell_of_an_evaluation_again(begin: Begin) -> None:
     hand = begin(KL, pruner=PRUNER)
     job = hand.take()

@@ -111,6 +111,27 @@ def test_the_place_where_the_probe_was_is_told_the_new_one(dpo: dict[str, Any]) 
     )
 
 
+@pytest.mark.parametrize(
+    ("policy", "fits"),
+    [
+        ({"lora": {"rank": 4}}, True),
+        ({}, True),  # its source may hold adapters, once it has been made
+        ({"prompt_tuning": {"tokens": 4}}, False),
+    ],
+)
+def test_a_value_on_adapters_needs_them(policy: dict[str, Any], fits: bool) -> None:
+    """A pipeline's stages are checked so before any model exists."""
+    ppo = copy.deepcopy(EACH["alignlab.objectives.ppo.PPO"])
+    ppo["model"]["init_args"]["policy"] |= policy
+    ppo["model"]["init_args"]["value"] = "adapter"
+    if fits:
+        fit.check(ppo)
+        overlay.set_dotted(ppo, "model.init_args.optimizer.init_args.lr", -0.1)
+        assert "Invalid learning rate" in refused(ppo)  # so all before it was built
+    else:
+        assert "a value function on adapters needs a policy with LoRA" in refused(ppo)
+
+
 def test_a_point_of_the_frontier_needs_a_probe(dpo: dict[str, Any]) -> None:
     fit.check(dpo, evaluated=True)
     del dpo["probe"]
