@@ -69,6 +69,29 @@ OBJECTIVES = sorted(
 )
 
 
+# Modules without a test file of their own, and the file that tests them.
+TESTED_IN = {
+    "bounds": "pipeline/test_calls.py",  # declarations; what checks them is tested
+    **dict.fromkeys(
+        (
+            *(
+                "data.rows.base",
+                "data.rows.demonstration",
+                "data.rows.judged",
+                "data.rows.labelled",
+            ),
+            *("data.rows.pair", "data.rows.prompt", "data.rows.ranking", "data.rows.rated"),
+        ),
+        "data/test_rows.py",  # every kind of row, side by side
+    ),
+    "data.blocks": "data/test_tokenise.py",  # beside the other ways to make trees
+    "data.rollout_data": "data/test_rollouts.py",  # the data module of that loader
+    "evaluation.scoring": "evaluation/test_points.py",  # a point is made of its numbers
+    "models.backbone": "models/test_layouts.py",  # what both layouts share
+    "models.heads": "models/test_families.py",  # logits against each family's own
+    "stages.completed": "stages/test_pairs.py",  # the beginning of that stage
+    "training.fit": "test_cli.py",  # through the command
+}
 ELSEWHERE = {"classify"}  # GPT-1's report is not on arXiv
 
 
@@ -287,3 +310,14 @@ def test_an_objective_has_an_experiment_and_a_row_in_the_readme(name: str) -> No
 def test_an_experiments_file_says_what_it_is_for(path: Path) -> None:
     first = path.read_text().splitlines()[0]
     assert first.startswith("# "), "the first line is the claim: what it does, cost, expectation"
+
+
+def test_every_module_has_a_test_file_under_its_own_path() -> None:
+    modules = {name for name, path in MODULES.items() if path.name != "__init__.py"}
+
+    def own(name: str) -> Path:
+        *folders, file = name.split(".")
+        return Path(__file__).parent.joinpath(*folders, f"test_{file}.py")
+
+    assert {name for name in modules if not own(name).exists()} == TESTED_IN.keys()
+    assert [file for file in TESTED_IN.values() if not (ROOT / "tests" / file).exists()] == []

@@ -337,4 +337,25 @@ MUTATIONS = (
         "pass",
         "callbacks/test_resume.py::test_several_processes_hear_sigterm_after_the_same_step",
     ),
+    Mutation(
+        "a second Ctrl-C waits for the step like the first",
+        "callbacks/interrupt.py",
+        "if not first or not callable(",
+        "if not callable(",
+        "callbacks/test_interrupt.py::test_the_first_becomes_sigterm_and_the_second_ends_at_once",
+    ),
+    Mutation(
+        "a frontier is drawn again because a run took longer",
+        "plan/state.py",
+        "[replace(point, seconds=0.0) for point in read_points(points)]",
+        "[replace(point) for point in read_points(points)]",
+        "plan/test_state.py::test_the_frontier_depends_on_all_of_a_row_but_its_seconds",
+    ),
+    Mutation(
+        "a cache writes on into the room of rows that were dropped",
+        "models/cache.py",
+        "        super().batch_select_indices(indices)\n        self._room = None",
+        "        super().batch_select_indices(indices)",
+        "models/test_cache.py::test_it_equals_the_librarys_cache_through_updates_and_selections",
+    ),
 )

@@ -1,0 +1,77 @@
+"""Lists, conversations and tools, given as such or as text."""
+
+from typing import Any
+
+import pytest
+
+from alignlab.data.rows.nested import as_turns, is_chat, mostly_chats, parsed, tools_of
+from alignlab.data.rows.values import Refused, Turn
+
+HI = {"role": "user", "content": "Hi"}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('[{"a": 1}]', [{"a": 1}]),
+        ("[{'a': None}]", [{"a": None}]),
+        ("[1] is a footnote", "[1] is a footnote"),
+        ("plain", "plain"),
+        ("3", "3"),
+        (3, 3),
+    ],
+)
+def test_the_text_of_a_list_is_read_as_json_or_python_and_nothing_else_is(
+    text: Any, value: Any
+) -> None:
+    assert parsed(text) == value
+
+
+def test_openais_and_sharegpts_turns_are_the_same() -> None:
+    ours = as_turns("messages", [HI, {"role": "assistant", "content": "Yes", "name": None}])
+    theirs = as_turns(
+        "messages", "[{'from': 'human', 'value': 'Hi'}, {'from': 'gpt', 'value': 'Yes'}]"
+    )
+    assert ours == theirs == (Turn("user", "Hi"), Turn("assistant", "Yes"))
+    assert as_turns("messages", HI) == (Turn("user", "Hi"),)
+
+
+def test_sharegpts_call_becomes_a_tool_call() -> None:
+    call = {"from": "function_call", "value": '{"name": "add", "arguments": {"a": 1}}'}
+    (turn,) = as_turns("messages", [call])
+    function = {"name": "add", "arguments": {"a": 1}}
+    assert turn.fields == {"tool_calls": [{"type": "function", "function": function}]}
+    assert (turn.role, turn.content) == ("assistant", "")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ([{"from": "narrator", "value": "x"}], "unknown speaker in 'm'"),
+        ([{"role": "user"}], "wrong type in 'm'"),
+        ("plain", "wrong type in 'm': wants a list of role and content, got str 'plain'"),
+        ([{"from": "gpt", "value": "x", "content": "y"}], "'value' and 'content' in 'm'"),
+    ],
+)
+def test_other_turns_are_refused(value: Any, said: str) -> None:
+    with pytest.raises(Refused) as refused:
+        as_turns("m", value)
+    assert said in str(refused.value)
+
+
+def test_a_column_is_of_conversations_if_most_of_its_rows_are() -> None:
+    rows: list[dict[str, Any]] = [
+        {"a": [HI], "b": "x"},
+        {"a": "[1] says", "b": "y"},
+        {"a": str([HI]), "b": "[z]"},
+    ]
+    assert mostly_chats(["a", "b"], rows) == {"a"}
+    assert [is_chat(row["a"]) for row in rows] == [True, False, True]
+
+
+def test_tools_are_a_list_without_nulls() -> None:
+    assert tools_of('[{"name": "add", "strict": null}]') == [{"name": "add"}]
+    assert tools_of("") is None
+    assert tools_of(None) is None
+    with pytest.raises(Refused, match="wants a list of tools"):
+        tools_of('{"name": "add"}')

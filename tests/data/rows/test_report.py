@@ -1,0 +1,69 @@
+"""The report on a source, counted by hand."""
+
+import pytest
+
+from alignlab.data.rows.report import RowReport
+from alignlab.data.rows.values import Refused
+from alignlab.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def report() -> RowReport:
+    """Ten rows of which five were refused, and two trees with three completions of six tokens."""
+    report = RowReport("a.jsonl", seen=10, truncated=1, ended=2)
+    for line in (1, 3, 5, 7):
+        report.add(f"a.jsonl:{line}", Refused("empty completion", " in 'chosen'"))
+    report.add("a.jsonl:9", Refused("missing column 'prompt'"))
+    report.unused["extra"] = 4
+    report.made([[[5, 6], [7]], [[5, 6, 7]]])
+    return report
+
+
+def test_the_summary_counts_rows_reasons_and_trees(report: RowReport) -> None:
+    assert report.summary().splitlines() == [
+        "a.jsonl: 5 of 10 rows kept: 2 trees, 3 completions, 6 tokens",
+        "  refused 4 x empty completion: a.jsonl:1, a.jsonl:3, a.jsonl:5, ...",
+        "  refused 1 x missing column 'prompt': a.jsonl:9",
+        "  columns that nothing reads: extra",
+        "  1 rows truncated; 0 with a token across the border of prompt and completion; 66.7% of "
+        "completions end in a trained EOS",
+    ]
+
+
+def test_the_table_has_the_same_numbers(report: RowReport) -> None:
+    found = {(row["what"], row["reason"]): row["rows"] for row in report.table()}
+    assert found == {
+        ("read", ""): 10,
+        ("kept", ""): 5,
+        ("truncated", ""): 1,
+        ("token across the border", ""): 0,
+        ("refused", "empty completion"): 4,
+        ("refused", "missing column 'prompt'"): 1,
+        ("column not used", "extra"): 4,
+    }
+
+
+def test_a_report_without_remarks_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    RowReport("a.jsonl", seen=2).tell()
+    assert capsys.readouterr().err == ""
+    RowReport("a.jsonl", seen=2, truncated=1).tell()
+    assert capsys.readouterr().err == "a.jsonl: 2 of 2 rows kept\n"
+
+
+def test_the_first_refused_row_stops_if_that_was_asked_for() -> None:
+    with pytest.raises(DataError, match=r"^a:3: empty\. Repair or remove the row, or set refuse"):
+        RowReport("a", refuse="error").add("a:3", Refused("empty"))
+    with pytest.raises(ConfigError, match="refuse must be one of"):
+        RowReport("a", refuse="never")  # type: ignore[arg-type]
+
+
+def test_nothing_left_names_the_reasons() -> None:
+    report = RowReport("a.jsonl", seen=2)
+    for line in (1, 2):
+        report.add(f"a.jsonl:{line}", Refused("empty"))
+    with pytest.raises(
+        DataError, match=r"none of its 2 rows .*: empty \(2 rows, first a\.jsonl:1\)"
+    ):
+        report.made([])
+    with pytest.raises(DataError, match="holds no rows"):
+        RowReport("a.jsonl").require_rows(0)
