@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from alignlab.data.rows.nested import as_turns, is_chat, mostly_chats, parsed, tools_of
+from alignlab.data.rows.nested import ChatVote, as_turns, is_chat, parsed, tools_of
 from alignlab.data.rows.values import Refused, Turn
 
 HI = {"role": "user", "content": "Hi"}
@@ -59,14 +59,23 @@ def test_other_turns_are_refused(value: Any, said: str) -> None:
     assert said in str(refused.value)
 
 
-def test_a_column_is_of_conversations_if_most_of_its_rows_are() -> None:
-    rows: list[dict[str, Any]] = [
-        {"a": [HI], "b": "x"},
-        {"a": "[1] says", "b": "y"},
-        {"a": str([HI]), "b": "[z]"},
-    ]
-    assert mostly_chats(["a", "b"], rows) == {"a"}
-    assert [is_chat(row["a"]) for row in rows] == [True, False, True]
+@pytest.mark.parametrize(
+    ("values", "chats"),
+    [
+        ([[HI], "[1] says", str([HI])], True),
+        (["x", "y", "[z]"], False),
+        ([None, [], []], False),
+        ([[HI], "x", None], False),
+    ],
+)
+def test_a_column_is_of_conversations_if_most_of_its_rows_are(
+    values: list[Any], chats: bool
+) -> None:
+    vote = ChatVote()
+    for value in values:
+        vote.count(value)
+    assert vote.won is chats
+    assert is_chat(values[0]) is isinstance(values[0], list)
 
 
 def test_tools_are_a_list_without_nulls() -> None:

@@ -15,7 +15,8 @@ def report() -> RowReport:
         report.add(f"a.jsonl:{line}", Refused("empty completion", " in 'chosen'"))
     report.add("a.jsonl:9", Refused("missing column 'prompt'"))
     report.unused["extra"] = 4
-    report.made([[[5, 6], [7]], [[5, 6, 7]]])
+    report.made([[5, 6], [7]])
+    report.made([[5, 6, 7]])
     return report
 
 
@@ -64,6 +65,6 @@ def test_nothing_left_names_the_reasons() -> None:
     with pytest.raises(
         DataError, match=r"none of its 2 rows .*: empty \(2 rows, first a\.jsonl:1\)"
     ):
-        report.made([])
+        report.require_rows(0)
     with pytest.raises(DataError, match="holds no rows"):
         RowReport("a.jsonl").require_rows(0)
