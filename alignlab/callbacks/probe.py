@@ -119,7 +119,7 @@ class FrontierProbe(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Try an evaluation of one completion: what fails after minutes fails now."""
         longest = max(self.prompts, key=lambda tree: len(tree.prompt))
-        with gathered(trained_policy(pl_module)), torch.random.fork_rng():
+        with gathered(trained_policy(pl_module), exact=True), torch.random.fork_rng():
             if trainer.is_global_zero:
                 self._estimate(pl_module, (longest,), samples=1)
         trainer.strategy.barrier("probe")
@@ -181,7 +181,7 @@ class FrontierProbe(Callback):
     def _estimate_of_all(self, pl_module: LightningModule) -> PointEstimate:
         """The evaluation on all prompts, of which each rank takes a share."""
         mine = own_share(self.prompts)
-        with gathered(trained_policy(pl_module)), torch.random.fork_rng():
+        with gathered(trained_policy(pl_module), exact=True), torch.random.fork_rng():
             own = self._estimate(pl_module, mine, samples=self.samples) if mine else None
         return PointEstimate.joined([part for part in from_all(own) if part is not None])
 

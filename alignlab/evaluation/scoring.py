@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError
@@ -18,7 +19,6 @@ from alignlab.functional import kl_full, kl_k1
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.modes import reading
 from alignlab.models.policy import Policy
-from alignlab.models.sharding import is_sharded
 
 MAX_CELLS = 2**24  # of a [positions, vocabulary] table held at once: 64 MiB in float32
 
@@ -44,10 +44,10 @@ def evaluating(*policies: Policy) -> Iterator[None]:
     heads = [(policy, policy.head_dtype) for policy in policies]
     tensors = [t for p in policies for t in (*p.parameters(), *p.buffers())]
     coarse = {id(t): t for t in tensors if t.dtype in (torch.bfloat16, torch.float16)}
-    if coarse and any(map(is_sharded, policies)):
+    if any(isinstance(tensor, DTensor) for tensor in coarse.values()):
         raise ConfigError(
-            "a sharded policy with weights in low precision cannot be evaluated, which is done in "
-            "float32. Set policy.init_args.dtype to float32 and trainer.precision to bf16-mixed."
+            "shards of weights in low precision cannot be evaluated, which is done in float32. "
+            "Evaluate under alignlab.models.sharding.gathered, as FrontierProbe does."
         )
     stored = [(tensor, tensor.data) for tensor in coarse.values()]
     device = policies[0].device.type

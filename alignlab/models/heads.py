@@ -71,11 +71,23 @@ class LanguageHead(nn.Module):
             )
         lm = load_model(AutoModelForCausalLM, scorer.source, dtype=name, dropout=None, merge=True)
         self.output = lm.get_output_embeddings()
+        self._tied: list[Any] = []  # in a list, so that it is not registered as a submodule
         if self.output.weight is lm.get_input_embeddings().weight:
-            self.output.weight = scorer.backbone.get_input_embeddings().weight
+            self._tied.append(scorer.backbone.get_input_embeddings())
+            del self.output.weight
+            self._tie()
         self.config = lm.config
         self.dtype = torch.promote_types(dtype, torch.float32)
 
+    def _tie(self) -> None:
+        """Take the embeddings' weight as it is now: shards are whole between forward and backward.
+
+        It is no parameter here, so that it is sharded and counted with the scorer alone.
+        """
+        for embeddings in self._tied:
+            object.__setattr__(self.output, "weight", embeddings.weight)
+
     def forward(self, hidden: Tensor) -> Tensor:
-        """Logits ``[N, V]`` of states ``[N, H]``."""
+        """Logits ``[N, V]`` of states ``[N, H]``, after the scorer's forward that made them."""
+        self._tie()
         return language_logits(self.output, self.config, hidden, self.dtype)

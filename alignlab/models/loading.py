@@ -213,6 +213,8 @@ def _load_adapted(
             raise ConfigError(f"{source} holds the adapters of a scorer, not of a language model.")
         return _scorer_on(source, base, dtype, dropout, **config)
     record = read_base(source, base)
+    if scorer and "num_labels" not in config and "num_labels" in record.get("config", {}):
+        config["num_labels"] = record["config"]["num_labels"]
     how = _as_recorded(source, record, quantised)
     model = load_model(
         auto_class,
@@ -419,6 +421,13 @@ def _dropouts(config: Any) -> Iterator[tuple[Any, str]]:
             yield config, name
 
 
+def may_be_made(source: str | None) -> bool:
+    """Whether ``source`` is a folder that is not there, or not yet, and not a hub id."""
+    if source is None or Path(source).exists():
+        return False
+    return source.startswith((".", "/", "~")) or source.count("/") > 1
+
+
 def check_source(source: str, what: str) -> None:
     """Refuse a path that does not exist, and a folder whose files have changed.
 
@@ -429,8 +438,7 @@ def check_source(source: str, what: str) -> None:
         DataError: Its files are not those that its record names.
     """
     path = Path(source)
-    looks_like_path = source.startswith((".", "/", "~")) or source.count("/") > 1
-    if not path.exists() and looks_like_path:
+    if may_be_made(source):
         raise ConfigError(f"no such folder for {what}: {source}. Make it first, or name a hub id.")
     if path.is_dir() and not any(path.iterdir()):
         raise ConfigError(f"the folder for {what} is empty: {source}.")

@@ -75,14 +75,8 @@ class ScoreModel(TreeBackbone):
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        if outputs < 1:
-            raise ConfigError(f"ScoreModel needs outputs >= 1, got {outputs}.")
+        check_scorer(source, outputs, lora, quantised)
         adapted = is_adapter(source)
-        if quantised is not None and lora is None and not (adapted and is_scorer(source)):
-            raise ConfigError(
-                "weights in 4 bits cannot be trained, so a scorer's quantised needs lora. Set lora "
-                "beside it, or leave quantised out."
-            )
         self.source = source
         self.tokenizer = load_tokenizer_from(source)
         with torch.random.fork_rng(devices=[]):  # the loader draws a head of its own
@@ -222,8 +216,28 @@ class ScoreModel(TreeBackbone):
         """
         quiet()
         if hasattr(self.model, "peft_config"):
-            unit = {"score_shift": self.shift, "score_scale": self.scale}
-            save_adapters(self.model, Path(path), with_base=self._saves_base, config=unit)
+            own = {
+                "score_shift": self.shift,
+                "score_scale": self.scale,
+                "num_labels": self.outputs,
+            }
+            save_adapters(self.model, Path(path), with_base=self._saves_base, config=own)
         else:
             self.model.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
+
+
+def check_scorer(source: str, outputs: int, lora: Lora | None, quantised: Quantised | None) -> None:
+    """Hold the arguments of a ``ScoreModel`` against each other.
+
+    Raises:
+        ConfigError: No model has this set of them.
+    """
+    if outputs < 1:
+        raise ConfigError(f"ScoreModel needs outputs >= 1, got {outputs}.")
+    adapted = is_adapter(source) and is_scorer(source)
+    if quantised is not None and lora is None and not adapted:
+        raise ConfigError(
+            "weights in 4 bits cannot be trained, so a scorer's quantised needs lora. Set lora "
+            "beside it, or leave quantised out."
+        )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
     FSDPModule,
+    MixedPrecisionPolicy,
     fully_shard,
     register_fsdp_forward_method,
 )
@@ -26,13 +27,22 @@ from alignlab.errors import ConfigError
 from alignlab.models.backbone import TreeBackbone
 
 
-def shard(parent: nn.Module, mesh: Any, *, cpu_offload: bool = False) -> None:
+def shard(
+    parent: nn.Module,
+    mesh: Any,
+    *,
+    cpu_offload: bool = False,
+    compute: torch.dtype | None = None,
+) -> None:
     """Shard every model below ``parent``, and whatever else it trains, over all ranks of ``mesh``.
 
     Args:
         parent: Holds the policy, and perhaps a reference, a value function, a head.
         mesh: Lightning's, of which the dimension ``data_parallel`` has all ranks.
         cpu_offload: Keep what is sharded in the CPU's memory.
+        compute: What the weights of blocks are gathered in; ``None`` for their own type. Gradients
+            are summed over ranks in float32, and shards keep their type. Embeddings, last norm and
+            head stay as they are: log-probs and values are computed in float32.
 
     Raises:
         ConfigError: A model's architecture does not say what its blocks are, a weight is shared
@@ -45,12 +55,17 @@ def shard(parent: nn.Module, mesh: Any, *, cpu_offload: bool = False) -> None:
         )
     settings: dict[str, Any] = {"mesh": mesh["data_parallel"]}
     if cpu_offload:
-        settings["offload_policy"] = CPUOffloadPolicy()
+        settings["offload_policy"] = CPUOffloadPolicy(pin_memory=torch.cuda.is_available())
+    inside = dict(settings)
+    if compute is not None:  # autocast chooses the type of inputs, as where nothing is sharded
+        inside["mp_policy"] = MixedPrecisionPolicy(
+            param_dtype=compute, reduce_dtype=torch.float32, cast_forward_inputs=False
+        )
     models = [each for each in parent.modules() if isinstance(each, TreeBackbone)]
     _refuse_shared(parent, models)
     for model in models:
         for block in _blocks(model):
-            fully_shard(block, **settings)
+            fully_shard(block, **inside)
         fully_shard(model, **settings)
         for name in type(model).ENTRIES:
             register_fsdp_forward_method(model, name)
@@ -89,11 +104,22 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 @contextmanager
-def gathered(*models: nn.Module) -> Iterator[None]:
-    """Hold whole weights inside, so that ranks may make different calls.
+def gathered(*models: nn.Module, exact: bool = False) -> Iterator[None]:
+    """Whole weights inside: calls are no collectives there, so ranks may make different ones.
 
     Every rank enters and leaves. It costs the memory of the whole models.
+
+    Args:
+        models: Sharded or not.
+        exact: In the precision of the shards, even where blocks compute in a coarser one.
     """
+    shards: list[tuple[nn.Module, str, Any]] = [
+        (module, name, weight)
+        for model in models
+        for module in model.modules()
+        for name, weight in module._parameters.items()
+        if isinstance(weight, DTensor)
+    ]
     parts = [m for model in models for m in model.modules() if isinstance(m, FSDPModule)]
     for model in models:
         if isinstance(model, FSDPModule):
@@ -101,9 +127,17 @@ def gathered(*models: nn.Module) -> Iterator[None]:
     for part in parts:
         part.unshard()
         part.set_reshard_after_forward(False, recurse=False)
+    rounded: list[tuple[Tensor, Tensor]] = []
+    for module, name, own in shards if exact else ():
+        gotten = getattr(module, name)
+        if gotten.dtype != own.dtype:
+            rounded.append((gotten, gotten.data))
+            gotten.data = whole(own)
     try:
         yield
     finally:
+        for parameter, data in rounded:
+            parameter.data = data
         for part in parts:
             part.reshard()
             part.set_reshard_after_forward(part not in models, recurse=False)

@@ -76,7 +76,8 @@ class Objective(L.LightningModule):
         """Shard all models over the ranks, under a strategy that does."""
         if self.device_mesh is not None:
             offload = getattr(self.trainer.strategy, "cpu_offload", False)
-            shard(self, self.device_mesh, cpu_offload=offload)
+            compute = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
+            shard(self, self.device_mesh, cpu_offload=offload, compute=compute)
 
     def on_fit_end(self) -> None:
         """Put sharded weights together, so that the first rank can save them."""

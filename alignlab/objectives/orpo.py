@@ -10,6 +10,7 @@ from torch import Tensor
 from alignlab.data.trees import PromptTrees
 from alignlab.functional import bradley_terry, log1mexp
 from alignlab.models import Policy, Scores
+from alignlab.models.sharding import is_sharded
 from alignlab.objectives.base import PairLoss, PairObjective, split_pairs
 from alignlab.objectives.schedule import Schedule
 from alignlab.objectives.settings import checked
@@ -87,4 +88,6 @@ class ORPO(PairObjective):
             scores = self.policy(prompts)
             chosen = chosen.index_add(0, rows, scores.logps)
             lengths = lengths.index_add(0, rows, scores.lengths)
+        elif is_sharded(self.policy):  # other ranks have prompts, and a call needs all ranks
+            chosen = chosen + 0 * self.policy(trees).logps.sum()
         return -chosen / lengths

@@ -10,7 +10,6 @@ from transformers import AutoModelForSequenceClassification
 from alignlab.data.texts import rendered
 from alignlab.data.trees import length_batches
 from alignlab.errors import ConfigError, DataError
-from alignlab.models.adapters import is_adapter
 from alignlab.models.limits import misfit, positions_of
 from alignlab.models.loading import default_device, is_scorer, load_model, load_tokenizer
 from alignlab.models.modes import reading
@@ -53,12 +52,14 @@ class ClassifierReward(Reward):
         device: str | None = None,
     ) -> None:
         self.path, self.tokenizer = path, load_tokenizer(path)
-        if is_adapter(path) or not is_scorer(path):
+        if not is_scorer(path):
             raise ConfigError(
                 f"{path} has no complete classifier, so its classes would be random numbers. Give "
-                "the folder of a trained one, with adapters merged."
+                "the folder of a trained one, or of its adapters."
             )
-        model = load_model(AutoModelForSequenceClassification, path, dtype="float32", dropout=None)
+        model = load_model(
+            AutoModelForSequenceClassification, path, dtype="float32", dropout=None, merge=True
+        )
         if self.tokenizer.pad_token_id is None:
             raise ConfigError(
                 f"{path}: the tokenizer has no padding token, which texts read side by side need. "

@@ -15,8 +15,9 @@ from alignlab.callbacks.kl_bound import in_order
 from alignlab.callbacks.probe import FrontierProbe
 from alignlab.errors import ConfigError
 from alignlab.models.adapters import OWN
-from alignlab.models.policy import Policy
-from alignlab.models.score import ScoreModel
+from alignlab.models.loading import attention, may_be_made
+from alignlab.models.policy import Policy, check_policy
+from alignlab.models.score import ScoreModel, check_scorer
 from alignlab.rewards.base import Reward
 from alignlab.training.before_start import (
     construct,
@@ -44,9 +45,20 @@ class _Model(nn.Module):
 
 class _Policy(Policy):
     def __init__(
-        self, source: Any = None, lora: Any = None, prompt_tuning: Any = None, **_: Any
+        self,
+        source: str | None = None,
+        config: dict[str, Any] | None = None,
+        tokenizer: str | None = None,
+        lora: Any = None,
+        prompt_tuning: Any = None,
+        quantised: Any = None,
+        attn_implementation: str | None = None,
+        **_: Any,
     ) -> None:
         nn.Module.__init__(self)
+        known = None if may_be_made(source) else quantised
+        check_policy(source, config, tokenizer, lora, prompt_tuning, known)
+        attention(attn_implementation)
         self.model = _Model(1, adapted=lora is not None or prompt_tuning is not None)
         if lora is not None or prompt_tuning is not None or source is not None:  # or adapters there
             own = SimpleNamespace(is_prompt_learning=prompt_tuning is not None)
@@ -54,8 +66,18 @@ class _Policy(Policy):
 
 
 class _ScoreModel(ScoreModel):
-    def __init__(self, outputs: int = 1, **_: Any) -> None:
+    def __init__(
+        self,
+        source: str,
+        outputs: int = 1,
+        lora: Any = None,
+        quantised: Any = None,
+        attn_implementation: str | None = None,
+        **_: Any,
+    ) -> None:
         nn.Module.__init__(self)
+        check_scorer(source, outputs, lora, None if may_be_made(source) else quantised)
+        attention(attn_implementation)
         self.model = _Model(outputs, adapted=False)
 
 

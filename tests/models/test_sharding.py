@@ -14,7 +14,8 @@ from torch.distributed.tensor import DTensor
 
 from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError
-from alignlab.models.policy import Policy
+from alignlab.evaluation.scoring import evaluating
+from alignlab.models import LanguageHead, Policy, ScoreModel
 from alignlab.models.sharding import gathered, is_sharded, make_whole, shard
 
 TREES = [PromptTree(n, str(n), (1, *(3,) * n), ((4,) * (1 + n // 2),)) for n in (2, 30)]
@@ -118,6 +119,83 @@ def test_tensor_parallelism_names_the_strategy(build: Any) -> None:
     one, two = SimpleNamespace(size=lambda: 1), SimpleNamespace(size=lambda: 2)
     with pytest.raises(ConfigError, match=r"alignlab\.distributed\.FSDP2"):
         shard(torch.nn.Module(), {"data_parallel": one, "tensor_parallel": two})
+
+
+def test_blocks_compute_in_bfloat16_on_float32_shards(build: Any, mesh: Any) -> None:
+    """As in mixed precision without shards; gradients and evaluations are those of float32."""
+    plain, policy = build("llama", dtype="float32"), build("llama", dtype="float32")
+    trees = collate(TREES)
+    with torch.no_grad():
+        wanted = plain(trees).token_logps
+    shard(torch.nn.ModuleDict({"policy": policy}), mesh, compute=torch.bfloat16)
+    losses = []
+    for model in (plain, policy):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(trees).logps.sum()
+        loss.backward()
+        losses.append(loss.detach())
+    assert float((losses[0] - losses[1]).abs()) < 1e-3 * float(losses[0].abs())
+    assert abs(float(losses[0]) - float(wanted.sum())) > 1e-3  # so that rounding would be seen
+    for (name, one), (_, other) in zip(
+        plain.named_parameters(), policy.named_parameters(), strict=True
+    ):
+        assert other.dtype == other.grad.dtype == torch.float32, name
+        gap = (one.grad - other.grad.full_tensor()).norm() / one.grad.norm()
+        assert float(gap) < 0.02, name
+    with torch.no_grad(), gathered(policy, exact=True), evaluating(policy):
+        assert torch.equal(policy(trees).token_logps, wanted)
+    with gathered(policy):
+        kinds = {name: weight.dtype for name, weight in policy.named_parameters()}
+    assert {kind for name, kind in kinds.items() if ".layers." in name} == {torch.bfloat16}
+    assert {kind for name, kind in kinds.items() if ".layers." not in name} == {torch.float32}
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(policy(trees).logps.sum().detach(), losses[1])
+
+
+def test_a_sharded_policy_in_bfloat16_is_evaluated_in_float32(build: Any, mesh: Any) -> None:
+    plain, trees = build("llama", dtype="bfloat16"), collate(TREES)
+    with evaluating(plain):
+        wanted = plain(trees).token_logps
+    policy = sharded(build("llama", dtype="bfloat16"), mesh)
+    with gathered(policy, exact=True), evaluating(policy):
+        assert torch.equal(policy(trees).token_logps, wanted)
+    with pytest.raises(ConfigError, match=r"under alignlab\.models\.sharding\.gathered"):
+        evaluating(policy).__enter__()
+
+
+def test_shards_may_stay_in_the_memory_of_the_cpu(build: Any, mesh: Any) -> None:
+    plain, policy = build("llama"), build("llama")
+    shard(torch.nn.ModuleDict({"policy": policy}), mesh, cpu_offload=True)
+    for model in (plain, policy):
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+        for _ in range(2):
+            model(collate(TREES)).logps.sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    with torch.no_grad():
+        found, wanted = policy(collate(TREES)).token_logps, plain(collate(TREES)).token_logps
+    assert torch.allclose(found, wanted, rtol=0, atol=1e-12)
+
+
+def test_a_head_that_is_tied_to_embeddings_learns_with_them(
+    words: Path, mesh: Any, tmp_path: Path
+) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = {"model_type": "llama", "intermediate_size": 24, "tie_word_embeddings": True, **sizes}
+    Policy(config=config, tokenizer=str(words), dtype="float64").save(tmp_path)
+    found = []
+    for ranks in (False, True):
+        scorer = ScoreModel(str(tmp_path), outputs=2, dtype="float64")
+        parts = torch.nn.ModuleDict({"scorer": scorer, "head": LanguageHead(scorer)})
+        assert len(list(parts["head"].parameters())) == 0
+        if ranks:
+            shard(parts, mesh)
+        scores, states = scorer.scores_and_states(collate(TREES))
+        (scores.sum() + parts["head"](states).square().sum()).backward()
+        gradient = scorer.backbone.get_input_embeddings().weight.grad
+        found.append(gradient.full_tensor() if ranks else gradient)
+    assert torch.allclose(found[0], found[1], rtol=1e-12, atol=1e-12)
+    assert bool(found[0][1:].any(1).all())  # tokens that are not read, too: by the output layer
 
 
 def test_a_weight_that_is_shared_with_a_head_is_refused(build: Any, mesh: Any) -> None:

@@ -141,7 +141,7 @@ MUTATIONS = (
     Mutation(
         "a scorer's weights in 4 bits are trained",
         "models/score.py",
-        "if quantised is not None and lora is None and not (adapted and is_scorer(source)):",
+        "if quantised is not None and lora is None and not adapted:",
         "if False:",
         REFUSED,
     ),

@@ -274,7 +274,7 @@ MUTATIONS = (
     Mutation(
         "a language model is taken for a classifier",
         "rewards/classifier.py",
-        "        if is_adapter(path) or not is_scorer(path):\n",
+        "        if not is_scorer(path):\n",
         "        if False:\n",
         "rewards/test_classifier.py::test_a_classifier_needs_a_trained_head_and_a_padding_token",
     ),

@@ -188,4 +188,25 @@ MUTATIONS = (
         "if True:",
         "models/test_sharding.py::test_a_sharded_model_is_saved_as_it_was",
     ),
+    Mutation(
+        "blocks of a sharded model compute in float32 in mixed precision",
+        "models/sharding.py",
+        "fully_shard(block, **inside)",
+        "fully_shard(block, **settings)",
+        "models/test_sharding.py::test_blocks_compute_in_bfloat16_on_float32_shards",
+    ),
+    Mutation(
+        "an evaluation reads the rounded weights of a sharded policy",
+        "models/sharding.py",
+        "if gotten.dtype != own.dtype:",
+        "if False:",
+        "models/test_sharding.py::test_blocks_compute_in_bfloat16_on_float32_shards",
+    ),
+    Mutation(
+        "a tied head reads the weight that was sharded away",
+        "models/heads.py",
+        "        self._tie()\n        return",
+        "        return",
+        "models/test_sharding.py::test_a_head_that_is_tied_to_embeddings_learns_with_them",
+    ),
 )

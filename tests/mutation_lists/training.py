@@ -268,4 +268,19 @@ MUTATIONS = (
         "objectives/test_training.py::test_steps_that_are_cut_otherwise_continue_as_they_were"
         "[kto-3]",
     ),
+    Mutation(
+        "a rank without prompt tokens makes a call less than the others",
+        "objectives/orpo.py",
+        "elif is_sharded(self.policy):",
+        "elif False:",
+        "objectives/test_orpo.py::test_a_sharded_policy_is_called_by_all_ranks",
+    ),
+    Mutation(
+        "4 bits without adapters are found when the model is built",
+        "training/stand_ins.py",
+        "known = None if may_be_made(source) else quantised",
+        "known = None",
+        "training/test_stand_ins.py::"
+        "test_weights_in_4_bits_without_adapters_are_refused_before_the_start",
+    ),
 )

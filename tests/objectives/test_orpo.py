@@ -81,3 +81,20 @@ def test_prompts_can_be_imitated_too(build):
         only_one_token, _ = orpo.losses(collate(PAIRS[1:2]))
     assert_close(losses, expected)
     assert_close(only_one_token, expected[1:2])
+
+
+def test_a_sharded_policy_is_called_by_all_ranks(build, monkeypatch):
+    """A rank without a prompt token to imitate calls it as often as one that has some."""
+    policy, calls = build("llama"), []
+    policy.layout = "flat"
+    policy.backbone.register_forward_hook(lambda *_: calls.append(1))
+    orpo = ORPO(policy, torch.optim.AdamW, lam=0.0, prompt_nll=True)
+    wanted, _ = orpo.losses(collate(PAIRS[1:2]))
+    assert len(calls) == 1
+    monkeypatch.setattr("alignlab.objectives.orpo.is_sharded", lambda _: True)
+    for some in (PAIRS[1:2], PAIRS[:1]):
+        calls.clear()
+        losses, _ = orpo.losses(collate(some))
+        assert len(calls) == 2
+        if some == PAIRS[1:2]:
+            assert_close(losses, wanted)

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from transformers import (
 )
 
 from alignlab.errors import ConfigError, DataError
+from alignlab.models import Lora, Policy, ScoreModel
 from alignlab.rewards.base import Reward
 from alignlab.rewards.classifier import ClassifierReward
 from alignlab.stages.scorers import fetch_classifier, make_up_classifier
@@ -120,6 +122,26 @@ def test_a_text_that_cannot_be_read_is_named(folder: Path) -> None:
     reward.tokenizer.add_tokens(["<new>"])
     with pytest.raises(DataError, match=r"token 9 \('<new>'\), and the model has embeddings of 9"):
         reward(["a <new>"], [""])
+
+
+def test_adapters_of_a_classifier_are_put_on_their_model(build: Any, tmp_path: Path) -> None:
+    build("llama").save(tmp_path / "lm")
+    trained = ScoreModel(str(tmp_path / "lm"), outputs=3, dtype="float64", lora=Lora(rank=2))
+    with torch.no_grad():
+        for name, weight in trained.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.3, generator=torch.Generator().manual_seed(len(name)))
+    trained.save(tmp_path / "adapters")
+    prompts, completions = ["w4 w5", "w6"], [" w7", " w8 w9 w10"]
+    ids = [trained.tokenizer(p + c)["input_ids"] for p, c in zip(prompts, completions, strict=True)]
+    with torch.no_grad():
+        logits = [trained.model(torch.tensor([row])).logits[0] for row in ids]
+    wanted = torch.stack([row[2] - row[0] for row in logits]).float()
+    reward = ClassifierReward(str(tmp_path / "adapters"), "LABEL_2", "LABEL_0", device="cpu")
+    assert_close(reward(prompts, completions), wanted, rtol=0, atol=1e-5)
+    Policy(str(tmp_path / "lm"), lora=Lora(rank=2)).save(tmp_path / "policy")
+    with pytest.raises(ConfigError, match="has no complete classifier"):
+        ClassifierReward(str(tmp_path / "policy"))
 
 
 def test_a_classifier_needs_a_trained_head_and_a_padding_token(folder: Path) -> None:

@@ -143,3 +143,15 @@ def test_a_config_that_is_checked_stays_as_it_was(dpo: dict[str, Any]) -> None:
     before = copy.deepcopy(dpo)
     fit.check(dpo)
     assert dpo == before
+
+
+@pytest.mark.parametrize("source", ["org/a-model", "."])
+def test_weights_in_4_bits_without_adapters_are_refused_before_the_start(
+    dpo: dict[str, Any], source: str
+) -> None:
+    dpo["model"]["init_args"]["policy"] = {"source": source, "quantised": {"double": True}}
+    assert "weights in 4 bits cannot be trained" in refused(dpo)
+    dpo["model"]["init_args"]["policy"]["source"] = "./what/an/earlier/stage/makes"
+    fit.check(dpo)  # it may be adapters
+    dpo["model"]["init_args"]["policy"] = {"source": source, "attn_implementation": "flash"}
+    assert "Set one of eager, " in refused(dpo)
