@@ -90,8 +90,8 @@ def evaluate_policy(
         kl = completion_kl(policy, reference_policy, drawn.trees, spec=spec, batch_size=batch_size)
         check_drawn(drawn, kl.token_logps, type(policy.model).__name__, policy.precision)
         questions, answers = drawn.texts(policy.tokenizer)
-        gold = score_texts(reward, questions, answers)
-        learned = None if proxy is None else score_texts(proxy, questions, answers)
+        gold = checked_rewards(reward, questions, answers).numpy()
+        learned = None if proxy is None else checked_rewards(proxy, questions, answers).numpy()
     lengths = np.array([len(c) for t in drawn.trees for c in t.completions], dtype=np.float64)
     scores = PromptScores(
         prompt_ids=ids,
@@ -133,16 +133,6 @@ def distinct_ids(prompts: Sequence[PromptTree]) -> tuple[str, ...]:
             "load_prompts, which numbers them."
         )
     return ids
-
-
-def score_texts(reward: Reward, prompts: Sequence[str], completions: Sequence[str]) -> Floats:
-    """``[N]`` float64 rewards of N completions.
-
-    Raises:
-        DataError: The reward gives another number of scores, or one that is not finite.
-    """
-    values: Floats = checked_rewards(reward, prompts, completions).numpy()
-    return values
 
 
 def _per_prompt(values: Floats, samples: int) -> Floats:

@@ -12,7 +12,7 @@ import torch
 from alignlab.bounds import Amount, Count, Seed
 from alignlab.data.trees import PromptTree
 from alignlab.errors import DataError
-from alignlab.evaluation.points import PLAIN, distinct_ids, score_texts
+from alignlab.evaluation.points import PLAIN, distinct_ids
 from alignlab.evaluation.prompts import load_prompts
 from alignlab.evaluation.scoring import completion_logps, evaluating
 from alignlab.functional.sampling import SamplingSpec
@@ -20,6 +20,7 @@ from alignlab.models.policy import Policy
 from alignlab.results.pool import POOL_NAME, REFERENCE, Pool
 from alignlab.results.statistics import Floats
 from alignlab.rewards import Reward
+from alignlab.rewards.base import checked_rewards
 from alignlab.rewards.build import build_reward
 from alignlab.rollouts.comparison import check_samples
 from alignlab.rollouts.sampler import sample
@@ -105,8 +106,8 @@ def build_pool(
         ended = [[end for own in drawn for end in own.finished[p]] for p in range(len(ids))]
         joined = Samples(_joined(drawn), [], ended)
         questions, answers = joined.texts(reference_policy.tokenizer)
-        gold = score_texts(reward, questions, answers)
-        learned = None if proxy is None else score_texts(proxy, questions, answers)
+        gold = checked_rewards(reward, questions, answers).numpy()
+        learned = None if proxy is None else checked_rewards(proxy, questions, answers).numpy()
     shape = (len(ids), sum(counts))
     width = shape[1]
     return Pool(

@@ -13,11 +13,12 @@ from torch import Tensor
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError, DataError
 from alignlab.evaluation import scoring
-from alignlab.evaluation.points import PointEstimate, evaluate_policy, score_texts
+from alignlab.evaluation.points import PointEstimate, evaluate_policy
 from alignlab.evaluation.scoring import completion_kl, completion_logps, evaluating
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.policy import Policy
 from alignlab.rewards import Reward
+from alignlab.rewards.base import checked_rewards
 from tests.tiny import EOS, VOCABULARY
 
 Build = Callable[..., Policy]
@@ -283,11 +284,11 @@ class Broken(Reward):
 
 def test_broken_rewards_are_named() -> None:
     with pytest.raises(DataError, match=r"Broken: scores of shape \(2, 1\) for 2 completions"):
-        score_texts(Broken(torch.zeros(2, 1)), ["", ""], ["a", "b"])
+        checked_rewards(Broken(torch.zeros(2, 1)), ["", ""], ["a", "b"])
     with pytest.raises(
         DataError, match=r"Broken: 1 of 2 scores are not finite, e\.g\. nan for 'b'"
     ):
-        score_texts(Broken(torch.tensor([0.0, torch.nan])), ["", ""], ["a", "b"])
+        checked_rewards(Broken(torch.tensor([0.0, torch.nan])), ["", ""], ["a", "b"])
 
 
 def test_every_tree_and_completion_is_scored_once(ragged: list[PromptTree]) -> None:
