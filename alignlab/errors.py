@@ -15,7 +15,7 @@ class DataError(ValueError):
 
 
 class PeerKilled(RuntimeError):
-    """Another process of a training was killed: the same training may work when it is repeated."""
+    """Another process of a training run was killed: the same run may work when it is repeated."""
 
 
 def in_a_line(error: Exception | str) -> str:

@@ -123,7 +123,7 @@ def _check_made(plan: Plan, absent: Sequence[Job], run: Sequence[str]) -> None:
 
 
 def _beginnings(plan: Plan, absent: Iterable[Job]) -> dict[str, str]:
-    """Folder of a training that has not been run -> the model that it starts from."""
+    """Folder of a stage that has not been run -> the model that it starts from."""
     found, standing = {}, Standing(plan)
     for job in absent:
         settings = plan.resolved(job).get("config", {}).get("model", {}).get("init_args", {})

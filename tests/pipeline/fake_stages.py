@@ -24,7 +24,7 @@ def write_words(out: Path, words: list[str], seconds: float = 0.0) -> None:
 
 
 def lose_a_rank_once(out: Path, witness: str) -> None:
-    """As in a training of which another process was killed."""
+    """Fail as a training run does when another of its processes was killed."""
     if not Path(witness).exists():
         Path(witness).touch()
         raise PeerKilled("process 0 lost its connection to another one")

@@ -120,7 +120,7 @@ class Watched(JobQueue):
 
 
 def carry_out(workers: int, devices: Sequence[int], waits: int = 0) -> tuple[Pool, Watched]:
-    """Jobs a, b ... on so many devices each."""
+    """Carry out jobs a, b ..., each on its number of devices."""
     jobs = [
         replace(job(name), spec={"config": {"trainer": {"devices": n}}})
         for name, n in zip("abcdef", devices, strict=False)

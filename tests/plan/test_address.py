@@ -71,7 +71,7 @@ def test_the_config_is_the_pipelines(
 def test_a_plan_takes_the_model_that_an_unmade_stage_starts_from(
     demo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A chain of trainings can be planned before the first of them has been run."""
+    """A chain of stages can be planned before the first of them has been run."""
     start = {"model": {"class_path": "m.SFT", "init_args": {"policy": {"source": "hub/lm"}}}}
     later = {"model": {"class_path": "m.DPO", "init_args": {"model": {"source": "{sft}"}}}}
     last = {"model": {"class_path": "m.PPO", "init_args": {"policy": {"source": "{dpo}"}}}}
