@@ -75,11 +75,20 @@ class SamplingSpec:
         return logits
 
 
+def distribution(logits: Tensor) -> Tensor:
+    """``softmax(logits)`` ``[R, V]``, in the dtype of the logits.
+
+    Raises:
+        FloatingPointError: The logits of a row are NaN or infinite: there is no distribution.
+    """
+    probs = logits.softmax(-1)
+    if bool(probs[:, 0].isnan().any()):  # then all of the row are
+        raise FloatingPointError(NO_DISTRIBUTION)
+    return probs
+
+
 def inverse_cdf(logits: Tensor, u: Tensor) -> Tensor:
     """Tokens ``[R]`` drawn from ``softmax(logits)`` with one uniform number each.
-
-    Works in the dtype of the logits. A token of probability 0 is never drawn, however close to 1
-    ``u`` is and wherever rounding leaves the last cumulative sum.
 
     Args:
         logits: ``[R, V]``; ``-inf`` marks tokens that cannot be drawn.
@@ -88,11 +97,17 @@ def inverse_cdf(logits: Tensor, u: Tensor) -> Tensor:
     Raises:
         FloatingPointError: The logits of a row are NaN or infinite: there is no distribution.
     """
-    probs = logits.softmax(-1)
+    return drawn_from(distribution(logits), u)
+
+
+def drawn_from(probs: Tensor, u: Tensor) -> Tensor:
+    """Tokens ``[R]`` of distributions ``[R, V]``, one for each uniform number ``u`` ``[R]``.
+
+    A token of probability 0 is never drawn, however close to 1 ``u`` is and wherever rounding
+    leaves the last cumulative sum.
+    """
     cumulative = probs.cumsum(-1)
     total = cumulative[:, -1:]
-    if bool(total.isnan().any()):
-        raise FloatingPointError(NO_DISTRIBUTION)
     below_total = torch.nextafter(total, torch.zeros_like(total))
     target = torch.minimum(u[:, None].to(total.dtype) * total, below_total)
     tokens = torch.searchsorted(cumulative, target, right=True)

@@ -1,9 +1,11 @@
 """Decode the rows of a batch token by token, with a cache where that is correct.
 
-Three ways, and the first one that gives the logits of the training forward is taken, once a model:
+Four ways, and the first one that gives the logits of the training forward is taken, once a model:
 
-*cached:* prompts of any lengths side by side, padded on the left; each token is read once. Most
-decoders.
+*shared:* a prompt's keys and values are kept once for all its completions
+(``alignlab.models.branches``). Most decoders.
+*cached:* prompts of any lengths side by side, padded on the left; each row has a copy of its
+prompt's keys and values. For attention with windows or caps, and virtual tokens.
 *by length:* the same, but only prompts of one length side by side. For decoders that count
 positions from the row's first column, and recurrent ones whose state padding would enter.
 *uncached:* the whole row is read anew for each token, as the training forward reads it. Always
@@ -19,14 +21,50 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache
 
-from alignlab.models.backbone import UNREADABLE, check_sparse, probe_trees, relative_error
+from alignlab.models.backbone import (
+    UNREADABLE,
+    check_sparse,
+    needs_flat,
+    probe_trees,
+    relative_error,
+)
+from alignlab.models.branches import BranchCache, branching
 from alignlab.models.cache import make_cache, select_rows
 from alignlab.models.policy import Policy
 
 log = logging.getLogger(__name__)
-Decoding = Literal["cached", "by length", "uncached"]
+Decoding = Literal["shared", "cached", "by length", "uncached"]
+FAST: tuple[Decoding, ...] = ("shared", "cached", "by length")
 PROBED = 3  # tokens that are decoded when a model is tried out
+AT_ONCE, PARTS = 4096, 4  # prompts are read this many tokens at once, or in about so many parts
+
+
+@dataclass(slots=True)
+class Shared:
+    """Rows that continue prompts whose keys and values are kept once."""
+
+    cache: BranchCache
+    position: Tensor  # [R] long, position of the next token
+    logits: Tensor  # [R, V] of each row's next token
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows."""
+        self.cache.select(rows)
+        self.position, self.logits = self.position[rows], self.logits[rows]
+
+    def step(self, policy: Policy, token: Tensor) -> None:
+        """Read one token per row."""
+        with branching(policy.model):
+            hidden = policy.backbone(
+                input_ids=token[:, None],
+                position_ids=self.position[:, None],
+                use_cache=True,
+                past_key_values=self.cache,
+            )[0]
+        self.position = self.position + 1
+        self.logits = policy.head(hidden[:, -1])
 
 
 @dataclass(slots=True)
@@ -91,15 +129,54 @@ def next_logits(policy: Policy, ids: Tensor, length: Tensor) -> Tensor:
 
 
 def prefill(
-    policy: Policy, prompts: Sequence[tuple[int, ...]], new: int, decoding: Decoding
-) -> Cached | Uncached:
-    """Read the prompts, with room for ``new`` tokens more."""
+    policy: Policy,
+    prompts: Sequence[tuple[int, ...]],
+    prompt: Tensor,
+    new: int,
+    decoding: Decoding,
+) -> Shared | Cached | Uncached:
+    """Read the prompts, for rows with room for ``new`` tokens more.
+
+    Args:
+        policy: Reads them.
+        prompts: Token ids of each; those of similar length should stand together.
+        prompt: ``[R]`` long, ascending: the prompt that each row continues.
+        new: The most tokens of a row.
+        decoding: How rows are read on.
+    """
     check_sparse(policy.model, max(map(len, prompts)) + new)
+    if decoding == "shared":
+        return _prefill_shared(policy, prompts, prompt, new)
+    state: Cached | Uncached
     if decoding == "uncached":
-        ids, length = _side_by_side([prompt + (0,) * new for prompt in prompts], policy.device)
+        ids, length = _side_by_side([ids + (0,) * new for ids in prompts], policy.device)
         length = length - new
-        return Uncached(ids, length, next_logits(policy, ids, length))
-    return _prefill_cache(policy, prompts, new)
+        state = Uncached(ids, length, next_logits(policy, ids, length))
+    else:
+        state = _prefill_cache(policy, prompts, new)
+    state.select(prompt)
+    return state
+
+
+def _prefill_shared(
+    policy: Policy, prompts: Sequence[tuple[int, ...]], prompt: Tensor, new: int
+) -> Shared:
+    """Read the prompts, padded on the right, where no token sees the padding."""
+    if reason := needs_flat(policy.model):
+        raise NotImplementedError(reason)
+    parts, logits = [], []
+    size = max(AT_ONCE // max(map(len, prompts)), -(-len(prompts) // PARTS), 1)
+    cut = [prompts[first : first + size] for first in range(0, len(prompts), size)]
+    for some in cut:
+        ids, length = _side_by_side(some, policy.device)
+        cache = DynamicCache(config=policy.model.config)
+        hidden = policy.backbone(input_ids=ids, use_cache=True, past_key_values=cache)[0]
+        logits.append(policy.head(hidden[torch.arange(len(ids), device=ids.device), length - 1]))
+        parts.append(cache)
+    lengths = [list(map(len, some)) for some in cut]
+    cache = BranchCache(policy.model.config, parts, lengths, prompt, new)
+    position = torch.tensor(list(map(len, prompts)), device=prompt.device)[prompt]
+    return Shared(cache, position, torch.cat(logits)[prompt])
 
 
 def _side_by_side(rows: Sequence[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -143,16 +220,16 @@ _FOUND: WeakKeyDictionary[nn.Module, Decoding] = WeakKeyDictionary()
 def decoding_of(policy: Policy) -> Decoding:
     """The fastest way to decode that agrees with this model's training forward; tried once.
 
-    Call it in eval mode. One line is logged where it is not ``cached``.
+    Call it in eval mode. One line is logged where it is a slow one.
     """
     if policy.model not in _FOUND:
         _FOUND[policy.model] = found = _try_out(policy)
-        if found != "cached":
-            how = {
-                "by length": "prompts of one length at a time: its cache is wrong for padded rows",
-                "uncached": "without a cache, which is slow: with one it is another model",
-            }
-            log.warning("%s is sampled %s", type(policy.model).__name__, how[found])
+        slow = {
+            "by length": "prompts of one length at a time: its cache is wrong for padded rows",
+            "uncached": "without a cache, which is slow: with one it is another model",
+        }
+        if found in slow:
+            log.warning("%s is sampled %s", type(policy.model).__name__, slow[found])
     return _FOUND[policy.model]
 
 
@@ -172,8 +249,7 @@ def _try_out(policy: Policy) -> Decoding:
     if torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
     exact = torch.finfo(dtype).eps <= torch.finfo(torch.float32).eps
-    fast: tuple[Decoding, ...] = ("cached", "by length")
-    for decoding in fast:
+    for decoding in FAST:
         try:
             found = _read_on(policy, rows, decoding)
         except UNREADABLE as problem:
@@ -196,9 +272,9 @@ def _read_on(policy: Policy, rows: Sequence[tuple[int, ...]], decoding: Decoding
         parts = [[i for i, row in enumerate(rows) if len(row) == n] for n in lengths]
     found: dict[int, list[Tensor]] = {i: [] for i in range(len(rows))}
     for part in parts:
-        state = prefill(policy, [rows[i][:-PROBED] for i in part], PROBED, decoding)
         places = torch.arange(len(part), device=policy.device)
-        state.select(places.repeat_interleave(2))
+        prompts = [rows[i][:-PROBED] for i in part]
+        state = prefill(policy, prompts, places.repeat_interleave(2), PROBED, decoding)
         for t in range(PROBED):
             if t == 1:
                 state.select(2 * places)

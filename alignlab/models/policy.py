@@ -107,7 +107,7 @@ class Policy(TreeBackbone):
             installed; an architecture whose log-probs would not be those of its own forward.
     """
 
-    ENTRIES = ("log_softmax_at",)
+    ENTRIES = ("log_softmax_at", "states")
 
     def __init__(
         self,
@@ -237,6 +237,11 @@ class Policy(TreeBackbone):
         """``[N, V]`` log-probs of every next token at the N tokens that count, row by row."""
         hidden = self.hidden_states(trees, trees.loss_mask, after=False)
         return spec.apply(self.head(hidden)).log_softmax(-1)
+
+    def states(self, trees: PromptTrees) -> Tensor:
+        """``[M, T, H]`` states before each token that counts, 0 elsewhere; makes no logits."""
+        hidden = self.hidden_states(trees, trees.loss_mask, after=False)
+        return self._spread(hidden, trees.loss_mask)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits ``[N, V]`` of hidden states ``[N, H]``, float32 or finer."""

@@ -74,18 +74,13 @@ class ValueFunction(nn.Module):
             return self.network.values(trees)
         if self.adapted:
             with switched_to(self._policy[0].model, VALUE):
-                hidden = self._states(trees)
+                hidden = self._policy[0].states(trees)
         elif hidden is None:
-            hidden = self._states(trees)
+            hidden = self._policy[0].states(trees)
         if self.detach:
             hidden = hidden.detach()
         values: Tensor = self.head(hidden.to(self.head.weight.dtype)).squeeze(-1)
         return torch.where(trees.token_mask, values, 0)
-
-    def _states(self, trees: PromptTrees) -> Tensor:
-        hidden = self._policy[0](trees, ("hidden",)).hidden
-        assert hidden is not None
-        return hidden
 
     def _add_adapter(self) -> None:
         model = self._policy[0].model

@@ -49,7 +49,8 @@ class Sampling:
             that a value function starts near 0.
         old_logps: ``rescored`` runs the sampled tokens through the training forward, so that the
             first ratio is 1 up to rounding; ``sampled`` keeps the sampler's log-probs and saves
-            that pass.
+            that pass. ``auto`` is ``sampled`` where the step computes in float32 or finer, and
+            ``rescored`` where it does not: in bfloat16 the two differ by more than an update does.
         score_batch_size: Prompts per forward when rollouts are scored.
         ratio_cap: Largest importance weight, of a token in REINFORCE and of a completion in RLOO;
             PPO and GRPO clip instead. With ``sampled`` log-probs in low precision, set it to 2 or
@@ -66,7 +67,7 @@ class Sampling:
     batch_size: int = 256
     missing_eos_penalty: float = 0.0
     centre_rewards: bool = True
-    old_logps: Literal["rescored", "sampled"] = "rescored"
+    old_logps: Literal["auto", "rescored", "sampled"] = "auto"
     score_batch_size: int = 256
     ratio_cap: float = math.inf
 
@@ -284,17 +285,19 @@ class OnPolicyObjective(Objective):
         Raises:
             ConfigError: They differ: another distribution was sampled than is trained.
         """
-        spec, rescored = self.sampling.spec, self.sampling.old_logps == "rescored"
+        spec, how = self.sampling.spec, self.sampling.old_logps
+        with self.own_precision():
+            dtype = self.policy.precision
+        exact = torch.finfo(dtype).eps <= torch.finfo(torch.float32).eps
+        rescored = how == "rescored" or (how == "auto" and not exact)
         if rescored or not self._compared:
             scored = self.in_chunks(trees, lambda part: self.policy(part, spec=spec).token_logps)
-            with self.own_precision():
-                dtype = self.policy.precision
             check_drawn(drawn, scored[trees.loss_mask], type(self.policy.model).__name__, dtype)
             self._compared = True
             if rescored:
                 return scored
         flat = torch.cat([logps for row in drawn.token_logps for logps in row])
-        old = torch.zeros(trees.loss_mask.shape, dtype=torch.float32, device=self.policy.device)
+        old = flat.new_zeros(trees.loss_mask.shape).to(self.policy.device)
         return old.masked_scatter(trees.loss_mask, flat.to(old))
 
     def in_chunks(self, trees: PromptTrees, compute: Callable[[PromptTrees], Tensor]) -> Tensor:

@@ -12,20 +12,26 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
 from alignlab.functional.noise import uniform
-from alignlab.functional.sampling import NO_DISTRIBUTION, SamplingSpec, inverse_cdf
+from alignlab.functional.sampling import SamplingSpec, distribution, drawn_from
+from alignlab.models.branches import packed
 from alignlab.models.decoding import Decoding, decoding_of, prefill
 from alignlab.models.limits import check_rows
 from alignlab.models.modes import reading
 from alignlab.models.policy import Policy
 from alignlab.rollouts.samples import Samples
 
-COMPACT_SHARE = 0.2  # finished rows are dropped once this share of a batch is finished
+# Finished rows are dropped once they are this share of a batch; "cached" copies all others then.
+COMPACT_SHARE: dict[Decoding, float] = {
+    "shared": 0.02,
+    "cached": 0.2,
+    "by length": 0.2,
+    "uncached": 0.02,
+}
 Row = tuple[int, int]  # place of a prompt, and the number of its completion
 
 
@@ -143,10 +149,9 @@ def _complete(
 ) -> list[Completion]:
     """Sample R rows together, with ``noise`` ``[R, max_new_tokens]``."""
     device, (size, new) = noise.device, noise.shape
-    shared = list(dict.fromkeys(p for p, _ in batch))  # each prompt is read once
-    state = prefill(policy, [prompts[p].prompt for p in shared], new, decoding)
-    place = {p: i for i, p in enumerate(shared)}
-    state.select(torch.tensor([place[p] for p, _ in batch], device=device))
+    shared = {p: i for i, p in enumerate(dict.fromkeys(p for p, _ in batch))}  # read once each
+    rows = torch.tensor([shared[p] for p, _ in batch], device=device)
+    state = prefill(policy, [prompts[p].prompt for p in shared], rows, new, decoding)
     stops = torch.tensor(list(stop_ids), dtype=torch.long, device=device)
 
     ids = torch.zeros(noise.shape, dtype=torch.long, device=device)
@@ -162,10 +167,10 @@ def _complete(
         done = finished[alive]
         if t + 1 == new or bool(done.all()):
             break
-        if float(done.double().mean()) >= COMPACT_SHARE:
-            keep = (~done).nonzero()[:, 0]
-            state.select(keep)
-            alive, token = alive[keep], token[keep]
+        if float(done.double().mean()) >= COMPACT_SHARE[decoding]:
+            kept = packed(~done)
+            state.select(kept)
+            alive, token = alive[kept], token[kept]
         state.step(policy, token)
     drawn = zip(ids.tolist(), logps.cpu(), lengths.tolist(), finished.tolist(), strict=True)
     return [Completion(tuple(row[:n]), own[:n].clone(), ends) for row, own, n, ends in drawn]
@@ -181,8 +186,6 @@ def draw(logits: Tensor, spec: SamplingSpec, noise: Tensor) -> tuple[Tensor, Ten
         FloatingPointError: The logits are NaN or infinite.
     """
     logits = spec.apply(logits)
-    token = logits.argmax(-1) if spec.greedy else inverse_cdf(logits, noise)
-    logps = -F.cross_entropy(logits, token, reduction="none")
-    if bool(logps.isnan().any()):
-        raise FloatingPointError(NO_DISTRIBUTION)
-    return token, logps
+    probs = distribution(logits)
+    token = logits.argmax(-1) if spec.greedy else drawn_from(probs, noise)
+    return token, probs.gather(-1, token[:, None])[:, 0].log()

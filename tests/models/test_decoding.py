@@ -1,7 +1,7 @@
 """Every architecture is sampled from the distribution that its training forward scores."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from alignlab.data.trees import PromptTree, collate
 from alignlab.functional.sampling import SamplingSpec
-from alignlab.models import Policy, PromptTuning, decoding
+from alignlab.models import Policy, PromptTuning, branches, decoding
 from alignlab.models.decoding import decoding_of
 from alignlab.rollouts.sampler import sample
 from tests.tiny import EOS, FAMILIES
@@ -79,21 +79,49 @@ def test_samples_do_not_depend_on_company(
     assert [tree.completions for tree in again][::-1] == whole
 
 
-def test_ordinary_decoders_keep_the_fast_cache(build: Build, words: Path) -> None:
+def test_ordinary_decoders_share_prompts(build: Build, words: Path) -> None:
     for family in FAMILIES:
-        assert decoding_of(build(family)) == "cached"
+        assert decoding_of(build(family)) == "shared"
     config = {"model_type": "llama"} | FAMILIES["llama"]
     tuned = Policy(config=config, tokenizer=str(words), prompt_tuning=PromptTuning(3))
     assert decoding_of(tuned.eval()) == "cached"
 
 
+@pytest.fixture
+def unshared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Models are tried out anew, without shared prompts, and forgotten afterwards."""
+    monkeypatch.setattr(decoding, "FAST", ("cached", "by length"))
+    decoding._FOUND.clear()
+    yield
+    decoding._FOUND.clear()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ordinary_decoders_keep_the_fast_cache(
+    build: Build, unshared: None, ragged: list[PromptTree], family: str
+) -> None:
+    policy = build(family)
+    without = draw(policy, ragged)
+    assert decoding_of(policy) == "cached"
+    decoding.FAST = ("shared",)  # the fixture puts it back
+    decoding._FOUND.clear()
+    shared = draw(policy, ragged)
+    assert decoding_of(policy) == "shared"
+    assert [t.completions for t in shared.trees] == [t.completions for t in without.trees]
+
+
 @pytest.mark.parametrize("broken", ["padded", "always"])
 def test_a_cache_that_is_wrong_is_not_used(
-    build: Build, monkeypatch: pytest.MonkeyPatch, ragged: list[PromptTree], broken: str
+    build: Build,
+    unshared: None,
+    monkeypatch: pytest.MonkeyPatch,
+    ragged: list[PromptTree],
+    broken: str,
 ) -> None:
     """A Llama of which the sampler forgets the positions, of padded prompts or of all."""
     policy = build("llama")
     expected = [tree.completions for tree in draw(policy, ragged).trees]
+    decoding._FOUND.clear()
     prefill = decoding._prefill_cache
 
     def wrong(*args: Any) -> Any:
@@ -103,7 +131,13 @@ def test_a_cache_that_is_wrong_is_not_used(
         return state
 
     monkeypatch.setattr(decoding, "_prefill_cache", wrong)
-    decoding._FOUND.clear()
     assert [tree.completions for tree in draw(policy, ragged).trees] == expected
     assert decoding_of(policy) == ("by length" if broken == "padded" else "uncached")
-    decoding._FOUND.clear()
+
+
+def test_shared_prompts_that_are_wrong_are_not_used(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another attention function is called with the keys of a row's own tokens alone."""
+    monkeypatch.setattr(branches, "NAME", "sdpa")
+    assert decoding_of(build("llama")) == "cached"

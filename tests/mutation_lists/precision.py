@@ -176,14 +176,7 @@ MUTATIONS = (
     Mutation(
         "a model that has diverged is sampled all the same",
         "functional/sampling.py",
-        "if bool(total.isnan().any()):",
-        "if False:",
-        "rollouts/test_sampler.py::test_a_model_that_has_diverged_is_not_sampled",
-    ),
-    Mutation(
-        "a model that has diverged answers greedily",
-        "rollouts/sampler.py",
-        "if bool(logps.isnan().any()):",
+        "if bool(probs[:, 0].isnan().any()):",
         "if False:",
         "rollouts/test_sampler.py::test_a_model_that_has_diverged_is_not_sampled",
     ),
@@ -200,5 +193,12 @@ MUTATIONS = (
         "if weight.requires_grad and not bool(torch.isfinite(",
         "if False and not bool(torch.isfinite(",
         "objectives/test_training.py::test_a_training_that_diverges_ends_as_one",
+    ),
+    Mutation(
+        "old log-probs are the sampler's in bfloat16 too",
+        "objectives/on_policy.py",
+        'rescored = how == "rescored" or (how == "auto" and not exact)',
+        'rescored = how == "rescored"',
+        "objectives/test_on_policy.py::test_old_log_probs_are_the_samplers_where_they_are_exact",
     ),
 )

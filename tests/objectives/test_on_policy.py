@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -33,6 +34,7 @@ PROMPTS = [PromptTree(i, str(i), (1, 3 + i), ()) for i in range(4)]
 TREES = collate(
     [PromptTree(0, "a", (1, 4), ((5, 6, 2), (2,))), PromptTree(1, "b", (1,), ((7, 2), (8, 9, 4)))]
 )
+BFLOAT16 = partial(torch.autocast, "cpu", torch.bfloat16)
 RATIO = torch.tensor(  # log pi / pi_ref of each token
     [[0.2, -0.4, 1.0], [0.6, 0, 0], [-0.2, 0.1, 0], [0.3, 0.3, 0.3]], dtype=torch.float64
 )
@@ -49,7 +51,8 @@ def make(build: Callable[..., Any]) -> Make:
     def objective(kind: type[OnPolicyObjective], **settings: Any) -> OnPolicyObjective:
         spec = settings.pop("spec", SamplingSpec())
         adam = partial(torch.optim.AdamW, lr=1e-2)
-        return kind(build(), Length(), Sampling(6, spec), optimizer=adam, **settings)
+        policy = build("llama", dtype=settings.pop("dtype", "float64"))
+        return kind(policy, Length(), Sampling(6, spec), optimizer=adam, **settings)
 
     return objective
 
@@ -230,6 +233,31 @@ def test_a_temperature_in_one_place_only_is_refused(
     objective.sampling = Sampling(6, SamplingSpec(temperature=0.7), old_logps=old_logps)
     with pytest.raises(ConfigError, match="sampled from another distribution than is trained"):
         objective.collect(PROMPTS, 2, 0)
+
+
+@pytest.mark.parametrize(("precision", "forwards"), [(nullcontext, [1, 0]), (BFLOAT16, [1, 1])])
+def test_old_log_probs_are_the_samplers_where_they_are_exact(
+    make: Make, monkeypatch: pytest.MonkeyPatch, precision: Any, forwards: list[int]
+) -> None:
+    """The first phase is compared with the forward; in bfloat16 each phase is rescored by it."""
+    objective, drawn, found = make(RLOO, dtype="float32"), list[Any](), list[int]()
+    objective.own_precision = precision
+    calls = list[int]()
+    objective.policy.register_forward_hook(lambda *_: calls.append(1))
+
+    def spy(*args: Any, **settings: Any) -> Any:
+        drawn.append(sample(*args, **settings))
+        return drawn[-1]
+
+    monkeypatch.setattr(on_policy, "sample", spy)
+    for rollout in range(2):
+        batch = objective.collect(PROMPTS, 2, rollout)
+        found.append(len(calls) - sum(found))
+    assert found == forwards
+    own = torch.cat([logps for row in drawn[-1].token_logps for logps in row])
+    old = batch.old_token_logps[batch.trees.loss_mask]
+    assert torch.equal(old, own) == (forwards[1] == 0)
+    assert_close(old, own, atol=0.2, rtol=0)
 
 
 def test_a_policy_that_moves_between_rollout_and_update_is_refused(make: Make) -> None:
