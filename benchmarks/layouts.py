@@ -1,14 +1,14 @@
-"""Flat against tree and packed rows: seconds of a forward and backward, in pairs.
+"""Flat rows against the packed row: seconds of a forward and backward, in pairs.
 
     python benchmarks/layouts.py [--hidden 256] [--precision float32] [--pairs 5] [--ragged]
 
 Prints, for shapes (prompt, completion, completions per prompt), the time of the flat layout over
-that of the tree layout and of ``auto`` (above 1: faster than flat). The planner's two
-constants in ``alignlab/models/layouts.py`` should let ``auto`` pick the faster of both.
+that of the packed one (above 1: faster than flat). ``BLOCK`` in ``alignlab/models/attention.py``
+was chosen with it.
 
 ``--ragged`` prints the same for batches of demonstrations whose lengths differ as those of real
-conversations do (log-normal), for ``packed`` and ``auto``. Flat rows of a batch are computed in
-groups of similar length, as in training.
+conversations do (log-normal). Flat rows of a batch are computed in groups of similar length, as in
+training.
 """
 
 import argparse
@@ -61,6 +61,7 @@ def seconds(policy: Policy, trees: PromptTrees, layout: str, bf16: bool) -> floa
     """One forward and backward."""
     policy.layout = layout  # type: ignore[assignment]
     policy.zero_grad()
+    trees.rows.clear()  # a step makes the row of its batch
     began = time.perf_counter()
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         policy(trees).logps.sum().backward()
@@ -95,37 +96,28 @@ def main() -> None:
     print(f"hidden {args.hidden}, {args.layers} layers, {args.precision}, one thread")
     bf16 = args.precision == "bf16"
     if args.ragged:
-        print(" rows median spread  most   flat s  flat/packed  flat/auto")
+        print(" rows median spread  most   flat s  flat/packed")
         for rows, median, spread, most in RAGGED:
-            trees = ragged(rows, median, spread, most)
-            flat, packed, auto = compare(policy, trees, ("packed", "auto"), bf16, args.pairs)
-            print(
-                f"{rows:5d} {median:6d} {spread:6.1f} {most:5d} {flat:8.3f} {packed:12.2f} "
-                f"{auto:10.2f}"
-            )
+            flat, ratio = compare(policy, ragged(rows, median, spread, most), bf16, args.pairs)
+            print(f"{rows:5d} {median:6d} {spread:6.1f} {most:5d} {flat:8.3f} {ratio:12.2f}")
         return
-    print("prompt completion K   flat s   flat/tree  flat/auto")
+    print("prompt completion K   flat s  flat/packed")
     for prompt, completion, k in SHAPES:
         trees = batch(prompt, completion, k, args.tokens)
-        flat, tree, auto = compare(policy, trees, ("tree", "auto"), bf16, args.pairs)
-        print(f"{prompt:6d} {completion:10d} {k:2d} {flat:8.3f} {tree:10.2f} {auto:10.2f}")
+        flat, ratio = compare(policy, trees, bf16, args.pairs)
+        print(f"{prompt:6d} {completion:10d} {k:2d} {flat:8.3f} {ratio:12.2f}")
 
 
-def compare(
-    policy: Policy, trees: PromptTrees, layouts: tuple[str, str], bf16: bool, pairs: int
-) -> tuple[float, float, float]:
-    """Median seconds of flat rows, and their time over that of each of two other layouts."""
-    times: dict[str, list[float]] = {name: [] for name in ("flat", *layouts)}
+def compare(policy: Policy, trees: PromptTrees, bf16: bool, pairs: int) -> tuple[float, float]:
+    """Median seconds of flat rows, and their time over that of the packed row."""
+    times: dict[str, list[float]] = {"flat": [], "packed": []}
     for repeat in range(pairs + 1):  # the first warms up
         for layout, found in times.items():
             took = seconds(policy, trees, layout, bf16)
             if repeat:
                 found.append(took)
-    first, second = (
-        statistics.median(f / x for f, x in zip(times["flat"], times[name], strict=True))
-        for name in layouts
-    )
-    return statistics.median(times["flat"]), first, second
+    ratios = (flat / packed for flat, packed in zip(*times.values(), strict=True))
+    return statistics.median(times["flat"]), statistics.median(ratios)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from alignlab.models.adapters import checkpoint_activations
 Strategy = Literal["one", "ddp", "fsdp"]
 PARTS = (
     "weights", "gradients", "optimizer", "reference", "reward model", "value", "gathered",
-    "activations", "logits", "KV cache", "masks",
+    "activations", "logits", "KV cache",
 )  # fmt: skip
 TRACED = 12  # layers up to which a model is traced as it is; deeper ones are continued in a line
 AT = 4  # layers of the first trace of a deeper model; the second has twice as many
@@ -142,7 +142,7 @@ def _training(setup: Setup, place: Placement) -> list[Bytes]:
     """The two peaks of a micro-batch; ``gradients`` as a share of all of them."""
     specs = _learners(setup)
     trees = micro_batch(setup, place.devices)
-    calls = [_calls(spec, trees, place, setup.autocast) for spec in specs]
+    calls = [_calls(spec, trees, place) for spec in specs]
     several = micro_batches(setup, place.devices)
 
     passes = [
@@ -174,9 +174,9 @@ def _as_share(at: Bytes, specs: Iterable[ModelSpec]) -> Bytes:
 
 
 def _calls(
-    spec: ModelSpec, trees: Sequence[PromptTree], place: Placement, autocast: torch.dtype | None
+    spec: ModelSpec, trees: Sequence[PromptTree], place: Placement
 ) -> tuple[tuple[Call, ...], int]:
-    calls, tokens = calls_of(spec, trees, gpu=place.gpu, autocast=autocast)
+    calls, tokens = calls_of(spec, trees, gpu=place.gpu)
     ends = sum(len(tree.completions) for tree in trees)
     return calls, ends if spec.scorer and spec.role != "value" else tokens
 
@@ -214,7 +214,7 @@ def _scoring(setup: Setup, place: Placement) -> Bytes:
     n = min(setup.rollout["score_batch_size"], _prompts(setup.rollout, place))
     trees = sorted(setup.trees, key=lambda tree: tree.longest)[-n:]
     spec = setup.trained
-    calls, tokens = calls_of(spec, trees, gpu=place.gpu, autocast=setup.autocast)
+    calls, tokens = calls_of(spec, trees, gpu=place.gpu)
 
     read = Pass(0, calls, tokens, chunk=spec.chunk, logits=spec.logits, trained=False)
     whole, _ = _in_depth((replace(spec, double=None),), (read,), autocast=setup.autocast)

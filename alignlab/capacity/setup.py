@@ -17,6 +17,7 @@ from alignlab.data.rollout_data import RolloutData
 from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError
 from alignlab.models.adapters import adapter_config, base_of, is_adapter
+from alignlab.models.attention import Branches
 from alignlab.models.backbone import TreeBackbone, needs_flat
 from alignlab.models.layouts import Layout
 from alignlab.models.loading import config_from, load_config, load_tokenizer
@@ -328,7 +329,7 @@ class _Recorder(TreeBackbone):
         super().__init__()
         self.model, self.tokenizer, self.calls = on_meta(spec.shallow(1)), None, list[Call]()
         self.layout: Layout = "flat" if needs_flat(self.model) else spec.layout
-        self._where, self._dtype = torch.device("cuda" if gpu else "cpu"), spec.dtype
+        self._where = torch.device("cuda" if gpu else "cpu")
 
     @property
     def device(self) -> torch.device:
@@ -340,9 +341,6 @@ class _Recorder(TreeBackbone):
         """Notes a call; its states take no memory."""
         return self._note
 
-    def _mask_dtype(self, trees: Any) -> torch.dtype:
-        return self._dtype
-
     def _own_error(self, trees: Any, states: Tensor) -> float:
         raise NotImplementedError
 
@@ -351,21 +349,18 @@ class _Recorder(TreeBackbone):
         *,
         input_ids: Tensor,
         position_ids: Any,
-        attention_mask: Tensor | None,
         use_cache: bool,
+        attention_mask: Any = None,
+        branches: Branches | None = None,
     ) -> tuple[Tensor]:
-        masked = 0 if attention_mask is None else attention_mask.element_size()
-        rows, columns = input_ids.shape
-        self.calls.append(Call(rows, columns, masked))
+        self.calls.append(Call(*input_ids.shape, branches))
         return (torch.zeros(1).expand(*input_ids.shape, 1),)
 
 
 def calls_of(
-    spec: ModelSpec, trees: Sequence[PromptTree], *, gpu: bool, autocast: torch.dtype | None
+    spec: ModelSpec, trees: Sequence[PromptTree], *, gpu: bool
 ) -> tuple[tuple[Call, ...], int]:
     """The calls that a forward on ``trees`` makes, and the number of tokens that it scores."""
     recorder, batch = _Recorder(spec, gpu), collate(trees)
-    if autocast is not None:
-        recorder._dtype = autocast
     recorder.hidden_states(batch, batch.loss_mask, after=False)
     return tuple(recorder.calls), int(batch.loss_mask.sum())

@@ -96,19 +96,17 @@ def _scoring_flops(setup: Setup, step: Sequence[PromptTree], place: Placement) -
 
 
 def _forward_flops(spec: ModelSpec, trees: Sequence[PromptTree], setup: Setup) -> float:
-    calls, scored = _calls(spec, tuple(trees), setup.autocast)
+    calls, scored = _calls(spec, tuple(trees))
     width = spec.config.get_text_config(decoder=True).hidden_size
     size = spec.size
     linear = sum(call.rows * call.columns for call in calls)
-    seen = sum(call.rows * call.columns**2 * (1 if call.masked else 0.5) for call in calls)
+    seen = sum(call.cells for call in calls)
     return 2 * size.matmul * linear + 4 * spec.depth * width * seen + 2 * size.output * scored
 
 
 @cache
-def _calls(
-    spec: ModelSpec, trees: tuple[PromptTree, ...], autocast: torch.dtype | None
-) -> tuple[tuple[Call, ...], int]:
-    return calls_of(spec, trees, gpu=True, autocast=autocast)
+def _calls(spec: ModelSpec, trees: tuple[PromptTree, ...]) -> tuple[tuple[Call, ...], int]:
+    return calls_of(spec, trees, gpu=True)
 
 
 def _sampling_seconds(

@@ -18,9 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from alignlab.functional import token_logps
+from alignlab.models.attention import Branches, packed_inputs
 from alignlab.models.heads import language_logits, output_layer
 
-Tag = Literal["gradients", "activations", "logits", "masks"]  # logits: as wide as a vocabulary
+Tag = Literal["gradients", "activations", "logits"]  # logits: as wide as a vocabulary
 Bytes = dict[str, float]
 
 
@@ -28,12 +29,17 @@ Bytes = dict[str, float]
 class Call:
     """One call of a transformer, on ``rows`` of ``columns`` tokens.
 
-    ``masked`` is the number of bytes of a cell of its dense mask, 0 where it has none.
+    ``branches`` are those of a packed row; without them attention is causal.
     """
 
     rows: int
     columns: int
-    masked: int = 0
+    branches: Branches | None = None
+
+    @property
+    def cells(self) -> float:
+        """Scores that attention computes; of a causal square it is half."""
+        return self.branches.cells if self.branches else self.rows * self.columns**2 / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,17 +176,15 @@ def _forward(model: Any, part: Pass, seen: Allocations) -> Tensor:
         inner = model.get_base_model() if hasattr(model, "peft_config") else model
         states, left = [], part.selected
         for call in part.calls:
-            columns = torch.arange(call.columns).expand(call.rows, -1)
-            mask = None
-            if call.masked:
-                with seen.tagged("masks"):
-                    shape = (call.rows, 1, call.columns, call.columns)
-                    mask = torch.zeros(shape, dtype=_OF_SIZE[call.masked])
+            columns = torch.zeros(call.rows, call.columns, dtype=torch.long)
+            packed = {}
+            if call.branches:  # a copy, whose masks are as fake as all else
+                packed = packed_inputs(Branches(call.branches.pieces), columns.device)
             out = inner.base_model(
-                input_ids=torch.zeros(call.rows, call.columns, dtype=torch.long),
-                position_ids=columns if call.masked else None,
-                attention_mask=mask,
+                input_ids=columns,
+                position_ids=columns if packed else None,
                 use_cache=False,
+                **packed,
             )[0]
             n = min(left, call.rows * call.columns)
             left -= n
@@ -201,6 +205,3 @@ def _head(model: Any, part: Pass, hidden: Tensor) -> Tensor:
 
     targets = torch.zeros(len(hidden), dtype=torch.long)
     return token_logps(hidden, head, targets, chunk=part.chunk)
-
-
-_OF_SIZE = {2: torch.bfloat16, 4: torch.float32, 8: torch.float64}

@@ -126,6 +126,7 @@ class PromptTrees:
         totals: What the whole optimizer step holds, this batch included.
         step: The trees of the whole step, of all ranks, where a loader has made it.
         first: The place among them of this batch's first one.
+        rows: What models have made of this very batch, for the next one that reads it.
     """
 
     prompt_ids: Tensor
@@ -140,6 +141,7 @@ class PromptTrees:
     totals: StepTotals = StepTotals(0, 0, 0)
     step: Sequence[PromptTree] = ()
     first: int = 0
+    rows: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def token_mask(self) -> Tensor:

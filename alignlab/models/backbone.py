@@ -4,7 +4,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,22 +12,13 @@ from torch.distributed.fsdp import FSDPModule
 
 from alignlab.data.trees import PromptTree, PromptTrees, bounds_of, collate
 from alignlab.errors import ConfigError
-from alignlab.models.layouts import (
-    DENSE_COST,
-    Layout,
-    Rows,
-    flat_rows,
-    length_groups,
-    packed_rows,
-    plan,
-    tree_rows,
-)
+from alignlab.models.attention import packed_inputs
+from alignlab.models.layouts import Layout, Rows, flat_rows, length_groups, packed_row
 from alignlab.models.limits import check_batch, check_rows, context_of
 from alignlab.models.loading import PACKAGES, default_device
 from alignlab.models.modes import reading
 from alignlab.models.prompt_tuning import PromptedTransformer, virtual_tokens
 
-MAX_TREE_COLUMNS = 4096
 MAX_GROUPS = 4  # of flat rows on a CPU; a GPU wants one call, and sharded ranks as many as others
 
 
@@ -106,15 +97,10 @@ class TreeBackbone(nn.Module):
         """
         check_batch(self.model, self.tokenizer, trees, self.room)
         keep_last = after or select.shape[1] > trees.completion_ids.shape[1]
-        if self.layout == "packed":
-            packed = packed_rows(trees, self._mask_dtype(trees), keep_last=keep_last)
-            return self._run(packed, select, after=after)
+        if self.layout != "flat":
+            return self._run(packed_row(trees, keep_last=keep_last), select, after=after)
         alone = self.device.type == "cpu" and not isinstance(self, FSDPModule)
         groups = length_groups(trees, MAX_GROUPS if alone else 1)
-        per_row = self._completions_per_row(trees, groups)
-        if per_row > 1:
-            rows = tree_rows(trees, per_row, self._mask_dtype(trees))
-            return self._run(rows, select, after=after)
         if len(groups) == 1:
             return self._run(flat_rows(trees, keep_last=keep_last), select, after=after)
         parts = [
@@ -127,48 +113,34 @@ class TreeBackbone(nn.Module):
         return torch.cat(parts)[order.argsort()]
 
     def _run(self, rows: Rows, select: Tensor, *, after: bool) -> Tensor:
-        check_sparse(self.model, rows.input_ids.shape[1])
+        if rows.branches is None:
+            check_sparse(self.model, rows.input_ids.shape[1])
+        ids, branches = rows.input_ids, rows.branches
         out = self.backbone(
-            input_ids=rows.input_ids,
+            input_ids=ids,
             position_ids=rows.position_ids,
-            attention_mask=rows.attention_mask,
             use_cache=False,  # a cache would let packed completions see each other
+            **({} if branches is None else packed_inputs(branches, ids.device)),
         )[0]
         m, t = select.nonzero().unbind(1)
         return out[rows.row[m], rows.columns(select.shape[1], after=after)[m, t]]
 
-    def _completions_per_row(self, trees: PromptTrees, groups: list[Tensor]) -> int:
-        if self.layout == "flat":
-            return 1
-        if self.layout == "tree":
-            return int(torch.bincount(trees.group).max())
-        return plan(
-            trees,
-            width=self.model.config.get_text_config(decoder=True).hidden_size,
-            dense_cost=DENSE_COST,
-            max_tokens=MAX_TREE_COLUMNS,
-            groups=groups,
-        )
-
-    def _mask_dtype(self, trees: PromptTrees) -> torch.dtype:
-        device = trees.prompt_ids.device.type
-        if torch.is_autocast_enabled(device):
-            return torch.get_autocast_dtype(device)
-        return _dtype(self)
-
     def settle_layout(self) -> str:
-        """Compare flat rows with the model's own forward, and shared rows with flat ones.
+        """Compare flat rows with the model's own forward, and the packed row with flat ones.
 
         The rows are random trees of different lengths, the longest longer than the attention
-        windows in the config. If shared rows differ, or may differ in longer rows, the layout stays
+        windows in the config. If the packed row differs, or may if it is longer, the layout stays
         flat: the model uses a window of tokens, or the position of a token in its row.
 
         Returns:
             The layout that is kept, and why.
 
         Raises:
-            ConfigError: Flat rows are not the model's own forward either, so no layout is right.
+            ConfigError: Flat rows are not the model's own forward either, so no layout is right; or
+                there is no such layout.
         """
+        if self.layout not in get_args(Layout):
+            raise ConfigError(f"layout {self.layout!r} is unknown. Set auto, packed or flat.")
         if self.model.config._attn_implementation in PACKAGES:  # kernels that need a GPU
             self.to(default_device())
         try:
@@ -229,15 +201,14 @@ class TreeBackbone(nn.Module):
             return "flat", "flat: asked for"
         if reason := needs_flat(self.model):
             return "flat", f"flat: {reason}"
-        shared: Layout = "packed" if wanted == "packed" else "tree"
         try:
-            error = relative_error(self._probed(shared, trees), flat, flat.dtype)
+            error = relative_error(self._probed("packed", trees), flat, flat.dtype)
         except UNREADABLE as problem:
-            return "flat", f"flat: {shared} rows raise {type(problem).__name__}: {problem}"
+            return "flat", f"flat: packed rows raise {type(problem).__name__}: {problem}"
         tolerance = 1e-9 if flat.dtype == torch.float64 else 1e-5 if _exact(flat.dtype) else 3e-2
         if error <= tolerance:
-            return wanted, f"{wanted}: {shared} rows agree with flat ones to {error:.1e}"
-        return "flat", f"flat: {shared} rows differ by {error:.1e} of the largest state"
+            return "packed", f"packed: agrees with flat rows to {error:.1e}"
+        return "flat", f"flat: packed rows differ by {error:.1e} of the largest state"
 
     @abstractmethod
     def _own_error(self, trees: PromptTrees, states: Tensor) -> float:
@@ -318,10 +289,6 @@ def probe_cells(trees: PromptTrees) -> Tensor:
     return steps <= trees.completion_lengths[:, None]
 
 
-def _dtype(module: TreeBackbone) -> torch.dtype:
-    return next(module.model.parameters()).dtype
-
-
 def _exact(dtype: torch.dtype) -> bool:
     return dtype in (torch.float32, torch.float64)
 
@@ -365,14 +332,17 @@ def check_sparse(model: Any, columns: int) -> None:
 
 
 def needs_flat(model: Any) -> str | None:
-    """Why a model may see something else in shared rows than a probe shows, or ``None``."""
+    """Why a model may see something else in a packed row than a probe shows, or ``None``."""
     if virtual_tokens(model):
         return "virtual tokens stand before every row"
-    for name, value in model.config.get_text_config(decoder=True).to_dict().items():
+    text = model.config.get_text_config(decoder=True)
+    for name, value in text.to_dict().items():
         if _LAYERS.search(name) and (others := _words(value) - _FULL):
             return f"{name} has {', '.join(sorted(others))}, which may not see a whole row"
     for name, width in attention_windows(model.config).items():
         return f"{name} {width} bounds what a token sees"
+    if text._attn_implementation != "sdpa":
+        return f"the attention function is {text._attn_implementation}, packed rows need sdpa"
     return None
 
 

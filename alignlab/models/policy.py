@@ -87,9 +87,9 @@ class Policy(TreeBackbone):
             as ``lora``.
         quantised: Keep the weights under the adapters in 4 bits (QLoRA). Adapters that ``source``
             holds are read on a base like the one that they were trained on, without this key.
-        layout: How trees become rows: ``flat``, ``tree``, ``packed`` (whole trees side by side),
-            or ``auto`` to plan flat or tree rows by cost. Shared rows are used only if a check at
-            load finds them equal to flat ones.
+        layout: How trees become rows: ``flat``, a row per completion, or ``packed``, all trees of
+            a batch in one row. ``auto`` is ``packed``. Without transformers' ``sdpa``, with
+            attention windows, or if a check at load finds a difference, rows are ``flat``.
         head_dtype: Precision of the logits' matmul. Log-probs are float32 or finer.
         chunk: Positions whose logits are held at once.
         chat_format: For a tokenizer without a chat template: ``llama3`` adds the special tokens

@@ -10,6 +10,7 @@ from alignlab.capacity.setup import calls_of, read_setup
 from alignlab.capacity.trace import Call
 from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
+from alignlab.models.attention import Branches, Piece
 from alignlab.training.fit import build
 from tests.capacity.examples import PARAMETERS, stage
 
@@ -97,16 +98,17 @@ def test_completions_of_a_rollout_have_their_full_length(tmp_path: Path) -> None
 
 def test_rows_are_cut_as_the_model_cuts_them(tmp_path: Path) -> None:
     trees = [PromptTree(i, "", (0,) * 20, ((0,) * 4, (0,) * 2)) for i in range(2)]
-    for layout, call in (("flat", Call(4, 23)), ("tree", Call(2, 26, masked=4))):
+    branches = Branches((Piece(48, block=((20, 3, 1), (20, 3, 1))),))
+    for layout, call in (("flat", Call(4, 23)), ("packed", Call(1, 48, branches))):
         spec = read_setup([stage(tmp_path, policy={"layout": layout})]).trained
-        assert calls_of(spec, trees, gpu=True, autocast=None) == ((call,), 12)
+        assert calls_of(spec, trees, gpu=True) == ((call,), 12)
 
 
 def test_windows_keep_rows_flat(tmp_path: Path) -> None:
     config = {"model_type": "mistral", "sliding_window": 8, "vocab_size": 64, "hidden_size": 16,
               "num_attention_heads": 2, "num_hidden_layers": 2}  # fmt: skip
-    spec = read_setup([stage(tmp_path, policy={"layout": "tree", "config": config})]).trained
-    calls, _ = calls_of(spec, [PromptTree(0, "", (0,), ((0,), (0,)))], gpu=True, autocast=None)
+    spec = read_setup([stage(tmp_path, policy={"layout": "packed", "config": config})]).trained
+    calls, _ = calls_of(spec, [PromptTree(0, "", (0,), ((0,), (0,)))], gpu=True)
     assert calls == (Call(2, 1),)
 
 

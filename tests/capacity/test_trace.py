@@ -8,6 +8,7 @@ from transformers import AutoConfig
 
 from alignlab.capacity.models import ModelSpec, make_fake, on_meta
 from alignlab.capacity.trace import Allocations, Call, Pass, traced
+from alignlab.models.attention import branches_of
 from tests.capacity.examples import CONFIG, HIDDEN, PARAMETERS, VOCABULARY
 
 
@@ -66,9 +67,14 @@ def test_a_forward_without_gradients_keeps_no_activations(model) -> None:
     assert reads["activations"] < trained / 4
 
 
-def test_a_dense_mask_is_a_part_of_its_own(model) -> None:
-    whole, _ = traced([model], [Pass(0, (Call(2, 8, masked=4),), 10)])
-    assert whole["masks"] == 4 * 2 * 8 * 8
+def test_a_packed_row_takes_what_its_tokens_take(model) -> None:
+    """It has 116 / 216 of the tokens; small masks and a copy of the prompt's keys come on top."""
+    branches = branches_of([0, 0], [100], [8, 8])
+    shared, flat = (
+        traced([model], [Pass(0, (call,), 10)])[0]["activations"]
+        for call in (Call(1, 116, branches), Call(2, 108))
+    )
+    assert 0.4 < shared / flat < 0.7
 
 
 def test_tied_weights_stay_one() -> None:

@@ -49,20 +49,17 @@ def is_refusal(found: str) -> bool:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the families' own code
 @pytest.mark.parametrize("name", MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-def test_a_family_is_right_in_every_layout_or_refused(
-    name: str, words: Path, tmp_path: Path
-) -> None:
+def test_a_family_is_right_or_refused(name: str, words: Path, tmp_path: Path) -> None:
     """Policy, sampler and scorer to 1e-4 of the library's forward of one row at a time."""
     if name in NOT_TINY:
         pytest.skip(NOT_TINY[name])
     with limited():
         make_tiny(name, tmp_path, words)
-        layouts = ("auto", "tree", "packed")
-        found = [outcome(policy_error, tmp_path, layout) for layout in layouts]
+        found = outcome(policy_error, tmp_path, "packed")
         if name in REFUSED:
-            assert all(map(is_refusal, found)), found
+            assert is_refusal(found), found
         else:
-            assert found == ["right"] * 3
+            assert found == "right"
             tolerance = SAMPLER_TOLERANCE.get(name, TOLERANCE)
             assert outcome(sampler_error, tmp_path, tolerance=tolerance) == "right"
         scorer = outcome(scorer_error, tmp_path)

@@ -1,4 +1,4 @@
-"""Tree and packed rows give what flat ones give, to the last digits, in every family."""
+"""A packed row gives what flat rows give, to the last digits, in every family."""
 
 import random
 
@@ -7,8 +7,10 @@ import torch
 from torch.testing import assert_close
 
 from alignlab.data.trees import PromptTree, PromptTrees, collate
+from alignlab.errors import ConfigError
 from alignlab.models import Policy
-from alignlab.models.layouts import flat_rows, length_groups, packed_rows, plan, tree_rows
+from alignlab.models.attention import Piece, branches_of, tree_attention
+from alignlab.models.layouts import flat_rows, length_groups, packed_row
 from tests.tiny import EOS, VOCABULARY
 from tests.tiny import FAMILIES as SMALL
 
@@ -32,13 +34,14 @@ def ragged_batch(seed: int, prompts: int, most: int) -> PromptTrees:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("most", [1, 2, 9])
-@pytest.mark.parametrize("shared", ["tree", "packed"])
-def test_shared_rows_equal_flat_rows_with_gradients(build, family, most, shared):
+@pytest.mark.parametrize(("most", "block"), [(1, 64), (2, 10), (2, 64), (9, 0), (9, 24)])
+def test_packed_rows_equal_flat_rows_with_gradients(build, monkeypatch, family, most, block):
+    """Blocks of several trees, and trees that are larger than one, in turn and together."""
+    monkeypatch.setattr("alignlab.models.attention.BLOCK", block)
     policy = build(family)
     batch = ragged_batch(most, prompts=4, most=most)
     found = {}
-    for layout in ("flat", shared):
+    for layout in ("flat", "packed"):
         policy.layout = layout
         policy.zero_grad()
         scores = policy(batch, want=("entropies", "hidden"))
@@ -49,7 +52,7 @@ def test_shared_rows_equal_flat_rows_with_gradients(build, family, most, shared)
         grads = {name: p.grad for name, p in policy.named_parameters()}
         assert all(g is not None for g in grads.values())
         found[layout] = scores, grads
-    flat, other = found["flat"], found[shared]
+    flat, other = found["flat"], found["packed"]
     for name in ("token_logps", "logps", "entropies", "hidden"):
         assert_close(getattr(other[0], name), getattr(flat[0], name), rtol=0, atol=1e-10)
     for name, gradient in flat[1].items():
@@ -58,8 +61,10 @@ def test_shared_rows_equal_flat_rows_with_gradients(build, family, most, shared)
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_packed_document_never_sees_another(build, family):
+@pytest.mark.parametrize("block", [0, 12, 64])
+def test_a_packed_document_never_sees_another(build, monkeypatch, family, block):
     """Whatever is in all other documents, not a bit of this one's log-probs changes."""
+    monkeypatch.setattr("alignlab.models.attention.BLOCK", block)
     policy = build(family)
     policy.layout = "packed"
 
@@ -79,7 +84,6 @@ def test_a_packed_document_never_sees_another(build, family):
         )
 
     before = policy(batch([0] * 8)).token_logps
-    assert len(packed_rows(batch([0] * 8), torch.float64, keep_last=False).input_ids) == 3
     for p in range(8):
         after = policy(batch([0 if q == p else 3 for q in range(8)])).token_logps
         assert torch.equal(after[p], before[p])
@@ -99,38 +103,96 @@ def test_packed_states_before_and_after_each_token(build, after):
 
 
 @pytest.mark.parametrize("keep_last", [False, True])
-@pytest.mark.parametrize("seed", range(8))
-def test_packed_rows_are_never_longer_than_flat_ones(seed, keep_last):
-    batch = ragged_batch(seed, prompts=12, most=1 + seed % 4)
-    flat = flat_rows(batch, keep_last=keep_last).input_ids
-    packed = packed_rows(batch, torch.float32, keep_last=keep_last).input_ids
-    assert packed.shape[1] <= flat.shape[1]
-    assert packed.numel() < flat.numel()
+@pytest.mark.parametrize("seed", range(4))
+def test_a_packed_row_holds_every_token_once(seed, keep_last):
+    batch = ragged_batch(seed, prompts=12, most=1 + seed)
+    row = packed_row(batch, keep_last=keep_last)
+    tokens = int(batch.prompt_lengths.sum() + batch.completion_lengths.sum())
+    assert row.input_ids.shape == (1, tokens - (0 if keep_last else len(batch.group)))
+    assert row.branches is not None
+    assert sum(piece.tokens for piece in row.branches.pieces) == row.input_ids.numel()
 
 
-def test_packed_rows_by_hand():
-    """The longest branch has 5 tokens: 8 9 | 3 4 5. Behind the shorter two, 6 | 7 still fits."""
+def test_packed_rows_by_hand(monkeypatch):
+    """Blocks of up to 7 tokens: the first tree has 8, and the last two have 6 together."""
+    monkeypatch.setattr("alignlab.models.attention.BLOCK", 7)
     trees = [
-        PromptTree(0, "a", (1, 2), ((3,), (4,))),
-        PromptTree(1, "b", (8, 9), ((3, 4, 5),)),
-        PromptTree(2, "c", (6,), ((7,),)),
-        PromptTree(3, "d", (5, 5), ((5,),)),
+        PromptTree(0, "a", (1, 2, 3), ((4, 5), (6, 7, 8))),
+        PromptTree(1, "b", (9,), ((3, 4),)),
+        PromptTree(2, "c", (6,), ((7,), (8,))),
     ]
-    rows = packed_rows(collate(trees), torch.float32, keep_last=True)
-    assert rows.position_ids is not None
-    assert rows.attention_mask is not None
-    assert rows.input_ids.tolist() == [[8, 9, 3, 4, 5], [1, 2, 3, 4, 0], [5, 5, 5, 6, 7]]
-    assert rows.position_ids.tolist() == [[0, 1, 2, 3, 4], [0, 1, 2, 2, 0], [0, 1, 2, 0, 1]]
-    assert rows.row.tolist() == [1, 1, 0, 2, 2]
-    assert rows.columns(1, after=False).tolist() == [[1], [1], [1], [3], [1]]
-    assert rows.columns(1, after=True).tolist() == [[2], [3], [2], [4], [2]]
-    assert rows.attention_mask.eq(0)[:, 0].int().tolist() == [
-        [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]],
-        [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 0, 1, 0], [0, 0, 0, 0, 1]],
-        [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 1, 1]],
+    batch = collate(trees)
+    row = packed_row(batch, keep_last=True)
+    assert row.input_ids.tolist() == [[1, 2, 3, 4, 5, 6, 7, 8, 9, 3, 4, 6, 7, 8]]
+    assert row.position_ids.tolist() == [[0, 1, 2, 3, 4, 3, 4, 5, 0, 1, 2, 0, 1, 1]]
+    assert row.columns(1, after=False).tolist() == [[2], [2], [8], [11], [11]]
+    assert row.columns(2, after=True).tolist() == [[3, 4], [5, 6], [9, 10], [12, 13], [13, 14]]
+    assert row.branches.pieces == (
+        Piece(5),
+        Piece(3, prompt=3),
+        Piece(6, block=((1, 2), (1, 1, 1))),
+    )
+    assert row.branches.cells == 25 / 2 + 3 * 3 + 9 / 2 + 36
+    behind, blocks = row.branches.masks(torch.zeros(1))
+    assert behind.eq(0).int().tolist() == [
+        [1, 1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 1, 0],
+        [1, 1, 1, 1, 1, 1],
     ]
-    shorter = packed_rows(collate(trees), torch.float32, keep_last=False)
-    assert shorter.input_ids.tolist() == [[8, 9, 3, 4], [1, 2, 5, 5], [6, 0, 0, 0]]
+    assert blocks.eq(0).int()[0, :6, :6].tolist() == [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [0, 0, 0, 1, 0, 0],
+        [0, 0, 0, 1, 1, 0],
+        [0, 0, 0, 1, 0, 1],  # the second completion sees the prompt and itself, not the first
+    ]
+    shorter = packed_row(batch, keep_last=False)
+    assert shorter.input_ids.tolist() == [[1, 2, 3, 4, 6, 7, 9, 3, 6]]
+    assert shorter.branches.pieces == (
+        Piece(6, block=((3, 1, 2),)),
+        Piece(3, block=((1, 1), (1,))),
+    )
+
+
+def test_a_row_is_made_once_for_all_models_that_read_the_batch():
+    batch = ragged_batch(0, prompts=3, most=2)
+    assert packed_row(batch, keep_last=True) is packed_row(batch, keep_last=True)
+    shorter = batch.shortened(torch.ones_like(batch.completion_lengths))
+    tokens = packed_row(shorter, keep_last=True).input_ids.numel()
+    assert tokens == int(batch.prompt_lengths.sum()) + len(batch.group)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_blocks_hold_when_activations_are_computed_again(build, family, checkpointing):
+    policy = build(family).train()
+    if checkpointing:
+        policy.model.activation_checkpointing_enable()
+    batch = ragged_batch(7, prompts=4, most=3)
+    found = []
+    for layout in ("flat", "packed"):
+        policy.layout = layout
+        policy.zero_grad()
+        policy(batch).logps.sum().backward()
+        found.append({name: weight.grad for name, weight in policy.named_parameters()})
+    for name, gradient in found[0].items():
+        assert_close(found[1][name], gradient, rtol=0, atol=1e-10, msg=name)
+
+
+def test_a_saved_model_names_no_attention_of_ours(build, tmp_path):
+    policy = build("llama")
+    assert policy.layout == "packed"
+    policy.save(tmp_path)
+    assert "branches" not in (tmp_path / "config.json").read_text()
+    assert policy.model.config._attn_implementation == "sdpa"
+
+
+def test_attention_in_branches_refuses_what_it_does_not_know():
+    branches = branches_of([0], [2], [2])
+    q = torch.zeros(1, 1, 4, 2)
+    with pytest.raises(ValueError, match="knows no sliding_window"):
+        tree_attention(torch.nn.Module(), q, q, q, None, branches=branches, sliding_window=2)
 
 
 def test_models_that_look_at_a_window_stay_flat(words):
@@ -141,7 +203,16 @@ def test_models_that_look_at_a_window_stay_flat(words):
     assert policy.layout_report == "flat: sliding_window 4 bounds what a token sees"
     kept = Policy(config=config | {"sliding_window": None}, tokenizer=str(words), layout="packed")
     assert kept.layout == "packed"
-    assert "packed rows agree with flat ones" in kept.layout_report
+    assert kept.layout_report.startswith("packed: agrees with flat rows to ")
+    eager = Policy(
+        config=config | {"sliding_window": None}, tokenizer=str(words), attn_implementation="eager"
+    )
+    assert eager.layout_report == "flat: the attention function is eager, packed rows need sdpa"
+
+
+def test_a_layout_that_there_is_not_is_refused(words):
+    with pytest.raises(ConfigError, match=r"layout 'tree' is unknown\. Set auto, packed or flat"):
+        Policy(config=SMALL["llama"] | {"model_type": "llama"}, tokenizer=str(words), layout="tree")
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -215,7 +286,7 @@ def test_what_stands_in_padding_never_matters(build):
     policy = build("gpt2")
     batch = ragged_batch(4, prompts=4, most=3)
     before = {}
-    for layout in ("flat", "tree", "packed"):
+    for layout in ("flat", "packed"):
         policy.layout = layout
         before[layout] = policy(batch).token_logps
     beyond = ~batch.token_mask
@@ -229,39 +300,9 @@ def test_what_stands_in_padding_never_matters(build):
         assert torch.equal(logps, expected)
 
 
-def test_rows_by_hand():
+def test_flat_rows_by_hand():
     trees = [PromptTree(0, "a", (7, 8), ((3,), (4, 5))), PromptTree(1, "b", (9,), ((6, 2),))]
     batch = collate(trees)
     flat = flat_rows(batch, keep_last=True)
     assert flat.input_ids.tolist() == [[7, 8, 3, 0], [7, 8, 4, 5], [9, 6, 2, 0]]
     assert flat_rows(batch, keep_last=False).input_ids.tolist() == [[7, 8, 3], [7, 8, 4], [9, 6, 2]]
-    tree = tree_rows(batch, 2, torch.float32)
-    assert tree.position_ids is not None
-    assert tree.attention_mask is not None
-    assert tree.input_ids.tolist() == [[7, 8, 3, 4, 5], [9, 6, 2, 0, 0]]
-    assert tree.position_ids.tolist() == [[0, 1, 2, 2, 3], [0, 1, 2, 0, 0]]
-    assert tree.columns(2, after=False).tolist() == [[1, 2], [1, 3], [0, 1]]
-    assert tree.columns(1, after=True).tolist() == [[2], [3], [1]]
-    seen = tree.attention_mask.eq(0)[0, 0].int().tolist()
-    assert seen == [
-        [1, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0],
-        [1, 1, 1, 0, 0],
-        [1, 1, 0, 1, 0],  # the second completion sees the prompt and itself, not the first
-        [1, 1, 0, 1, 1],
-    ]
-
-
-def test_planner_prefers_trees_for_long_prompts_and_flat_for_long_completions():
-    def batch(prompt: int, completion: int, k: int) -> PromptTrees:
-        tree = PromptTree(0, "x", (1,) * prompt, ((2,) * completion,) * k)
-        return collate([tree, tree])
-
-    chosen = {
-        shape: plan(batch(*shape), width=256, dense_cost=0.6, max_tokens=4096)
-        for shape in [(300, 40, 2), (64, 512, 9), (8, 200, 9)]
-    }
-    assert chosen[300, 40, 2] == 2
-    assert chosen[64, 512, 9] == 1
-    assert chosen[8, 200, 9] == 1
-    assert plan(batch(300, 40, 2), width=256, dense_cost=0.6, max_tokens=100) == 1  # memory cap
