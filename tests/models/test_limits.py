@@ -39,7 +39,7 @@ def folder(build: Callable[..., Policy], tmp_path_factory: pytest.TempPathFactor
     return root
 
 
-@pytest.mark.parametrize("layout", ["flat", "tree", "packed"])
+@pytest.mark.parametrize("layout", ["flat", "packed"])
 @pytest.mark.parametrize("kind", [Policy, ScoreModel])
 def test_a_row_longer_than_the_context_is_named(folder: Path, kind: Any, layout: Any) -> None:
     model = kind(str(folder / "lm"), layout=layout).eval()

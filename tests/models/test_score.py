@@ -25,7 +25,7 @@ def test_scores_are_read_after_the_last_real_token_and_values_before_each(folder
     """Against the model's own states, one completion at a time."""
     model = ScoreModel(str(folder), dtype="float64")
     batch = collate(TREES)
-    for layout in ("flat", "tree"):
+    for layout in ("flat", "packed"):
         model.layout = layout
         scores, values = model.scores(batch), model.values(batch)
         rows = [(tree.prompt, c) for tree in TREES for c in tree.completions]
