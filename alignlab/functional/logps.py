@@ -5,9 +5,11 @@ at a time and made again in the backward pass, so memory is ``chunk * vocabulary
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from alignlab.errors import ConfigError
@@ -15,6 +17,12 @@ from alignlab.functional.sampling import SamplingSpec
 
 Head = Callable[[Tensor], Tensor]
 PLAIN = SamplingSpec()
+LOGITS = 2**25  # logits held at once: 128 MiB in float32
+
+
+def positions_at_once(chunk: int, vocabulary: int) -> int:
+    """``chunk``, or as many positions as have ``LOGITS`` logits in a large ``vocabulary``."""
+    return min(chunk, max(1, LOGITS // vocabulary))
 
 
 def token_logps(
@@ -59,9 +67,10 @@ def _chunked(
 
     def score(hidden: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
         logits = spec.apply(_at_least_float32(head(hidden)))
+        if not with_entropies:
+            return (_Chosen.apply(logits, targets),)
         logps = logits.log_softmax(-1)
-        chosen = logps.gather(-1, targets[:, None]).squeeze(-1)
-        return (chosen, _entropy(logps)) if with_entropies else (chosen,)
+        return logps.gather(-1, targets[:, None]).squeeze(-1), _entropy(logps)
 
     if len(targets) <= chunk:  # recomputing a single chunk would save nothing
         return score(hidden, targets)
@@ -70,6 +79,24 @@ def _chunked(
         for h, t in zip(hidden.split(chunk), targets.split(chunk), strict=True)
     ]
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+
+class _Chosen(torch.autograd.Function):
+    """``log_softmax`` at the targets. Its backward passes over the logits half as often."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        logps, targets = logits.log_softmax(-1), targets[:, None]
+        ctx.save_for_backward(logps, targets)
+        return logps.gather(-1, targets).squeeze(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """The gradient times (one-hot target - probabilities)."""
+        logps, targets = ctx.saved_tensors
+        gradient = gradient[:, None]
+        return logps.exp().mul_(-gradient).scatter_add_(-1, targets, gradient), None
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:

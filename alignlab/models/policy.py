@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
 from alignlab.functional import token_logps, token_logps_and_entropies
+from alignlab.functional.logps import positions_at_once
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.adapters import (
     Lora,
@@ -27,7 +28,7 @@ from alignlab.models.backbone import TreeBackbone, relative_error
 from alignlab.models.chat_format import ChatFormat, copy_token_rows, set_chat_format, set_stops
 from alignlab.models.heads import language_logits
 from alignlab.models.layouts import Layout
-from alignlab.models.limits import other_id
+from alignlab.models.limits import embedded, other_id
 from alignlab.models.loading import (
     DTypeName,
     attention,
@@ -91,7 +92,7 @@ class Policy(TreeBackbone):
             a batch in one row. ``auto`` is ``packed``. Without transformers' ``sdpa``, with
             attention windows, or if a check at load finds a difference, rows are ``flat``.
         head_dtype: Precision of the logits' matmul. Log-probs are float32 or finer.
-        chunk: Positions whose logits are held at once.
+        chunk: Positions whose logits are held at once; fewer if the vocabulary is large.
         chat_format: For a tokenizer without a chat template: ``llama3`` adds the special tokens
             that are missing, the template and the stop set. They are saved with the model. With
             ``lora``, the rows of added tokens are trained beside the adapters.
@@ -158,7 +159,7 @@ class Policy(TreeBackbone):
         if activation_checkpointing:
             checkpoint_activations(self.model)
         self.head_dtype = torch.float64 if dtype == "float64" else getattr(torch, head_dtype)
-        self.chunk = chunk
+        self.chunk = positions_at_once(chunk, embedded(self.model) or 1)
         self.layout = layout
         self.layout_report = self.settle_layout()
         self.train()  # a pretrained model comes in eval mode

@@ -86,6 +86,9 @@ class Objective(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """One optimizer, its rate set for each optimizer step (never per micro-batch)."""
         optimizer = self.make_optimizer(self.parameter_groups())
+        for group in optimizer.param_groups:  # one kernel for all weights, where PyTorch has one
+            if group.get("fused", False) is None and group.get("foreach") is None:
+                group["fused"] = all(weight.is_floating_point() for weight in group["params"])
         total = self.schedule.steps(self.trainer)
         scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
         return {
@@ -116,8 +119,13 @@ class Objective(L.LightningModule):
         """Log the metrics of the whole step: all its micro-batches, on all ranks."""
         whole = over_ranks(self._step, self.trainer.strategy, self.device)
         self._step = {}
+        results: Any = self.trainer._results
         for name, value in whole.items():
-            self.log(f"train/{name}", value, batch_size=1)
+            key = f"on_before_optimizer_step.train/{name}"
+            if key in results:  # self.log checks all settings again, which takes a small model's
+                results.update_metrics(key, value, 1)  # step a quarter longer
+            else:
+                self.log(f"train/{name}", value, batch_size=1)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Delay a stop (``max_time``, a callback) until the optimizer step is complete.

@@ -7,6 +7,7 @@ from torch.testing import assert_close
 
 from alignlab.errors import ConfigError
 from alignlab.functional import SamplingSpec, token_logps, token_logps_and_entropies
+from alignlab.functional.logps import positions_at_once
 
 N, H, V = 11, 5, 13
 
@@ -79,6 +80,25 @@ def test_logits_of_a_chunk_only_exist_and_none_wait_for_backward() -> None:
     assert all(V not in shape[-1:] for shape in saved)
     logps.sum().backward()
     assert sorted(rows) == [3, 3, 4, 4, 4, 4]
+
+
+@pytest.mark.parametrize("spec", [SamplingSpec(), SamplingSpec(0.5), SamplingSpec(top_k=2)])
+def test_gradient_worked_by_hand(spec: SamplingSpec) -> None:
+    """Of log p[1] by the logits it is 1 - p[1] at 1 and -p elsewhere, over the temperature."""
+    logits = torch.tensor([[0.0, math.log(2), math.log(5)]], dtype=torch.float64)
+    odds = [x ** (1 / spec.temperature) for x in (0.0 if spec.top_k else 1.0, 2.0, 5.0)]
+    logits.requires_grad_()
+    logps = token_logps(logits, nn.Identity(), torch.tensor([1]), chunk=1, spec=spec)
+    (grad,) = torch.autograd.grad(3 * logps.sum(), logits)
+    p = [x / sum(odds) for x in odds]
+    wanted = [3 / spec.temperature * x for x in (-p[0], 1 - p[1], -p[2])]
+    assert grad.tolist() == [pytest.approx(wanted)]
+
+
+def test_a_large_vocabulary_has_shorter_chunks() -> None:
+    assert positions_at_once(4096, 32) == 4096
+    assert positions_at_once(4096, 2**17) == 256
+    assert positions_at_once(4096, 2**26) == 1
 
 
 def test_entropies_worked_by_hand() -> None:

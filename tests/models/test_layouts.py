@@ -1,6 +1,7 @@
 """A packed row gives what flat rows give, to the last digits, in every family."""
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -123,6 +124,8 @@ def test_packed_rows_by_hand(monkeypatch):
     ]
     batch = collate(trees)
     row = packed_row(batch, keep_last=True)
+    assert row.position_ids is not None
+    assert row.branches is not None
     assert row.input_ids.tolist() == [[1, 2, 3, 4, 5, 6, 7, 8, 9, 3, 4, 6, 7, 8]]
     assert row.position_ids.tolist() == [[0, 1, 2, 3, 4, 3, 4, 5, 0, 1, 2, 0, 1, 1]]
     assert row.columns(1, after=False).tolist() == [[2], [2], [8], [11], [11]]
@@ -148,6 +151,7 @@ def test_packed_rows_by_hand(monkeypatch):
         [0, 0, 0, 1, 0, 1],  # the second completion sees the prompt and itself, not the first
     ]
     shorter = packed_row(batch, keep_last=False)
+    assert shorter.branches is not None
     assert shorter.input_ids.tolist() == [[1, 2, 3, 4, 6, 7, 9, 3, 6]]
     assert shorter.branches.pieces == (
         Piece(6, block=((3, 1, 2),)),
@@ -211,8 +215,9 @@ def test_models_that_look_at_a_window_stay_flat(words):
 
 
 def test_a_layout_that_there_is_not_is_refused(words):
+    other: Any = "tree"
     with pytest.raises(ConfigError, match=r"layout 'tree' is unknown\. Set auto, packed or flat"):
-        Policy(config=SMALL["llama"] | {"model_type": "llama"}, tokenizer=str(words), layout="tree")
+        Policy(config=SMALL["llama"] | {"model_type": "llama"}, tokenizer=str(words), layout=other)
 
 
 @pytest.mark.parametrize("after", [False, True])

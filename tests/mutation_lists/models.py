@@ -4,6 +4,34 @@ from tests.mutation_lists.mutation import Mutation
 
 MUTATIONS = (
     Mutation(
+        "the gradient of a log-prob pushes probabilities up",
+        "functional/logps.py",
+        "logps.exp().mul_(-gradient)",
+        "logps.exp().mul_(gradient)",
+        "functional/test_logps.py::test_gradient_worked_by_hand",
+    ),
+    Mutation(
+        "a completion after the first sees more than its prompt of the call before",
+        "models/attention.py",
+        "k = torch.cat([root[0][:, :, : piece.prompt], k], 2)",
+        "k = torch.cat([root[0][:, :, -piece.prompt :], k], 2)",
+        "models/test_layouts.py::test_packed_rows_equal_flat_rows_with_gradients",
+    ),
+    Mutation(
+        "a shortened batch is read as the whole one",
+        "data/trees.py",
+        "init=False, repr=False, compare=False)",
+        "repr=False, compare=False)",
+        "models/test_layouts.py::test_a_row_is_made_once_for_all_models_that_read_the_batch",
+    ),
+    Mutation(
+        "an attention function that knows no branches reads packed rows",
+        "models/backbone.py",
+        'if text._attn_implementation != "sdpa":',
+        'if text._attn_implementation == "none":',
+        "models/test_layouts.py::test_models_that_look_at_a_window_stay_flat",
+    ),
+    Mutation(
         "labels are shifted by one",
         "models/layouts.py",
         "before = self.start[:, None] + step - 1",
