@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from alignlab.data.trees import PromptTree, PromptTrees, collate
 from alignlab.errors import ConfigError
 from alignlab.models import Policy
-from alignlab.models.attention import Piece, branches_of, tree_attention
+from alignlab.models.attention import Piece
 from alignlab.models.layouts import flat_rows, length_groups, packed_row
 from tests.tiny import EOS, VOCABULARY
 from tests.tiny import FAMILIES as SMALL
@@ -190,13 +190,6 @@ def test_a_saved_model_names_no_attention_of_ours(build, tmp_path):
     policy.save(tmp_path)
     assert "branches" not in (tmp_path / "config.json").read_text()
     assert policy.model.config._attn_implementation == "sdpa"
-
-
-def test_attention_in_branches_refuses_what_it_does_not_know():
-    branches = branches_of([0], [2], [2])
-    q = torch.zeros(1, 1, 4, 2)
-    with pytest.raises(ValueError, match="knows no sliding_window"):
-        tree_attention(torch.nn.Module(), q, q, q, None, branches=branches, sliding_window=2)
 
 
 def test_models_that_look_at_a_window_stay_flat(words):
