@@ -1,6 +1,5 @@
 """The figure and the page beside the table of ``bench.py``."""
 
-import math
 import os
 import platform
 from collections.abc import Sequence
@@ -9,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "lightning", "transformers", "trl", "accelerate")
-EXPONENTS = ("prompt", "completion", "k", "batch")  # sweeps that ask whether cost is linear
-BASE = {"prompt": 128, "completion": 40, "batch": 8}
 Rows = Sequence[dict[str, Any]]
 
 
@@ -36,7 +33,6 @@ def write_report(folder: Path, rows: Rows) -> None:
             f"| {row['cpu_ratio_least']}-{row['cpu_ratio_most']} | {row['ours_cpu_ms']} "
             f"| {row['peer_cpu_ms']} | {row['ours_peak_mb']} | {row['peer_peak_mb']} |"
         )
-    lines += ["", *exponent_lines(rows)]
     (folder / "README.md").write_text("\n".join(lines).rstrip() + "\n")
 
 
@@ -58,34 +54,6 @@ def processor() -> tuple[str, str]:
     known = {name.strip(): value.strip() for name, value in fields.items()}
     own = set(known.get("flags", "").split()) & {"avx512_bf16", "amx_bf16"}
     return known.get("model name", platform.processor()), ", ".join(sorted(own)) or "none"
-
-
-def exponent(points: Sequence[tuple[float, float]]) -> float:
-    """Slope of ``log y`` over ``log x`` by least squares."""
-    logs = [(math.log(x), math.log(y)) for x, y in points]
-    mean_x, mean_y = (sum(values) / len(logs) for values in zip(*logs, strict=True))
-    over = sum((x - mean_x) * (y - mean_y) for x, y in logs)
-    return over / sum((x - mean_x) ** 2 for x, _ in logs)
-
-
-def exponent_lines(rows: Rows) -> list[str]:
-    """Of each sweep, how the milliseconds of a step grow; at most 1 is linear."""
-    lines = []
-    for what in EXPONENTS:
-        points = {}
-        for row in rows:
-            head, _, number = row["case"].rpartition("-")
-            if head == f"sweep-{what}":
-                per_step = int(number) if what == "batch" else 1
-                points[float(number)] = float(row["ours_cpu_ms"]) * per_step
-        base = next((r for r in rows if r["case"] == "sweep-prompt-128"), None)
-        if base is not None and what in ("completion", "batch"):
-            per_step = BASE["batch"] if what == "batch" else 1
-            points[float(BASE[what])] = float(base["ours_cpu_ms"]) * per_step
-        if len(points) > 1:
-            fitted = exponent(sorted(points.items()))
-            lines.append(f"Time of a step grows with {what} to the power {fitted:.2f}.")
-    return lines
 
 
 def draw(path: Path, rows: Rows) -> None:

@@ -141,7 +141,7 @@ class Bench:
             config = self.config(model)
             write_tokenizer(config, folder / model)
             more: Setting = {"lora": Lora(rank=16), "dtype": "bfloat16"} if setting["lora"] else {}
-            with torch.device(self.device):
+            with mock.patch("alignlab.models.policy.build_model", self.build):
                 self.models[model] = Policy(config=config, tokenizer=str(folder / model), **more)
         return self.models[model]
 
@@ -155,11 +155,14 @@ class Bench:
         sizes = config | {"num_labels": 1, "pad_token_id": 0}
         kind = AutoModelForSequenceClassification
         lora = Lora(rank=16) if MODELS[model]["lora"] else None
-        with torch.device(self.device):
-            made = build_model(kind, sizes, seed=0, dtype=dtype, dropout=0.0)
-        loader = mock.patch("alignlab.models.score.load_model", return_value=made)
-        with torch.device(self.device), loader:
+        made = self.build(kind, sizes, seed=0, dtype=dtype, dropout=0.0)
+        with mock.patch("alignlab.models.score.load_model", return_value=made):
             return ScoreModel(str(folder / model), lora=lora, dtype=dtype)
+
+    def build(self, *args: Any, **settings: Any) -> Any:
+        """Random weights, drawn on the device: on a CPU eight billion take minutes."""
+        with torch.device(self.device):
+            return build_model(*args, **settings)
 
     def config(self, model: str) -> Setting:
         """Sizes of the model."""

@@ -12,6 +12,7 @@ their gradients, at a vocabulary of 128,000 and width 256. One thread.
 import argparse
 import csv
 import ctypes
+import math
 import statistics
 import tempfile
 import time
@@ -22,7 +23,6 @@ from typing import Any, get_args
 
 import torch
 from bench import prepare
-from bench_report import exponent
 from sides.alignlab_side import trees_of
 from sides.work import Case, resident
 
@@ -64,6 +64,14 @@ def in_turn(works: dict[str, Callable[[], float]], pairs: int) -> dict[str, floa
         for name, work in works.items():
             found[name].append(work())
     return {name: statistics.median(values[1:]) for name, values in found.items()}
+
+
+def exponent(points: Sequence[tuple[float, float]]) -> float:
+    """Slope of ``log y`` over ``log x`` by least squares."""
+    logs = [(math.log(x), math.log(y)) for x, y in points]
+    mean_x, mean_y = (sum(values) / len(logs) for values in zip(*logs, strict=True))
+    over = sum((x - mean_x) * (y - mean_y) for x, y in logs)
+    return over / sum((x - mean_x) ** 2 for x, _ in logs)
 
 
 def layouts(policy: Policy, pairs: int) -> list[dict[str, Any]]:

@@ -100,9 +100,17 @@ def test_the_limit_counts_each_token_once(bench: Any) -> None:
     assert sum(product.flops for product in limit.necessary(case)) == by_hand
 
 
-def test_an_exponent_is_the_slope_of_logarithms(bench: Any) -> None:
+def test_the_page_names_the_machine_and_every_row(bench: Any, case: Any, tmp_path: Path) -> None:
     report = importlib.import_module("bench_report")
-    assert report.exponent([(1, 3), (2, 12), (4, 48)]) == pytest.approx(2)
+    runs = [{"cpu": 1.0, "wall": 1.0, "gflop": 1.0}], [{"cpu": 2.5, "wall": 3.0, "gflop": 1.0}]
+    for peer in ("trl", "limit"):
+        bench.add_rows(tmp_path, [bench.row_of(case, peer, *runs, {"alignlab": 1, "trl": 1})])
+    report.write_report(tmp_path, bench.read_table(tmp_path))
+    page = (tmp_path / "README.md").read_text()
+    assert "| dpo-small | trl | 2.50 | 2.5-2.5 |" in page
+    assert "| dpo-small | limit | 2.50 |" in page
+    assert "instructions for bfloat16" in page
+    assert (tmp_path / "ratios.png").stat().st_size > 1000
 
 
 @pytest.mark.slow  # two processes that import all they need
