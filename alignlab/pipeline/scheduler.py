@@ -128,9 +128,10 @@ class JobQueue:
 
 
 def on_many_devices(spec: dict[str, Any]) -> bool:
-    """Whether a job's training has, or may have, more than one process."""
+    """Whether a job's training has, or may have, a group of processes; DDP and FSDP2 always do."""
     trainer = _trainer(spec)
-    return trainer.get("devices", 1) not in (1, "1") or trainer.get("num_nodes", 1) != 1
+    several = trainer.get("devices", 1) not in (1, "1") or trainer.get("num_nodes", 1) != 1
+    return several or trainer.get("strategy", "auto") != "auto"
 
 
 def processes_of(spec: dict[str, Any], most: int) -> int:

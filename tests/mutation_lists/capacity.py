@@ -116,13 +116,6 @@ MUTATIONS = [
         "capacity/test_memory.py::test_an_attention_function_has_its_own_activations",
     ),
     Mutation(
-        "a line is drawn through peaks of two different moments",
-        "capacity/memory.py",
-        "if any(low.get(part, 0.0) != high.get(part, 0.0) for part in FLAT):",
-        "if False:",
-        "capacity/test_memory.py::test_a_peak_that_moves_with_depth_is_followed",
-    ),
-    Mutation(
         "what is not made yet cannot be planned",
         "plan/address.py",
         'if command == "plan" else {}',

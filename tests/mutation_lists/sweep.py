@@ -260,14 +260,6 @@ MUTATIONS = (
         "pipeline/test_scheduler.py::test_a_queue_gives_signs_of_life_while_all_workers_are_busy",
     ),
     Mutation(
-        "a run of which one process was killed is not tried again",
-        "pipeline/worker.py",
-        "        os._exit(1)\n    except Exception",
-        '        reporter.send(event="failed", wrong_input={}, message="")\n    except Exception',
-        "pipeline/test_worker_pool.py"
-        "::test_a_job_of_which_another_process_was_killed_is_tried_once_more",
-    ),
-    Mutation(
         "a process that was killed counts as one that failed",
         "distributed.py",
         "return PeerKilled(",

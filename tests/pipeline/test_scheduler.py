@@ -64,7 +64,8 @@ def test_a_job_to_try_again_is_first() -> None:
 @pytest.mark.parametrize(
     ("trainer", "many"),
     [({}, False), ({"devices": 1}, False), ({"devices": 2}, True), ({"devices": "auto"}, True),
-     ({"devices": [0, 1]}, True), ({"num_nodes": 2}, True)],
+     ({"devices": [0, 1]}, True), ({"num_nodes": 2}, True),
+     ({"devices": 1, "strategy": "auto"}, False), ({"devices": 1, "strategy": "ddp"}, True)],
     ids=str,
 )  # fmt: skip
 def test_who_needs_a_process_of_its_own(trainer: dict[str, Any], many: bool) -> None:
