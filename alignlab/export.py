@@ -128,6 +128,7 @@ def _at(run: Run, ckpt: Path) -> tuple[Model, int]:
     Raises:
         ConfigError: It is no checkpoint, is damaged, or is of another run.
     """
+    checkpoints.refuse_shards(ckpt)
     if not checkpoints.is_whole(ckpt):
         raise ConfigError(f"--ckpt {ckpt}: no checkpoint there, or a damaged one. Check the path.")
     content = checkpoints.read(ckpt)

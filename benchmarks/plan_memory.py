@@ -2,7 +2,7 @@
 
     python benchmarks/plan_memory.py [--only dpo_lora]
 
-Six configurations of a model with 110 M parameters. Each is trained for three steps in a process
+Seven configurations of a model with 110 M parameters. Each is trained for three steps in a process
 of its own; what counts is its largest resident memory above what it has after its imports, before
 the checkpoint at its end. The C library gives freed memory back
 (``MALLOC_MMAP_THRESHOLD_``); without that it keeps several times what a run needs.

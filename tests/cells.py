@@ -106,6 +106,7 @@ def make_cell(
     schedule: Schedule,
     *,
     micro: int | None = None,
+    batch: int = 4,
     dtype: Any = "float64",
     rate: float = 1e-2,
 ) -> Made:
@@ -118,12 +119,13 @@ def make_cell(
         cache: Folder of reference log-probs.
         schedule: Of the learning rate.
         micro: Rows a forward.
+        batch: Rows of an optimizer step.
         dtype: Of the weights.
         rate: Learning rate.
     """
     again, name = name.endswith(AGAIN), name.removesuffix(AGAIN)
     adam = partial(torch.optim.AdamW, lr=rate)
-    pairs = PreferenceData(source, 4, micro)
+    pairs = PreferenceData(source, batch, micro)
 
     adapted = name in ("dpo_lora", "ppo_adapter", *QLORA)
     settings: dict[str, Any] = {"dtype": dtype, "lora": Lora(rank=4) if adapted else None}
@@ -143,21 +145,21 @@ def make_cell(
         objective = given.pop("kind")(
             policy(), WordCount(), Sampling(6), optimizer=adam, schedule=schedule, **given
         )
-        mix = TextData(source, 8, max_length=8) if "ptx_coef" in given else None
+        mix = TextData(source, 2 * batch, max_length=8) if "ptx_coef" in given else None
         return objective, RolloutData(
-            source, 8, 4, 2, inner_epochs=2, micro_batch_size=micro, pretraining=mix
+            source, 2 * batch, batch, 2, inner_epochs=2, micro_batch_size=micro, pretraining=mix
         )
     if name == "lm":
-        return SFT(policy(), adam, schedule), TextData(source, 4, micro, max_length=8)
+        return SFT(policy(), adam, schedule), TextData(source, batch, micro, max_length=8)
     if name in ("sft", "sft_on_prompts"):
-        data = DemonstrationData(source, 4, micro, train_on_prompt=name == "sft_on_prompts")
+        data = DemonstrationData(source, batch, micro, train_on_prompt=name == "sft_on_prompts")
         return SFT(policy(), adam, schedule), data
-    if name in ("classify", "classify_alone"):
-        alpha = 0.5 if name == "classify" else 0.0
-        return Classify(scorer(2), adam, alpha, schedule), LabelledData(source, 4, micro)
+    if name in ("classify", "classify_tied", "classify_alone"):
+        alpha = 0.0 if name == "classify_alone" else 0.5
+        return Classify(scorer(2), adam, alpha, schedule), LabelledData(source, batch, micro)
     if name.removesuffix("_qlora") in SCORERS:
         scored, rows = SCORERS[name.removesuffix("_qlora")]
-        return scored(scorer(), adam, schedule), rows(source, 4, micro)
+        return scored(scorer(), adam, schedule), rows(source, batch, micro)
     direct = DIRECT | WITHOUT_REFERENCE
     if name in direct:
         return direct[name](policy(), adam, schedule=schedule), pairs

@@ -34,6 +34,12 @@ class Cell:
     strategy: str = "ddp"
     accumulate: int = 1
     steps: int = STEPS
+    epochs: int | None = None  # ends it in the place of ``steps``
+    batch: int = 4
+    validation: float = 0.2  # share of the rows
+    precision: Any = "32-true"
+    halts: bool = False  # whether it is interrupted after ``steps``
+    keeps: bool = False  # whether the trained model is saved
     resume: str | None = None  # file of a checkpoint to continue from
 
     @property
@@ -41,6 +47,7 @@ class Cell:
         """Its name in tests and files."""
         cut = f"-{self.accumulate}" if self.accumulate > 1 else ""
         end = f"-to{self.steps}" if self.steps != STEPS else ""
+        end = f"-epochs{self.epochs}" if self.epochs else end
         return f"{self.name}-{self.strategy}{cut}{end}{'-resumed' if self.resume else ''}"
 
 
@@ -58,6 +65,16 @@ class Kept(Logger):
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         pass
+
+
+class Interruption(L.Callback):
+    """Ends a training after ``step`` as a signal would, inside an epoch."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        trainer.should_stop = trainer.should_stop or trainer.global_step >= self.step
 
 
 def strategy_of(name: str, world: int) -> Any:
@@ -80,24 +97,30 @@ def train(cell: Cell, folder: Path, world: int) -> dict[str, Any]:
     made = make_cell(
         cell.name,
         str(folder / "rows.jsonl"),
-        str(folder / "lm"),
+        str(folder / ("tied" if cell.name == "classify_tied" else "lm")),
         folder / "cache",
         warm,
-        micro=4 // (cell.accumulate * world),
+        micro=cell.batch // (cell.accumulate * world),
+        batch=cell.batch,
+        dtype="float64" if cell.precision == "32-true" else "float32",
     )
     if hasattr(made[1], "validation_share") and not isinstance(made[1], RolloutData):
-        made[1].validation_share = 0.2
+        made[1].validation_share = cell.validation
     out, logger = folder / f"{cell.id}-{world}", Kept()
     trainer = L.Trainer(
-        max_steps=cell.steps,
-        max_epochs=-1,
+        max_steps=-1 if cell.epochs or cell.halts else cell.steps,
+        max_epochs=cell.epochs or -1,
+        precision=cell.precision,
         accelerator="cpu",
         devices=world,
         strategy=strategy_of(cell.strategy, world),
         accumulate_grad_batches=cell.accumulate,
         gradient_clip_val=0.5,
         log_every_n_steps=1,
-        callbacks=[Resume(every_seconds=1e6)],
+        callbacks=[
+            Resume(every_seconds=1e6, every_steps=1 if cell.halts else None),
+            *([Interruption(cell.steps)] if cell.halts else []),
+        ],
         default_root_dir=out,
         logger=logger,
         enable_progress_bar=False,
@@ -107,6 +130,8 @@ def train(cell: Cell, folder: Path, world: int) -> dict[str, Any]:
     trainer.fit(*made, ckpt_path=cell.resume, weights_only=True)
     if not trainer.is_global_zero:
         return {}
+    if cell.keeps:
+        made[0].save(out / "model")
     content = torch.load(out / "last.ckpt", weights_only=True)
     state = content["optimizer_states"][0]["state"]
     return {"weights": content["state_dict"], "moments": state, "logged": logger.rows}
@@ -126,7 +151,7 @@ def spawn(cells: Sequence[Cell], folder: Path, world: int = 2) -> dict[str, dict
         for rank in range(world)
     ]
     said = [rank.communicate(timeout=900)[1] for rank in ranks]
-    assert all(rank.returncode == 0 for rank in ranks), "\n".join(said)[-6000:]
+    assert all(rank.returncode == 0 for rank in ranks), "\n".join(text[-3000:] for text in said)
     return {cell.id: torch.load(folder / f"{cell.id}.pt", weights_only=True) for cell in cells}
 
 

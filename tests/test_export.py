@@ -507,6 +507,10 @@ def test_what_cannot_be_exported_is_said(
         ((full, "--out", tmp_path / "other"), "other is not empty"),
         ((full, "--merge", *out), "has whole weights and no adapters"),
         ((full, "--ckpt", tmp_path / "none.ckpt", *out), "no checkpoint there"),
+        (
+            (full, "--ckpt", tmp_path / "half", *out),
+            "is a folder of shards, and checkpoints are one",
+        ),
         ((full, "--ckpt", tmp_path / "cut.ckpt", *out), "or a damaged one"),
         ((full, "--ckpt", adapted / "last.ckpt", *out), "is of another config: "),
         ((full, "--ckpt", scorer / "last.ckpt", *out), "is of another config: "),

@@ -86,6 +86,19 @@ def whole_or_previous(path: Path) -> Path:
     )
 
 
+def refuse_shards(path: Path) -> None:
+    """Refuse a folder, which is what a strategy writes whose ranks each save their shards.
+
+    Raises:
+        ConfigError: ``path`` is one.
+    """
+    if path.is_dir():
+        raise ConfigError(
+            f"{path} is a folder of shards, and checkpoints are one file here. Train with "
+            "trainer.strategy alignlab.distributed.FSDP2, which writes whole ones."
+        )
+
+
 def is_whole(path: Path) -> bool:
     """Whether a checkpoint's bytes are those that were written."""
     try:

@@ -116,13 +116,20 @@ def _new_adapters(setup: Setup) -> float:
 def _gathered(setup: Setup) -> float:
     """Whole weights on a device that holds shards: two layers in use, and what is in no layer.
 
-    The layer's gradients are whole, too, until they are reduced. What is in no layer stays whole
+    In mixed precision layers are gathered in bfloat16, and what is in no layer as it is. The
+    layer's gradients are whole, too, until they are reduced. What is in no layer stays whole
     from a model's forward on, in a reference and a value function as well.
     """
     sizes = [model.size for model in _learners(setup)]
     widest = max(sizes, key=lambda size: size.block)
     rest = sum(size.rest for size in sizes) + (sizes[0].rest if setup.reference else 0.0)
-    return 2 * widest.block + widest.block_gradients + rest
+    return 2 * widest.block * _rounded(setup) + widest.block_gradients + rest
+
+
+def _rounded(setup: Setup) -> float:
+    """Bytes of a gathered layer's weight, as a share of those of its shards."""
+    own, mixed = setup.trained, setup.autocast is torch.bfloat16
+    return 2 / own.dtype.itemsize if mixed and own.double is None else 1.0
 
 
 def _gradients(setup: Setup, place: Placement) -> float:
@@ -195,7 +202,9 @@ def _sampling(setup: Setup, place: Placement) -> Bytes:
     kind = setup.autocast or setup.trained.dtype
     columns = max(len(tree.prompt) for tree in setup.trees) + setup.rollout["max_new_tokens"]
     cells = 2 * setup.trained.depth * heads * width * columns
-    whole = {"gathered": setup.trained.size.weights} if place.strategy == "fsdp" else {}
+    size = setup.trained.size
+    gathered = (size.weights - size.rest) * _rounded(setup) + size.rest
+    whole = {"gathered": gathered} if place.strategy == "fsdp" else {}
     return whole | {
         "KV cache": float(rows * cells * kind.itemsize),
         # Logits, probabilities, and their sums up to each token, in float32.

@@ -63,6 +63,7 @@ def continued(trainer: Trainer, resume: Resume, asked: Path) -> Path:
     Raises:
         ConfigError: It is none, is damaged, or is of another config.
     """
+    checkpoints.refuse_shards(asked)
     path = checkpoints.whole_or_previous(asked)
     content = checkpoints.read(path)
     state = state_in(content)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from alignlab.capacity import memory
 from alignlab.capacity.memory import PARTS, Placement, memory_of, micro_batch, micro_batches
@@ -87,6 +88,8 @@ def test_the_cache_of_keys_and_values(ppo: Setup) -> None:
     shared = memory_of(replace(ppo, rollout=own), FSDP)
     assert shared["KV cache"] == parts["KV cache"] / 2
     assert shared["gathered"] == 4 * PARAMETERS  # whole while it samples
+    mixed = memory_of(replace(ppo, rollout=own, autocast=torch.bfloat16), FSDP)
+    assert mixed["gathered"] == 4 * PARAMETERS - 2 * LAYERS * BLOCK  # layers in bfloat16
 
 
 def test_scoring_a_phase_may_take_more_than_the_rest(ppo: Setup) -> None:

@@ -162,6 +162,8 @@ def test_impossible_sizes_name_their_keys(words, prompts_file):
     data.setup()
     with pytest.raises(ConfigError, match="fewer than the 16 of a rollout"):
         data.train_dataloader()
+    with pytest.raises(ConfigError, match=r"batch_size 2 is not a multiple .* 4 process.*Change"):
+        data.micro_batches(4)  # more ranks than prompts of a step
 
 
 def texts(number: int = 11) -> list[PromptTree]:

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from transformers import AutoModelForCausalLM
 
 from alignlab.models import Policy
 from alignlab.training.fit import Command
+from tests.test_cli import call
 
 SHARED = sorted(Path("experiments/_shared").glob("*.yaml"))
 ON_A_CPU = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.precision=32-true"]
@@ -60,11 +63,21 @@ def test_there_is_one_for_every_machine() -> None:
 @pytest.mark.parametrize("name", ["cpu", "ddp", "fsdp2"])
 def test_what_a_cpu_can_run_trains_the_same_model(name: str, stage: Path) -> None:
     overlay = f"experiments/_shared/{name}.yaml"
-    call = [sys.executable, "-m", "alignlab.cli", "fit", "--config", str(stage)]
-    call += ["--config", overlay, *(ON_A_CPU if name != "cpu" else [])]
-    done = subprocess.run(call, capture_output=True, text=True, timeout=240)
+    words = [sys.executable, "-m", "alignlab.cli", "fit", "--config", str(stage)]
+    words += ["--config", overlay, *(ON_A_CPU if name != "cpu" else [])]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     said = done.stdout.splitlines()[-1]
     assert said.startswith("Trained 3 steps. Model: ")
-    policy = Policy.load(said.removeprefix("Trained 3 steps. Model: "))
-    assert sum(weight.numel() for weight in policy.parameters()) > 0
+    folder = Path(said.removeprefix("Trained 3 steps. Model: "))
+    ids = torch.tensor([[1, 5, 9, 12, 7]])
+    with torch.no_grad():
+        wanted = Policy.load(folder).model(ids).logits.log_softmax(-1)
+    if name == "fsdp2":  # what two ranks have sharded is one model for any library
+        out = folder.parent / "exported"
+        assert call("export", str(folder.parent), "--out", str(out)) == 0
+        model = AutoModelForCausalLM.from_pretrained(out)
+        with torch.no_grad():
+            found = model(ids).logits.log_softmax(-1)
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+        assert model.generate(ids, max_new_tokens=2).shape[1] > 5

@@ -129,4 +129,11 @@ MUTATIONS = [
         "source",
         "plan/test_address.py::test_a_plan_takes_the_model_that_an_unmade_stage_starts_from",
     ),
+    Mutation(
+        "layers are gathered in float32 in mixed precision",
+        "capacity/memory.py",
+        "return 2 / own.dtype.itemsize if mixed and own.double is None else 1.0",
+        "return 1.0",
+        "capacity/test_memory.py::test_the_cache_of_keys_and_values",
+    ),
 ]

@@ -173,4 +173,11 @@ MUTATIONS = (
         "fine, model = model, model.to(getattr(torch, dtype))",
         "test_export.py::test_a_model_from_its_config_is_what_it_is_when_loaded",
     ),
+    Mutation(
+        "a folder of shards is a damaged checkpoint",
+        "export.py",
+        "    checkpoints.refuse_shards(ckpt)\n",
+        "",
+        "test_export.py::test_what_cannot_be_exported_is_said",
+    ),
 )
