@@ -4,10 +4,12 @@ It is sized and stateful: Lightning keeps its state in the checkpoint and gives 
 that is stopped between two batches goes on with exactly those that are left.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed
 
@@ -21,6 +23,8 @@ from alignlab.data.trees import (
 )
 from alignlab.errors import ConfigError
 from alignlab.functional.noise import permutation
+
+T = TypeVar("T")
 
 
 @dataclass(eq=False)
@@ -59,6 +63,7 @@ class TreeLoader:
     # or their share. What it cuts off a step is not in that step's totals.
     limit: float = 1.0
     length_window: int = 1
+    prefetch: int = 0  # micro-batches that a thread makes ahead of the one in use
     rank: int | None = None  # this process, and
     world_size: int | None = None  # how many there are; torch.distributed knows if None
 
@@ -87,7 +92,13 @@ class TreeLoader:
         if self._position and not self._as_loaded:
             self._epoch, self._position = self._epoch + 1, 0
         self._as_loaded = False
-        return self._run(self._epoch, self._position)
+        made = self._run(self._epoch, self._position)
+        return self._given(made_ahead(made, self.prefetch) if self.prefetch else made)
+
+    def _given(self, made: Iterator["Made"]) -> Iterator[PromptTrees]:
+        for batch, self._epoch, self._position in made:
+            # Set before the batch is out: a checkpoint taken after it starts with the next.
+            yield batch
 
     @property
     def position(self) -> int:
@@ -153,7 +164,7 @@ class TreeLoader:
         shuffled = [steps[k] for k in permutation(~self.seed, epoch, len(steps)).tolist()]
         return [*shuffled, sorted(rest, key=lambda k: length[k])] if rest else shuffled
 
-    def _run(self, epoch: int, start: int) -> Iterator[PromptTrees]:
+    def _run(self, epoch: int, start: int) -> Iterator["Made"]:
         steps = self.step_trees(epoch)
         places = [(step, piece) for step in steps for piece in range(self._pieces(len(step)))]
         trees, made = list[PromptTree](), list[int]()
@@ -166,18 +177,32 @@ class TreeLoader:
             # Ranks take neighbours, so that at any time they work on batches of similar length.
             total, part = pieces * self._world, piece * self._world + self._rank
             first, end = part * len(trees) // total, (part + 1) * len(trees) // total
-            # Set before the batch is out: a checkpoint taken after it starts with the next.
             done = position == self._end
-            self._epoch, self._position = (epoch + 1, 0) if done else (epoch, position)
+            following = (epoch + 1, 0) if done else (epoch, position)
             sizes: dict[str, Any] = {"padding": self.padding, "max_length": self.max_length}
             batch = collate(trees[first:end], **sizes, totals=totals_of(taken))
             batch.step, batch.first = taken, first
-            yield batch
+            yield batch, *following
 
     def _pieces(self, trees: int) -> int:
         """Micro-batches of one rank in a step: enough for its trees, none of them empty."""
         needed = -(-trees // (self.batch_size // self.micro_batches))
         return min(needed, self.micro_batches, trees // self._world)
+
+
+Made = tuple[PromptTrees, int, int]  # a batch, and the epoch and position of the next one
+
+
+def made_ahead(items: Iterator[T], count: int) -> Generator[T, None, None]:
+    """Yield the same items, of which a thread makes up to ``count`` while earlier ones are used."""
+    with ThreadPoolExecutor(1, "batches") as worker:
+        waiting = deque(worker.submit(next, items, None) for _ in range(count))
+        try:
+            while (item := waiting.popleft().result()) is not None:
+                waiting.append(worker.submit(next, items, None))
+                yield item
+        finally:
+            worker.shutdown(cancel_futures=True)
 
 
 def micro_batches_of(batch_size: int, micro_batch_size: int | None, world_size: int) -> int:

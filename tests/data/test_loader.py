@@ -1,11 +1,12 @@
 import random
+import threading
 from itertools import islice
 from typing import Any
 
 import pytest
 import torch
 
-from alignlab.data.loader import TreeLoader, recut_position
+from alignlab.data.loader import TreeLoader, made_ahead, recut_position
 from alignlab.data.trees import PromptTree, PromptTrees, StepTotals
 from alignlab.errors import ConfigError
 
@@ -148,10 +149,11 @@ def test_union_of_ranks_is_the_single_process_step() -> None:
 
 @pytest.mark.parametrize("stop", range(23))
 def test_stop_and_resume_anywhere_gives_exactly_what_is_left(stop: int) -> None:
-    def fresh() -> TreeLoader:
-        return TreeLoader(some_trees(21), batch_size=6, micro_batch_size=2, seed=2)
+    def fresh(prefetch: int = 3) -> TreeLoader:
+        trees = some_trees(21)
+        return TreeLoader(trees, batch_size=6, micro_batch_size=2, seed=2, prefetch=prefetch)
 
-    whole = fresh()
+    whole = fresh(prefetch=0)
     wanted = ids([batch for _ in range(3) for batch in whole])
     assert len(wanted) == 3 * 11
     first = fresh()
@@ -164,8 +166,51 @@ def test_stop_and_resume_anywhere_gives_exactly_what_is_left(stop: int) -> None:
     assert seen + left[: 33 - stop] == wanted
 
 
-def test_state_is_plain_numbers_that_point_to_the_next_batch() -> None:
-    loader = TreeLoader(some_trees(6), batch_size=2)
+def test_batches_made_ahead_are_the_same_and_made_by_another_thread() -> None:
+    here, makers = threading.get_ident(), set()
+
+    class Noted(list[PromptTree]):
+        def __getitem__(self, place: Any) -> Any:
+            makers.add(threading.get_ident())
+            return super().__getitem__(place)
+
+    plain = list(TreeLoader(some_trees(21), batch_size=6, micro_batch_size=2))
+    ahead = TreeLoader(Noted(some_trees(21)), batch_size=6, micro_batch_size=2, prefetch=2)
+    for ours, theirs in zip(ahead, plain, strict=True):
+        assert torch.equal(ours.completion_ids, theirs.completion_ids)
+        assert (ours.ids, ours.totals, ours.first) == (theirs.ids, theirs.totals, theirs.first)
+    assert here not in makers
+    assert len(makers) == 1
+
+
+def test_what_fails_ahead_is_raised_at_its_batch_and_what_is_left_is_not_made() -> None:
+    made = []
+
+    def batches() -> Any:
+        for k in range(9):
+            made.append(k)
+            if k == 4:
+                raise ValueError("the fifth")
+            yield k
+
+    def noted(k: int) -> int:
+        made.append(k)
+        return k
+
+    ahead = made_ahead(batches(), 2)
+    assert [next(ahead) for _ in range(4)] == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="the fifth"):
+        next(ahead)
+    made.clear()
+    left = made_ahead(map(noted, range(99)), 2)
+    assert [next(left), next(left)] == [0, 1]
+    left.close()
+    assert len(made) <= 4
+
+
+@pytest.mark.parametrize("prefetch", [0, 2, 9])
+def test_state_is_plain_numbers_that_point_to_the_next_batch(prefetch: int) -> None:
+    loader = TreeLoader(some_trees(6), batch_size=2, prefetch=prefetch)
     batches = iter(loader)
     states = [loader.state_dict()]
     for _ in range(3):

@@ -135,4 +135,12 @@ MUTATIONS = (
         "{problem.reason} at byte {problem.start}. ",
         "data/test_files.py::test_a_byte_that_is_no_text_is_named_by_its_place_in_the_file",
     ),
+    Mutation(
+        "a checkpoint skips the batches that were made ahead",
+        "data/loader.py",
+        "        for batch, self._epoch, self._position in made:\n",
+        "        for batch, epoch, place in made:\n"
+        "            self._epoch, self._position = epoch, min(place + self.prefetch, self._end)\n",
+        "data/test_loader.py::test_stop_and_resume_anywhere_gives_exactly_what_is_left",
+    ),
 )
