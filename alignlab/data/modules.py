@@ -88,8 +88,8 @@ class TreeData(pl.LightningDataModule, Generic[R]):
         limit: Number of usable rows to keep, the first ones.
         validation_limit: The same for ``validation_source``.
         refuse: ``drop`` leaves unusable rows out with a count; ``error`` stops at the first.
-        prefetch: Micro-batches that a thread makes while earlier ones are trained on. It pays on a
-            GPU, which computes while the thread works; a CPU is faster without (0).
+        prefetch: Micro-batches that a thread makes while earlier ones are trained on. A CPU gains
+            nothing by it; it hides the time on a GPU.
     """
 
     kind: ClassVar[type[Any]]
