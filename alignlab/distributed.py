@@ -164,11 +164,14 @@ class FSDP2(ModelParallelStrategy):
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """The state that the optimizer of one process has; every rank takes part."""
         state = optimizer.state_dict()
-        for values in state["state"].values():
-            for name, value in values.items():
-                if isinstance(value, Tensor):
-                    values[name] = whole(value).cpu()
-        return state
+        parts = {  # in new dictionaries: the old ones are the optimizer's own
+            number: {
+                name: whole(value).cpu() if isinstance(value, Tensor) else value
+                for name, value in values.items()
+            }
+            for number, values in state["state"].items()
+        }
+        return {**state, "state": parts}
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Give each optimizer this rank's part of its states."""

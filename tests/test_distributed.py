@@ -88,3 +88,16 @@ def test_an_optimizer_that_cannot_update_shards_is_refused(monkeypatch: Any) -> 
     setup(torch.optim.AdamW(weights))
     with pytest.raises(ConfigError, match=r"PagedAdamW8bit .* cannot update sharded weights"):
         setup(PagedAdamW8bit(weights))
+
+
+def test_a_checkpoint_leaves_the_optimizer_its_shards(monkeypatch: Any) -> None:
+    """What is saved is whole; what goes on training is what it was."""
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([weight])
+    weight.sum().backward()
+    optimizer.step()
+    before = dict(optimizer.state[weight])
+    monkeypatch.setattr(distributed, "whole", lambda tensor: tensor + 1)
+    saved = FSDP2().optimizer_state(optimizer)["state"][0]
+    assert torch.equal(saved["exp_avg"], before["exp_avg"] + 1)
+    assert all(optimizer.state[weight][name] is value for name, value in before.items())

@@ -283,4 +283,13 @@ MUTATIONS = (
         "training/test_stand_ins.py::"
         "test_weights_in_4_bits_without_adapters_are_refused_before_the_start",
     ),
+    Mutation(
+        "a checkpoint takes the shards of the optimizer away",
+        "distributed.py",
+        "        parts = {  # in new dictionaries",
+        '        for values in state["state"].values():\n'
+        "            values.update({k: whole(v) for k, v in values.items()})\n"
+        "        parts = {  # in new dictionaries",
+        "test_distributed.py::test_a_checkpoint_leaves_the_optimizer_its_shards",
+    ),
 )
