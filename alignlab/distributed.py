@@ -186,11 +186,7 @@ class FSDP2(ModelParallelStrategy):
                 }
                 for number, values in state["state"].items()
             }
-            fused = [group.get("fused") for group in optimizer.param_groups]
             optimizer.load_state_dict({**state, "state": parts})
-            for group, own in zip(optimizer.param_groups, fused, strict=True):
-                if "fused" in group:  # one process may have had a kernel that shards have not
-                    group["fused"] = own
 
     def load_checkpoint(
         self, checkpoint_path: str | Path, weights_only: bool | None = None

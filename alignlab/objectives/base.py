@@ -88,10 +88,7 @@ class Objective(L.LightningModule):
         optimizer = self.make_optimizer(self.parameter_groups())
         for group in optimizer.param_groups:  # one kernel for all weights, where PyTorch has one
             if group.get("fused", False) is None and group.get("foreach") is None:
-                group["fused"] = all(
-                    weight.is_floating_point() and local(weight) is weight  # shards cannot be
-                    for weight in group["params"]
-                )
+                group["fused"] = all(weight.is_floating_point() for weight in group["params"])
         total = self.schedule.steps(self.trainer)
         scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
         return {
