@@ -34,7 +34,7 @@ class Cell:
     strategy: str = "ddp"
     accumulate: int = 1
     steps: int = STEPS
-    epochs: int | None = None  # ends it in the place of ``steps``
+    epochs: int | None = None  # ends it instead of ``steps``
     batch: int = 4
     validation: float = 0.2  # share of the rows
     precision: Any = "32-true"

@@ -91,7 +91,7 @@ def test_an_optimizer_that_cannot_update_shards_is_refused(monkeypatch: Any) -> 
 
 
 def test_a_checkpoint_leaves_the_optimizer_its_shards(monkeypatch: Any) -> None:
-    """What is saved is whole; what goes on training is what it was."""
+    """The saved states are whole tensors; the optimizer in training keeps its shards."""
     weight = torch.nn.Parameter(torch.ones(2))
     optimizer = torch.optim.AdamW([weight])
     weight.sum().backward()

@@ -1,6 +1,6 @@
 """Attention in a row of prompt trees, piece by piece and without a mask of the whole row.
 
-It stands in for transformers' ``sdpa`` function and does what that does, unless the model is called
+It replaces transformers' ``sdpa`` function and does what that does, unless the model is called
 with ``branches``, which transformers hands down to every attention layer. Then a completion sees
 its prompt and itself, whatever else is in the row. Long branches are causal calls of PyTorch's
 kernel; trees that together have up to ``BLOCK`` tokens share a call, under a small mask.
@@ -28,8 +28,8 @@ class Piece:
 
     Args:
         tokens: Number of columns.
-        prompt: They see the first so many columns of the last causal piece, and one another
-            causally. With 0 and no ``block`` the piece is causal.
+        prompt: Number of the prompt's columns. The queries see these first columns of the last
+            causal piece, and one another causally. With 0 and no ``block`` the piece is causal.
         block: The columns are whole trees: for each its prompt's and its completions' lengths.
     """
 

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 Decoding = Literal["shared", "cached", "by length", "uncached"]
 FAST: tuple[Decoding, ...] = ("shared", "cached", "by length")
 PROBED = 3  # tokens that are decoded when a model is tried out
-AT_ONCE, PARTS = 4096, 4  # prompts are read this many tokens at once, or in about so many parts
+AT_ONCE, PARTS = 4096, 4  # prompts are read in about PARTS parts of at most AT_ONCE tokens
 
 
 @dataclass(slots=True)

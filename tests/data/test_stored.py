@@ -2,6 +2,7 @@
 
 import errno
 import threading
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -323,3 +324,27 @@ def test_a_file_knows_its_longest_tree_and_its_largest_id(folder: Path) -> None:
     data = made(DemonstrationData(str(jsonl(folder.parent, rows)), 2), merging())
     assert bounds_of(data.train_trees) == TreeBounds(8, 6)  # bos c c d c c a eos, d is 6
     assert bounds_of(list(data.train_trees)) == TreeBounds(8, 6)
+
+
+def test_memory_does_not_grow_with_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """600 more pairs of 300 tokens cost hashes of theirs; their text alone has 300 bytes a pair."""
+    monkeypatch.setattr(stored, "AT_ONCE", 16)
+    monkeypatch.setattr("alignlab.data.tokenise.AT_ONCE", 16)
+    tokenizer = bytewise(CHATML, eos="<|im_end|>")
+
+    def peak(pairs: int) -> int:
+        row = {"prompt": "ca" * 50, "chosen": "a" * 100, "rejected": "d" * 100}
+        rows = [row | {"prompt": f"{row['prompt']}{k}"} for k in range(pairs)]
+        at = folder.parent / str(pairs)
+        at.mkdir()
+        data = PreferenceData(str(jsonl(at, rows)), batch_size=2, max_length=300)
+        data.connect(tokenizer)
+        tracemalloc.start()
+        try:
+            data.setup()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(10)  # what is imported and compiled at the first use
+    assert peak(800) - peak(200) < 600 * 100

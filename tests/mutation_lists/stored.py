@@ -9,6 +9,13 @@ OWN = STORED + "test_other_rows_tokenizer_template_length_or_code_have_a_file_of
 
 MUTATIONS = (
     Mutation(
+        "all records of a large file are held at once",
+        "data/modules.py",
+        "records = list(records) if small else records",
+        "records = list(records)",
+        STORED + "test_memory_does_not_grow_with_the_file",
+    ),
+    Mutation(
         "a file of tokenised rows is trusted by its size and time",
         "data/stored.py",
         "if was is None or not is_as_stamped(path, was, thorough=True):",
