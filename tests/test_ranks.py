@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from alignlab.models import Policy
 from tests.cells import (
@@ -97,7 +98,12 @@ def record(cell: Cell, ranks: str, one: Any, other: Any) -> tuple[float, float]:
         for run in (one, other)
     ]
     worst = max((abs(v - losses[0][at]) for at, v in losses[1].items()), default=0.0)
-    line = [cell.id.split("-")[0], cell.strategy, cell.accumulate, ranks]
+    line = [
+        cell.name + "_epochs" * (cell.epochs is not None),
+        cell.strategy,
+        cell.accumulate,
+        ranks,
+    ]
     print(f"{cell.id}: dW {gap:.1e}")
     if table := os.environ.get("RANKS_TABLE"):
         new = not Path(table).exists()
@@ -169,6 +175,53 @@ def test_two_processes_are_continued_by_two_and_by_one(
         print(f"{cell.id}: dW {gap:.1e}")
         assert gap <= EXACT
         assert largest_gap(whole["moments"], end["moments"]) <= EXACT
+
+
+PASSED_ON = [  # from two ranks to one to three: inside an epoch, and inside a phase, at steps 2, 5
+    Cell(name, strategy, steps=2, batch=6, validation=0.0, halts=True)  # 6, 6, 6 and 5 rows
+    for name in ("sft", "ppo")
+    for strategy in ("ddp", "fsdp2")
+]
+ENDS: list[dict[str, Any]] = [{"steps": 7}, {"steps": 7, "epochs": 3}]
+
+
+def ended(cell: Cell, ground: Path, **end: Any) -> Cell:
+    by_one = replace(cell, steps=5, resume="two").id
+    last = str(ground / f"{by_one}-1" / "last.ckpt")
+    return replace(cell, resume=last, halts=False, keeps=True, **end)
+
+
+@pytest.fixture(scope="module")
+def passed_on(ground: Path) -> dict[str, dict[str, Any]]:
+    spawn(PASSED_ON, ground)
+    by_two = {cell: str(ground / f"{cell.id}-2" / "last.ckpt") for cell in PASSED_ON}
+    for cell, last in by_two.items():
+        train(replace(cell, steps=5, resume=last), ground, 1)
+    last_cells = [ended(cell, ground, **end) for cell in PASSED_ON for end in ENDS]
+    return spawn(last_cells, ground, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+@pytest.mark.parametrize("end", ENDS, ids=["max_steps", "max_epochs"])
+@pytest.mark.parametrize("cell", PASSED_ON, ids=lambda cell: f"{cell.name}-{cell.strategy}")
+def test_a_run_of_two_processes_goes_on_with_one_and_ends_with_three(
+    cell: Cell, end: Any, passed_on: Any, ground: Path
+) -> None:
+    """What is saved at the end is the model of a run that was never stopped, for any library."""
+    last = ended(cell, ground, **end)
+    whole = train(replace(cell, halts=False, keeps=True, **end), ground, 1)
+    found = passed_on[last.id]
+    gap, _ = record(last, "2-1-3", whole, found)
+    assert gap <= EXACT
+    assert largest_gap(whole["moments"], found["moments"]) <= EXACT
+    ids, logps = torch.tensor([[1, 5, 9, 12, 7, 3]]), []
+    for folder in (f"{replace(cell, halts=False, **end).id}-1", f"{last.id}-3"):
+        model = AutoModelForCausalLM.from_pretrained(ground / folder / "model", dtype="float64")
+        with torch.no_grad():
+            logps.append(model(ids).logits.log_softmax(-1))
+    torch.testing.assert_close(*logps, rtol=0, atol=1e-11)
+    assert model.generate(ids, max_new_tokens=2).shape[1] > 6
 
 
 @pytest.mark.slow

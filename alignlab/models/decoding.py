@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 Decoding = Literal["shared", "cached", "by length", "uncached"]
 FAST: tuple[Decoding, ...] = ("shared", "cached", "by length")
 PROBED = 3  # tokens that are decoded when a model is tried out
-AT_ONCE, PARTS = 4096, 4  # prompts are read in about PARTS parts of at most AT_ONCE tokens
+AT_ONCE, PARTS = 4096, 4  # prompts are read AT_ONCE tokens at a time, or in PARTS if larger
 
 
 @dataclass(slots=True)
