@@ -4,6 +4,7 @@ When one process fails, the others lose their connections to it, and what the ba
 hides the cause. So a process that fails leaves its message in the run's folder for the others.
 """
 
+import atexit
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -51,6 +52,17 @@ def rows_of_all(rows: Tensor) -> Tensor:
         return rows
     dist.all_gather(parts, rows.contiguous())
     return torch.cat(parts)
+
+
+@atexit.register
+def leave_group() -> None:
+    """Close the connections to the other ranks before the interpreter is torn down.
+
+    Lightning does this for NCCL only. The threads of an open gloo group can end a process that has
+    done its work with ``terminate called without an active exception``.
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 class PeerFailed(RuntimeError):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from bitsandbytes.optim import PagedAdamW8bit
 
 from alignlab import distributed
@@ -15,6 +16,7 @@ from alignlab.distributed import (
     cause_of,
     forget_cause,
     from_all,
+    leave_group,
     own_share,
 )
 from alignlab.errors import ConfigError, PeerKilled
@@ -101,3 +103,11 @@ def test_a_checkpoint_leaves_the_optimizer_its_shards(monkeypatch: Any) -> None:
     saved = FSDP2().optimizer_state(optimizer)["state"][0]
     assert torch.equal(saved["exp_avg"], before["exp_avg"] + 1)
     assert all(optimizer.state[weight][name] is value for name, value in before.items())
+
+
+def test_a_process_leaves_its_group_once(tmp_path: Path) -> None:
+    store = dist.FileStore(str(tmp_path / "store"), 1)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    leave_group()
+    assert not dist.is_initialized()
+    leave_group()

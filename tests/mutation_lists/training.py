@@ -4,6 +4,13 @@ from tests.mutation_lists.mutation import Mutation
 
 MUTATIONS = (
     Mutation(
+        "a process ends while its group of ranks is open",
+        "distributed.py",
+        "        dist.destroy_process_group()\n",
+        "        pass\n",
+        "test_distributed.py::test_a_process_leaves_its_group_once",
+    ),
+    Mutation(
         "a micro-batch is divided by its own count",
         "data/loader.py",
         "**sizes, totals=totals_of(taken))",
