@@ -80,7 +80,8 @@ def attention(name: str | None) -> dict[str, Any]:
     if name is None:
         return {}
     known = ["eager", *(n for n in ALL_ATTENTION_FUNCTIONS.valid_keys() if "|" not in n)]
-    usable = sorted(n for n in known if n not in PACKAGES or PACKAGES[n]())
+    own = [n for n in known if n.startswith("alignlab")]  # set while sampling
+    usable = sorted(n for n in known if n not in own and (n not in PACKAGES or PACKAGES[n]()))
     if name not in usable:
         raise ConfigError(
             f"attn_implementation: {name} is not an attention function that is installed here. "

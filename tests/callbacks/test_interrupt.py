@@ -9,6 +9,14 @@ import pytest
 from alignlab.callbacks.interrupt import Interrupt
 
 
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """Ctrl-C as in a terminal; a shell's background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def terms() -> Iterator[list[int]]:
     """SIGTERMs that a handler as Lightning's has heard."""

@@ -288,7 +288,7 @@ MUTATIONS = (
     Mutation(
         "kernels that are not installed pass",
         "models/loading.py",
-        " if n not in PACKAGES or PACKAGES[n]())",
+        " and (n not in PACKAGES or PACKAGES[n]()))",
         ")",
         "models/test_loading.py::test_an_attention_function_that_is_not_installed_is_refused",
     ),

@@ -109,7 +109,9 @@ def test_the_divergence_is_that_of_the_whole_step_before(build, monkeypatch):
     """Two micro-batches, of two prompts and of two (one is in both), then a step is taken."""
     kto = KTO(build("llama"), torch.optim.AdamW, beta=0.3)
     strategy = SimpleNamespace(reduce=lambda x, reduce_op: x)
-    trainer = SimpleNamespace(strategy=strategy, accumulate_grad_batches=2, world_size=1)
+    trainer = SimpleNamespace(
+        strategy=strategy, accumulate_grad_batches=2, world_size=1, _results={}
+    )
     monkeypatch.setattr(KTO, "trainer", trainer)
     monkeypatch.setattr(KTO, "log", lambda *args, **rest: None)
     parts = [PAIRS[:2], PAIRS[1:]]

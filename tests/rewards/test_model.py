@@ -99,10 +99,11 @@ def test_one_text_has_one_score(tmp_path: Path, texts: int) -> None:
     reward = ModelReward(
         save_tiny(tmp_path, LlamaForSequenceClassification, num_labels=1), device="cpu"
     )
+    reward.model.double()  # where the order of sums is not seen
     together = reward(PROMPTS, COMPLETIONS)
     alone = reward(PROMPTS[:texts], COMPLETIONS[:texts])
     assert alone.shape == (texts,)
-    assert_close(alone, together[:texts], atol=1e-6, rtol=0)
+    assert_close(alone, together[:texts], atol=1e-7, rtol=0)
 
 
 @pytest.mark.parametrize("batch_size", [2, 3, 64])
