@@ -143,6 +143,7 @@ def test_a_deep_model_is_continued_from_a_few_layers(
     assert continued == pytest.approx(memory_of(setup, PLAIN), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_peak_that_moves_with_depth_is_followed(
     ppo: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
