@@ -118,8 +118,8 @@ def test_value_and_reward_models_are_parts(ppo: Setup) -> None:
 def test_an_attention_function_has_its_own_activations(tmp_path: Path) -> None:
     """Eager attention holds a matrix of weights for each head; one in a fused kernel does not."""
     eager, fused = (
-        memory_of(read_setup([stage(tmp_path, policy={"attn_implementation": name})]), PLAIN)
-        for name in ("eager", "sdpa")
+        memory_of(read_setup([stage(tmp_path, policy=rows | {"layout": "flat"})]), PLAIN)
+        for rows in ({"attn_implementation": "eager"}, {"attn_implementation": "sdpa"})
     )
     assert eager["activations"] > 1.2 * fused["activations"]
 
