@@ -221,11 +221,7 @@ class TreeWriter:
         }
         columns = [pa.array(v, type=self._schema.field(n).type) for n, v in single.items()]
         columns += [_lists(values, self._lists[name]) for name, values in lists.items()]
-        _add_batch(self._file, pa.record_batch(columns, schema=self._schema))
-
-
-def _add_batch(file: Any, batch: Any) -> None:
-    file.write_batch(batch)
+        self._file.write_batch(pa.record_batch(columns, schema=self._schema))
 
 
 def _lists(values: list[Any], number: Any) -> Any:
