@@ -126,6 +126,8 @@ class PromptTrees:
         totals: What the whole optimizer step holds, this batch included.
         step: The trees of the whole step, of all ranks, where a loader has made it.
         first: The place among them of this batch's first one.
+
+    Attributes:
         rows: What models have made of this very batch, for the next one that reads it.
     """
 
