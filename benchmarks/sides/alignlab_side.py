@@ -135,8 +135,7 @@ class Rule:
 
 def objective_of(case: Case, model: Policy | ScoreModel, folder: Path) -> Objective:
     """The case's objective on ``model``; cached log-probs lie in ``folder``."""
-    # Under bf16-mixed Lightning does not clip gradients of a fused optimizer.
-    optimizer = partial(torch.optim.AdamW, lr=case.lr, weight_decay=0.0, foreach=True)
+    optimizer = partial(torch.optim.AdamW, lr=case.lr, weight_decay=0.0)
     cache = str(folder / f"cache-{case.precision}") if case.cached else None
     kind: Any = "cached" if case.cached else "auto"
     sampling = Sampling(case.completion, stop_at_eos=True, centre_rewards=False)
