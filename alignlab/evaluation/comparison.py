@@ -12,6 +12,7 @@ from itertools import combinations, product
 
 import numpy as np
 
+from alignlab.evaluation.power import Spread
 from alignlab.results.statistics import Floats, t_quantile
 from alignlab.results.tables import Comparison, Hypervolume
 
@@ -41,8 +42,8 @@ def compare(
     grid: Sequence[float],
     budgets: Sequence[float],
     n_prompts: int,
-) -> list[Comparison]:
-    """Every two objectives at every budget that both reach.
+) -> dict[Comparison, Spread]:
+    """Every two objectives at every budget that both reach, and the spread behind each interval.
 
     Args:
         found: The objectives' frontiers.
@@ -50,36 +51,41 @@ def compare(
         budgets: Those to compare at.
         n_prompts: Behind them.
     """
-    rows = []
+    rows = {}
     for first, second in combinations(sorted(found), 2):
         for budget in budgets:
-            g = list(grid).index(budget)
-            pair = found[first], found[second]
-            reached = [own.reached(budget) for own in pair]
-            if all(reached):
-                seeds = [{own.seeds[i]: i for i in r} for own, r in zip(pair, reached, strict=True)]
-                both = sorted(seeds[0].keys() & seeds[1].keys())
-                at = [own.values[:, :, g] for own in pair]
-                if both:
-                    a = at[0][[seeds[0][s] for s in both]]
-                    b = at[1][[seeds[1][s] for s in both]]
-                    mean, lo, hi = interval([a - b], n_prompts)
-                else:
-                    a, b = at[0][reached[0]], at[1][reached[1]]
-                    mean, lo, hi = interval([a, -b], n_prompts)
-                rows.append(
-                    Comparison(
-                        objective=first,
-                        other=second,
-                        kl_budget=float(budget),
-                        difference=mean,
-                        lo=lo,
-                        hi=hi,
-                        n_seeds=len(both) or min(map(len, reached)),
-                        n_prompts=n_prompts,
-                    )
+            parts = _parts(found[first], found[second], list(grid).index(budget), budget)
+            if parts:
+                mean, lo, hi = interval(parts, n_prompts)
+                spread = spread_of(parts, n_prompts)
+                row = Comparison(
+                    objective=first,
+                    other=second,
+                    kl_budget=float(budget),
+                    difference=mean,
+                    lo=lo,
+                    hi=hi,
+                    n_seeds=spread.seeds,
+                    n_prompts=n_prompts,
                 )
+                rows[row] = spread
     return rows
+
+
+def _parts(first: Replicates, second: Replicates, g: int, budget: float) -> list[Floats]:
+    """What adds up to a difference: one part seed by seed, or two of other seeds; or none."""
+    reached = [own.reached(budget) for own in (first, second)]
+    if not all(reached):
+        return []
+    a, b = first.values[:, :, g], second.values[:, :, g]
+    seeds = [
+        {own.seeds[i]: i for i in places}
+        for own, places in zip((first, second), reached, strict=True)
+    ]
+    both = sorted(seeds[0].keys() & seeds[1].keys())
+    if both:
+        return [a[[seeds[0][s] for s in both]] - b[[seeds[1][s] for s in both]]]
+    return [a[reached[0]], -b[reached[1]]]
 
 
 def hypervolumes(
@@ -132,3 +138,20 @@ def interval(parts: Sequence[Floats], n_prompts: int) -> tuple[float, float, flo
     ]
     half = math.hypot(prompts, *seeds)
     return float(means[0]), float(means[0]) - half, float(means[0]) + half
+
+
+def spread_of(parts: Sequence[Floats], n_prompts: int) -> Spread:
+    """What ``interval`` makes its half-widths of; parts ``[S, 1 + B]``.
+
+    Two parts of other seeds count as pairs of the smaller number of them.
+    """
+    seeds = min(map(len, parts))
+    squares = [float(part[:, 0].var(ddof=1)) for part in parts if len(part) > 1]
+    means = np.sum([part.mean(0) for part in parts], axis=0)
+    return Spread(
+        difference=float(means[0]),
+        seeds=seeds,
+        seed_sd=math.sqrt(sum(squares)) if seeds > 1 else 0.0,
+        prompts=n_prompts,
+        prompt_sd=float(means[1:].std(ddof=1)) * math.sqrt(n_prompts),
+    )

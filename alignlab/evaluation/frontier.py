@@ -15,8 +15,9 @@ prompts are counted, and ``n_seeds`` says so.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ from alignlab.evaluation.best_of_n import best_of_n_curve
 from alignlab.evaluation.comparison import Replicates, compare, hypervolumes, interval
 from alignlab.evaluation.hull import hull_vertices, interpolate
 from alignlab.evaluation.oracle import OracleCurve, reference_reward
+from alignlab.evaluation.power import Spread
 from alignlab.results.pool import Pool
 from alignlab.results.prompt_tables import PromptTable
 from alignlab.results.statistics import Floats, bootstrap_counts
@@ -56,12 +58,13 @@ class Impossible(NamedTuple):
 class Frontier(NamedTuple):
     """Rows of ``frontier.csv``; impossible efficiencies are left empty and listed here.
 
-    Beside them what the trained objectives are to each other, at the table's budgets.
+    Beside them what the trained objectives are to each other, at the table's budgets; with each
+    comparison the spread behind its interval.
     """
 
     rows: list[FrontierRow]
     impossible: list[Impossible]
-    comparisons: Sequence[Comparison] = ()
+    comparisons: Mapping[Comparison, Spread] = MappingProxyType({})
     hypervolumes: Sequence[Hypervolume] = ()
 
 

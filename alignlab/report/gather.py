@@ -10,6 +10,7 @@ from pathlib import Path
 from alignlab.errors import DataError
 from alignlab.evaluation.effects import effects, importances, last_points
 from alignlab.evaluation.frontier import Frontier
+from alignlab.evaluation.power import Spread
 from alignlab.report.read import Results, read_commands
 from alignlab.results.csv_tables import read_table
 from alignlab.results.pool import REFERENCE, Pool
@@ -31,7 +32,7 @@ class Findings:
         reward_label: Name and unit of the reward.
         rows: Frontier rows, at the table's budgets and between them.
         points: Every checkpoint.
-        comparisons: Of the trained objectives with each other.
+        comparisons: Of the trained objectives with each other, and the spreads behind them.
         hypervolumes: Of the trained objectives.
         effects: Of the hyperparameters.
         importances: Of the hyperparameters.
@@ -47,7 +48,7 @@ class Findings:
     reward_label: str
     rows: Sequence[FrontierRow]
     points: Sequence[Point]
-    comparisons: Sequence[Comparison]
+    comparisons: Mapping[Comparison, Spread]
     hypervolumes: Sequence[Hypervolume]
     effects: Sequence[Effect]
     importances: Sequence[Importance]

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from alignlab.evaluation.power import POWER, enough
 from alignlab.report.gather import Findings, key_of
 from alignlab.report.table import CURVES_WITHOUT_TRAINING
 from alignlab.results.tables import Comparison, FrontierRow, Point
@@ -80,8 +81,9 @@ def _of_objectives(found: Findings, listed: Sequence[FrontierRow]) -> list[Secti
         Section(
             "Which is above which",
             "Difference of two frontiers on the same prompts and, where both have them, seeds; "
-            "95 % interval. Of many comparisons one in twenty is expected to miss.",
-            found.comparisons,
+            "95 % interval. Of many comparisons one in twenty is expected to miss. The last column "
+            f"is for a true difference of the size found, seen with a chance of {POWER:.0%}.",
+            [*found.comparisons],
             {
                 "objectives": lambda row: f"{row.objective} - {row.other}",
                 "KL budget": lambda row: f"{row.kl_budget:g}",
@@ -89,6 +91,9 @@ def _of_objectives(found: Findings, listed: Sequence[FrontierRow]) -> list[Secti
                 "verdict": _verdict,
                 "seeds": lambda row: row.n_seeds,
                 "prompts": lambda row: row.n_prompts,
+                "to resolve it": lambda row: (
+                    str(enough(found.comparisons[row])) if row.lo <= 0 <= row.hi else "-"
+                ),
             },
         ),
         Section(

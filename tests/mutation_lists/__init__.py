@@ -17,6 +17,7 @@ from tests.mutation_lists import (
     models,
     policy_gradient,
     precision,
+    records,
     refusals,
     rewards,
     rows,
@@ -51,6 +52,7 @@ LISTS = (
     addresses,
     export,
     stored,
+    records,
 )
 MUTATIONS: tuple[Mutation, ...] = tuple(
     replace(mutation, group=entries.__name__.rpartition(".")[2])

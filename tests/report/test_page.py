@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from alignlab.evaluation.power import Spread
 from alignlab.report.gather import Findings, key_of
 from alignlab.report.page import write_page
 from alignlab.results.run_folder import SampleText
@@ -52,10 +53,11 @@ def findings(runs: int = 2, **changes: Any) -> Findings:
         "reward_label": "gold",
         "rows": [row(name, budget, 1 + budget) for name in names for budget in (0.25, 0.5, 0.7)],
         "points": points,
-        "comparisons": [
+        "comparisons": {
             Comparison(objective="dpo", other="ppo", kl_budget=0.5, difference=0.3, lo=lo, hi=0.5,
-                       n_seeds=1, n_prompts=8) for lo in (0.1, -0.1)
-        ],
+                       n_seeds=1, n_prompts=8):
+            Spread(difference=0.3, prompts=8, prompt_sd=3.0) for lo in (0.1, -0.1)
+        },
         "hypervolumes": [Hypervolume(objective="dpo", kl_max=0.5, hypervolume=0.2, lo=0.1, hi=0.3,
                                      n_seeds=1)],
         "effects": [Effect(objective="dpo", hparam="beta", value="0.5", n_runs=2, kl=0.2, kl_sd=0.0,

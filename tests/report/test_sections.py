@@ -36,6 +36,14 @@ def test_parameters_whose_short_names_are_alike_keep_their_whole_ones(tmp_path: 
     assert "a.lr 1, b.lr 2" in read(tmp_path / "report.html")[0].cells
 
 
+def test_a_difference_that_is_not_resolved_has_the_prompts_that_would(tmp_path: Path) -> None:
+    """(1.96 + 0.8416)^2 (3 / 0.3)^2 = 784.9 by the normal, and 787 by Student's t."""
+    write_page(tmp_path / "report.html", findings())
+    cells = read(tmp_path / "report.html")[0].cells
+    at, other = cells.index("dpo above"), cells.index("cannot tell")
+    assert (cells[at + 3], cells[other + 3]) == ("-", "787 prompts")
+
+
 def test_tables_say_the_same_as_text(tmp_path: Path) -> None:
     write_page(tmp_path / "report.html", findings())
     page, _ = read(tmp_path / "report.html")

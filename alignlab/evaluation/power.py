@@ -1,0 +1,106 @@
+"""How many seeds and prompts resolve a difference: the power of the intervals in ``comparison.py``.
+
+A difference is *resolved* when its 95 % interval excludes 0. The interval adds the squares of two
+half-widths: Student's t over seeds, and prompts. So the power is the chance of that when the true
+difference and both spreads are the given ones.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.special import chdtri, ndtr
+
+from alignlab.results.statistics import t_quantile
+
+POWER = 0.8  # the usual chance of seeing a difference that is there
+MOST_SEEDS, MOST_PROMPTS = 1_000, 10_000_000
+QUANTILES = 400  # of the observed variance over seeds, to average over
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spread:
+    """A difference of two means, and how far seeds and prompts scatter around it.
+
+    Args:
+        difference: The true difference, or the observed one in its place.
+        seeds: Pairs of runs; with one, the interval counts prompts only.
+        seed_sd: Standard deviation of the difference over seeds; 0 where it is unknown.
+        prompts: Prompts that both are evaluated on.
+        prompt_sd: Standard deviation over prompts of a prompt's difference, mean over seeds.
+    """
+
+    difference: float
+    seeds: int = 1
+    seed_sd: float = 0.0
+    prompts: int
+    prompt_sd: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Enough:
+    """The fewest seeds at the present prompts, and prompts at the present seeds, that suffice.
+
+    ``None`` where the other source of error alone hides the difference, or would need more than
+    ``MOST_SEEDS`` or ``MOST_PROMPTS``; seeds also where their spread is unknown.
+    """
+
+    seeds: int | None
+    prompts: int | None
+
+    def __str__(self) -> str:
+        """One phrase for a table or a sentence."""
+        known = {"seeds": self.seeds, "prompts": self.prompts}
+        found = [f"{number:,} {name}" for name, number in known.items() if number is not None]
+        return " or ".join(found) or "neither seeds nor prompts alone"
+
+
+def power(spread: Spread) -> float:
+    """The chance that the 95 % interval excludes 0, on either side.
+
+    The observed difference is normal around the true one. The observed variance over seeds is an
+    independent multiple of chi squared with n - 1 degrees of freedom, and the chance is averaged
+    over it; with many prompts their variance counts as known. Without a spread over prompts this
+    is the power of the t-test (noncentral t); without one over seeds it is the normal
+    approximation of arXiv:2411.00640, section 5. Both spreads stay as they are when seeds are
+    added, although each mean over seeds is then less noisy: the answer errs on the safe side.
+    """
+    own = _variance_of_mean(spread)
+    delta = abs(spread.difference)
+    if own == 0:
+        return float(delta > 0)
+    square = (t_quantile(spread.prompts - 1) * spread.prompt_sd) ** 2 / spread.prompts
+    half = np.full(1, math.sqrt(square))
+    if spread.seeds > 1:
+        df = spread.seeds - 1
+        observed = spread.seed_sd**2 * chdtri(df, (np.arange(QUANTILES) + 0.5) / QUANTILES) / df
+        half = np.sqrt(square + t_quantile(df) ** 2 * observed / spread.seeds)
+    se = math.sqrt(own)
+    return float((ndtr((delta - half) / se) + ndtr((-delta - half) / se)).mean())
+
+
+def enough(spread: Spread, wanted: float = POWER) -> Enough:
+    """Seeds and prompts that resolve ``spread.difference`` with a chance of ``wanted``."""
+    seeds = None
+    if spread.seed_sd > 0:
+        seeds = _fewest(lambda n: power(replace(spread, seeds=n)) >= wanted, 2, MOST_SEEDS)
+    return Enough(
+        seeds=seeds,
+        prompts=_fewest(lambda n: power(replace(spread, prompts=n)) >= wanted, 2, MOST_PROMPTS),
+    )
+
+
+def _variance_of_mean(spread: Spread) -> float:
+    seeds = spread.seed_sd**2 / spread.seeds if spread.seeds > 1 else 0.0
+    return seeds + spread.prompt_sd**2 / spread.prompts
+
+
+def _fewest(holds: Callable[[int], bool], low: int, most: int) -> int | None:
+    """The smallest number from ``low`` to ``most`` that holds, of a property that then stays."""
+    if not holds(most):
+        return None
+    while low < most:
+        middle = (low + most) // 2
+        low, most = (low, middle) if holds(middle) else (middle + 1, most)
+    return low
