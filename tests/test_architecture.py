@@ -25,7 +25,7 @@ BELOW = {
     "data": {"functional"},
     "models": {"functional", "data.trees"},
     "worlds": {"functional", "data", "models.loading", "results.csv_tables"},
-    "rewards": {"functional", "data", "models", "worlds"},
+    "rewards": {"functional", "data", "models", "worlds", "results.run_folder"},
     "rollouts": {"functional", "data", "models", "rewards"},
     "objectives": {"functional", "data", "models", "rewards", "rollouts", "distributed"},
     "evaluation": {"functional", "data", "models", "rewards", "rollouts", "results"},
@@ -38,7 +38,7 @@ BELOW = {
         *("evaluation", "results", "distributed"),
     },
     "report": {"evaluation", "results"},
-    "plan": {"results", "report", "data.files"},
+    "plan": {"results", "report", "data.files", "rewards.spec"},
     "training": {
         *("data", "models", "rewards", "objectives", "callbacks"),
         *("stages", "results", "plan", "distributed"),

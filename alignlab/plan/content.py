@@ -52,7 +52,8 @@ def by_content(value: Any, experiment: Path = Path()) -> Any:
         try:
             if path.is_file() or ("/" in value and path.is_dir() and not _holds_all(path)):
                 _check_size(path)
-                return {"sha256": fingerprint(path)}
+                script = path.suffix == ".py" and path.is_file()
+                return {"sha256": _sources(path) if script else fingerprint(path)}
             if glob.has_magic(value) and format_of(path):  # a pattern of data files
                 return {"sha256": [sha256(file) for file in data_files(path) or ()]}
         except DataError:  # nothing readable matches; the stage will report it
@@ -92,8 +93,17 @@ def source_of(name: str) -> str | None:
 
     ``None`` where no code of the user's is of that name.
     """
-    seen: dict[str, str] = {}
-    waiting = [name.rpartition(".")[0]]
+    seen = _with_imports({}, [name.rpartition(".")[0]])
+    return sha_of(seen) if seen else None
+
+
+def _sources(script: Path) -> str:
+    """Hash of a Python file that is named by its path, and of your own code that it imports."""
+    return sha_of(_with_imports({"": sha256(script)}, list(_imports(script, ""))))
+
+
+def _with_imports(seen: dict[str, str], waiting: list[str]) -> dict[str, str]:
+    """``seen`` with hashes of those of ``waiting`` that are the user's, and of their imports."""
     while waiting:
         module = waiting.pop()
         path = _own_file(module)
@@ -101,7 +111,7 @@ def source_of(name: str) -> str | None:
             seen[module] = sha256(path)
             package = module if path.name == "__init__.py" else module.rpartition(".")[0]
             waiting += _imports(path, package)
-    return sha_of(seen) if seen else None
+    return seen
 
 
 def _imports(path: Path, package: str) -> Iterator[str]:

@@ -15,6 +15,7 @@ import yaml
 
 from alignlab.errors import ConfigError
 from alignlab.names import present_in
+from alignlab.rewards.spec import with_classes
 
 PLACEHOLDER = re.compile(r"(?<!\{)\{([a-z][A-Za-z0-9_.-]*)\}(?!\})")
 
@@ -119,7 +120,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in ``path``; an empty file is an empty mapping.
 
     Aliases and ``<<`` are expanded: no two places of the result share an object. The name of code
-    that has moved becomes its present name.
+    that has moved becomes its present name, and a reward in a short form its class.
 
     Raises:
         ConfigError: No such file, not text, not YAML, not a mapping, or a value that is easily
@@ -133,6 +134,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise ConfigError(f"expected keys and values, got {type(content).__name__}.")
         written_out: dict[str, Any] = present_in(_written_out(content, 0, itertools.count(1)))
+        meant: dict[str, Any] = with_classes(written_out)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {_problem(error)}") from None
     except RecursionError:
@@ -141,7 +143,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {error}") from None
     except ValueError:  # Python reads no whole number of thousands of digits
         raise ConfigError(f"{path}: {TOO_LARGE}") from None
-    return written_out
+    return meant
 
 
 def _problem(error: yaml.YAMLError) -> str:

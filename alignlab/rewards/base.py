@@ -2,10 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from alignlab.errors import DataError
+
+if TYPE_CHECKING:  # so that the short forms can be read without the seconds that torch takes
+    from torch import Tensor
 
 
 class Reward(ABC):
@@ -18,7 +20,7 @@ class Reward(ABC):
     """
 
     @abstractmethod
-    def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+    def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> "Tensor":
         """``[N]`` float scores of N completions, one prompt given with each, on the CPU."""
 
     @classmethod
@@ -27,12 +29,14 @@ class Reward(ABC):
         return not issubclass(other, type) and any("__call__" in c.__dict__ for c in other.__mro__)
 
 
-def checked_rewards(reward: Reward, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+def checked_rewards(reward: Reward, prompts: Sequence[str], completions: Sequence[str]) -> "Tensor":
     """``[N]`` float64 scores of N completions on the CPU, checked to be N finite numbers.
 
     Raises:
         DataError: Something else than one number each, or one that is not finite.
     """
+    from torch import Tensor, nn
+
     from alignlab.models.modes import reading  # with seconds of imports that rules do without
 
     with reading(*([reward] if isinstance(reward, nn.Module) else [])):

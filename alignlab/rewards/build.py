@@ -1,4 +1,4 @@
-"""Build a reward from ``class_path`` and ``init_args`` in a YAML file or on a command line."""
+"""Build a reward from ``class_path`` and ``init_args``, or from one of its short forms."""
 
 from argparse import ArgumentError
 from collections.abc import Mapping
@@ -10,21 +10,24 @@ from alignlab.errors import ConfigError, DataError
 from alignlab.names import find
 from alignlab.parser_errors import in_one_line, null_for_value
 from alignlab.rewards.base import Reward
+from alignlab.rewards.given import load_scorer
+from alignlab.rewards.spec import SCORER, from_text
 
 
 def build_reward(spec: Mapping[str, Any] | str) -> Reward:
     """Make the reward that ``spec`` describes.
 
     Args:
-        spec: ``{"class_path": "package.module.Class", "init_args": {...}}``, or only the class
-            path of a reward that needs no arguments.
+        spec: ``{"class_path": "package.module.Class", "init_args": {...}}``, as text too, or one
+            of the short forms of ``alignlab.rewards.spec``.
 
     Raises:
         ConfigError: No such class, arguments that its signature does not take, or not a reward.
     """
     parser, values, path = parse_reward(spec)
     try:
-        reward = parser.instantiate(values).init_args
+        found = parser.instantiate(values).init_args  # the object, or a function's arguments
+        reward = load_scorer(**vars(found)) if path == SCORER else found
     except (ConfigError, DataError, MemoryError):
         raise
     except Exception as problem:  # whatever the user's class raises
@@ -42,7 +45,7 @@ def parse_reward(spec: Mapping[str, Any] | str) -> tuple[ArgumentParser, Any, st
         ConfigError: As there, of all that needs no object.
     """
     if isinstance(spec, str):
-        spec = {"class_path": spec}
+        spec = from_text(spec)
     keys = set(spec) if isinstance(spec, Mapping) else set()
     if not keys <= {"class_path", "init_args"} or "class_path" not in keys:
         raise ConfigError(f"a reward needs class_path and may have init_args, got {spec}.")
@@ -54,10 +57,11 @@ def parse_reward(spec: Mapping[str, Any] | str) -> tuple[ArgumentParser, Any, st
             f"reward {path!r} cannot be found: {problem}. Give its full path, such as "
             "alignlab.rewards.rule.ToySentiment."
         ) from None
-    if not isinstance(made, type):
+    if not isinstance(made, type) and path != SCORER:
         raise ConfigError(f"reward {path!r} is no class. Name one of alignlab.rewards.")
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(made, "init_args")
+    add = parser.add_class_arguments if isinstance(made, type) else parser.add_function_arguments
+    add(made, "init_args")
     try:
         values = parser.parse_object({"init_args": dict(spec.get("init_args") or {})})
     except ArgumentError as problem:

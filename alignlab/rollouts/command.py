@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alignlab.errors import ConfigError, in_a_line
+from alignlab.errors import ConfigError
 from alignlab.files import check_writable
 
 EXAMPLE = (
@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reward",
         metavar="SPEC",
-        help="score completions: a class path, or YAML with class_path and init_args",
+        help="score completions: length, my_reward.py:FUNCTION, a class path, the folder of a "
+        "scorer, or a sum such as 0.7*FIRST + 0.3*SECOND",
     )
     parser.add_argument(
         "--check",
@@ -65,8 +66,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _records(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    import yaml
-
     from alignlab.data.rows import Prompt, RowReport
     from alignlab.data.sources import as_json, read_rows
     from alignlab.data.texts import as_completion
@@ -79,10 +78,7 @@ def _records(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from alignlab.rollouts.sampler import sample
 
     spec = SamplingSpec(args.temperature, args.top_k, args.top_p)
-    try:
-        reward = build_reward(yaml.safe_load(args.reward)) if args.reward else None
-    except yaml.YAMLError as problem:
-        raise ConfigError(f"--reward {args.reward}: not YAML: {in_a_line(problem)}.") from None
+    reward = build_reward(args.reward) if args.reward else None
     if args.prompts:
         rows, report = read_rows(args.prompts, Prompt, limit=args.limit)
     else:

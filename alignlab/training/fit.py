@@ -40,6 +40,7 @@ from alignlab.objectives.base import Objective
 from alignlab.parser_errors import in_one_line
 from alignlab.plan.meaning import check_meaning, check_words
 from alignlab.results.run_folder import MODEL, evaluations_in
+from alignlab.rewards.spec import options_with_classes, with_classes
 from alignlab.training import before_start
 from alignlab.training.before_start import own_error
 from alignlab.training.continuing import continued, how_to_go_on, in_folder_of, with_config_of
@@ -47,7 +48,9 @@ from alignlab.training.identity import identity_of
 from alignlab.training.stand_ins import try_out
 
 _read = jsonargparse.get_loader("yaml")
-jsonargparse.set_loader("yaml", lambda text: present_in(_read(text)), (yaml.YAMLError,))
+jsonargparse.set_loader(
+    "yaml", lambda text: with_classes(present_in(_read(text))), (yaml.YAMLError,)
+)
 
 SIGTERM_STATUS = 143  # 128 + SIGTERM: what a shell reports for a terminated command
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -140,9 +143,9 @@ class Command(LightningCLI):
 
 
 def _as_meant(args: Sequence[str]) -> list[str]:
-    """Prepare options for the parser: present names of moved code, and explicit nulls."""
+    """Prepare options for the parser: rewards, present names of moved code, explicit nulls."""
     words: list[str] = []
-    for word in args:
+    for word in options_with_classes(args):
         option, equals, value = word.rpartition("=")
         value = present(value)
         words += [option, value] if equals and value == "null" else [option + equals + value]

@@ -19,11 +19,14 @@ from alignlab.models.loading import attention, may_be_made
 from alignlab.models.policy import Policy, check_policy
 from alignlab.models.score import ScoreModel, check_scorer
 from alignlab.rewards.base import Reward
+from alignlab.rewards.given import FunctionReward
 from alignlab.training.before_start import (
     construct,
     make_trainer,
     own_error,
 )
+
+REAL = (FunctionReward,)  # a function of the user's costs nothing, and is often misspelt
 
 
 class _Model(nn.Module):
@@ -104,7 +107,9 @@ def try_out(command: LightningCLI, *, here: bool, evaluated: bool) -> None:
     """
     for kind, stand_in in ((Policy, _Policy), (ScoreModel, _ScoreModel), (Reward, _Reward)):
         command.parser.add_instantiator(
-            lambda _, *args, _stand_in=stand_in, **settings: _stand_in(**settings),
+            lambda kind, *_, _stand_in=stand_in, **settings: (
+                kind(**settings) if kind in REAL else _stand_in(**settings)
+            ),
             kind,
             subclasses=True,
         )

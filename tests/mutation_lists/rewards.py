@@ -141,4 +141,46 @@ MUTATIONS = (
         "data/test_trees.py::"
         "test_batches_in_length_order_fill_up_to_their_size_and_never_cut_a_tree",
     ),
+    Mutation(
+        "a minus in a sum of rewards is read as a plus",
+        "rewards/spec.py",
+        'weights.append(-weight if sign == "-" else weight)',
+        "weights.append(weight)",
+        "rewards/test_spec.py::test_each_form",
+    ),
+    Mutation(
+        "a reward in a dotted key keeps its short form",
+        "rewards/spec.py",
+        'str(key).rpartition(".")[2] in KEYS',
+        "key in KEYS",
+        "rewards/test_spec.py::test_only_values_of_rewards_change",
+    ),
+    Mutation(
+        "weights of a sum are ignored",
+        "rewards/given.py",
+        "total += weight * checked",
+        "total += checked",
+        "rewards/test_given.py::test_a_sum_by_hand",
+    ),
+    Mutation(
+        "one number for all completions is a reward",
+        "rewards/given.py",
+        "numbers is None or numbers.shape != (len(completions),)",
+        "numbers is None",
+        "rewards/test_given.py::test_a_function_that_cannot_be_used_is_said",
+    ),
+    Mutation(
+        "what a reward's file imports is not part of the hash",
+        "plan/content.py",
+        'list(_imports(script, ""))',
+        "[]",
+        "rewards/test_spec.py::test_a_changed_function_is_another_run",
+    ),
+    Mutation(
+        "a misspelt reward function is found when the run asks for it",
+        "training/stand_ins.py",
+        "kind(**settings) if kind in REAL else _stand_in(**settings)",
+        "_stand_in(**settings)",
+        "rewards/test_spec.py::test_stages_options_and_calls_take_them",
+    ),
 )

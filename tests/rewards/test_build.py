@@ -48,7 +48,7 @@ def test_a_class_path_alone_or_with_arguments() -> None:
     [
         ("alignlab.rewards.rule.Nothing", "cannot be found: .*Nothing"),
         ("alignlab.nowhere.Reward", "cannot be found: No module named"),
-        ("ToySentiment", "cannot be found"),
+        ("ToySentiment", "none of the known forms. Write length"),
         ("math.pi", "is no class"),
         (f"{HERE}Silent", "cannot be called with texts"),
         ({"init_args": {}}, "needs class_path"),

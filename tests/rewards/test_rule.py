@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from alignlab.errors import ConfigError
 from alignlab.rewards import Reward
-from alignlab.rewards.rule import ToySentiment
+from alignlab.rewards.rule import Length, Matches, ToySentiment
 
 
 def test_scores_by_hand() -> None:
@@ -25,3 +26,12 @@ def test_nothing_to_score() -> None:
 def test_lengths_must_agree() -> None:
     with pytest.raises(ValueError, match="1 prompts for 2 completions"):
         ToySentiment()(["a"], ["b", "c"])
+
+
+def test_words_and_patterns_are_counted_by_hand() -> None:
+    prompts, completions = ["a b c"] * 3, ["one  two\nthree", "", "Yes, sir"]
+    assert Length()(prompts, completions).tolist() == [3, 0, 2]
+    assert Matches("yes|two$")(prompts, completions).tolist() == [0, 0, 0]
+    assert Matches("(?i)yes|THREE$")(prompts, completions).tolist() == [1, 0, 1]
+    with pytest.raises(ConfigError, match="pattern '\\(': no regular expression"):
+        Matches("(")
