@@ -16,6 +16,7 @@ from pathlib import Path
 from alignlab import __version__
 from alignlab.capacity import command as plan_command
 from alignlab.errors import ConfigError, DataError, failure, is_full
+from alignlab.records import command as records_command
 from alignlab.report import command as frontier_command
 from alignlab.rollouts import command as sample_command
 
@@ -124,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     plan_command.add_arguments(plan)
     plan.set_defaults(command=plan_command.run)
+    _add_records(commands)
     stages = _add(
         commands, "stages", "list what 'call:' in a pipeline.yaml may name", "alignlab stages"
     )
@@ -131,6 +133,11 @@ def _parser() -> argparse.ArgumentParser:
     for name, what in (("fit", "train one stage"), ("validate", "validate one stage")):
         commands.add_parser(name, help=f"{what} from its YAML; alignlab {name} --help")
     return parser
+
+
+def _add_records(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    for name, add, what, example in records_command.COMMANDS:
+        add(_add(commands, name, what, example))
 
 
 def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -330,6 +337,7 @@ def _train(command: str, words: list[str]) -> int:
         return SUCCESS
     own = argparse.ArgumentParser(f"alignlab {command}", add_help=False, allow_abbrev=False)
     own.add_argument("--resume", nargs="?", type=Path, const=Path())
+    typed = [command, *words]
     given, words = own.parse_known_args(words)
     with tempfile.TemporaryDirectory() as temporary:
         if words and ":" in words[0] and not words[0].startswith("-"):
@@ -339,7 +347,10 @@ def _train(command: str, words: list[str]) -> int:
         _check_files(command, words)
         from alignlab.training import fit
 
-        {"fit": fit.fit, "validate": fit.validate}[command](words, given.resume)
+        if command == "fit":
+            fit.fit(words, given.resume, typed)
+        else:
+            fit.validate(words, given.resume)
     return SUCCESS
 
 

@@ -47,6 +47,7 @@ BELOW = {
     "pipeline": {
         *("rewards", "objectives", "callbacks", "training", "plan", "results", "report"),
     },
+    "records": {"evaluation", "results", "report", "plan", "training"},
     "sweep": {"pipeline", "plan", "results", "report"},
     "export": {
         *("functional", "models", "results"),
@@ -54,7 +55,7 @@ BELOW = {
     },
     "cli": {
         *("training", "rollouts", "stages", "callbacks", "plan", "capacity"),
-        *("pipeline", "sweep", "report", "export"),
+        *("pipeline", "sweep", "report", "export", "records"),
     },
 }
 LARGEST = 0.15  # of all lines, in one room

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 
 from alignlab import cli
 from alignlab.errors import DataError
+from alignlab.results.commits import present_commit
 
 
 def call(*words: str) -> int:
@@ -83,7 +84,10 @@ def test_fit_leaves_a_hugging_face_folder(
     assert capsys.readouterr().out == "Trained 3 steps. Model: run/model\n"
     trained = Policy.load(here / "run" / "model")
     left = {path.name for path in (here / "run").iterdir()}
-    assert left == {"config.yaml", "last.ckpt", "model", "rows.csv"}
+    assert left == {"config.yaml", "last.ckpt", "model", "rows.csv", "run.json"}
+    record = json.loads((here / "run" / "run.json").read_text())
+    assert record["commands"] == [f"alignlab fit --config {stage} --trainer.default_root_dir=run"]
+    assert record["git_sha"] == present_commit()
     checkpoint = torch.load(here / "run" / "last.ckpt", weights_only=True)
     name, weight = next(iter(trained.model.state_dict().items()))
     assert torch.equal(checkpoint["state_dict"][f"policy.model.{name}"], weight)

@@ -1,9 +1,10 @@
 """What a run reports: at its start, from time to time, and in TensorBoard beside its losses."""
 
 import math
+import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,9 +14,12 @@ from torch.optim import Optimizer
 
 from alignlab.callbacks.resume import run_folder
 from alignlab.data.modules import TreeData
+from alignlab.files import read_record, write_record
 from alignlab.models.quantised import layers_in_4_bits
 from alignlab.models.sharding import whole
+from alignlab.results.commits import present_commit
 from alignlab.results.csv_tables import write_table
+from alignlab.results.run_folder import RunFolder
 
 ROWS = "rows.csv"  # what became of the data's rows, in the run's folder
 METRICS = ("train/loss", "val/loss", "probe/kl", "probe/reward")  # beside the hyperparameters
@@ -62,6 +66,27 @@ class Journal(Callback):
         values |= {f"train/lr{f'_{i}' if i else ''}": rate for i, rate in enumerate(rates)}
         for logger in trainer.loggers:
             logger.log_metrics(values, step=step)
+
+
+class Origin(Callback):
+    """Keeps the command of a run of ``alignlab fit`` and the commit of its code in its folder.
+
+    A command that continues the run is added to those before it.
+
+    Args:
+        words: Of the command.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.command = shlex.join(words)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the record on the first rank."""
+        path = RunFolder(run_folder(trainer)).origin_file
+        if trainer.is_global_zero:
+            before = (read_record(path) or {}).get("commands", [])
+            commands = list(dict.fromkeys([*before, self.command]))
+            write_record(path, {"commands": commands, "git_sha": present_commit()})
 
 
 class ProgressLines(Callback):

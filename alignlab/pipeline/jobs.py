@@ -80,7 +80,7 @@ def _carry_out_stage(job: dict[str, Any], reporter: Reporter) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DONE).unlink(missing_ok=True)
-    write_record(folder / STARTED, {"config_sha": job["config_sha"]})
+    write_record(folder / STARTED, {key: job[key] for key in ("config_sha", "git_sha")})
     began = time.monotonic()
     if "call" in job["spec"]:
         _call(job, folder)

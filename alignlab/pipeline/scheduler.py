@@ -5,7 +5,6 @@ less; a crash costs one job; what a job reports can stop it.
 """
 
 import itertools
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from alignlab.pipeline import records
 from alignlab.pipeline.progress import Display
 from alignlab.pipeline.worker_pool import Worker, WorkerPool
 from alignlab.plan.experiment import CHECK, FRONTIER, Job, Plan
+from alignlab.results.commits import present_commit
 from alignlab.results.run_folder import STAGES
 from alignlab.results.run_records import table_of
 
@@ -197,25 +197,11 @@ def message(plan: Plan, job: Job, commit: str, *, fresh: bool) -> dict[str, Any]
     return common | {
         "folder": str(plan.folder(job)),
         "config_sha": job.config_sha,
+        "git_sha": commit,
         "spec": plan.resolved(job),
         "fresh": fresh,
         "run": run,
     }
-
-
-def _commit() -> str:
-    """The commit of the code; marked where files differ from it, ``unknown`` outside git."""
-
-    def git(*words: str) -> str:
-        here = Path(__file__).parent.parent
-        command = ["git", *words]
-        return subprocess.run(command, cwd=here, check=True, capture_output=True, text=True).stdout
-
-    try:
-        head, changed = git("rev-parse", "HEAD").strip(), git("status", "--porcelain", "--", ".")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return f"{head}-changed" if changed else head
 
 
 class Scheduler:
@@ -244,7 +230,7 @@ class Scheduler:
         self._plan, self._force, self._one_each = plan, force, one_each
         self._pool = WorkerPool(workers, log_file(plan, "workers"), lock_fd)
         self.display = Display(total, workers)
-        self._commit = _commit()
+        self._commit = present_commit()
         self._tries: Counter[str] = Counter()
         self._started: dict[str, float] = {}
         self._queue: Queue = JobQueue(plan, [])

@@ -76,6 +76,18 @@ def read_table(path: Path, *, min_rows: int = 1) -> list[dict[str, str]]:
     return rows
 
 
+def numbered_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """As ``read_table``, each row with the number of its first line in the file, from 1."""
+    with _opened(path) as file:
+        reader = csv.reader(file)
+        header, rows = next(reader, []), []
+        number = reader.line_num + 1
+        for cells in reader:  # a text in quotes may go over several lines
+            rows.append((number, dict(zip(header, cells, strict=False))))
+            number = reader.line_num + 1
+    return rows
+
+
 def read_typed(path: Path, row_type: type[Row]) -> list[Row]:
     """The rows of a table whose columns are the fields of the dataclass ``row_type``.
 

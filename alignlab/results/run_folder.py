@@ -26,6 +26,7 @@ from alignlab.files import (
 STAGES, ALL = "stages", "all"  # folder of all jobs; key of a stage's only job
 CONFIG = "config.yaml"
 MODEL = "model"  # folder of the trained model in that of a run of ``alignlab fit``
+ORIGIN = "run.json"  # beside it: the commands that made the run, and the commit of their code
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class RunFolder:
         self.stage, self.key = self.path.parent.name, self.path.name
         self.logs, self.config = self.path / TRAIN, self.path / CONFIG
         self.done_file, self.started_file = self.path / DONE, self.path / STARTED
+        self.origin_file = self.path / ORIGIN
 
     @property
     def run_id(self) -> str:
@@ -78,6 +80,12 @@ class RunFolder:
 def job_name(stage: str, key: str) -> str:
     """The name of a stage's job."""
     return stage if key == ALL else f"{stage}-{key}"
+
+
+def lone_name(folder: Path) -> str:
+    """The name of a run of ``alignlab fit``: runs are numbered in every folder."""
+    whole = folder.resolve()
+    return f"{whole.parents[1].name}-{whole.name}"
 
 
 def job_folders(results: Path) -> list[RunFolder]:

@@ -27,7 +27,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from alignlab.callbacks.interrupt import Interrupt
-from alignlab.callbacks.journal import Journal, ProgressLines
+from alignlab.callbacks.journal import Journal, Origin, ProgressLines
 from alignlab.callbacks.kl_bound import in_order
 from alignlab.callbacks.probe import FrontierProbe
 from alignlab.callbacks.resume import Resume, known_folder, run_folder
@@ -76,9 +76,16 @@ NOT_SHOWN: tuple[dict[str, Any], ...] = (  # warnings that users cannot act on
 )
 
 
-def fit(words: Sequence[str], resume: Path | None = None) -> None:
-    """Train with the options of a command line, save the model, and print its path."""
-    command = build(words, resume=resume)
+def fit(words: Sequence[str], resume: Path | None = None, typed: Sequence[str] = ()) -> None:
+    """Train with the options of a command line, save the model, and print its path.
+
+    Args:
+        words: The options.
+        resume: As in ``build``.
+        typed: The command as it was given, for the run's record.
+    """
+    origin = Origin(["alignlab", *(typed or ["fit", *words])])
+    command = build(words, [origin], resume)
     run_fit(command)
     if command.trainer.is_global_zero:
         folder = run_folder(command.trainer) / MODEL

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.errors import ConfigError, DataError
-from alignlab.results.run_folder import CONFIG, evaluations_in
+from alignlab.results.run_folder import CONFIG, RunFolder, evaluations_in, lone_name
 from alignlab.results.run_records import POINTS, table_of
 
 POOL_FACTOR = 8  # the reference's samples of a prompt, for each of an evaluation's
@@ -68,11 +68,12 @@ def _collect(run: Path) -> None:
 
 
 def _write_points(run: Path, config: Mapping[str, Any], sha: str) -> None:
+    from alignlab.files import read_record
     from alignlab.results.prompt_tables import collect
     from alignlab.results.tables import write_points
 
-    folder = run.resolve()  # runs are numbered in every folder, and figures of several are merged
-    name = f"{folder.parents[1].name}-{folder.name}"
+    origin = read_record(RunFolder(run).origin_file) or {}
+    name = lone_name(run)  # figures of several are merged
     evaluations = evaluations_in(run)
     for damaged in (each for each in evaluations if not each.is_whole):
         raise DataError(f"{damaged.scores}: damaged, or not what the run wrote. Run it again.")
@@ -82,10 +83,10 @@ def _write_points(run: Path, config: Mapping[str, Any], sha: str) -> None:
         objective=config["model"]["class_path"].rpartition(".")[2].lower(),
         run_id=name,
         seed=int(config.get("seed_everything") or 0),
-        experiment=f"{folder.parent.name}/{folder.name}",
+        experiment="/".join(run.resolve().parts[-2:]),
         hparams=_hparams(config["model"]["init_args"]),
         config_sha=sha,
-        git_sha="",
+        git_sha=origin.get("git_sha", ""),
     )
     write_points(run / POINTS, points)
 

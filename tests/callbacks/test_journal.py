@@ -11,7 +11,9 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from alignlab.callbacks.journal import Journal
+from alignlab.callbacks.journal import Journal, Origin
+from alignlab.files import read_record
+from alignlab.results.commits import present_commit
 from alignlab.results.csv_tables import read_table
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*many workers", "ignore:.*LeafSpec")
@@ -84,3 +86,13 @@ def test_settings_are_listed_and_no_metric_is_made_up(tmp_path: Path) -> None:
     assert "data.columns" in text
     assert "data.limit" not in text
     assert set(found.Tags()["scalars"]) == {"train/lr", "train/grad_norm"}
+
+
+def test_a_run_keeps_every_command_that_made_it(tmp_path: Path) -> None:
+    trainer = pl.Trainer(default_root_dir=tmp_path, logger=False, accelerator="cpu")
+    for words in (["fit", "--config", "a b"], ["fit", "--resume"], ["fit", "--resume"]):
+        Origin(["alignlab", *words]).on_fit_start(trainer, Line())
+    assert read_record(tmp_path / "run.json") == {
+        "commands": ["alignlab fit --config 'a b'", "alignlab fit --resume"],
+        "git_sha": present_commit(),
+    }

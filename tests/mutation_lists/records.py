@@ -2,6 +2,7 @@
 
 from tests.mutation_lists.mutation import Mutation
 
+CELLS, FIND, SHOW = (f"records/test_{name}.py::" for name in ("cells", "find", "show"))
 POWER = "evaluation/test_power.py::"
 
 MUTATIONS = (
@@ -40,5 +41,75 @@ MUTATIONS = (
         "",
         "report/test_sections.py::"
         "test_a_difference_that_is_not_resolved_has_the_prompts_that_would",
+    ),
+    Mutation(
+        "a number is looked for by its first digits",
+        "records/cells.py",
+        "return float(format(value, f\".{places}{'e' if exponent else 'f'}\")) == wanted",
+        "return str(value).startswith(number)",
+        f"{CELLS}test_a_cell_prints_as_a_number",
+    ),
+    Mutation(
+        "a half-width is that of another column",
+        "records/cells.py",
+        'row[end.get(column, f"{column}_hi")]',
+        'row["reward_hi"]',
+        f"{CELLS}test_numbers_are_found_where_they_stand",
+    ),
+    Mutation(
+        "lines are counted by rows, not as an editor counts them",
+        "results/csv_tables.py",
+        "            number = reader.line_num + 1\n    return rows",
+        "            number += 1\n    return rows",
+        f"{CELLS}test_a_row_after_a_text_of_several_lines_has_its_own_line",
+    ),
+    Mutation(
+        "a row of one beta leads to the runs of all",
+        "records/cells.py",
+        'return str(point.hparams.get(row["hparam"])) == row["value"]',
+        "return True",
+        f"{CELLS}test_a_row_leads_to_its_runs",
+    ),
+    Mutation(
+        "a name in several results folders is that in the first",
+        "records/find.py",
+        "if len(holding) > 1:",
+        "if len(holding) > 9:",
+        f"{FIND}test_names_that_are_wrong_or_not_enough_are_refused",
+    ),
+    Mutation(
+        "a note of another config is shown as one of this",
+        "records/show.py",
+        'return "" if note.config_sha == run.config_sha else',
+        'return "" if note.config_sha else',
+        f"{SHOW}test_a_cell_leads_to_all_that_made_it",
+    ),
+    Mutation(
+        "the last checkpoint's texts are shown for every step",
+        "records/show.py",
+        "(at is None or e.step == at.step)",
+        "e.step",
+        f"{SHOW}test_texts_are_of_the_step_that_was_asked_for",
+    ),
+    Mutation(
+        "a note replaces the one before",
+        "results/notes.py",
+        "new = Remarks([*old.notes, *([note] if note else [])]",
+        "new = Remarks([*([note] if note else [])]",
+        "results/test_notes.py::test_remarks_come_back_as_they_were_added",
+    ),
+    Mutation(
+        "a run of fit forgets the command that began it",
+        "callbacks/journal.py",
+        "commands = list(dict.fromkeys([*before, self.command]))",
+        "commands = [self.command]",
+        "callbacks/test_journal.py::test_a_run_keeps_every_command_that_made_it",
+    ),
+    Mutation(
+        "uncommitted changes do not mark a commit",
+        "results/commits.py",
+        'return f"{head.strip()}{CHANGED}" if changed else head.strip()',
+        "return head.strip()",
+        "results/test_commits.py::test_a_commit_is_marked_where_files_differ_from_it",
     ),
 )

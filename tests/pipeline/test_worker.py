@@ -19,7 +19,9 @@ def test_a_worker_reports_on_every_job_and_ends_with_its_connection(tmp_path: Pa
         )
 
     def reports(name: str, call: str, args: dict[str, Any]) -> dict[str, Any]:
-        job: dict[str, Any] = {"name": name, "config_sha": name, "fresh": False, "run": None}
+        job: dict[str, Any] = {
+            "name": name, "config_sha": name, "git_sha": "g", "fresh": False, "run": None,
+        }  # fmt: skip
         job |= {"log": str(tmp_path / f"{name}.log"), "folder": str(tmp_path / name)}
         job |= {"spec": {"call": f"{HERE}.{call}", "args": args}}
         line.send(job)

@@ -1,0 +1,78 @@
+"""The command lines of ``alignlab show``, ``diff``, ``fork``, ``note`` and ``catalogue``."""
+
+import argparse
+import datetime
+from pathlib import Path
+
+from alignlab.errors import ConfigError
+
+SHOW = "alignlab show results/quickstart-reference/frontier.csv:3:reward"
+NOTE = 'alignlab note results/quickstart/dpo-beta0.9-s0 "reward hacks: repeats itself" --tag hacked'
+RUN = "a run's folder, RESULTS_DIR/RUN, or a point of the report: 'dpo-beta0.9-s0, step 96'"
+
+
+def add_show(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``alignlab show``."""
+    parser.add_argument(
+        "what",
+        metavar="NUMBER|CELL|RUN",
+        help=f"a number as it is printed ('0.92', '92.1 %%', '0.92 ± 0.11'); a cell, "
+        f"TABLE.csv:LINE:COLUMN; {RUN}",
+    )
+    _add_roots(parser)
+    parser.set_defaults(command=_show)
+
+
+def add_note(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``alignlab note``."""
+    parser.add_argument("run", metavar="RUN", help=RUN)
+    parser.add_argument("text", nargs="?", metavar="TEXT", help="a remark about it")
+    parser.add_argument(
+        "--tag", action="append", default=[], metavar="TAG", help="a word; may be given again"
+    )
+    _add_roots(parser)
+    parser.set_defaults(command=_note)
+
+
+def _add_roots(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--in",
+        dest="roots",
+        action="append",
+        type=Path,
+        metavar="DIR",
+        help="results folder, folder of them, or table to look in; may be given again "
+        "(default: results)",
+    )
+
+
+def _roots(args: argparse.Namespace) -> list[Path]:
+    return args.roots or [Path("results")]
+
+
+def _show(args: argparse.Namespace) -> int:
+    from alignlab.records.show import show
+
+    print(show(args.what, _roots(args)))
+    return 0
+
+
+def _note(args: argparse.Namespace) -> int:
+    from alignlab.records.find import find_run
+    from alignlab.results.notes import NOTES, Note, add_remark
+
+    text = (args.text or "").strip()
+    if not text and not args.tag:
+        raise ConfigError("alignlab note RUN: give a text, a --tag, or both.")
+    run = find_run(args.run, _roots(args))
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    note = Note(text, today, run.config_sha) if text else None
+    remarks = add_remark(run.results, run.run_id, note, args.tag)
+    print(f"{run.label}: {remarks} (in {run.results / NOTES})")
+    return 0
+
+
+COMMANDS = (
+    ("show", add_show, "show which run made a number, and what made the run", SHOW),
+    ("note", add_note, "write a note or tags about a run", NOTE),
+)
