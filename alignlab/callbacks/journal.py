@@ -1,6 +1,5 @@
 """What a run reports: at its start, from time to time, and in TensorBoard beside its losses."""
 
-import math
 import shlex
 import sys
 import time
@@ -12,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch.optim import Optimizer
 
+from alignlab.callbacks.meter import Meter, TimeLeft
 from alignlab.callbacks.resume import run_folder
 from alignlab.data.modules import TreeData
 from alignlab.files import read_record, write_record
@@ -90,33 +90,37 @@ class Origin(Callback):
 
 
 class ProgressLines(Callback):
-    """Prints a line to standard error from time to time, where there is no terminal for a bar."""
+    """Prints a line to standard error from time to time, where there is no terminal for a bar.
 
-    def __init__(self, every_seconds: float = 30.0) -> None:
-        self.every_seconds = every_seconds
-        self._began = self._spoke = 0.0
-        self._first_step = 0
+    Args:
+        meter: Says how fast the run is.
+        every_seconds: Between two lines.
+    """
+
+    def __init__(self, meter: Meter, every_seconds: float = 30.0) -> None:
+        self.meter, self.every_seconds = meter, every_seconds
+        self.left = TimeLeft()
+        self._spoke = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._began = self._spoke = time.monotonic()
-        self._first_step = trainer.global_step
+        self._spoke = time.monotonic()
+        self.left.start(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Say step, loss and time left, if the last line is old enough."""
-        now, step = time.monotonic(), trainer.global_step
-        if now - self._spoke < self.every_seconds or step == self._first_step:
+        """Say step, loss, time left and speed, if the last line is old enough."""
+        now = time.monotonic()
+        if now - self._spoke < self.every_seconds or not self.left.steps_done(trainer):
             return
         self._spoke = now
-        steps = trainer.estimated_stepping_batches
-        total = int(steps) if 0 <= steps < math.inf else None
+        left = self.left.seconds(trainer)
         loss = trainer.callback_metrics.get("train/loss")
-        said = f"step {step}" if total is None else f"step {step} of {total}"
+        said = f"step {trainer.global_step}"
+        said += "" if left is None else f" of {int(trainer.estimated_stepping_batches)}"
         said += "" if loss is None else f", loss {float(loss):.4g}"
-        if total is not None:
-            left = (now - self._began) / (step - self._first_step) * (total - step)
-            said += f", about {left:.0f} s left"
-        print(said, file=sys.stderr, flush=True)
+        said += "" if left is None else f", about {left:.0f} s left"
+        speed = self.meter.said()
+        print(f"{said}; {speed}" if speed else said, file=sys.stderr, flush=True)
 
 
 def _model_line(pl_module: LightningModule) -> str:

@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from alignlab.bounds import LARGEST_SEED
 from alignlab.callbacks.resume import Resume, run_folder
+from alignlab.clock import CLOCK
 from alignlab.data.trees import PromptTree
 from alignlab.distributed import from_all, own_share
 from alignlab.errors import ConfigError
@@ -162,7 +163,8 @@ class FrontierProbe(Callback):
         evaluation = Evaluation(run_folder(trainer), step)
         new = not evaluation.is_whole
         new = trainer.strategy.broadcast(new)
-        estimate = self._estimate_of_all(pl_module) if new else None
+        with CLOCK.part("probe"):
+            estimate = self._estimate_of_all(pl_module) if new else None
         if trainer.is_global_zero and estimate is not None:
             stride = max(1, len(estimate.samples) // TEXTS)
             evaluation.write_texts(estimate.samples[::stride][:TEXTS])

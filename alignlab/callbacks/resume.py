@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from alignlab.callbacks import checkpoints, logs
 from alignlab.callbacks.checkpoints import LAST
+from alignlab.clock import CLOCK
 from alignlab.distributed import forget_cause
 
 __all__ = ["LAST", "Resume", "run_folder"]
@@ -175,9 +176,10 @@ class Resume(Checkpoint):
         beside = checkpoints.temporary(folder)
         if trainer.is_global_zero:
             self._lengths = logs.lengths(trainer, folder)
-        trainer.save_checkpoint(beside, weights_only=False)
-        if trainer.is_global_zero:
-            checkpoints.put_in_place(beside, folder)
+        with CLOCK.part("checkpoint"):
+            trainer.save_checkpoint(beside, weights_only=False)
+            if trainer.is_global_zero:
+                checkpoints.put_in_place(beside, folder)
         self._saved_at = trainer.global_step
         ended = time.monotonic()
         self._save_from = ended + max(self.every_seconds, (ended - began) / SHARE)

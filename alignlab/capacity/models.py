@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from alignlab.errors import ConfigError
 from alignlab.models.heads import output_layer
 from alignlab.models.loading import quiet, without_dropout
+from alignlab.models.work import active_weights, blocks_of
 
 FOUR_BITS = {False: 0.5625, True: 0.516}  # bytes of a weight, by whether its scales are quantised
 ADAPTED = 16  # rank of the adapters that a plan proposes
@@ -173,7 +174,7 @@ def make_fake(model: nn.Module) -> Any:
 def _size(spec: ModelSpec) -> Size:
     model = on_meta(spec)
     inner = model.get_base_model() if hasattr(model, "peft_config") else model
-    blocks = _blocks(inner)
+    blocks = blocks_of(inner)
     in_four = {} if spec.double is None else _linear_weights(inner)
     per_weight = FOUR_BITS.get(bool(spec.double), 0.0)
 
@@ -196,15 +197,9 @@ def _size(spec: ModelSpec) -> Size:
         block=size_of(largest.parameters()),
         block_gradients=size_of(w for w in largest.parameters() if w.requires_grad),
         rest=size_of(weights) - inside,
-        matmul=_active(blocks, spec.config),
+        matmul=active_weights(blocks, spec.config),
         output=output_layer(inner).weight.numel(),
     )
-
-
-def _blocks(model: Any) -> list[nn.Module]:
-    """The layers of the transformer: the longest list of modules."""
-    lists = [list(m) for m in model.modules() if isinstance(m, nn.ModuleList)]
-    return max(lists, key=len) if lists else [model]
 
 
 def _linear_weights(model: Any) -> dict[int, Tensor]:
@@ -215,18 +210,3 @@ def _linear_weights(model: Any) -> dict[int, Tensor]:
         for name, m in model.named_modules()
         if type(m).__name__ in ("Linear", "Conv1D") and m is not kept and "lora_" not in name
     }
-
-
-def _active(blocks: Iterable[nn.Module], config: Any) -> float:
-    """Parameters of the layers that a token is multiplied with."""
-    text = config.get_text_config(decoder=True)
-    names = ("num_local_experts", "num_experts", "n_routed_experts")
-    experts = next((n for name in names if (n := getattr(text, name, None))), None)
-    chosen = getattr(text, "num_experts_per_tok", None) or 1
-    share = chosen / experts if experts else 1.0
-    return sum(
-        w.numel() * (share if "experts" in name and "shared" not in name else 1.0)
-        for block in blocks
-        for name, w in block.named_parameters()
-        if w.dim() > 1
-    )

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch.distributed
 
+from alignlab.clock import CLOCK
 from alignlab.data.trees import (
     Padding,
     PromptTree,
@@ -93,7 +94,7 @@ class TreeLoader:
             self._epoch, self._position = self._epoch + 1, 0
         self._as_loaded = False
         made = self._run(self._epoch, self._position)
-        return self._given(made_ahead(made, self.prefetch) if self.prefetch else made)
+        return self._given(timed(made_ahead(made, self.prefetch) if self.prefetch else made))
 
     def _given(self, made: Iterator["Made"]) -> Iterator[PromptTrees]:
         for batch, self._epoch, self._position in made:
@@ -203,6 +204,16 @@ def made_ahead(items: Iterator[T], count: int) -> Generator[T, None, None]:
                 yield item
         finally:
             worker.shutdown(cancel_futures=True)
+
+
+def timed(items: Iterator[T]) -> Iterator[T]:
+    """Yield the same items; the clock counts the time until each is there."""
+    while True:
+        with CLOCK.part("data"):
+            item = next(items, None)
+        if item is None:
+            return
+        yield item
 
 
 def micro_batches_of(batch_size: int, micro_batch_size: int | None, world_size: int) -> int:

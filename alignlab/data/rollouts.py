@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alignlab.clock import CLOCK
 from alignlab.data.loader import rank_and_world_size, recut_position
 from alignlab.data.trees import PromptTree, PromptTrees, StepTotals, collate, totals_of
 from alignlab.errors import ConfigError
@@ -202,10 +203,12 @@ class RolloutLoader:
     def __iter__(self) -> Iterator[RolloutBatch]:
         """What is left of the phase in progress, or a new phase."""
         if self.buffer is None:
-            self.buffer = self.collect(self.rollout)
+            with CLOCK.part("rollout"):
+                self.buffer = self.collect(self.rollout)
         phase, rollout = self.buffer, self.rollout
         for position in range(self.position, len(self)):
-            batch = self._batch(phase, rollout, position)
+            with CLOCK.part("data"):
+                batch = self._batch(phase, rollout, position)
             self.position = position + 1
             if self.position == len(self):  # the next state is "between two phases"
                 self.buffer, self.position, self.rollout = None, 0, rollout + 1

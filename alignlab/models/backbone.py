@@ -2,7 +2,7 @@
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
 
@@ -26,6 +26,9 @@ class TreeBackbone(nn.Module):
     """Base of every model that reads prompt trees: it turns trees into hidden states.
 
     Subclasses set ``self.model`` (a Hugging Face model) and call ``hidden_states``.
+
+    Attributes:
+        meter: Called with the arguments of each ``hidden_states``, to count what is computed.
     """
 
     ENTRIES: ClassVar[tuple[str, ...]] = ()  # methods that read weights, beside ``forward``
@@ -33,6 +36,7 @@ class TreeBackbone(nn.Module):
     model: Any  # a Hugging Face model: its attributes vary by architecture
     tokenizer: Any
     layout: Layout
+    meter: Callable[[PromptTrees, Tensor], None] | None = None
 
     @classmethod
     def load(cls, path: str | Path, **settings: Any) -> Self:
@@ -96,6 +100,8 @@ class TreeBackbone(nn.Module):
         for too.
         """
         check_batch(self.model, self.tokenizer, trees, self.room)
+        if self.meter is not None:
+            self.meter(trees, select)
         keep_last = after or select.shape[1] > trees.completion_ids.shape[1]
         if self.layout != "flat":
             return self._run(packed_row(trees, keep_last=keep_last), select, after=after)

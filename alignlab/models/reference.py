@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from alignlab.clock import CLOCK
 from alignlab.data.trees import PromptTree, PromptTrees, collate, in_length_order
 from alignlab.errors import ConfigError
 from alignlab.files import alone, belongs, check_writable, stamp, write_record, written_whole
@@ -59,6 +60,7 @@ class FrozenReference(nn.Module):
         self.policy: Policy = model
         freeze(model)
 
+    @CLOCK.part("reference")
     def token_logps(self, trees: PromptTrees, spec: SamplingSpec = PLAIN) -> Tensor:
         """See ``Reference``."""
         with reading(self.policy):
@@ -82,6 +84,7 @@ class AdapterOffReference(nn.Module):
             raise ConfigError("reference adapter_off needs a policy with lora; use frozen instead.")
         self._policy = [policy]  # in a list, so that it is not registered as a submodule
 
+    @CLOCK.part("reference")
     def token_logps(self, trees: PromptTrees, spec: SamplingSpec = PLAIN) -> Tensor:
         """See ``Reference``."""
         policy = self._policy[0]
@@ -101,6 +104,7 @@ class StartReference:
         keep_start(policy.model)
         self.policy = policy
 
+    @CLOCK.part("reference")
     def token_logps(self, trees: PromptTrees, spec: SamplingSpec = PLAIN) -> Tensor:
         """See ``Reference``."""
         with reading(self.policy), switched_to(self.policy.model, START):

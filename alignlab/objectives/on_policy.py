@@ -15,6 +15,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn.functional import pad
 
+from alignlab.clock import CLOCK
 from alignlab.data.rollouts import RolloutBatch, select_prompts
 from alignlab.data.trees import PromptTree, PromptTrees, collate
 from alignlab.distributed import from_all, own_share, rows_of_all
@@ -262,7 +263,8 @@ class OnPolicyObjective(Objective):
                 stop_ids=stops,
                 batch_size=sampling.batch_size,
             )
-        own_scores = checked_rewards(self.reward, *drawn.texts(self.tokenizer))
+        with CLOCK.part("reward"):
+            own_scores = checked_rewards(self.reward, *drawn.texts(self.tokenizer))
         drawn = Samples.joined(from_all(drawn))
         trees = collate(drawn.trees).to(self.policy.device)
         scores = rows_of_all(own_scores.to(self.policy.device))

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alignlab.data.trees import PromptTree
+from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError
 from alignlab.functional.noise import uniform
 from alignlab.functional.sampling import SamplingSpec, distribution, drawn_from
@@ -90,11 +90,16 @@ def sample(
             completions = _complete(policy, prompts, batch, noise, spec, stop_ids, decoding)
             drawn.update(zip(batch, completions, strict=True))
     each = [[drawn[p, k] for k in range(samples)] for p in range(len(prompts))]
+    trees = [
+        replace(tree, completions=tuple(c.ids for c in own), loss_masks=None, labels=None)
+        for tree, own in zip(prompts, each, strict=True)
+    ]
+    if policy.meter is not None and trees:
+        read = collate(trees)
+        with torch.no_grad():
+            policy.meter(read, read.loss_mask)
     return Samples(
-        trees=[
-            replace(tree, completions=tuple(c.ids for c in own), loss_masks=None, labels=None)
-            for tree, own in zip(prompts, each, strict=True)
-        ],
+        trees=trees,
         token_logps=[[c.logps for c in own] for own in each],
         finished=[[c.finished for c in own] for own in each],
     )

@@ -22,13 +22,13 @@ import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from alignlab.callbacks.interrupt import Interrupt
 from alignlab.callbacks.journal import Journal, Origin, ProgressLines
 from alignlab.callbacks.kl_bound import in_order
+from alignlab.callbacks.meter import Bar, Meter
 from alignlab.callbacks.probe import FrontierProbe
 from alignlab.callbacks.resume import Resume, known_folder, run_folder
 from alignlab.data.modules import TreeData
@@ -197,8 +197,9 @@ def _trainer(command: Command, built: Namespace, callbacks: Sequence[Callback]) 
     config, settings = command.config, dict(vars(built.trainer))
     given = [*in_order(built.probe, settings["callbacks"]), *callbacks]
     shown, terminal = settings["enable_progress_bar"] is not False, sys.stderr.isatty()
+    given.append(meter := Meter())
     if shown:
-        given.append(TQDMProgressBar() if terminal else ProgressLines())
+        given.append(Bar(meter) if terminal else ProgressLines(meter))
     if not any(isinstance(callback, Resume) for callback in given):
         given.append(Resume())
     given.append(Journal({key: _plain(command)[key] for key in ("model", "data")}))
@@ -292,6 +293,7 @@ def plain_errors() -> Iterator[None]:
     """Turn what libraries raise over bad input into ``ConfigError``; silence ``NOT_SHOWN``."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # their reports
     with warnings.catch_warnings():
         for each in NOT_SHOWN:
             warnings.filterwarnings("ignore", **each)

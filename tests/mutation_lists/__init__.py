@@ -26,6 +26,7 @@ from tests.mutation_lists import (
     sweep,
     templates,
     training,
+    watching,
 )
 from tests.mutation_lists.mutation import Mutation
 
@@ -53,6 +54,7 @@ LISTS = (
     export,
     stored,
     records,
+    watching,
 )
 MUTATIONS: tuple[Mutation, ...] = tuple(
     replace(mutation, group=entries.__name__.rpartition(".")[2])

@@ -47,7 +47,7 @@ MUTATIONS = [
     ),
     Mutation(
         "every expert is passed",
-        "capacity/models.py",
+        "models/work.py",
         "    share = chosen / experts if experts else 1.0\n",
         "    share = 1.0\n",
         "capacity/test_models.py::test_of_experts_a_token_passes_some",

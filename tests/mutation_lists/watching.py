@@ -1,0 +1,70 @@
+"""What is seen of a run while it trains: speed, shares of time, alarms, logs, bad numbers."""
+
+from tests.mutation_lists.mutation import Mutation
+
+METER = "callbacks/test_meter.py::"
+MUTATIONS = (
+    Mutation(
+        "a part inside of another counts twice",
+        "clock.py",
+        "        self._since = now\n",
+        "        pass\n",
+        "test_clock.py::test_a_part_inside_of_another_counts_for_itself_alone",
+    ),
+    Mutation(
+        "a part that fails stays open",
+        "clock.py",
+        "        finally:\n            self.end()",
+        "        finally:\n            pass",
+        "test_clock.py::test_a_part_that_fails_is_closed",
+    ),
+    Mutation(
+        "a backward pass is one product",
+        "models/work.py",
+        "self._forward(read) + 2 * self._forward(learnt)",
+        "self._forward(read) + self._forward(learnt)",
+        "models/test_work.py::test_a_forward_by_hand_and_a_step_three_times_as_much",
+    ),
+    Mutation(
+        "a completion's tokens do not see its prompt",
+        "models/work.py",
+        "completion * (2 * prompt[trees.group] + completion + 1)",
+        "completion * (completion + 1)",
+        "models/test_work.py::test_a_forward_by_hand_and_a_step_three_times_as_much",
+    ),
+    Mutation(
+        "frozen weights have gradients",
+        "models/work.py",
+        "(weight.requires_grad or not learning)",
+        "True",
+        "models/test_work.py::test_frozen_weights_get_no_gradients",
+    ),
+    Mutation(
+        "a window counts everything since the start",
+        "callbacks/meter.py",
+        "        self._before = counts\n",
+        "",
+        METER + "test_tokens_flops_and_seconds_of_a_window",
+    ),
+    Mutation(
+        "probes slow a run down",
+        "callbacks/meter.py",
+        "training = max(took - sum(seconds.get(name, 0.0) for name in BESIDE), 1e-9)",
+        "training = took",
+        METER + "test_probes_and_validation_are_left_out_of_the_speed",
+    ),
+    Mutation(
+        "a probe's forwards count as training",
+        "callbacks/meter.py",
+        "            if not CLOCK.is_in(*BESIDE):\n                work.add(*forward)",
+        "            work.add(*forward)",
+        METER + "test_probes_and_validation_are_left_out_of_the_speed",
+    ),
+    Mutation(
+        "time left is that since the first step of all",
+        "callbacks/meter.py",
+        "return trainer.global_step - self._first_step",
+        "return trainer.global_step",
+        METER + "test_time_left_is_that_of_the_run",
+    ),
+)
