@@ -7,6 +7,7 @@ from pathlib import Path
 from alignlab.errors import ConfigError
 
 SHOW = "alignlab show results/quickstart-reference/frontier.csv:3:reward"
+DIFF = "alignlab diff results/quickstart/dpo-beta0.9 results/quickstart/dpo-beta1.3"
 NOTE = 'alignlab note results/quickstart/dpo-beta0.9-s0 "reward hacks: repeats itself" --tag hacked'
 RUN = "a run's folder, RESULTS_DIR/RUN, or a point of the report: 'dpo-beta0.9-s0, step 96'"
 
@@ -21,6 +22,23 @@ def add_show(parser: argparse.ArgumentParser) -> None:
     )
     _add_roots(parser)
     parser.set_defaults(command=_show)
+
+
+def add_diff(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``alignlab diff``."""
+    parser.add_argument(
+        "first", metavar="A", help=f"{RUN}; without -s<seed>: its runs of all seeds"
+    )
+    parser.add_argument("second", metavar="B", help="another one")
+    parser.add_argument(
+        "--difference",
+        type=float,
+        metavar="D",
+        help="say how many seeds and prompts resolve this difference in reward (default: the one "
+        "found, where it is not resolved)",
+    )
+    _add_roots(parser)
+    parser.set_defaults(command=_diff)
 
 
 def add_note(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +75,13 @@ def _show(args: argparse.Namespace) -> int:
     return 0
 
 
+def _diff(args: argparse.Namespace) -> int:
+    from alignlab.records.diff import diff
+
+    print(diff(args.first, args.second, _roots(args), args.difference))
+    return 0
+
+
 def _note(args: argparse.Namespace) -> int:
     from alignlab.records.find import find_run
     from alignlab.results.notes import NOTES, Note, add_remark
@@ -74,5 +99,6 @@ def _note(args: argparse.Namespace) -> int:
 
 COMMANDS = (
     ("show", add_show, "show which run made a number, and what made the run", SHOW),
+    ("diff", add_diff, "show what two runs differ by, and whether their results do", DIFF),
     ("note", add_note, "write a note or tags about a run", NOTE),
 )

@@ -91,6 +91,18 @@ class Run:
         return next(filter(None, map(read_record, files)), {})
 
     @property
+    def seed(self) -> int:
+        """Of its training."""
+        points = self.points
+        return points[0].seed if points else int(self.config.get("seed_everything") or 0)
+
+    @property
+    def commit(self) -> str:
+        """The commit of its code; empty where none was recorded."""
+        rows = [point.git_sha for point in self.points if point.git_sha]
+        return rows[-1] if rows else str(self.origin.get("git_sha", ""))
+
+    @property
     def remarks(self) -> Remarks:
         """Notes and tags."""
         return read_remarks(self.results).get(self.run_id, Remarks())
@@ -107,6 +119,24 @@ class Run:
             return sorted(own, key=lambda row: row.step)
         shared = {"hparams": {}, "git_sha": "", "seconds": 0.0, "experiment": ""}
         return [table.point(config_sha=self.config_sha, **shared) for table in self._evaluated()]
+
+    @property
+    def asked(self) -> Point | None:
+        """Its row after ``step``, or the last one; ``None`` without an evaluation.
+
+        Raises:
+            ConfigError: It has no evaluation after that step.
+        """
+        points = self.points
+        if self.step is None:
+            return points[-1] if points else None
+        own = next((point for point in points if point.step == self.step), None)
+        if own is None:
+            steps = ", ".join(str(point.step) for point in points) or "none"
+            raise ConfigError(
+                f"{self.label}: no evaluation after step {self.step}. Steps: {steps}."
+            )
+        return own
 
     @property
     def config_sha(self) -> str:
@@ -247,3 +277,17 @@ def _by_folder(path: Path, step: int | None) -> Run | None:
             f"{path / names[0]}."
         )
     return None
+
+
+def runs_named(text: str, roots: Sequence[Path]) -> list[Run]:
+    """The run that ``text`` names, or the runs of all seeds where it leaves out ``-s<seed>``.
+
+    Raises:
+        ConfigError: As ``find_run``.
+    """
+    path = Path(text)
+    folders = [path.parent] if len(path.parts) > 1 else results_folders(roots)
+    pattern = re.compile(rf"{re.escape(path.name)}-s\d+")
+    arms = [[Run(f, name) for name in runs_in(f) if pattern.fullmatch(name)] for f in folders]
+    arms = [arm for arm in arms if arm]
+    return arms[0] if len(arms) == 1 else [find_run(text, roots)]

@@ -94,7 +94,7 @@ def of_run(run: Run) -> Iterator[str]:
         ConfigError: It has no evaluation after the step that was asked for.
     """
     points = run.points
-    at = _asked(run, points)
+    at = run.asked
     config, first = run.config, points[0] if points else None
     objective = first.objective if first else objective_of(config) or str(config.get("call", ""))
     seed = first.seed if first else config.get("seed_everything")
@@ -106,8 +106,7 @@ def of_run(run: Run) -> Iterator[str]:
     if at is not None:
         yield _line("result", _result(at))
     yield _line("config", f"{run.config_file or NOT_KEPT}, config_sha {run.config_sha[:12]}")
-    commit = (at.git_sha if at else "") or run.origin.get("git_sha", "")
-    yield _line("commit", short(commit) if commit else NOT_KEPT)
+    yield _line("commit", short(run.commit) or NOT_KEPT)
     commands = run.origin.get("commands") or read_commands([run.results])
     yield _line("command", "\n".join(commands) or NOT_KEPT)
     yield _line("folder", str(run.folder) if run.folder else "its weights and logs were not kept")
@@ -117,16 +116,6 @@ def of_run(run: Run) -> Iterator[str]:
     if inputs:
         yield _line("inputs", "\n".join(inputs))
     yield from _samples(run, at)
-
-
-def _asked(run: Run, points: Sequence[Point]) -> Point | None:
-    if run.step is None:
-        return points[-1] if points else None
-    own = next((point for point in points if point.step == run.step), None)
-    if own is None:
-        steps = ", ".join(str(point.step) for point in points) or "none"
-        raise ConfigError(f"{run.label}: no evaluation after step {run.step}. Steps: {steps}.")
-    return own
 
 
 def _line(name: str, text: str) -> str:

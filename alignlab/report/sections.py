@@ -82,7 +82,7 @@ def _of_objectives(found: Findings, listed: Sequence[FrontierRow]) -> list[Secti
             "Which is above which",
             "Difference of two frontiers on the same prompts and, where both have them, seeds; "
             "95 % interval. Of many comparisons one in twenty is expected to miss. The last column "
-            f"is for a true difference of the size found, seen with a chance of {POWER:.0%}.",
+            f"is for a true difference of the size found, seen with a chance of {100 * POWER:g} %.",
             [*found.comparisons],
             {
                 "objectives": lambda row: f"{row.objective} - {row.other}",

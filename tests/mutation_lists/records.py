@@ -2,7 +2,9 @@
 
 from tests.mutation_lists.mutation import Mutation
 
-CELLS, FIND, SHOW = (f"records/test_{name}.py::" for name in ("cells", "find", "show"))
+CELLS, DIFF, FIND, SHOW = (
+    f"records/test_{name}.py::" for name in ("cells", "diff", "find", "show")
+)
 POWER = "evaluation/test_power.py::"
 
 MUTATIONS = (
@@ -111,5 +113,40 @@ MUTATIONS = (
         'return f"{head.strip()}{CHANGED}" if changed else head.strip()',
         "return head.strip()",
         "results/test_commits.py::test_a_commit_is_marked_where_files_differ_from_it",
+    ),
+    Mutation(
+        "a difference has the sign of A minus B",
+        "records/diff.py",
+        "values = [[second[seed] - first[seed] for seed in common]]",
+        "values = [[first[seed] - second[seed] for seed in common]]",
+        f"{DIFF}test_two_arms",
+    ),
+    Mutation(
+        "arms without a seed in common are not compared prompt by prompt",
+        "records/diff.py",
+        "parts = [np.stack(own) @ weights.T for own in values]",
+        "parts = [np.stack(own) @ np.roll(weights, i, 1).T for i, own in enumerate(values)]",
+        f"{DIFF}test_without_a_seed_in_common_the_arms_are_compared_by_their_means",
+    ),
+    Mutation(
+        "prompts are paired by their places",
+        "records/diff.py",
+        "[name for name in named[0] if all(name in other for other in map(set, named[1:]))]",
+        "[*named[0]]",
+        f"{DIFF}test_other_prompts_resolve_nothing",
+    ),
+    Mutation(
+        "another results folder counts as another setting",
+        "records/diff.py",
+        "yield key, _of_job(value) if isinstance(value, str) else canonical(value)",
+        "yield key, canonical(value)",
+        f"{DIFF}test_settings_are_compared_without_places",
+    ),
+    Mutation(
+        "inputs that were not kept count as equal",
+        "records/diff.py",
+        'elif "" in shas:',
+        "elif None in shas:",
+        f"{DIFF}test_data_are_compared_by_what_they_were_made_of",
     ),
 )
