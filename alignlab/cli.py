@@ -18,6 +18,7 @@ from alignlab.capacity import command as plan_command
 from alignlab.errors import ConfigError, DataError, failure, is_full
 from alignlab.records import command as records_command
 from alignlab.report import command as frontier_command
+from alignlab.report import table_command
 from alignlab.rollouts import command as sample_command
 
 SUCCESS, FAILURE, BAD_INPUT = 0, 1, 2
@@ -119,6 +120,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     frontier_command.add_arguments(frontier)
     frontier.set_defaults(command=_frontier)
+    table = _add(
+        commands, "table", "print a frontier for a paper or a README", table_command.EXAMPLE
+    )
+    table_command.add_arguments(table)
+    table.set_defaults(command=table_command.run)
     _add_export(commands)
     plan = _add(
         commands, "plan", "memory, time and price of a stage, before it runs", plan_command.EXAMPLE

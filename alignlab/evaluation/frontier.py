@@ -59,12 +59,12 @@ class Frontier(NamedTuple):
     """Rows of ``frontier.csv``; impossible efficiencies are left empty and listed here.
 
     Beside them what the trained objectives are to each other, at the table's budgets; with each
-    comparison the spread behind its interval.
+    comparison the spread behind its interval, if it was computed here.
     """
 
     rows: list[FrontierRow]
     impossible: list[Impossible]
-    comparisons: Mapping[Comparison, Spread] = MappingProxyType({})
+    comparisons: Mapping[Comparison, Spread | None] = MappingProxyType({})
     hypervolumes: Sequence[Hypervolume] = ()
 
 

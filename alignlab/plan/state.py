@@ -17,6 +17,7 @@ DRAWN = (  # with the figures, by the command that draws them
     *FIGURES,
     *("comparisons.csv", "hypervolumes.csv", "effects.csv", "importances.csv", "samples.csv"),
     "report.html",
+    "frontier.pdf",
 )
 
 

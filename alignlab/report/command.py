@@ -3,8 +3,10 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alignlab.errors import ConfigError
+from alignlab.report.look import EVERYTHING, SIZES, Look, add_look, check_budgets, chosen_look
 from alignlab.results.csv_tables import write_table
 from alignlab.results.tables import (
     BUDGETS,
@@ -16,6 +18,10 @@ from alignlab.results.tables import (
     Point,
     write_rows,
 )
+
+if TYPE_CHECKING:
+    from alignlab.evaluation.frontier import Frontier
+    from alignlab.report.read import Results
 
 EXAMPLE = "alignlab frontier results/quickstart"
 CURVE_POINTS = 24  # budgets between those of the table, for smooth lines
@@ -31,6 +37,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RESULTS_DIR",
         help="folders with a points.csv, or runs of alignlab fit",
     )
+    add_look(parser)
+    parser.add_argument(
+        "--size", choices=SIZES, default=SIZES[0], help="of the figure (default: screen)"
+    )
+    parser.add_argument(
+        "--share",
+        action="store_true",
+        help="add a panel with the share of the optimum's gain to the figure",
+    )
+    parser.add_argument(
+        "--reward-label",
+        default="gold reward",
+        metavar="TEXT",
+        help="name and unit of the reward (default: gold reward)",
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -42,15 +63,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carry out ``alignlab frontier``; returns the exit status."""
-    frontier_command(args.results, args.out)
+    frontier_command(args.results, args.out, chosen_look(args), reward_label=args.reward_label)
     return 0
 
 
 def frontier_command(
-    dirs: Sequence[Path], out: Path | None = None, *, reward_label: str = "gold reward"
+    dirs: Sequence[Path],
+    out: Path | None = None,
+    look: Look = EVERYTHING,
+    *,
+    reward_label: str = "gold reward",
 ) -> None:
     """Write ``frontier.csv``, figures, the tables beside it and ``report.html``; print the table.
 
+    Without the pool of samples, a folder is drawn again from the tables that are in it.
     ``curves.csv`` has the same columns at more budgets: what the figure's lines are drawn from.
     ``comparisons.csv``, ``hypervolumes.csv``, ``effects.csv`` and ``importances.csv``: see
     ``results.tables``. ``samples.csv``: texts from both ends of each objective's frontier, as far
@@ -60,26 +86,28 @@ def frontier_command(
         dirs: Results folders; several are merged.
         out: Where the files go. Default: the folder itself, or ``frontier`` beside the first of
             several.
+        look: What figures, report and the printed table show; files with numbers hold everything.
         reward_label: Name and unit of the reward in the figure.
 
     Raises:
+        ConfigError: ``look`` asks for what the results do not have.
         DataError: Folders that cannot be read or do not belong together.
         ArithmeticError: An efficiency lies above 1 beyond its interval. The files are written,
             with that cell empty.
     """
-    from alignlab.evaluation.frontier import build_frontier
     from alignlab.report.figure import draw_frontier
     from alignlab.report.gather import gather, sample_rows
     from alignlab.report.page import write_page
-    from alignlab.report.read import read_results
+    from alignlab.report.read import COMPARISONS, CURVES, HYPERVOLUMES, read_results
     from alignlab.report.table import frontier_sentences, frontier_table
+    from alignlab.results.pool import POOL_NAME
 
     if out is not None and out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: it is a file. Name another folder with --out.")
     found = read_results(dirs)
     out = out or (dirs[0] if len(dirs) == 1 else dirs[0].parent / "frontier")
-    budgets = _curve_budgets(found.points)
-    frontier = build_frontier(found.tables, found.pool, budgets=budgets)
+    frontier = _frontier(found, look)
+    look.check(row.objective for row in frontier.rows)
     rows = [row for row in frontier.rows if row.kl_budget in BUDGETS]
     write_rows(out / "frontier.csv", FrontierRow, rows)
     write_rows(out / "curves.csv", FrontierRow, frontier.rows)
@@ -90,6 +118,7 @@ def frontier_command(
         out,
         title=f"{title}: reward against KL",
         reward_label=reward_label,
+        look=look,
     )
     page = gather(
         dirs,
@@ -99,18 +128,24 @@ def frontier_command(
         title=f"{title}: reward against KL",
         reward_label=reward_label,
     )
-    write_rows(out / "comparisons.csv", Comparison, page.comparisons)
-    write_rows(out / "hypervolumes.csv", Hypervolume, page.hypervolumes)
+    if found.pool is not None or page.comparisons or page.hypervolumes:
+        write_rows(out / COMPARISONS, Comparison, page.comparisons)
+        write_rows(out / HYPERVOLUMES, Hypervolume, page.hypervolumes)
     write_rows(out / "effects.csv", Effect, page.effects)
     write_rows(out / "importances.csv", Importance, page.importances)
-    if texts := sample_rows(page):
+    if found.pool is not None and (texts := sample_rows(page)):
         write_table(out / "samples.csv", texts)
     write_page(out / "report.html", page)
     print(f"{title}: {len(found.points)} checkpoints, {rows[0].n_prompts} prompts\n")
-    print(frontier_table(rows))
-    sentences = [frontier_sentences(rows), _short_of_budgets(rows, found.points)]
+    listed = [row for row in frontier.rows if row.kl_budget in look.columns()]
+    print(frontier_table(listed, look))
+    sentences = [frontier_sentences(listed, look), _short_of_budgets(rows, found.points)]
     print("\n" + "\n".join(filter(None, sentences)))
-    print(f"\nTable and figure: {out}/frontier.csv, .png, .svg")
+    if found.pool is None:
+        print(
+            f"\n{dirs[0]} has no {POOL_NAME}: drawn again from {CURVES} and the tables beside it."
+        )
+    print(f"\nTable and figure: {out}/frontier.csv, .png, .svg, .pdf")
     print(f"To look into: {out}/report.html")
     wrong = [str(row) for row in frontier.impossible if row.kl_budget in BUDGETS]
     if wrong:
@@ -133,8 +168,26 @@ def _short_of_budgets(rows: Sequence[FrontierRow], points: Sequence[Point]) -> s
     )
 
 
-def _curve_budgets(points: Sequence[Point]) -> list[float]:
-    """The table's budgets and others, evenly spaced on the figure's square-root axis."""
+def _frontier(found: "Results", look: Look) -> "Frontier":
+    """Built from tables and pool, or as it was drawn last.
+
+    Raises:
+        ConfigError: A budget is not among those that were drawn.
+    """
+    from alignlab.evaluation.frontier import build_frontier
+
+    if found.pool is not None:
+        budgets = _curve_budgets(found.points, look)
+        return build_frontier(found.tables, found.pool, budgets=budgets)
+    assert found.drawn is not None
+    check_budgets(look, found.drawn.rows)
+    return found.drawn
+
+
+def _curve_budgets(points: Sequence[Point], look: Look) -> list[float]:
+    """The tables' budgets and others, evenly spaced on the figure's square-root axis."""
     largest = min(max(point.kl for point in points), LARGEST_SHOWN)
     dense = (largest * (k / CURVE_POINTS) ** 2 for k in range(1, CURVE_POINTS + 1))
-    return sorted({*BUDGETS, *(round(budget, 4) for budget in dense if budget > 0.01)})
+    return sorted(
+        {*BUDGETS, *look.columns(), *(round(budget, 4) for budget in dense if budget > 0.01)}
+    )

@@ -1,15 +1,17 @@
 """The frontier as a picture: reward against KL, a function of the tables alone."""
 
 import io
-import math
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from alignlab.errors import ConfigError
 from alignlab.files import atomic_write
+from alignlab.report.look import EVERYTHING, Look
 from alignlab.report.table import CURVES_WITHOUT_TRAINING
 from alignlab.results.tables import FrontierRow, Point
 
@@ -20,14 +22,46 @@ DASHES = ("-", "--", ":", "-.")  # a colour's second use is dashed
 FIXED = {"dpo": 0, "ppo": 1, "ppo_gt": 2}  # the same colours in every figure
 TICKS = (0, 0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20)
 GREY = "#555555"
-Curve = tuple[list[float], list[float], list[float], list[float]]  # KL, reward, its ends
+CROWD_NOTE = (
+    "across: KL(policy ‖ reference) in nats (square-root scale) · black: the optimum\n"
+    "dashed, dotted: best of n by the learned, by the gold reward · grey: the others\n"
+)
 UNTRAINED: dict[str, dict[str, Any]] = {
     "oracle": {"color": "black", "linestyle": "-"},
     "best_of_n": {"color": GREY, "linestyle": (0, (5, 2))},
     "best_of_n_gt": {"color": GREY, "linestyle": (0, (1.5, 1.5))},
 }
+KINDS = {  # of files, and what is left out of each
+    "png": ("Software",),
+    "svg": ("Date", "Creator"),
+    "pdf": ("CreationDate", "Creator", "Producer"),
+}
 CROWD = 8  # with more trained objectives than this, each has its own panel
-COLUMNS = 5
+PANELS = {"screen": 5, "one-column": 3, "two-column": 5}  # side by side, of a crowd
+WIDTHS = {"one-column": 3.25, "two-column": 6.75}  # inches, as conferences' columns are
+
+
+class Curve(NamedTuple):
+    """An objective's budgets, its rewards, both ends of their intervals, and their seeds."""
+
+    budgets: list[float]
+    reward: list[float]
+    low: list[float | None]
+    high: list[float | None]
+    seeds: list[int]
+
+    @property
+    def line(self) -> tuple[list[float], list[float]]:
+        """What is drawn as a line."""
+        return self.budgets, self.reward
+
+    def pieces(self) -> Iterator[slice]:
+        """Stretches with the same number of seeds."""
+        begin = 0
+        for _, own in itertools.groupby(self.seeds):
+            end = begin + len(list(own))
+            yield slice(begin, end)
+            begin = end
 
 
 def draw_frontier(
@@ -37,12 +71,16 @@ def draw_frontier(
     *,
     title: str = "",
     reward_label: str = "gold reward",
+    look: Look = EVERYTHING,
 ) -> list[Path]:
-    """Draw ``frontier.png`` and ``frontier.svg``.
+    """Draw ``frontier.png``, ``frontier.svg`` and ``frontier.pdf``.
 
     KL is on a square-root scale: the optimum starts like sqrt(KL), so curves start as straight
-    lines and small budgets stay readable. More than ``CROWD`` trained objectives are drawn as
-    small panels, each with one of them over the others in grey. Equal tables give equal files.
+    lines and small budgets stay readable. A band is cut where the number of seeds changes, because
+    the mean then is over other seeds. More than ``CROWD`` trained objectives are drawn as small
+    panels, each with one of them over the others in grey. Equal tables give equal files.
+
+    A figure for a paper has its column's width, axes in 4:3, and neither title nor note.
 
     Args:
         rows: Frontier rows; the more budgets, the smoother the curves.
@@ -50,128 +88,219 @@ def draw_frontier(
         out_dir: Where the files go.
         title: Above the figure.
         reward_label: Name (and unit) of the vertical axis.
+        look: The arms, their names, the figure's size and its second panel.
 
     Returns:
-        The two files.
+        The three files.
+
+    Raises:
+        ConfigError: A panel of shares was asked for, and there is no room or no share for it.
     """
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
+    for_paper = look.size in WIDTHS
     settings = {
         "svg.hashsalt": "alignlab",
         "svg.fonttype": "path",
+        "pdf.fonttype": 42,  # whole TrueType fonts, which publishers ask for
         "font.family": "DejaVu Sans",
-        "font.size": 11,
+        "font.size": 8 if for_paper else 11,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "text.parse_math": False,  # names are text, whatever characters they contain
     }
+    crowded = len(_trained(look.shown(rows))) > CROWD
+    _check_share(look.shown(rows), look, crowded=crowded)
     with mpl.rc_context(settings):
-        if len(_trained(rows)) > CROWD:
-            figure, hidden = _panels(plt, rows, points, reward_label)
+        draw = _panels if crowded else _one_or_two
+        figure, hidden = draw(plt, rows, points, reward_label, look)
+        if not for_paper:
+            note = CROWD_NOTE if crowded else ""
+            note += "lines: frontier over seeds, with 95 % bands · faint marks: checkpoints"
+            if hidden:
+                note += f" ({hidden} below the axis)"
             figure.suptitle(title, x=0.01, ha="left", fontsize=12)
-            note = (
-                "across: KL(policy ‖ reference) in nats (square-root scale) · black: the optimum\n"
-            )
-            note += (
-                "dashed, dotted: best of n by the learned, by the gold reward · grey: the others\n"
-            )
-        else:
-            figure, axes = plt.subplots(figsize=(8.6, 4.8), layout="constrained")
-            hidden = _draw(axes, rows, points)
-            note = ""
-            axes.set_xlabel("KL(policy ‖ reference), nats per completion (square-root scale)")
-            axes.set_ylabel(reward_label)
-            axes.set_title(title, loc="left", fontsize=12)
-            figure.legend(loc="outside right upper", frameon=False, fontsize=10)
-        note += "lines: frontier over seeds, with 95 % bands · faint marks: checkpoints"
-        if hidden:
-            note += f" ({hidden} below the axis)"
-        figure.supxlabel(note, fontsize=8.5, color=GREY, x=0.01, ha="left")
-        paths = [_save(figure, out_dir / "frontier.png"), _save(figure, out_dir / "frontier.svg")]
+            figure.supxlabel(note, fontsize=8.5, color=GREY, x=0.01, ha="left")
+        dpi = 300 if for_paper else 130
+        paths = [_save(figure, out_dir / f"frontier.{kind}", dpi) for kind in KINDS]
         plt.close(figure)
     return paths
 
 
-def _draw(axes: Any, rows: Sequence[FrontierRow], points: Sequence[Point]) -> int:
+def _check_share(rows: Sequence[FrontierRow], look: Look, *, crowded: bool) -> None:
+    if look.share and crowded:
+        raise ConfigError(f"--share: there is room for {CROWD} objectives. Choose them by --arms.")
+    if look.share and not any(_has_share(row) for row in rows):
+        raise ConfigError(
+            "--share: the share of the optimum's gain is not known for any of these objectives. "
+            "Leave --share out, or name other objectives in --arms."
+        )
+
+
+def _has_share(row: FrontierRow) -> bool:
+    return row.oracle_efficiency is not None and row.objective not in ("oracle", "reference")
+
+
+def _one_or_two(
+    plt: Any, rows: Sequence[FrontierRow], points: Sequence[Point], reward_label: str, look: Look
+) -> tuple[Any, int]:
+    """All curves in one panel, and with ``look.share`` their shares in a second one."""
+    narrow, panels = look.size == "one-column", 1 + look.share
+    across = "KL(policy ‖ reference), nats" + (" per completion" if panels == 1 else "")
+    if look.size in WIDTHS:
+        width = WIDTHS[look.size]
+        height = 2.95 * panels if narrow else (5.0, 3.0)[look.share]
+    else:
+        width, height, across = 8.6 + 4.4 * look.share, 4.8, f"{across} (square-root scale)"
+    figure, all_axes = plt.subplots(
+        *((panels, 1) if narrow else (1, panels)),
+        figsize=(width, height),
+        layout="constrained",
+        squeeze=False,
+    )
+    axes = all_axes.flat[0]
+    hidden = _draw(axes, rows, points, look)
+    axes.set_ylabel(reward_label)
+    if look.share:
+        _draw_shares(all_axes.flat[1], rows, points, look)
+    for each in all_axes.flat:
+        each.set_xlabel(across)
+        if look.size in WIDTHS:
+            each.set_box_aspect(3 / 4)
+    handles, labels = axes.get_legend_handles_labels()
+    place: dict[str, Any] = {"loc": "outside right upper", "fontsize": 10}
+    if look.size in WIDTHS:
+        place = {"loc": "outside lower center", "ncols": 2 if narrow else 4, "fontsize": 7}
+    figure.legend(handles, labels, frameon=False, **place)
+    return figure, hidden
+
+
+def _draw(
+    axes: Any, rows: Sequence[FrontierRow], points: Sequence[Point], look: Look = EVERYTHING
+) -> int:
     """Draw everything; return how many checkpoints lie below the axis."""
-    right = _right(rows)
-    for name in dict.fromkeys(row.objective for row in rows):
-        own = [row for row in rows if row.objective == name and row.reward is not None]
-        if min((row.kl_budget for row in own), default=math.inf) <= right:
-            seeds = max(row.n_seeds for row in own)
-            _line(axes, name, _curve(rows, name, right), seeds, points)
-    bottom, top = _vertical(rows, points, right)
+    right, start = _right(rows, look), _start(rows)
+    rows, points = look.shown(rows), look.shown(points)
     names = sorted({point.objective for point in points})
+    for name in dict.fromkeys(row.objective for row in rows):
+        curve = _curve(rows, name, right, start)
+        if curve.budgets:
+            _line(axes, name, curve, style(name, names), look.label(name))
+    bottom, top = _vertical(rows, points, right)
     for name in names:
         own_points = [point for point in points if point.objective == name]
         colour, marker, _ = style(name, names)
-        _marks(axes, own_points, colour, marker)
+        _marks(axes, own_points, colour, marker, size=26 if look.size == "screen" else 9)
     _frame(axes, right, bottom, top)
     return sum(point.reward < bottom for point in points if point.kl <= right)
 
 
+def _draw_shares(
+    axes: Any, rows: Sequence[FrontierRow], points: Sequence[Point], look: Look
+) -> None:
+    """The share of the optimum's gain, which is not defined at KL 0, where nothing is gained."""
+    right = _right(rows, look)
+    rows = look.shown(rows)
+    names = sorted({point.objective for point in look.shown(points)})
+    ends = [0.0, 1.0]
+    for name in dict.fromkeys(row.objective for row in rows if _has_share(row)):
+        own = [
+            replace(
+                row,
+                reward=row.oracle_efficiency,
+                reward_lo=row.efficiency_lo,
+                reward_hi=row.efficiency_hi,
+            )
+            for row in rows
+            if row.objective == name
+        ]
+        curve = _curve(own, name, right, None)
+        if curve.budgets:
+            _line(axes, name, curve, style(name, names), look.label(name))
+            ends += curve.reward
+    axes.axhline(1.0, color="black", linewidth=1, zorder=1)
+    spread = max(ends) - min(ends)
+    _frame(axes, right, min(ends) - 0.02 * spread, max(ends) + 0.08 * spread)
+    axes.set_ylabel("share of the optimum's gain")
+
+
 def _panels(
-    plt: Any, rows: Sequence[FrontierRow], points: Sequence[Point], reward_label: str
+    plt: Any, rows: Sequence[FrontierRow], points: Sequence[Point], reward_label: str, look: Look
 ) -> tuple[Any, int]:
     """A panel per trained objective; returns the figure and the checkpoints below its axes."""
-    names, right = _trained(rows), _right(rows)
+    right, start = _right(rows, look), _start(rows)
+    rows, points = look.shown(rows), look.shown(points)
+    names = _trained(rows)
     # Wide bands of a few curves must not press all panels flat: they are cut.
     bottom, top = _vertical(
         [replace(row, reward_lo=None, reward_hi=None) for row in rows], points, right
     )
-    depth = -(-len(names) // COLUMNS)
+    columns = PANELS[look.size]
+    depth = -(-len(names) // columns)
+    wide = WIDTHS.get(look.size, 2.0 * columns)
     figure, grid = plt.subplots(
         depth,
-        COLUMNS,
-        figsize=(2.0 * COLUMNS, 0.8 + 1.8 * depth),
+        columns,
+        figsize=(wide, 0.8 + 0.9 * depth * wide / columns),
         sharex=True,
         sharey=True,
         squeeze=False,
         layout="constrained",
     )
-    curves = {name: _curve(rows, name, right) for name in names}
-    untrained = {name: _curve(rows, name, right) for name in UNTRAINED}
+    small = 1.0 if look.size == "screen" else 0.7
+    curves = {name: _curve(rows, name, right, start) for name in names}
+    untrained = {name: _curve(rows, name, right, start) for name in UNTRAINED}
     colour = PALETTE[0]
     for axes, name in zip(grid.flat, names, strict=False):
         for other in names:
-            axes.plot(*curves[other][:2], color="#D0D0D0", linewidth=0.7, zorder=1)
-        for other, look in UNTRAINED.items():
-            axes.plot(*untrained[other][:2], linewidth=1, zorder=2, **look)
-        at, reward, low, high = curves[name]
-        axes.fill_between(at, low, high, color=colour, alpha=0.16, linewidth=0, zorder=1.5)
-        axes.plot(at, reward, color=colour, linewidth=1.8, zorder=3)
-        _marks(axes, [p for p in points if p.objective == name], colour, "o", size=9)
-        _frame(axes, right, bottom, top, ticks=(0, 0.5, 1, 2, 3, 5, 10, 20))
-        axes.tick_params(labelsize=8.5)
-        axes.set_title(name, fontsize=10, loc="left")
+            axes.plot(*curves[other].line, color="#D0D0D0", linewidth=0.7, zorder=1)
+        for other, kind in UNTRAINED.items():
+            axes.plot(*untrained[other].line, linewidth=1, zorder=2, **kind)
+        _band(axes, curves[name], colour)
+        axes.plot(*curves[name].line, color=colour, linewidth=1.8 * small, zorder=3)
+        own_points = [point for point in points if point.objective == name]
+        _marks(axes, own_points, colour, "o", size=9 * small)
+        ticks = (0, 0.5, 1, 2, 3, 5, 10, 20) if look.size == "screen" else (0, 1, 3, 10)
+        _frame(axes, right, bottom, top, ticks=ticks)
+        axes.tick_params(labelsize=8.5 * small)
+        axes.set_title(look.label(name), fontsize=10 * small, loc="left")
     for axes in grid.flat[len(names) :]:
         axes.set_axis_off()
-    for column in range(COLUMNS):  # the lowest panel of a column carries the numbers
-        lowest = max(row for row in range(depth) if row * COLUMNS + column < len(names))
+    for column in range(min(columns, len(names))):  # the lowest panel carries the numbers
+        lowest = max(row for row in range(depth) if row * columns + column < len(names))
         grid[lowest][column].tick_params(labelbottom=True)
-    figure.supylabel(reward_label, fontsize=11)
+    figure.supylabel(reward_label, fontsize=11 * small)
+    if look.size in WIDTHS:
+        figure.supxlabel("KL(policy ‖ reference), nats", fontsize=8)
     return figure, sum(point.reward < bottom for point in points if point.kl <= right)
 
 
-def _curve(rows: Sequence[FrontierRow], name: str, right: float) -> Curve:
-    """An objective's budgets up to ``right``, its rewards, and both ends of its band.
+def _start(rows: Sequence[FrontierRow]) -> float | None:
+    """The reference's reward, where every curve starts at KL 0."""
+    return next((row.reward for row in rows if row.objective == "reference"), None)
 
-    From KL 0 on, where every policy is the reference, if its reward is known.
-    """
-    at = [
-        (row.kl_budget, row.reward, row.reward_lo, row.reward_hi)
+
+def _curve(rows: Sequence[FrontierRow], name: str, right: float, start: float | None) -> Curve:
+    """An objective's curve up to ``right``, from KL 0 on if the reference's reward is known."""
+    own = [
+        row
         for row in rows
         if row.objective == name and row.reward is not None and row.kl_budget <= right
     ]
-    at.sort(key=lambda four: four[0])
-    start = next((row.reward for row in rows if row.objective == "reference"), None)
-    if start is not None:
-        at.insert(0, (0.0, start, start, start))
-    kl, reward, low, high = ([four[i] for four in at] for i in range(4))
-    return kl, reward, low, high  # type: ignore[return-value]  # rows without a reward are out
+    own.sort(key=lambda row: row.kl_budget)
+    if start is not None and own:
+        first = replace(own[0], kl_budget=0.0, reward=start, reward_lo=start, reward_hi=start)
+        own.insert(0, first)
+    return Curve(
+        [row.kl_budget for row in own],
+        [row.reward for row in own if row.reward is not None],
+        [row.reward_lo for row in own],
+        [row.reward_hi for row in own],
+        [row.n_seeds for row in own],
+    )
 
 
 def _marks(
@@ -190,6 +319,17 @@ def _marks(
     )
 
 
+def _band(axes: Any, curve: Curve, colour: str) -> None:
+    """The interval around a curve, in a piece for each number of seeds."""
+    for piece in curve.pieces():
+        low, high = ([float("nan") if x is None else x for x in ends[piece]] for ends in
+                     (curve.low, curve.high))  # fmt: skip
+        # The edge keeps a piece of a single budget visible.
+        axes.fill_between(
+            curve.budgets[piece], low, high, color=colour, alpha=0.16, linewidth=0.6, zorder=1.5
+        )
+
+
 def _frame(
     axes: Any, right: float, bottom: float, top: float, *, ticks: Sequence[float] = TICKS
 ) -> None:
@@ -203,21 +343,18 @@ def _frame(
     axes.set_axisbelow(True)
 
 
-def _line(axes: Any, name: str, curve: Curve, seeds: int, points: Sequence[Point]) -> None:
-    names = sorted({point.objective for point in points})
-    colour, _, dash = style(name, names)
-    at, reward, low, high = curve
+def _line(axes: Any, name: str, curve: Curve, drawn: tuple[str, str, str], label: str) -> None:
+    colour, _, dash = drawn
     if name == "reference":
-        axes.plot(at, reward, color=GREY, linewidth=1, linestyle=":", label=_legend(name), zorder=1)
-        return
-    look: dict[str, Any] = {"linewidth": 2, "color": colour, "linestyle": dash}
-    label = name
-    if name in CURVES_WITHOUT_TRAINING:
-        look = {"linewidth": 1.6, **UNTRAINED[name]}
+        look: dict[str, Any] = {"color": GREY, "linewidth": 1, "linestyle": ":", "zorder": 1}
+    elif name in CURVES_WITHOUT_TRAINING:
+        look = {"linewidth": 1.6, "zorder": 4 if name == "oracle" else 3, **UNTRAINED[name]}
     else:
-        label = f"{name} ({seeds} seed{'s' * (seeds != 1)})"
-        axes.fill_between(at, low, high, color=colour, alpha=0.16, linewidth=0, zorder=1.5)
-    axes.plot(at, reward, label=_legend(label), zorder=4 if name == "oracle" else 3, **look)
+        seeds = max(curve.seeds)
+        label = f"{label} ({seeds} seed{'s' * (seeds != 1)})"
+        look = {"linewidth": 2, "color": colour, "linestyle": dash, "zorder": 3}
+        _band(axes, curve, colour)
+    axes.plot(*curve.line, label=_legend(label), **look)
 
 
 def _legend(name: str) -> str:
@@ -238,9 +375,11 @@ def _trained(rows: Sequence[FrontierRow]) -> list[str]:
     return [name for name in names if name not in CURVES_WITHOUT_TRAINING]
 
 
-def _right(rows: Sequence[FrontierRow]) -> float:
-    """The end of the KL axis: a little beyond the last budget that training reached."""
-    return max([1.0, *(1.05 * x for x in _reached(rows))])
+def _right(rows: Sequence[FrontierRow], look: Look = EVERYTHING) -> float:
+    """The end of the KL axis: a little beyond the last budget chosen, or that training reached."""
+    if look.budgets:
+        return 1.05 * max(look.budgets)
+    return max([1.0, *(1.05 * x for x in _reached(look.shown(rows)))])
 
 
 def _reached(rows: Sequence[FrontierRow]) -> list[float]:
@@ -271,11 +410,10 @@ def _sqrt(x: Any) -> Any:
     return np.sqrt(np.maximum(x, 0.0))  # matplotlib asks about places left of 0
 
 
-def _save(figure: Any, path: Path) -> Path:
+def _save(figure: Any, path: Path, dpi: int) -> Path:
     buffer = io.BytesIO()
     kind = path.suffix[1:]
     # No date and no version, so that equal tables give equal files.
-    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-    figure.savefig(buffer, format=kind, dpi=130, metadata=metadata)
+    figure.savefig(buffer, format=kind, dpi=dpi, metadata=dict.fromkeys(KINDS[kind]))
     atomic_write(path, buffer.getvalue())
     return path

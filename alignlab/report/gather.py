@@ -20,6 +20,7 @@ from alignlab.results.tables import Comparison, Effect, FrontierRow, Hypervolume
 SAMPLES = 4  # completions of a checkpoint, of the same prompts as far as they were kept
 TEXT_LIMIT = 2_500_000  # bytes of completions on a page; last checkpoints go first
 TRIALS, COMPLETE = "trials.csv", "complete"
+SAMPLE_TABLE = "samples.csv"
 LIBRARIES = ("torch", "lightning", "transformers", "optuna", "numpy")
 
 
@@ -48,7 +49,7 @@ class Findings:
     reward_label: str
     rows: Sequence[FrontierRow]
     points: Sequence[Point]
-    comparisons: Mapping[Comparison, Spread]
+    comparisons: Mapping[Comparison, Spread | None]
     hypervolumes: Sequence[Hypervolume]
     effects: Sequence[Effect]
     importances: Sequence[Importance]
@@ -75,6 +76,10 @@ def gather(
     reward_label: str,
 ) -> Findings:
     """All that the report's page in ``out`` shows of the results in ``folders``."""
+    samples = read_samples(folders, found.points)
+    references = {} if found.pool is None else reference_texts(found.pool)
+    if not samples:
+        samples, references = read_kept(folders, found.points)
     again = f"alignlab frontier {' '.join(map(str, folders))}"
     return Findings(
         title=title,
@@ -86,8 +91,8 @@ def gather(
         effects=effects(found.points),
         importances=importances(found.points),
         trials=read_trials([out] if (out / TRIALS).exists() else folders),
-        samples=read_samples(folders, found.points),
-        references=reference_texts(found.pool),
+        samples=samples,
+        references=references,
         configs=read_configs(folders, found.points),
         environment=environment(found.points),
         command="\n".join([*read_commands(folders), again]),
@@ -126,6 +131,36 @@ def read_samples(folders: Sequence[Path], points: Sequence[Point]) -> dict[str, 
             kept[key] = sorted(texts, key=lambda text: text.prompt_id)[:SAMPLES]
             size += sum(len(text.completion.encode()) for text in kept[key])
     return kept
+
+
+def read_kept(
+    folders: Sequence[Path], points: Sequence[Point]
+) -> tuple[dict[str, list[SampleText]], dict[str, tuple[str, float]]]:
+    """Completions and references in the folders' ``samples.csv``, for runs that are gone.
+
+    Raises:
+        DataError: A row that cannot be read.
+    """
+    known = {key_of(point) for point in points}
+    samples: dict[str, list[SampleText]] = {}
+    references = {}
+    for path in (folder / SAMPLE_TABLE for folder in folders):
+        for row in read_table(path, min_rows=0) if path.exists() else []:
+            try:
+                prompt, reference = row.get("prompt", "(prompt not kept)"), row["reference"]
+                name = f"{prompt}\n{reference}"
+                text = SampleText(
+                    name, prompt, row["completion"], float(row["reward"]), None, 0.0, 0
+                )
+                if row["run"] in known:
+                    samples.setdefault(row["run"], []).append(text)
+                if row["reference_reward"]:
+                    references[name] = reference, float(row["reference_reward"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise DataError(
+                    f"{path}: a row cannot be read ({error!r}). Delete the file to draw without it."
+                ) from error
+    return samples, references
 
 
 def reference_texts(pool: Pool) -> dict[str, tuple[str, float]]:

@@ -7,24 +7,35 @@ from typing import NamedTuple
 import numpy as np
 
 from alignlab.errors import DataError
+from alignlab.evaluation.frontier import Frontier
 from alignlab.evaluation.oracle import reference_reward
 from alignlab.files import DONE, belongs
+from alignlab.results.csv_tables import read_typed
 from alignlab.results.pool import POOL_NAME, POOL_RECORD, Pool
 from alignlab.results.prompt_tables import PromptTable, read_prompt_tables
 from alignlab.results.run_folder import STAGES
 from alignlab.results.run_records import POINTS, damage, record_of, table_of
 from alignlab.results.statistics import clustered_se
-from alignlab.results.tables import COMMANDS, Point, read_frontier, read_points
+from alignlab.results.tables import (
+    COMMANDS,
+    Comparison,
+    Hypervolume,
+    Point,
+    read_frontier,
+    read_points,
+)
 
-FRONTIER = "frontier.csv"
+FRONTIER, CURVES = "frontier.csv", "curves.csv"
+COMPARISONS, HYPERVOLUMES = "comparisons.csv", "hypervolumes.csv"
 
 
 class Results(NamedTuple):
-    """What a frontier is made of."""
+    """What a frontier is made of; without a pool, the frontier as it was drawn last."""
 
     points: list[Point]
     tables: list[PromptTable]
-    pool: Pool
+    pool: Pool | None
+    drawn: Frontier | None = None
 
 
 def read_results(folders: Sequence[Path]) -> Results:
@@ -32,11 +43,13 @@ def read_results(folders: Sequence[Path]) -> Results:
 
     The pool is ``pool.parquet`` in the folder itself or below its ``stages/``. Several folders need
     the same prompts, reference and reward; the first pool is used, and another one must agree with
-    it on the reference's mean reward.
+    it on the reference's mean reward. A single folder without a pool, as those that are kept in
+    git, has the frontier that was drawn from the same points, if its tables hold one.
 
     Raises:
         DataError: A folder without points, a point without per-prompt rows or with other ones, a
-            checkpoint that is in two folders, no pool, or two pools that disagree.
+            checkpoint that is in two folders, no pool and no table that was drawn with it, or two
+            pools that disagree.
     """
     points: list[Point] = []
     tables: list[PromptTable] = []
@@ -59,8 +72,38 @@ def read_results(folders: Sequence[Path]) -> Results:
     if not points:
         raise DataError(f"{folders[0]}: {POINTS} has no row. Finish a run with a probe first.")
     if not pools:
-        raise DataError(_without_pool(folders, points))
+        drawn = read_drawn(folders[0], points) if len(folders) == 1 else None
+        if drawn is None:
+            raise DataError(_without_pool(folders, points))
+        return Results(points, tables, None, drawn)
     return Results(points, tables, _agreed(pools))
+
+
+def read_drawn(folder: Path, points: Sequence[Point]) -> Frontier | None:
+    """The frontier in the tables of ``folder``, if it was drawn from ``points``.
+
+    It was not if the tables have other objectives, or other numbers of seeds at a budget.
+    """
+    if not (folder / CURVES).exists():
+        return None
+    rows = read_frontier(folder / CURVES)
+    largest: dict[tuple[str, int], float] = {}
+    for point in points:
+        key = point.objective, point.seed
+        largest[key] = max(point.kl, largest.get(key, 0.0))
+    for row in rows:
+        own = [kl for (name, _), kl in largest.items() if name == row.objective]
+        if own and row.n_seeds != sum(kl >= row.kl_budget for kl in own):
+            return None
+    if not {name for name, _ in largest} <= {row.objective for row in rows}:
+        return None
+    comparisons, areas = folder / COMPARISONS, folder / HYPERVOLUMES
+    return Frontier(
+        rows,
+        [],
+        dict.fromkeys(read_typed(comparisons, Comparison) if comparisons.exists() else []),
+        read_typed(areas, Hypervolume) if areas.exists() else [],
+    )
 
 
 def find_pools(folder: Path) -> list[Path]:
@@ -115,15 +158,12 @@ def read_commands(folders: Iterable[Path]) -> list[str]:
 def _without_pool(folders: Sequence[Path], points: Sequence[Point]) -> str:
     """The error about a missing pool: what is missing, and which command makes it."""
     first = folders[0]
+    table = first / FRONTIER
     sweep = points[0].experiment.startswith("sweep-")
     usual = "alignlab sweep SWEEP.yaml" if sweep else "alignlab run EXPERIMENT"
     command = (read_commands([first]) or [usual])[-1]
     command += "" if "--results" in command else f" --results {first}"
-    table = first / FRONTIER
-    drawn = table.exists() and {p.objective for p in points} <= {
-        row.objective for row in read_frontier(table)
-    }
-    drawn_before = f" What was drawn with it is in {table}." if drawn else ""
+    drawn_before = f" What was drawn from other points is in {table}." if table.exists() else ""
     return (
         f"{', '.join(map(str, folders))}: no {POOL_NAME} there or below stages/. The frontier "
         "starts at the reference's reward, which is measured on it. The command that "

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from alignlab.evaluation.power import POWER, enough
+from alignlab.evaluation.power import POWER, Spread, enough
 from alignlab.report.gather import Findings, key_of
 from alignlab.report.table import CURVES_WITHOUT_TRAINING
 from alignlab.results.tables import Comparison, FrontierRow, Point
@@ -91,9 +91,7 @@ def _of_objectives(found: Findings, listed: Sequence[FrontierRow]) -> list[Secti
                 "verdict": _verdict,
                 "seeds": lambda row: row.n_seeds,
                 "prompts": lambda row: row.n_prompts,
-                "to resolve it": lambda row: (
-                    str(enough(found.comparisons[row])) if row.lo <= 0 <= row.hi else "-"
-                ),
+                "to resolve it": lambda row: _to_resolve(row, found.comparisons[row]),
             },
         ),
         Section(
@@ -179,6 +177,13 @@ def _interval(value: float | None, lo: float | None, hi: float | None) -> str:
     if value is None or lo is None or hi is None:
         return "-"
     return f"{value:.3g} [{lo:.3g}, {hi:.3g}]"
+
+
+def _to_resolve(row: Comparison, spread: Spread | None) -> str:
+    """What would resolve a difference; unknown where tables without their pool are drawn again."""
+    if not row.lo <= 0 <= row.hi:
+        return "-"
+    return "unknown" if spread is None else str(enough(spread))
 
 
 def _verdict(row: Comparison) -> str:

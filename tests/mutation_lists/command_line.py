@@ -177,8 +177,8 @@ MUTATIONS = [
     Mutation(
         "nothing is said of a frontier that reaches no budget",
         "report/command.py",
-        "    sentences = [frontier_sentences(rows), _short_of_budgets(rows, found.points)]",
-        "    sentences = [frontier_sentences(rows)]",
+        "    sentences = [frontier_sentences(listed, look), _short_of_budgets(rows, found.points)]",
+        "    sentences = [frontier_sentences(listed, look)]",
         "training/test_lone_run.py::test_a_run_that_reaches_no_budget_is_told_what_to_change",
     ),
     Mutation(

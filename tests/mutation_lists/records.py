@@ -39,7 +39,7 @@ MUTATIONS = (
     Mutation(
         "a resolved difference is given prompts to resolve it",
         "report/sections.py",
-        'if row.lo <= 0 <= row.hi else "-"',
+        '    if not row.lo <= 0 <= row.hi:\n        return "-"\n',
         "",
         "report/test_sections.py::"
         "test_a_difference_that_is_not_resolved_has_the_prompts_that_would",

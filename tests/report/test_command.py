@@ -110,3 +110,26 @@ def test_the_commands_arguments(tmp_path: Path) -> None:
     args = parser.parse_args([str(tmp_path / "a"), "--out", str(tmp_path / "out")])
     assert commands.run(args) == 0
     assert (tmp_path / "out" / "frontier.svg").exists()
+
+
+ROOT = Path(__file__).parents[2]
+DRAWN = sorted(
+    path.parent.name
+    for path in (ROOT / "results").glob("*/points.csv")
+    if not (path.parent / "stages").exists()  # a run of this machine's
+)
+FAST = "quickstart-reference"  # one of them is enough for every day
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n == FAST else pytest.mark.slow) for n in DRAWN]
+)
+def test_a_committed_folder_is_drawn_again_to_the_same_tables(name: str, tmp_path: Path) -> None:
+    committed = ROOT / "results" / name
+    frontier_command([committed], tmp_path / "new")
+    made = {path.name for path in (tmp_path / "new").iterdir()}
+    assert made >= {"frontier.png", "frontier.svg", "frontier.pdf", "report.html"}
+    tables = [path for path in (tmp_path / "new").glob("*.csv") if (committed / path.name).exists()]
+    assert {path.name for path in tables} >= {"frontier.csv", "curves.csv"}
+    for path in tables:
+        assert path.read_bytes() == (committed / path.name).read_bytes(), path.name

@@ -1,13 +1,17 @@
 """The figure: what it shows, and that equal tables give equal files."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from alignlab.report.figure import PALETTE, _draw, _vertical, draw_frontier, style
+from alignlab.errors import ConfigError
+from alignlab.report.figure import PALETTE, _draw, _one_or_two, _vertical, draw_frontier, style
+from alignlab.report.look import EVERYTHING, Look
 from alignlab.results.tables import FrontierRow, Point
 
 
@@ -68,7 +72,7 @@ def texts(path: Path) -> str:
 def test_all_curves_are_named_and_files_repeat(tmp_path: Path) -> None:
     points = [make_point(0.5, 1.0), make_point(2.0, 2.5, "ppo")]
     made = draw_frontier(make_rows(NAMES), points, tmp_path, title="toy", reward_label="logit")
-    assert [path.name for path in made] == ["frontier.png", "frontier.svg"]
+    assert [path.name for path in made] == ["frontier.png", "frontier.svg", "frontier.pdf"]
     said = texts(made[1])
     for words in ("dpo (3 seeds)", "ppo_gt (3 seeds)", "best_of_n_gt", "oracle", "toy", "logit"):
         assert f"|{words}|" in f"|{said}|"
@@ -77,6 +81,9 @@ def test_all_curves_are_named_and_files_repeat(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in again] == once
     assert once[0].startswith(b"\x89PNG")
     assert b"<dc:date>" not in once[1]
+    assert b"/Type42" in once[2] or b"/CIDFontType2" in once[2]  # whole TrueType fonts
+    assert b"/FontType 3" not in once[2]
+    assert b"/Type3" not in once[2]
 
 
 def test_a_collapsed_run_does_not_squeeze_the_axis_and_is_counted(tmp_path: Path) -> None:
@@ -154,3 +161,87 @@ def test_a_name_with_an_underscore_first_stands_in_the_legend(tmp_path: Path) ->
     labels = axes.get_legend_handles_labels()[1]
     plt.close(figure)
     assert labels == [" _hidden (3 seeds)", "reference"]
+
+
+def drawn(
+    rows: list[FrontierRow], look: Look = EVERYTHING, points: tuple[Point, ...] = ()
+) -> Iterator[Any]:
+    """The figure's panels."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, _ = _one_or_two(plt, rows, points, "logit", look)
+    figure.draw_without_rendering()
+    yield from figure.axes
+    plt.close(figure)
+
+
+def test_a_band_is_cut_where_seeds_drop_out_and_the_line_is_not() -> None:
+    seeds = {0.25: 3, 1.0: 3, 3.0: 2}
+    rows = [
+        replace(row, n_seeds=seeds.get(row.kl_budget, 0)) if row.objective == "dpo" else row
+        for row in make_rows(("dpo", "reference"))
+    ]
+    (axes,) = drawn(rows, points=(make_point(0.5, 1.0),))
+    bands = [band for band in axes.collections if band.get_zorder() == 1.5]
+    ends = [sorted({x for path in band.get_paths() for x in path.vertices[:, 0]}) for band in bands]
+    assert ends == [[0.0, 0.25, 1.0], [3.0]]
+    line = next(line for line in axes.lines if line.get_label() == "dpo (3 seeds)")
+    assert list(line.get_xdata()) == [0.0, 0.25, 1.0, 3.0]
+
+
+def with_shares(names: tuple[str, ...]) -> list[FrontierRow]:
+    return [
+        replace(row, oracle_efficiency=0.8, efficiency_lo=0.7, efficiency_hi=0.9)
+        if row.reward is not None and row.kl_budget < 3
+        else row
+        for row in make_rows(names)
+    ]
+
+
+def test_the_second_panel_has_the_shares_of_all_that_have_some() -> None:
+    look = Look(share=True, names={"dpo": "DPO, ours"})
+    reward, share = drawn(with_shares(NAMES), look, (make_point(0.5, 1.0),))
+    assert share.get_ylabel() == "share of the optimum's gain"
+    labels = [line.get_label() for line in share.lines if not line.get_label().startswith("_")]
+    names = ["DPO, ours (3 seeds)", "ppo (3 seeds)", "ppo_gt (3 seeds)"]
+    assert labels == [*names, "best_of_n", "best_of_n_gt"]
+    line = share.lines[0]
+    assert list(line.get_xdata()) == [0.25, 1.0]  # no share at KL 0, and none at KL 3
+    assert list(line.get_ydata()) == [0.8, 0.8]
+    assert line.get_color() == reward.lines[0].get_color()
+    assert share.get_xlim() == reward.get_xlim()
+
+
+@pytest.mark.parametrize(("size", "width"), [("one-column", 3.25), ("two-column", 6.75)])
+@pytest.mark.parametrize("share", [False, True])
+def test_a_papers_figure_has_its_columns_width_and_axes_in_4_to_3(
+    size: str, width: float, share: bool
+) -> None:
+    for axes in drawn(with_shares(NAMES), Look(size=size, share=share)):
+        box = axes.get_window_extent()
+        assert box.width / box.height == pytest.approx(4 / 3, rel=1e-3)
+        assert axes.figure.get_figwidth() == width
+        assert box.width / axes.figure.dpi > 0.6 * width / (1 + (share and size == "two-column"))
+        assert axes.xaxis.label.get_fontsize() <= 10
+
+
+def test_arms_are_drawn_in_their_order_up_to_the_largest_budget_chosen() -> None:
+    look = Look(arms=("ppo", "dpo"), budgets=(0.25, 1.0))
+    (axes,) = drawn(make_rows(NAMES), look, (make_point(0.5, 1.0), make_point(0.5, 1.0, "ppo_gt")))
+    labels = axes.get_legend_handles_labels()[1]
+    assert labels == ["ppo (3 seeds)", "dpo (3 seeds)"]
+    assert axes.get_xlim() == (0, 1.05)
+    assert list(axes.lines[0].get_xdata()) == [0.0, 0.25, 1.0]  # from the reference, not shown
+    marks = [each for each in axes.collections if each.get_zorder() == 3.5]
+    assert len(marks) == 1  # of dpo; ppo_gt is left out
+
+
+def test_shares_that_are_not_known_or_have_no_room_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--share: the share .* is not known for any"):
+        draw_frontier(make_rows(NAMES), [], tmp_path, look=Look(share=True))
+    many = tuple(f"arm{i}" for i in range(9))
+    with pytest.raises(ConfigError, match=r"room for 8 objectives\. Choose them by --arms"):
+        draw_frontier(with_shares(many), [], tmp_path, look=Look(share=True))

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from alignlab.report.gather import key_of, read_samples, read_trials, sample_rows
+from alignlab.errors import DataError
+from alignlab.report.gather import key_of, read_kept, read_samples, read_trials, sample_rows
 from alignlab.results.run_folder import Evaluation, SampleText
 from alignlab.results.tables import Point
 from tests.report.test_page import findings, point, sample
@@ -79,3 +80,21 @@ def test_trials_of_jobs_that_share_a_study_are_listed_once(tmp_path: Path) -> No
     assert [(row["slot"], row["state"], row["note"]) for row in found] == [
         ("1", "failed", "a bug"), ("2", "stopped", "KL"),
     ]  # fmt: skip
+
+
+def test_texts_that_were_kept_in_the_table_come_back(tmp_path: Path) -> None:
+    (tmp_path / "samples.csv").write_text(
+        "run,kl,prompt,completion,reward,reference,reference_reward\n"
+        '"dpo-b1-s0, step 20",0.4,A film,shines,1.5,dull,-0.5\n'
+        '"dpo-b1-s0, step 20",0.4,A book,glows,1.25,,\n'
+        '"of another folder, step 20",0.4,A film,shines,1.5,dull,-0.5\n'
+    )
+    samples, references = read_kept([tmp_path, tmp_path / "without"], POINTS)
+    (own,) = samples.values()
+    assert [(s.prompt, s.completion, s.reward) for s in own] == [
+        ("A film", "shines", 1.5), ("A book", "glows", 1.25),
+    ]  # fmt: skip
+    assert [references.get(s.prompt_id) for s in own] == [("dull", -0.5), None]
+    (tmp_path / "samples.csv").write_text("run,completion,reward,reference\nx,y,much,z\n")
+    with pytest.raises(DataError, match=r"samples\.csv: a row cannot be read .*'much'"):
+        read_kept([tmp_path], POINTS)

@@ -7,10 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from alignlab.errors import DataError
+from alignlab.errors import ConfigError, DataError
 from alignlab.report.command import frontier_command
+from alignlab.report.look import Look
 from alignlab.results.prompt_tables import read_prompt_tables, write_prompt_tables
-from alignlab.results.tables import read_points, write_points
+from alignlab.results.tables import (
+    BUDGETS,
+    FrontierRow,
+    read_frontier,
+    read_points,
+    write_points,
+    write_rows,
+)
 from tests.evaluation.worlds import World
 from tests.report.test_command import light_figures, write_results
 
@@ -65,19 +73,70 @@ def test_a_broken_folder_is_one_message(
     assert not (tmp_path / "frontier.csv").exists()
 
 
-def test_without_its_pool_a_folder_says_what_makes_it_and_whether_it_is_drawn(
-    tmp_path: Path,
-) -> None:
+def test_without_its_pool_a_folder_says_what_makes_it(tmp_path: Path) -> None:
     write_results(tmp_path, World(8, 10, seed=0), "dpo", (0,))
-    frontier_command([tmp_path])
     break_pool(tmp_path)
-    with pytest.raises(DataError, match=r"alignlab run EXPERIMENT --results .* is in .*\.csv\."):
+    with pytest.raises(DataError, match=r"alignlab run EXPERIMENT --results [^ ]*\.$"):
         frontier_command([tmp_path])
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "commands.txt").write_text("alignlab sweep a.yaml --results here\n")
-    (tmp_path / "frontier.csv").unlink()
     with pytest.raises(DataError, match=r"and draws: alignlab sweep a\.yaml --results here\.$"):
         frontier_command([tmp_path])
+
+
+def test_without_its_pool_a_folder_is_drawn_again_from_its_tables(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_results(tmp_path, World(8, 10, seed=0), "dpo", (0, 1))
+    frontier_command([tmp_path])
+    tables = {path: path.read_bytes() for path in tmp_path.glob("*.csv")}
+    said = capsys.readouterr().out
+    break_pool(tmp_path)
+    (tmp_path / "frontier.png").unlink()
+    frontier_command([tmp_path], None, Look(arms=("dpo",), budgets=(0.25,)))
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.csv")} == tables
+    assert (tmp_path / "frontier.png").exists()
+    short = capsys.readouterr().out
+    assert "has no pool.parquet: drawn again from curves.csv" in short
+    cell = next(line.split()[1] for line in said.splitlines() if line.startswith("dpo "))
+    assert f"dpo        {cell}\n" in short
+    with pytest.raises(ConfigError, match=r"nothing was computed at KL 0\.7\. There are: 0\."):
+        frontier_command([tmp_path], None, Look(budgets=(0.7,)))
+    with pytest.raises(ConfigError, match=r"--arms: no objective ppo"):
+        frontier_command([tmp_path], None, Look(arms=("ppo",)))
+
+
+def fewer_seeds(folder: Path) -> None:
+    points = read_points(folder / "points.csv")
+    write_points(folder / "points.csv", [point for point in points if point.seed == 0])
+
+
+def another_objective(folder: Path) -> None:
+    rows = read_frontier(folder / "curves.csv")
+    others = [replace(row, objective=row.objective.replace("dpo", "ipo")) for row in rows]
+    write_rows(folder / "curves.csv", FrontierRow, others)
+
+
+@pytest.mark.parametrize("change", [fewer_seeds, another_objective])
+def test_tables_that_were_drawn_from_other_points_are_not_used(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    write_results(tmp_path, World(8, 10, seed=0), "dpo", (0, 1))
+    frontier_command([tmp_path])
+    break_pool(tmp_path)
+    change(tmp_path)
+    with pytest.raises(DataError, match=r"What was drawn from other points is in .*frontier\.csv"):
+        frontier_command([tmp_path])
+
+
+def test_a_budget_of_its_own_is_computed_and_kept_with_the_curves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_results(tmp_path, World(8, 10, seed=0), "dpo", (0, 1))
+    frontier_command([tmp_path], None, Look(budgets=(0.123,)))
+    assert "KL budget           0.123\n" in capsys.readouterr().out
+    assert 0.123 in {row.kl_budget for row in read_frontier(tmp_path / "curves.csv")}
+    assert {row.kl_budget for row in read_frontier(tmp_path / "frontier.csv")} == {*BUDGETS}
 
 
 def test_folders_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
