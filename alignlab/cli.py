@@ -20,6 +20,7 @@ from alignlab.records import command as records_command
 from alignlab.report import command as frontier_command
 from alignlab.report import table_command
 from alignlab.rollouts import command as sample_command
+from alignlab.winrate import command as winrate_command
 
 SUCCESS, FAILURE, BAD_INPUT = 0, 1, 2
 INTERRUPTED = 130  # 128 + SIGINT
@@ -64,7 +65,7 @@ def _status(words: list[str]) -> int:
     except (ConfigError, DataError) as error:
         status = _tell(error, str(error), BAD_INPUT, debug)
     except KeyboardInterrupt as error:
-        continues = words[:1] in (["run"], ["sweep"])
+        continues = words[:1] in (["run"], ["sweep"], ["winrate"])
         more = f"; go on with: alignlab {shlex.join(words)}" if continues else ""
         status = _tell(error, str(error) or f"interrupted{more}", INTERRUPTED, debug)
     except Exception as error:
@@ -125,6 +126,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     table_command.add_arguments(table)
     table.set_defaults(command=table_command.run)
+    winrate = _add(
+        commands,
+        "winrate",
+        "how often a judge prefers a policy's completions, over temperatures",
+        winrate_command.EXAMPLE,
+    )
+    winrate_command.add_arguments(winrate)
+    winrate.set_defaults(command=winrate_command.run)
     _add_export(commands)
     plan = _add(
         commands, "plan", "memory, time and price of a stage, before it runs", plan_command.EXAMPLE

@@ -49,13 +49,17 @@ BELOW = {
     },
     "records": {"evaluation", "results", "report", "plan", "training"},
     "sweep": {"pipeline", "plan", "results", "report"},
+    "winrate": {
+        *("functional", "data", "models", "rewards", "rollouts"),
+        *("evaluation", "results", "plan", "report"),
+    },
     "export": {
         *("functional", "models", "results"),
         *("callbacks.checkpoints", "callbacks.resume", "training.identity"),
     },
     "cli": {
         *("training", "rollouts", "stages", "callbacks", "plan", "capacity"),
-        *("pipeline", "sweep", "report", "export", "records"),
+        *("pipeline", "sweep", "report", "winrate", "export", "records"),
     },
 }
 LARGEST = 0.15  # of all lines, in one room

@@ -22,7 +22,7 @@ from alignlab.errors import ConfigError, DataError
 from alignlab.files import sha256, sha_of
 from alignlab.names import recorded
 
-WRITTEN = ("reference_cache", "default_root_dir", "save_dir", "dirpath")  # a run's, not its input
+WRITTEN = ("reference_cache", "memo", "default_root_dir", "save_dir", "dirpath")  # a run's own
 MOST_FILES = 10_000  # of a folder that a run depends on
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 

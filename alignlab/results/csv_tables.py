@@ -137,6 +137,7 @@ _PARSERS: dict[object, Callable[[str], object]] = {
     int: int,
     float: lambda cell: float(cell) if cell else math.nan,  # a standard error of a single prompt
     float | None: lambda cell: float(cell) if cell else None,
+    int | None: lambda cell: int(cell) if cell else None,
     dict[str, Any]: _json_object,
 }
 

@@ -70,6 +70,24 @@ def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> Inter
     return Interval(max(0.0, centre - half), min(1.0, centre + half))
 
 
+def share_interval(values: ArrayLike, clusters: Sequence[object]) -> Interval:
+    """Wilson's interval of the mean of ``values`` ``[N]`` in [0, 1], with N counted by its worth.
+
+    Where values of one cluster go together, N of them say as much as N / design effect independent
+    ones (Kish 1965), the effect being how much clustering widens the variance of the mean. Where
+    nothing varies it cannot be measured: then a cluster counts as one.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    groups = len(set(clusters))
+    alone, together = clustered_se(x), clustered_se(x, clusters)
+    if not alone > 0 or math.isnan(together):
+        n: float = groups
+    else:
+        n = len(x) / max(1.0, (together / alone) ** 2)
+    worth = max(1, round(n))
+    return wilson_interval(float(x.mean()) * worth, worth)
+
+
 def bootstrap_counts(n: int, replicates: int, seed: int) -> Floats:
     """How often each of ``n`` units is drawn in each bootstrap replicate: ``[replicates, n]``.
 

@@ -188,7 +188,69 @@ class Importance:
     n_runs: int
 
 
-Derived = FrontierRow | Comparison | Hypervolume | Effect | Importance
+@dataclass(frozen=True, kw_only=True)
+class WinRate:
+    """How often a judge prefers a policy's completions to an opponent's; a tie counts one half.
+
+    Args:
+        policy: Its name.
+        against: The opponent: another policy's name, or a column of the prompts' file.
+        temperature: Of the policy's sampling; 0 is greedy.
+        judge: Who decided.
+        rate: Mean over seeds.
+        lo: Lower end of its 95 % interval over prompts and, where there are several, seeds.
+        hi: Upper end.
+        wilson_lo: Lower end of Wilson's interval, in which matches of one prompt are not counted as
+            independent and seeds are not counted at all.
+        wilson_hi: Upper end.
+        wins: Matches won: over both orders, more often preferred than not.
+        ties: Matches with a mean of one half, such as two contradicting verdicts.
+        losses: Matches lost.
+        length_controlled: Rate at equal length; ``None`` where lengths do not vary.
+        length_controlled_lo: Lower end of its 95 % interval.
+        length_controlled_hi: Upper end.
+        consistency: Share of matches with the same verdict in both orders; ``None`` where none was
+            judged in both.
+        first_position: How often the completion shown first wins; 0.5 without a preference.
+        length: Mean length of the policy's completions, in characters.
+        against_length: Mean length of the opponent's completions, in characters.
+        n_prompts: Prompts behind it.
+        n_seeds: Seeds behind it.
+        n_matches: Decided matches.
+        left_out: Matches that the judge was asked about and that have no readable verdict.
+        prompts_needed: Prompts that would resolve a difference to 0.5 of the observed size, with a
+            power of 0.8; ``None`` where none would.
+        seeds_needed: Seeds that would, at the present number of prompts.
+    """
+
+    policy: str
+    against: str
+    temperature: float
+    judge: str
+    rate: float
+    lo: float
+    hi: float
+    wilson_lo: float
+    wilson_hi: float
+    wins: int
+    ties: int
+    losses: int
+    length_controlled: float | None
+    length_controlled_lo: float | None
+    length_controlled_hi: float | None
+    consistency: float | None
+    first_position: float | None
+    length: float
+    against_length: float
+    n_prompts: int
+    n_seeds: int
+    n_matches: int
+    left_out: int
+    prompts_needed: int | None
+    seeds_needed: int | None
+
+
+Derived = FrontierRow | Comparison | Hypervolume | Effect | Importance | WinRate
 
 POINT_COLUMNS = tuple(field.name for field in fields(Point))
 FRONTIER_COLUMNS = tuple(field.name for field in fields(FrontierRow))

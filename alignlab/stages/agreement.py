@@ -5,7 +5,6 @@ sigmoid(|d|) of being preferred: that is its confidence, between 1/2 and 1. Accu
 was preferred, calibration compares the two, bin by bin.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from alignlab.results.statistics import Interval, clustered_se, wilson_interval
+from alignlab.results.statistics import Interval, share_interval
 
 BINS = 10
 
@@ -87,21 +86,3 @@ def agreement(gaps: ArrayLike, prompts: Sequence[object], *, bins: int = BINS) -
         calibration_error=sum(b.pairs * abs(b.confidence - b.right) for b in found) / len(gap),
         bins=found,
     )
-
-
-def share_interval(values: ArrayLike, clusters: Sequence[object]) -> Interval:
-    """Wilson's interval of the mean of ``values`` ``[N]`` in [0, 1], with N counted by its worth.
-
-    Where values of one cluster go together, N of them say as much as N / design effect independent
-    ones (Kish 1965), the effect being how much clustering widens the variance of the mean. Where
-    nothing varies it cannot be measured: then a cluster counts as one.
-    """
-    x = np.asarray(values, dtype=np.float64)
-    groups = len(set(clusters))
-    alone, together = clustered_se(x), clustered_se(x, clusters)
-    if not alone > 0 or math.isnan(together):
-        n: float = groups
-    else:
-        n = len(x) / max(1.0, (together / alone) ** 2)
-    worth = max(1, round(n))
-    return wilson_interval(float(x.mean()) * worth, worth)

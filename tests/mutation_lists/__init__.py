@@ -28,6 +28,7 @@ from tests.mutation_lists import (
     templates,
     training,
     watching,
+    win_rates,
 )
 from tests.mutation_lists.mutation import Mutation
 
@@ -57,6 +58,7 @@ LISTS = (
     stored,
     records,
     watching,
+    win_rates,
 )
 MUTATIONS: tuple[Mutation, ...] = tuple(
     replace(mutation, group=entries.__name__.rpartition(".")[2])

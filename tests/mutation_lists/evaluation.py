@@ -54,7 +54,7 @@ MUTATIONS = (
     ),
     Mutation(
         "pairs of one prompt count as independent",
-        "stages/agreement.py",
+        "results/statistics.py",
         "n = len(x) / max(1.0, (together / alone) ** 2)",
         "n = len(x)",
         "stages/test_agreement.py::test_pairs_that_always_agree_count_as_one",

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from alignlab.results.statistics import wilson_interval
-from alignlab.stages.agreement import agreement, share_interval
+from alignlab.results.statistics import share_interval, wilson_interval
+from alignlab.stages.agreement import agreement
 
 
 def test_worked_by_hand() -> None:

@@ -1,0 +1,1 @@
+"""Win rates: policies against references or each other, by a reward, a served model or a person."""

@@ -1,0 +1,161 @@
+"""A model's completions of the held-out prompts at every temperature, each sampled once.
+
+Two policies do not share noise: a win rate is about independent completions. A completion is a
+function of the model's content, the prompt's place, the seed and its number, so it does not change
+when the policies are listed in another order.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from alignlab.data.rows import Refused, RowReport
+from alignlab.data.sources import as_json
+from alignlab.data.texts import CompletionText
+from alignlab.data.tokenise import tokenise
+from alignlab.data.trees import PromptTree
+from alignlab.errors import DataError
+from alignlab.files import sha_of
+from alignlab.functional.sampling import SamplingSpec
+from alignlab.models.adapters import is_adapter
+from alignlab.models.limits import context_of
+from alignlab.models.loading import load_config, load_tokenizer
+from alignlab.models.policy import Policy
+from alignlab.rollouts.comparison import check_samples
+from alignlab.rollouts.sampler import sample
+from alignlab.winrate.memo import Memo
+from alignlab.winrate.prompts import HeldOut
+
+KEPT_AT_ONCE = 256  # prompts that are sampled between two writes
+
+
+class Settings(NamedTuple):
+    """How completions are sampled.
+
+    Attributes:
+        samples: Completions of a prompt; one at temperature 0, where all are equal.
+        max_new_tokens: Bound on a completion.
+        seed: Of the noise.
+        batch_size: Completions side by side.
+    """
+
+    samples: int
+    max_new_tokens: int
+    seed: int
+    batch_size: int
+
+
+class Stream(NamedTuple):
+    """Whose completions: a model, and which of its independent streams of noise.
+
+    Attributes:
+        source: Folder or hub id.
+        identity: See ``identity_of``.
+        number: 0; 1 for the opponent where a model meets itself.
+    """
+
+    source: str
+    identity: str
+    number: int
+
+    @property
+    def rollout(self) -> int:
+        """The sampler's number of this noise."""
+        return int(sha_of(self.identity)[:12], 16) + self.number
+
+
+def fitting(held: Sequence[HeldOut], sources: Sequence[str], max_new_tokens: int) -> list[HeldOut]:
+    """The prompts that all models can read and complete; others are reported.
+
+    Raises:
+        DataError: None is left.
+    """
+    left = {one.place: one for one in held}
+    for source in sources:
+        report = RowReport(source, seen=len(held))
+        room = None if is_adapter(source) else context_of(load_config(source))
+        trees = tokenise([one.row for one in held], load_tokenizer(source), report)
+        long = [t for t in trees if room is not None and len(t.prompt) + max_new_tokens > room]
+        for tree in long:
+            why = f"with {max_new_tokens} more tokens longer than the context of {room}"
+            report.add(tree.id, Refused(why))
+        report.tell()
+        report.require_rows(len(trees) - len(long))
+        kept = {held[tree.row].place for tree in trees} - {held[tree.row].place for tree in long}
+        left = {place: one for place, one in left.items() if place in kept}
+    if not left:
+        raise DataError("no prompt can be completed by all models. Name models alone.")
+    return list(left.values())
+
+
+def completions(
+    stream: Stream,
+    held: Sequence[HeldOut],
+    temperatures: Sequence[float],
+    settings: Settings,
+    memo: Memo,
+) -> dict[float, list[list[CompletionText]]]:
+    """The completions of every prompt, by temperature; what the memo lacks is sampled.
+
+    Raises:
+        ConfigError: The samples are not what the policy's forward scores (see ``check_samples``).
+        DataError: A prompt that leaves no room for ``max_new_tokens``.
+    """
+    policy: Policy | None = None
+    for temperature in temperatures:
+        keys = [_key(stream, one, temperature, settings) for one in held]
+        absent = [k for k, key in enumerate(keys) if key not in memo]
+        for start in range(0, len(absent), KEPT_AT_ONCE):
+            policy = policy or Policy.load_for_eval(stream.source)
+            some = absent[start : start + KEPT_AT_ONCE]
+            drawn = _draw(policy, [held[k] for k in some], stream, temperature, settings)
+            memo.keep({keys[k]: texts for k, texts in zip(some, drawn, strict=True)})
+    return {
+        temperature: [
+            [CompletionText(text, text, ends) for text, ends in memo[key]]
+            for key in (_key(stream, one, temperature, settings) for one in held)
+        ]
+        for temperature in temperatures
+    }
+
+
+def _key(stream: Stream, one: HeldOut, temperature: float, settings: Settings) -> str:
+    question = {
+        "sample of": stream.identity,
+        "prompt": as_json(one.row.prompt),
+        "temperature": temperature,
+        "max_new_tokens": settings.max_new_tokens,
+    }
+    if temperature > 0:
+        question["noise"] = [settings.seed, stream.number, one.place, settings.samples]
+    return sha_of(question)
+
+
+def _draw(
+    policy: Policy,
+    held: Sequence[HeldOut],
+    stream: Stream,
+    temperature: float,
+    settings: Settings,
+) -> list[list[tuple[str, bool]]]:
+    """Text and whether it ended, of each completion of each prompt."""
+    rows = [one.row for one in held]
+    tokenised = tokenise(rows, policy.tokenizer, RowReport(stream.source, seen=len(rows)))
+    trees: list[PromptTree] = [replace(tree, index=held[tree.row].place) for tree in tokenised]
+    samples = settings.samples if temperature > 0 else 1
+    drawn = sample(
+        policy,
+        trees,
+        samples=samples,
+        max_new_tokens=settings.max_new_tokens,
+        spec=SamplingSpec(temperature),
+        seed=settings.seed,
+        rollout=stream.rollout,
+        stop_ids=policy.stop_ids,
+        batch_size=settings.batch_size,
+    )
+    check_samples(policy, drawn, SamplingSpec(temperature))
+    _, said = drawn.texts(policy.tokenizer)
+    ends = [each for row in drawn.finished for each in row]
+    texts = [(str(text), end) for text, end in zip(said, ends, strict=True)]
+    return [texts[k : k + samples] for k in range(0, len(texts), samples)]

@@ -1,0 +1,67 @@
+"""A reward as a judge: the completion with the higher score wins."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from alignlab.data.texts import CompletionText, PromptText
+from alignlab.files import sha_of
+from alignlab.plan.content import by_content
+from alignlab.rewards.base import checked_rewards
+from alignlab.rewards.build import build_reward, parse_reward
+from alignlab.winrate.matches import Match, Verdict
+from alignlab.winrate.memo import Memo
+
+AT_ONCE = 512  # texts that are scored between two writes
+
+
+class RewardJudge:
+    """Compares scores. A text's score does not depend on the order, so there is one.
+
+    Args:
+        spec: As ``build_reward`` takes it.
+
+    Raises:
+        ConfigError: No such reward.
+    """
+
+    both_orders = False
+
+    def __init__(self, spec: Mapping[str, Any] | str) -> None:
+        _, values, path = parse_reward(spec)  # raises before anything is sampled
+        given = spec if isinstance(spec, str) else path
+        self.name = path.rpartition(".")[2] if given == path else Path(given).name
+        self._spec = spec
+        self._content = by_content([path, values.as_dict()])
+
+    def judge(self, matches: Sequence[Match], memo: Memo) -> list[Verdict | None]:
+        """A verdict for every match.
+
+        Raises:
+            DataError: A score that is not a finite number.
+        """
+        texts = {
+            self._key(match.prompt, text): (match.prompt, text)
+            for match in matches
+            for text in (match.own, match.theirs)
+        }
+        absent = [key for key in texts if key not in memo]
+        reward = build_reward(self._spec) if absent else None
+        for start in range(0, len(absent), AT_ONCE):
+            some = absent[start : start + AT_ONCE]
+            prompts, completions = zip(*(texts[key] for key in some), strict=True)
+            assert reward is not None
+            scores = checked_rewards(reward, prompts, completions)
+            memo.keep(dict(zip(some, scores.tolist(), strict=True)))
+        found: list[Verdict | None] = []
+        for match in matches:
+            own = memo[self._key(match.prompt, match.own)]
+            theirs = memo[self._key(match.prompt, match.theirs)]
+            found.append(Verdict(0.5 if own == theirs else float(own > theirs), None))
+        return found
+
+    def _key(self, prompt: str, completion: str) -> str:
+        turns = prompt.messages if isinstance(prompt, PromptText) else None
+        ends = completion.ends if isinstance(completion, CompletionText) else True
+        return sha_of({"score by": self._content, "prompt": turns or prompt,
+                       "completion": str(completion), "ends": ends})  # fmt: skip

@@ -1,0 +1,102 @@
+"""Win rates as a stage of an experiment."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+from alignlab.bounds import Count, Seed
+from alignlab.errors import ConfigError
+from alignlab.winrate.contest import TEMPERATURES, Contest, hold
+from alignlab.winrate.endpoint import KEY, Endpoint, EndpointJudge
+from alignlab.winrate.matches import Judge
+from alignlab.winrate.policies import Contender
+from alignlab.winrate.questions import read_question
+from alignlab.winrate.sampling import Settings
+from alignlab.winrate.scored import RewardJudge
+
+Models = str | list[str]  # folder of one seed, or of each
+
+
+class Served(TypedDict):
+    """A judge behind an endpoint: its URL, its name there, and the question (see ``QUESTIONS``)."""
+
+    url: str
+    model: str
+    question: str
+
+
+def measure_win_rates(
+    *,
+    out: str | Path,
+    policies: dict[str, Models],
+    prompts: str,
+    max_new_tokens: Count,
+    against: dict[str, Models] | None = None,
+    columns: Sequence[str] = (),
+    reward: Mapping[str, Any] | str | None = None,
+    endpoint: Served | None = None,
+    limit: Count | None = 256,
+    temperatures: Sequence[float] = TEMPERATURES,
+    against_temperature: float | None = None,
+    samples: Count = 1,
+    seed: Seed = 0,
+    batch_size: Count = 256,
+    memo: str | None = None,
+) -> None:
+    """Stage: win rates over temperature: ``winrates.csv``, ``verdicts.csv``, a figure and a page.
+
+    Args:
+        out: Folder to write.
+        policies: Name -> folder of its model, or of those of its seeds.
+        prompts: Held-out pairs, demonstrations or prompts.
+        max_new_tokens: Bound on a completion.
+        against: Opponents by name, as ``policies``.
+        columns: Opponents in the file of prompts: chosen, rejected or completion.
+        reward: Decides, unless ``endpoint`` does: ``class_path`` and ``init_args``.
+        endpoint: Asks this served model, with the key in ``OPENAI_API_KEY`` if it is set.
+        limit: Prompts, from the start of the file.
+        temperatures: Of the policies.
+        against_temperature: Of the opponents; that of the policy when left out.
+        samples: Completions of a prompt.
+        seed: Of the sampling noise.
+        batch_size: Completions side by side.
+        memo: File that keeps samples, scores and replies, such as
+            ``{results}/stages/cache/winrate.jsonl``: a stage that was stopped goes on from it. In
+            ``out`` when left out, which is emptied before a stage begins anew.
+
+    Raises:
+        ConfigError: Not exactly one of ``reward`` and ``endpoint``, or as ``hold``.
+    """
+    opponents: list[Contender | str] = [*_contenders(against or {}), *columns]
+    contest = Contest(
+        policies=_contenders(policies),
+        against=opponents,
+        prompts=prompts,
+        limit=limit,
+        temperatures=temperatures,
+        against_temperature=against_temperature,
+        sampling=Settings(samples, max_new_tokens, seed, batch_size),
+    )
+    hold(contest, _judge(reward, endpoint), Path(out), memo=None if memo is None else Path(memo))
+
+
+def _contenders(named: Mapping[str, Models]) -> list[Contender]:
+    return [
+        Contender(name, (models,) if isinstance(models, str) else tuple(models))
+        for name, models in named.items()
+    ]
+
+
+def _judge(reward: Mapping[str, Any] | str | None, endpoint: Served | None) -> Judge:
+    if reward is not None and endpoint is None:
+        return RewardJudge(reward)
+    if endpoint is None or reward is not None:
+        raise ConfigError("win rates need one judge: give reward or endpoint.")
+    asked = Endpoint(
+        url=endpoint["url"],
+        model=endpoint["model"],
+        question=read_question(endpoint["question"]),
+        key=os.environ.get(KEY),
+    )
+    return EndpointJudge(asked, lambda: True)

@@ -1,0 +1,115 @@
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from alignlab.report.win_rates import (
+    draw_win_rates,
+    percent,
+    read_win_rates,
+    win_rate_sentences,
+    win_rate_table,
+    write_win_page,
+)
+from alignlab.results.csv_tables import write_table
+from alignlab.results.tables import WinRate, write_rows
+
+ROW = WinRate(
+    policy="dpo",
+    against="chosen",
+    temperature=0.5,
+    judge="gpt",
+    rate=0.55,
+    lo=0.48,
+    hi=0.62,
+    wilson_lo=0.49,
+    wilson_hi=0.61,
+    wins=130,
+    ties=21,
+    losses=105,
+    length_controlled=0.52,
+    length_controlled_lo=0.44,
+    length_controlled_hi=0.6,
+    consistency=0.8,
+    first_position=0.6,
+    length=120.0,
+    against_length=100.0,
+    n_prompts=256,
+    n_seeds=1,
+    n_matches=256,
+    left_out=0,
+    prompts_needed=780,
+    seeds_needed=None,
+)
+
+
+def test_the_figure_is_a_function_of_its_rows(tmp_path: Path) -> None:
+    rows = [
+        replace(ROW, policy=policy, against=other, temperature=t)
+        for policy in ("dpo", "_p$x$")
+        for other in ("chosen", "sft")
+        for t in (0.0, 1.0)
+    ][:-2]  # a policy may be missing from a panel
+    files = [draw_win_rates(rows, tmp_path / name) for name in ("a", "b")]
+    assert [path.name for path in files[0]] == ["winrate.png", "winrate.svg", "winrate.pdf"]
+    for one, two in zip(*files, strict=True):
+        assert one.read_bytes() == two.read_bytes()
+    assert files[0][2].read_bytes().startswith(b"%PDF")
+
+
+def test_the_table_as_text() -> None:
+    bare = replace(ROW, length_controlled=None, consistency=None, policy="a-long-name")
+    lines = win_rate_table([ROW, bare]).split("\n")
+    cells = ["55.0 [48.0, 62.0]", "52.0 [44.0, 60.0]", "8%  ", "80%"]
+    assert lines[1] == "  ".join(["dpo        ", "chosen ", "0.5", *cells])
+    assert lines[2].endswith("-                  8%    -")
+    assert percent(0.5, None, 0.6) == "-"
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({}, "not resolved. A difference of this size needs 780 prompts."),
+        ({"seeds_needed": 1200}, "needs 780 prompts or 1,200 seeds."),
+        ({"prompts_needed": None}, "0.5: not resolved."),
+        ({"lo": 0.51, "wilson_lo": 0.51}, "dpo against chosen at temperature 0.5: above 50 %."),
+        ({"rate": 0.4, "hi": 0.49, "wilson_hi": 0.49}, "below 50 %."),
+        ({"lo": 1.0, "hi": 1.0, "rate": 1.0}, "not resolved"),  # few prompts that all agree
+        ({"lo": 0.49, "wilson_lo": 0.51}, "not resolved"),
+    ],
+)
+def test_a_difference_is_resolved_if_both_intervals_exclude_one_half(changed, sentence) -> None:
+    (found,) = win_rate_sentences([replace(ROW, **changed)])
+    assert sentence in found
+
+
+def test_a_fickle_judge_and_unreadable_replies_are_told() -> None:
+    rows = [replace(ROW, consistency=0.4, first_position=0.9, left_out=12)]
+    _, fickle, unread = win_rate_sentences(rows)
+    assert "for 40% of the pairs only; what is shown first wins 90%." in fickle
+    assert unread == "  12 matches have no readable verdict and are left out."
+
+
+def test_the_page_shows_texts_side_by_side_and_escapes_them(tmp_path: Path) -> None:
+    write_rows(tmp_path / "winrates.csv", WinRate, [ROW])
+    assert read_win_rates(tmp_path) == [ROW]
+    assert read_win_rates(tmp_path / "absent") == []
+    text = {"prompt": "Why <b>?", "policy": "dpo", "against": "chosen", "temperature": 0.5}
+    texts = [
+        {"place": 7, **text, "completion": "late", "other": "x", "value": 0.5},
+        {"place": 3, **text, "completion": "mine <i>", "other": "theirs", "value": 0.0},
+        {"place": 7, **text, "completion": "late too", "other": "x", "value": 1.0},
+    ]
+    write_table(tmp_path / "winrate_texts.csv", texts)
+    draw_win_rates([ROW], tmp_path)
+    page = write_win_page(tmp_path).read_text()
+    assert page.count("<details") == 2  # one a prompt
+    assert page.index("mine &lt;i&gt;") < page.index(">late<") < page.index("late too")
+    assert '<div class="lost">mine &lt;i&gt;</div><div class="won">theirs</div>' in page
+    assert "against chosen: lost" in page
+    assert "<b>" not in page
+    assert "<svg" in page
+    assert not re.search("(src|href)=.(?!data:|#)", page)  # it needs no network
+    assert "55.0 [48.0, 62.0]" in page
+    assert "130 / 21 / 105" in page
