@@ -480,14 +480,17 @@ def _label(value: Any) -> str:
 
 
 def _with_callback(config: Mapping[str, Any]) -> dict[str, Any]:
-    """``config`` with its ``probe`` as the first callback, so that both spellings hash alike."""
+    """``config`` with its ``probe`` as the first callback, so that both spellings hash alike.
+
+    The run that a config was forked from is no setting.
+    """
     probe, trainer = config.get("probe"), config.get("trainer") or {}
     if probe is not None:
         callbacks = trainer.get("callbacks") or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         probe = probe if "class_path" in probe else {"class_path": PROBE, "init_args": probe}
         config = {**config, "trainer": {**trainer, "callbacks": [probe, *callbacks]}}
-    return {key: value for key, value in config.items() if key != "probe"}
+    return {key: value for key, value in config.items() if key not in ("probe", "parent")}
 
 
 def _config_sha(

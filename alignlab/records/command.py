@@ -8,6 +8,7 @@ from alignlab.errors import ConfigError
 
 SHOW = "alignlab show results/quickstart-reference/frontier.csv:3:reward"
 DIFF = "alignlab diff results/quickstart/dpo-beta0.9 results/quickstart/dpo-beta1.3"
+FORK = "alignlab fork results/quickstart/dpo-beta0.9-s0 --set model.init_args.beta=0.5 --run"
 NOTE = 'alignlab note results/quickstart/dpo-beta0.9-s0 "reward hacks: repeats itself" --tag hacked'
 RUN = "a run's folder, RESULTS_DIR/RUN, or a point of the report: 'dpo-beta0.9-s0, step 96'"
 
@@ -39,6 +40,23 @@ def add_diff(parser: argparse.ArgumentParser) -> None:
     )
     _add_roots(parser)
     parser.set_defaults(command=_diff)
+
+
+def add_fork(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``alignlab fork``."""
+    parser.add_argument("run", metavar="RUN", help=RUN)
+    parser.add_argument(
+        "--set",
+        dest="changes",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting to change, such as model.init_args.beta=0.5; may be given again",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: a new file in forks/")
+    parser.add_argument("--run", dest="start", action="store_true", help="train it at once")
+    _add_roots(parser)
+    parser.set_defaults(command=_fork)
 
 
 def add_note(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +100,18 @@ def _diff(args: argparse.Namespace) -> int:
     return 0
 
 
+def _fork(args: argparse.Namespace) -> int:
+    from alignlab.records.fork import fork
+
+    path, lines = fork(args.run, _roots(args), args.changes, args.out, start=args.start)
+    print("\n".join(lines), flush=True)
+    if args.start:
+        from alignlab.training import fit
+
+        fit.fit(["--config", str(path)])
+    return 0
+
+
 def _note(args: argparse.Namespace) -> int:
     from alignlab.records.find import find_run
     from alignlab.results.notes import NOTES, Note, add_remark
@@ -100,5 +130,6 @@ def _note(args: argparse.Namespace) -> int:
 COMMANDS = (
     ("show", add_show, "show which run made a number, and what made the run", SHOW),
     ("diff", add_diff, "show what two runs differ by, and whether their results do", DIFF),
+    ("fork", add_fork, "write a stage's file with a run's settings, some of them changed", FORK),
     ("note", add_note, "write a note or tags about a run", NOTE),
 )

@@ -125,6 +125,7 @@ class Command(LightningCLI):
         add = parser.add_argument
         add("--probe", type=FrontierProbe | None, default=None, help="Evaluates the policy.")
         add("--ckpt_path", type=str | None, default=None, help="Checkpoint to continue from.")
+        add("--parent", type=dict[str, str] | None, default=None, help="What alignlab fork wrote.")
         add("--threads", type=int, default=1, help="CPU threads of this process (default: 1).")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

@@ -2,8 +2,8 @@
 
 from tests.mutation_lists.mutation import Mutation
 
-CELLS, DIFF, FIND, SHOW = (
-    f"records/test_{name}.py::" for name in ("cells", "diff", "find", "show")
+CELLS, DIFF, FIND, FORK, SHOW = (
+    f"records/test_{name}.py::" for name in ("cells", "diff", "find", "fork", "show")
 )
 POWER = "evaluation/test_power.py::"
 
@@ -148,5 +148,33 @@ MUTATIONS = (
         'elif "" in shas:',
         "elif None in shas:",
         f"{DIFF}test_data_are_compared_by_what_they_were_made_of",
+    ),
+    Mutation(
+        "a fork writes into its parent's folder",
+        "records/fork.py",
+        "if key not in OWN or folder is None or not _leads_into(folder, value)",
+        "if key",
+        f"{FORK}test_places_of_the_parents_files_are_not_inherited",
+    ),
+    Mutation(
+        "a fork does not name its parent",
+        "records/fork.py",
+        'changed[PARENT] = {"run": parent.label, "config_sha": parent.config_sha}',
+        "pass",
+        f"{FORK}test_a_fork_has_the_parents_settings_and_the_changes",
+    ),
+    Mutation(
+        "a fork's settings are not checked against its classes",
+        "records/fork.py",
+        "    _check(changed)\n",
+        "",
+        f"{FORK}test_a_fork_that_cannot_be_is_refused_and_leaves_no_file",
+    ),
+    Mutation(
+        "the parent of a fork counts as a setting",
+        "plan/experiment.py",
+        'if key not in ("probe", "parent")}',
+        'if key != "probe"}',
+        "plan/test_experiment.py::test_the_run_that_a_config_was_forked_from_is_no_setting",
     ),
 )

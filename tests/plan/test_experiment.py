@@ -49,6 +49,14 @@ def test_hashes_do_not_depend_on_where_results_lie(experiment: Path) -> None:
     assert shas(load_plan(experiment)) == shas(load_plan(experiment, results=Path("/elsewhere")))
 
 
+def test_the_run_that_a_config_was_forked_from_is_no_setting(experiment: Path) -> None:
+    before = shas(load_plan(experiment))
+    write(experiment, dpo=DPO | {"parent": {"run": "results/a/dpo", "config_sha": "c"}})
+    plan = load_plan(experiment)
+    assert shas(plan) == before
+    assert plan.resolved(plan.jobs["dpo-beta0.5-s1"])["config"]["parent"]["config_sha"] == "c"
+
+
 @pytest.mark.parametrize("seeds", [[0, 0], [-1], [], [2**32]])
 def test_seeds_of_the_call_are_checked_too(experiment: Path, seeds: list[int]) -> None:
     with pytest.raises(ConfigError, match=r"^--seeds: seeds(\.0)? must .*, got "):

@@ -39,10 +39,12 @@ def config(results: Path, run: str) -> dict[str, Any]:
     objective, seed, beta, _ = RUNS[run]
     own = {} if beta is None else {"beta": beta}
     name = {"dpo": "alignlab.objectives.dpo.DPO", "ppo": "alignlab.objectives.ppo.PPO"}[objective]
-    policy = {"policy": {"source": f"{results}/stages/sft/all"}}
+    adam = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.001}}
+    given = {"policy": {"source": f"{results}/stages/sft/all"}, "optimizer": adam}
+    pairs = {"source": f"{results}/stages/pairs/s{seed}/pairs.jsonl", "batch_size": 4}
     return {
-        "model": {"class_path": name, "init_args": policy | own},
-        "data": {"init_args": {"source": f"{results}/stages/pairs/s{seed}/pairs.jsonl"}},
+        "model": {"class_path": name, "init_args": given | own},
+        "data": {"class_path": "alignlab.data.modules.PreferenceData", "init_args": pairs},
         "trainer": {"max_steps": 20},
         "seed_everything": seed,
     }
