@@ -10,8 +10,7 @@ from alignlab.errors import ConfigError, DataError
 from alignlab.names import find
 from alignlab.parser_errors import in_one_line, null_for_value
 from alignlab.rewards.base import Reward
-from alignlab.rewards.given import load_scorer
-from alignlab.rewards.spec import SCORER, from_text
+from alignlab.rewards.spec import from_text
 
 
 def build_reward(spec: Mapping[str, Any] | str) -> Reward:
@@ -26,8 +25,7 @@ def build_reward(spec: Mapping[str, Any] | str) -> Reward:
     """
     parser, values, path = parse_reward(spec)
     try:
-        found = parser.instantiate(values).init_args  # the object, or a function's arguments
-        reward = load_scorer(**vars(found)) if path == SCORER else found
+        reward = parser.instantiate(values).init_args
     except (ConfigError, DataError, MemoryError):
         raise
     except Exception as problem:  # whatever the user's class raises
@@ -57,11 +55,10 @@ def parse_reward(spec: Mapping[str, Any] | str) -> tuple[ArgumentParser, Any, st
             f"reward {path!r} cannot be found: {problem}. Give its full path, such as "
             "alignlab.rewards.rule.ToySentiment."
         ) from None
-    if not isinstance(made, type) and path != SCORER:
+    if not isinstance(made, type):
         raise ConfigError(f"reward {path!r} is no class. Name one of alignlab.rewards.")
     parser = ArgumentParser(exit_on_error=False)
-    add = parser.add_class_arguments if isinstance(made, type) else parser.add_function_arguments
-    add(made, "init_args")
+    parser.add_class_arguments(made, "init_args")
     try:
         values = parser.parse_object({"init_args": dict(spec.get("init_args") or {})})
     except ArgumentError as problem:

@@ -1,6 +1,7 @@
 """What the short forms of a reward stand for: a function, a scorer of any kind, a weighted sum."""
 
 import importlib.util
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -103,34 +104,42 @@ class WeightedSum(Reward):
         return total
 
 
-def load_scorer(path: str) -> Reward:
-    """The reward of a trained model, whose kind is read from its folder.
+class Scorer(Reward):
+    """A trained model of any kind, which is read from its folder.
 
     Args:
         path: A reward model (one output), a classifier with the classes POSITIVE and NEGATIVE, a
             linear scorer of n-grams, or the folder of a run of ``alignlab fit`` that trained one;
             or a hub id.
 
+    Attributes:
+        kind: The reward that the model is.
+
     Raises:
         ConfigError: Nothing there, or a model that scores nothing.
     """
-    import json
 
-    from alignlab.models.adapters import is_adapter
-    from alignlab.models.loading import load_config
-
-    own = Path(path) / MODEL
-    path = str(own) if (own / "config.json").is_file() else path
-    config = Path(path) / "config.json"
-    if config.is_file() and json.loads(config.read_text()).get("class") == "NgramScorer":
+    def __init__(self, path: str) -> None:
+        from alignlab.models.adapters import is_adapter
+        from alignlab.models.loading import load_config
+        from alignlab.rewards.classifier import ClassifierReward
+        from alignlab.rewards.model import ModelReward
         from alignlab.rewards.sentiment import SentimentReward
 
-        return SentimentReward(path)
-    from alignlab.rewards.classifier import ClassifierReward
-    from alignlab.rewards.model import ModelReward
+        own = Path(path) / MODEL
+        path = str(own) if (own / "config.json").is_file() else path
+        config = Path(path) / "config.json"
+        known = json.loads(config.read_text("utf-8")) if config.is_file() else {}
+        if known.get("class") == "NgramScorer":
+            self.kind: Reward = SentimentReward(path)
+        elif is_adapter(path) or load_config(path).num_labels == 1:
+            self.kind = ModelReward(path)
+        else:
+            self.kind = ClassifierReward(path)
 
-    one = is_adapter(path) or load_config(path).num_labels == 1
-    return ModelReward(path) if one else ClassifierReward(path)
+    def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        """``[N]`` scores."""
+        return self.kind(prompts, completions)
 
 
 def _told(problem: Exception) -> str:

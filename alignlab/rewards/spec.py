@@ -19,7 +19,6 @@ FORMS = (
     "id of a scorer, or a sum such as 0.7*FIRST + 0.3*SECOND."
 )
 GIVEN, RULE = "alignlab.rewards.given", "alignlab.rewards.rule"
-SCORER = f"{GIVEN}.load_scorer"
 _SIGN = re.compile(r"\s+([+-])\s+")
 _WEIGHTED = re.compile(r"(-?\s*(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*(.+)", re.DOTALL)
 _FUNCTION = re.compile(r"(.+\.py):([A-Za-z_]\w*)")
@@ -121,10 +120,10 @@ def _one(name: str) -> dict[str, Any] | None:
     if name.endswith(".py"):
         raise ConfigError(f"reward {name!r}: name the function in the file, as in {name}:score.")
     if "/" in name or _PLACE.match(name):
-        return _made(SCORER, path=name)
+        return _made(f"{GIVEN}.Scorer", path=name)
     if _CLASS.fullmatch(name):
         return {"class_path": name}
-    return _made(SCORER, path=f"./{name}") if Path(name).is_dir() else None
+    return _made(f"{GIVEN}.Scorer", path=f"./{name}") if Path(name).is_dir() else None
 
 
 def _made(path: str, /, **arguments: Any) -> dict[str, Any]:

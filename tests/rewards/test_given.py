@@ -10,7 +10,7 @@ from transformers import LlamaForSequenceClassification
 from alignlab.errors import ConfigError, DataError
 from alignlab.rewards.build import build_reward
 from alignlab.rewards.classifier import ClassifierReward
-from alignlab.rewards.given import FunctionReward, WeightedSum, load_scorer
+from alignlab.rewards.given import FunctionReward, Scorer, WeightedSum
 from alignlab.rewards.model import ModelReward
 from alignlab.rewards.ngrams import NgramScorer
 from alignlab.rewards.rule import Length
@@ -103,12 +103,13 @@ def test_the_kind_of_a_scorer_is_read_from_its_folder(tmp_path: Path) -> None:
     model = tmp_path / "run" / "model"  # of alignlab fit
     save_tiny(model, LlamaForSequenceClassification, num_labels=1)
     for path in (model, model.parent):
-        scorer = load_scorer(str(path))
-        assert isinstance(scorer, ModelReward)
-        assert scorer.path == str(model)
+        scorer = Scorer(str(path))
+        assert isinstance(scorer.kind, ModelReward)
+        assert scorer.kind.path == str(model)
+        assert scorer(*ASKED).tolist() == scorer.kind(*ASKED).tolist()
     save_tiny_roberta(tmp_path / "classifier", ["NEGATIVE", "POSITIVE"])
-    assert isinstance(load_scorer(str(tmp_path / "classifier")), ClassifierReward)
+    assert isinstance(Scorer(str(tmp_path / "classifier")).kind, ClassifierReward)
     NgramScorer(["good"]).save(tmp_path / "ngrams")
-    assert isinstance(load_scorer(str(tmp_path / "ngrams")), SentimentReward)
+    assert isinstance(Scorer(str(tmp_path / "ngrams")).kind, SentimentReward)
     with pytest.raises(ConfigError, match="nowhere"):
-        load_scorer(str(tmp_path / "nowhere"))
+        Scorer(str(tmp_path / "nowhere"))

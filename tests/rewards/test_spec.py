@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 import yaml
+from transformers import LlamaForSequenceClassification
 
 from alignlab.errors import ConfigError
 from alignlab.pipeline.calls import check_call
 from alignlab.plan import content, overlay
 from alignlab.rewards.spec import as_class, options_with_classes, with_classes
 from alignlab.training import fit
+from alignlab.training.before_start import construct
+from tests.rewards.test_model import save_tiny
 
 LENGTH = {"class_path": "alignlab.rewards.rule.Length"}
 SCORE = "def score(prompts, completions):\n    return [len(text) for text in completions]\n"
@@ -35,9 +38,9 @@ FUNCTION = made("given.FunctionReward", file="my_reward.py", name="score")
         ("my_reward.py:score", FUNCTION),
         ("a/b.py:S", made("given.FunctionReward", file="a/b.py", name="S")),
         ("package.module.Class", {"class_path": "package.module.Class"}),
-        ("Org/reward-model-1.5", made("given.load_scorer", path="Org/reward-model-1.5")),
-        ("{judge}", made("given.load_scorer", path="{judge}")),
-        ("{judge-s0}", made("given.load_scorer", path="{judge-s0}")),
+        ("Org/reward-model-1.5", made("given.Scorer", path="Org/reward-model-1.5")),
+        ("{judge}", made("given.Scorer", path="{judge}")),
+        ("{judge-s0}", made("given.Scorer", path="{judge-s0}")),
         (
             "{experiment}/r.py:score",
             made("given.FunctionReward", file="{experiment}/r.py", name="score"),
@@ -46,7 +49,7 @@ FUNCTION = made("given.FunctionReward", file="my_reward.py", name="score")
             "0.7*{judge} + .3*my_reward.py:score",
             made(
                 "given.WeightedSum",
-                rewards=[made("given.load_scorer", path="{judge}"), FUNCTION],
+                rewards=[made("given.Scorer", path="{judge}"), FUNCTION],
                 weights=[0.7, 0.3],
             ),
         ),
@@ -54,7 +57,7 @@ FUNCTION = made("given.FunctionReward", file="my_reward.py", name="score")
             "Org/a-b - 1e-2 * length + length",
             made(
                 "given.WeightedSum",
-                rewards=[made("given.load_scorer", path="Org/a-b"), LENGTH, LENGTH],
+                rewards=[made("given.Scorer", path="Org/a-b"), LENGTH, LENGTH],
                 weights=[1.0, -0.01, 1.0],
             ),
         ),
@@ -83,7 +86,7 @@ def test_what_is_none_is_said(text: str, said: str) -> None:
 def test_a_folder_needs_no_slash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("judge").mkdir()
-    assert as_class("judge") == made("given.load_scorer", path="./judge")
+    assert as_class("judge") == made("given.Scorer", path="./judge")
 
 
 def test_only_values_of_rewards_change() -> None:
@@ -133,10 +136,15 @@ def test_stages_options_and_calls_take_them(
     monkeypatch.chdir(tmp_path)
     Path("my_reward.py").write_text(SCORE)
     Path("stage.yaml").write_text(STAGE)
-    config = fit.Command(["--config", "stage.yaml", "--probe.proxy", "length"]).config
+    save_tiny(tmp_path / "rm", LlamaForSequenceClassification, num_labels=1)
+    command = fit.Command(["--config", "stage.yaml", "--probe.proxy", "0.5*./rm"])
+    config = command.config
     assert config.model.init_args.reward.class_path == "alignlab.rewards.given.WeightedSum"
     assert config.probe.init_args.reward.init_args.name == "score"
-    assert config.probe.init_args.proxy.class_path == LENGTH["class_path"]
+    probe = construct(command, "probe").probe
+    assert probe.reward(["p"], [" abc"]).tolist() == [4]
+    half, whole = probe.proxy(["a"], [" b"]), probe.proxy.rewards[0](["a"], [" b"])
+    assert half.tolist() == [0.5 * whole.item()]
     read = overlay.read_yaml(Path("stage.yaml"))
     fit.check(read)
     args = {"reference": "m", "prompts": "p", "samples": 1, "max_new_tokens": 1, "seed": 0}
