@@ -89,7 +89,8 @@ def _add_judges(parser: argparse.ArgumentParser) -> None:
     judge.add_argument(
         "--reward",
         metavar="SPEC",
-        help="the higher score wins: a class path or the folder of a scorer, as in alignlab sample",
+        help="the higher score wins: length, my_reward.py:FUNCTION, a class path, the folder of a "
+        "scorer, or a sum such as 0.7*FIRST + 0.3*SECOND",
     )
     judge.add_argument(
         "--endpoint",

@@ -1,7 +1,7 @@
 """A reward as a judge: the completion with the higher score wins."""
 
+import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from alignlab.data.texts import CompletionText, PromptText
@@ -30,7 +30,8 @@ class RewardJudge:
     def __init__(self, spec: Mapping[str, Any] | str) -> None:
         _, values, path = parse_reward(spec)  # raises before anything is sampled
         given = spec if isinstance(spec, str) else path
-        self.name = path.rpartition(".")[2] if given == path else Path(given).name
+        short = re.sub(r"[^\s*+]*/", "", given.rstrip("/"))  # without folders
+        self.name = path.rpartition(".")[2] if given == path else short
         self._spec = spec
         self._content = by_content([path, values.as_dict()])
 

@@ -1,12 +1,16 @@
 """Win rates as a stage of an experiment."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
 from alignlab.bounds import Count, Seed
 from alignlab.errors import ConfigError
+from alignlab.files import atomic_write
+from alignlab.report.win_rates import VERDICTS
+from alignlab.results.run_folder import RunFolder
 from alignlab.winrate.contest import TEMPERATURES, Contest, hold
 from alignlab.winrate.endpoint import KEY, Endpoint, EndpointJudge
 from alignlab.winrate.matches import Judge
@@ -29,7 +33,7 @@ class Served(TypedDict):
 def measure_win_rates(
     *,
     out: str | Path,
-    policies: dict[str, Models],
+    policies: dict[str, Models] | list[Models],
     prompts: str,
     max_new_tokens: Count,
     against: dict[str, Models] | None = None,
@@ -43,12 +47,14 @@ def measure_win_rates(
     seed: Seed = 0,
     batch_size: Count = 256,
     memo: str | None = None,
+    results: str | None = None,
 ) -> None:
     """Stage: win rates over temperature: ``winrates.csv``, ``verdicts.csv``, a figure and a page.
 
     Args:
         out: Folder to write.
-        policies: Name -> folder of its model, or of those of its seeds.
+        policies: Name -> folder of its model, or of those of its seeds; or folders of stages alone,
+            which are named by their runs, those that differ in the seed alone together.
         prompts: Held-out pairs, demonstrations or prompts.
         max_new_tokens: Bound on a completion.
         against: Opponents by name, as ``policies``.
@@ -64,6 +70,7 @@ def measure_win_rates(
         memo: File that keeps samples, scores and replies, such as
             ``{results}/stages/cache/winrate.jsonl``: a stage that was stopped goes on from it. In
             ``out`` when left out, which is emptied before a stage begins anew.
+        results: Folder that gets the tables, the figure and the page, too.
 
     Raises:
         ConfigError: Not exactly one of ``reward`` and ``endpoint``, or as ``hold``.
@@ -79,12 +86,21 @@ def measure_win_rates(
         sampling=Settings(samples, max_new_tokens, seed, batch_size),
     )
     hold(contest, _judge(reward, endpoint), Path(out), memo=None if memo is None else Path(memo))
+    if results is not None:
+        for path in (*Path(out).glob("winrate*"), Path(out) / VERDICTS):
+            atomic_write(Path(results) / path.name, path.read_bytes())
 
 
-def _contenders(named: Mapping[str, Models]) -> list[Contender]:
+def _contenders(given: Mapping[str, Models] | Sequence[Models]) -> list[Contender]:
+    if not isinstance(given, Mapping):
+        runs: dict[str, list[str]] = {}
+        for models in given:
+            for folder in [models] if isinstance(models, str) else models:
+                runs.setdefault(re.sub(r"-s\d+$", "", RunFolder(folder).run_id), []).append(folder)
+        given = dict(runs)
     return [
         Contender(name, (models,) if isinstance(models, str) else tuple(models))
-        for name, models in named.items()
+        for name, models in given.items()
     ]
 
 

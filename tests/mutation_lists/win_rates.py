@@ -32,7 +32,7 @@ MUTATIONS = (
         "                late[key] = self._endpoint.post(body, stop)\n"
         "                if len(late) == len(absent):\n"
         "                    memo.keep(late)",
-        "winrate/test_endpoint.py::test_a_killed_call_goes_on_without_asking_twice",
+        "winrate/test_endpoint.py::test_a_server_that_stays_away_ends_the_call_and_keeps_the_replies",
     ),
     Mutation(
         "a server's message may show the key",

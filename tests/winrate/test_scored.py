@@ -57,3 +57,22 @@ def test_other_settings_are_another_judge(tmp_path: Path) -> None:
 def test_an_unknown_reward_is_told_before_anything_is_sampled() -> None:
     with pytest.raises(ConfigError, match=r"'no\.Such' cannot be found"):
         RewardJudge("no.Such")
+
+
+def test_a_file_and_a_sum_are_rewards_and_a_changed_file_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    own = Path("mine/short.py")
+    own.write_text("def score(prompts, completions):\n    return [-len(c) for c in completions]\n")
+    spec = "mine/short.py:score"
+    for sign in (0.0, 1.0):
+        judge = RewardJudge(spec)
+        assert judge.name == "short.py:score"
+        with Memo(tmp_path / "memo.jsonl") as memo:
+            assert judge.judge([match("long", "s")], memo) == [Verdict(sign, None)]
+        own.write_text(own.read_text().replace("-len", "len"))
+    assert (
+        RewardJudge("2*mine/short.py:score + -0.5*length").name == "2*short.py:score + -0.5*length"
+    )

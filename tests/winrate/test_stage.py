@@ -9,7 +9,7 @@ from alignlab.pipeline.calls import check_call
 from alignlab.results.csv_tables import read_table
 from alignlab.winrate import command
 from alignlab.winrate.contest import TEMPERATURES
-from alignlab.winrate.stage import measure_win_rates
+from alignlab.winrate.stage import _contenders, measure_win_rates
 from tests.winrate.server import served
 from tests.winrate.test_command import call
 
@@ -32,6 +32,7 @@ def test_the_stage_writes_what_the_command_writes(
         limit=8,
         temperatures=[1.0],
         memo=str(tmp_path / "cache" / "memo.jsonl"),
+        results=str(tmp_path / "results"),
     )
     words = ["--policy", f"p={','.join(policies.values())}", "--against", f"one={policies['one']}"]
     words += ["--against", "chosen", "--prompts", str(pairs), "--reward", SUM["class_path"]]
@@ -39,6 +40,9 @@ def test_the_stage_writes_what_the_command_writes(
     assert call(*words, "--out", str(tmp_path / "command")) == 0
     for name in ("winrates.csv", "verdicts.csv", "winrate.svg", "winrate.html"):
         assert (tmp_path / "stage" / name).read_text() == (tmp_path / "command" / name).read_text()
+    shown = {path.name for path in (tmp_path / "results").iterdir()}
+    assert shown == {"winrates.csv", "verdicts.csv", "winrate_texts.csv", "winrate.svg",
+                     "winrate.html"}  # fmt: skip
     assert not (tmp_path / "stage" / "memo.jsonl").exists()
     assert (tmp_path / "cache" / "memo.jsonl").exists()
 
@@ -76,6 +80,16 @@ def test_a_stage_has_one_judge(tmp_path: Path, judges) -> None:
             max_new_tokens=4,
             **judges,
         )
+
+
+def test_runs_that_differ_in_the_seed_alone_are_seeds_of_one_policy() -> None:
+    runs = [f"r/stages/dpo/beta{b}-s{s}" for b in (0.5, 1) for s in (0, 1)]
+    found = _contenders(["r/stages/sft/all", runs])
+    assert [(each.name, each.sources) for each in found] == [
+        ("sft", ("r/stages/sft/all",)),
+        ("dpo-beta0.5", tuple(runs[:2])),
+        ("dpo-beta1", tuple(runs[2:])),
+    ]
 
 
 def test_its_arguments_are_checked_before_any_stage_starts() -> None:
