@@ -135,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     winrate_command.add_arguments(winrate)
     winrate.set_defaults(command=winrate_command.run)
     _add_export(commands)
+    _add_replay(commands)
     plan = _add(
         commands, "plan", "memory, time and price of a stage, before it runs", plan_command.EXAMPLE
     )
@@ -249,6 +250,23 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     export.set_defaults(command=_export)
 
 
+def _add_replay(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    replay = _add(
+        commands,
+        "replay",
+        "run a step again whose loss or gradient was not finite, and see where it came from",
+        "alignlab replay lightning_logs/version_0/non_finite/000013.json",
+    )
+    replay.add_argument("step", type=_path, metavar="FILE", help="the step's .json file")
+    replay.add_argument(
+        "--weights",
+        type=_path,
+        metavar="FILE",
+        help="a checkpoint or .safetensors file (default: the weights saved with the step)",
+    )
+    replay.set_defaults(command=_replay)
+
+
 def _add(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
     name: str,
@@ -325,6 +343,12 @@ def _export(args: argparse.Namespace) -> int:
     from alignlab.export import export
 
     return export(args.run, merge=args.merge, ckpt=args.ckpt, out=args.out)
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from alignlab.training.replay import replay
+
+    return replay(args.step, args.weights)
 
 
 def _stages(args: argparse.Namespace) -> int:

@@ -41,6 +41,7 @@ class Objective(L.LightningModule):
     policy: Policy
     model: ScoreModel
     added_tokens = 0  # behind a row of the data: completions that are sampled
+    checks_losses = True  # not where the callback NonFinite judges whole steps
 
     def __init__(self, optimizer: OptimizerCallable, schedule: Schedule | None = None) -> None:
         super().__init__()
@@ -110,6 +111,14 @@ class Objective(L.LightningModule):
         """
         parts = self.trainer.accumulate_grad_batches * self.trainer.world_size
         return loss_sum * (parts / max(1, total))
+
+    def finite(self, losses: Tensor, trees: PromptTrees) -> Tensor:
+        """``losses``, one for each prompt, each completion or in sum.
+
+        Raises:
+            FloatingPointError: One is NaN or infinite, and nobody judges the whole step.
+        """
+        return finite(losses, trees) if self.checks_losses else losses
 
     def log_step(self, means: Means, weight: int) -> None:
         """Add this micro-batch's means over ``weight`` rows to the step's ``train/{name}``."""
@@ -245,7 +254,7 @@ class TreeObjective(Objective):
         losses, means = self.losses(trees)
         count = getattr(trees.totals, self.unit)
         self.log_step(means, own_count(trees, self.unit))
-        return self.normalised(finite(losses, trees).sum(), count)
+        return self.normalised(self.finite(losses, trees).sum(), count)
 
     def on_fit_start(self) -> None:
         """Check that the data module's rows are those of this objective, and that it reads them.

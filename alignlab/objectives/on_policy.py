@@ -25,7 +25,7 @@ from alignlab.functional.sampling import SamplingSpec
 from alignlab.models import LiveReference, Policy, Scores, make_reference
 from alignlab.models.modes import reading
 from alignlab.models.sharding import gathered
-from alignlab.objectives.base import LossAndMetrics, Objective, finite, own_count
+from alignlab.objectives.base import LossAndMetrics, Objective, own_count
 from alignlab.objectives.metrics import largest, mean_of
 from alignlab.objectives.schedule import Schedule
 from alignlab.objectives.settings import checked
@@ -182,7 +182,7 @@ class OnPolicyObjective(Objective):
         means = {**means, "approx_kl": mean_of(moved.sum(), len(moved))}
         self.log_step(means, own_count(batch.trees, self.unit))
         count = getattr(batch.trees.totals, self.unit)
-        return self.normalised(finite(losses, batch.trees).sum(), count)
+        return self.normalised(self.finite(losses, batch.trees).sum(), count)
 
     def completion_rewards(self, scored: Scored) -> Tensor:
         """``[M]`` reward of each whole completion minus its KL penalty (k1)."""

@@ -29,6 +29,7 @@ from alignlab.callbacks.interrupt import Interrupt
 from alignlab.callbacks.journal import Journal, Origin, ProgressLines
 from alignlab.callbacks.kl_bound import in_order
 from alignlab.callbacks.meter import Bar, Meter
+from alignlab.callbacks.non_finite import NonFinite, Then
 from alignlab.callbacks.probe import FrontierProbe
 from alignlab.callbacks.resume import Resume, known_folder, run_folder
 from alignlab.data.modules import TreeData
@@ -126,6 +127,8 @@ class Command(LightningCLI):
         add("--probe", type=FrontierProbe | None, default=None, help="Evaluates the policy.")
         add("--ckpt_path", type=str | None, default=None, help="Checkpoint to continue from.")
         add("--parent", type=dict[str, str] | None, default=None, help="What alignlab fork wrote.")
+        add("--non_finite", type=Then, default="stop", help="What to do with a step whose loss or "
+            "gradient is not finite: stop or skip.")  # fmt: skip
         add("--threads", type=int, default=1, help="CPU threads of this process (default: 1).")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -204,6 +207,7 @@ def _trainer(command: Command, built: Namespace, callbacks: Sequence[Callback]) 
     if not any(isinstance(callback, Resume) for callback in given):
         given.append(Resume())
     given.append(Journal({key: _plain(command)[key] for key in ("model", "data")}))
+    given.append(NonFinite(config.non_finite))
     if not settings["fast_dev_run"]:
         given.append(SaveConfigCallback(command.parser, config, overwrite=True))
     settings |= {"callbacks": given, "enable_progress_bar": shown and terminal}

@@ -31,6 +31,7 @@ options:
   --resume [FOLDER]   go on with the run in FOLDER from its last.ckpt, in the same folder (without
                       FOLDER: the newest run of the stage's trainer.default_root_dir)
   --ckpt_path FILE    start from this checkpoint, in a new folder
+  --non_finite skip   leave out a step whose loss or gradient is not finite (default: stop)
   --threads N         CPU threads (default: 1)
   --print_config      print all settings and stop
   --debug             show the traceback of an error

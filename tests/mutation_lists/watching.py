@@ -2,7 +2,7 @@
 
 from tests.mutation_lists.mutation import Mutation
 
-METER = "callbacks/test_meter.py::"
+METER, LOST = "callbacks/test_meter.py::", "callbacks/test_non_finite.py::"
 MUTATIONS = (
     Mutation(
         "a part inside of another counts twice",
@@ -66,5 +66,47 @@ MUTATIONS = (
         "return trainer.global_step - self._first_step",
         "return trainer.global_step",
         METER + "test_time_left_is_that_of_the_run",
+    ),
+    Mutation(
+        "a skipped step is taken with gradients that are not finite",
+        "callbacks/non_finite.py",
+        "        module.zero_grad(set_to_none=True)  # makes room",
+        "        pass  # makes room",
+        LOST + "test_a_skipped_step_changes_no_weight_and_training_goes_on[gradient]",
+    ),
+    Mutation(
+        "a loss that is not finite is judged by its gradients alone",
+        "callbacks/non_finite.py",
+        "        self._loss = self._loss + loss.detach()\n",
+        "        pass\n",
+        LOST + "test_a_loss_of_finite_gradients_stops_too",
+    ),
+    Mutation(
+        "lost weights are skipped to the end",
+        "callbacks/non_finite.py",
+        'any(part.bad.startswith("weight ") for part in parts)',
+        "False",
+        LOST + "test_weights_that_are_lost_end_the_run_in_any_case",
+    ),
+    Mutation(
+        "gradients are looked at before outputs",
+        "callbacks/non_finite.py",
+        "if backward and not watch.found:",
+        "if False:",
+        LOST + "test_the_first_tensor_is_named_in_order_of_the_computation",
+    ),
+    Mutation(
+        "a batch is saved without what rollouts know of it",
+        "callbacks/non_finite.py",
+        'first=facts["first"], pretraining=mix, **group("per_token."))',
+        'pretraining=mix, **group("per_token."))',
+        LOST + "test_a_batch_is_the_same_after_it_was_saved",
+    ),
+    Mutation(
+        "a step is replayed with the weights that a run starts with",
+        "training/replay.py",
+        "    module.load_state_dict(state, strict=False)\n",
+        "",
+        "training/test_replay.py::test_a_step_is_run_again",
     ),
 )
