@@ -10,11 +10,11 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
 from alignlab import __version__
 from alignlab.capacity import command as plan_command
+from alignlab.doctor import command as doctor_command
 from alignlab.errors import ConfigError, DataError, failure, is_full
 from alignlab.records import command as records_command
 from alignlab.report import command as frontier_command
@@ -92,10 +92,10 @@ def _tell(error: BaseException, message: str, status: int, debug: bool) -> int:
 
 
 def _parsed(words: list[str]) -> argparse.Namespace:
-    """Parse the options; ``plan`` alone may have further ones, which are settings of its stage."""
+    """Parse the options; ``plan`` and ``doctor`` may have more, which are settings of a stage."""
     parser = _parser()
     args, settings = parser.parse_known_args(words)
-    if settings and args.command is not plan_command.run:
+    if settings and args.command not in (plan_command.run, doctor_command.run):
         parser.error(f"unrecognized arguments: {' '.join(settings)}")
     args.settings = settings
     return args
@@ -142,6 +142,9 @@ def _parser() -> argparse.ArgumentParser:
     plan_command.add_arguments(plan)
     plan.set_defaults(command=plan_command.run)
     _add_records(commands)
+    doctor = _add(commands, "doctor", "check a stage before it trains", doctor_command.EXAMPLE)
+    doctor_command.add_arguments(doctor)
+    doctor.set_defaults(command=doctor_command.run)
     stages = _add(
         commands, "stages", "list what 'call:' in a pipeline.yaml may name", "alignlab stages"
     )
@@ -378,40 +381,18 @@ def _train(command: str, words: list[str]) -> int:
     own.add_argument("--resume", nargs="?", type=Path, const=Path())
     typed = [command, *words]
     given, words = own.parse_known_args(words)
-    with tempfile.TemporaryDirectory() as temporary:
-        if words and ":" in words[0] and not words[0].startswith("-"):
-            from alignlab.plan.address import as_config
+    from alignlab.plan.address import fit_words
 
-            words = as_config(command, words, Path(temporary))
-        _check_files(command, words)
+    with tempfile.TemporaryDirectory() as temporary:
+        words = fit_words(command, words, Path(temporary))
+        from alignlab.doctor.examine import Doctor
         from alignlab.training import fit
 
         if command == "fit":
-            fit.fit(words, given.resume, typed)
+            fit.fit(words, given.resume, typed, [Doctor()])
         else:
             fit.validate(words, given.resume)
     return SUCCESS
-
-
-def _check_files(command: str, words: Sequence[str]) -> None:
-    """Refuse an unreadable config before the seconds that the heavy imports cost."""
-    from alignlab.plan.overlay import read_yaml
-
-    if words and words[0].endswith((".yaml", ".yml")):
-        raise ConfigError(
-            f"a stage's file goes with --config: alignlab {command} --config {words[0]}"
-        )
-    files = [file for word, file in pairwise([*words, ""]) if word == "--config"]
-    files += [word[9:] for word in words if word.startswith("--config=")]
-    if "" in files:
-        raise ConfigError("--config needs a file, such as experiments/own_data/dpo.yaml.")
-    keys = {key for file in files for key in read_yaml(Path(file))}
-    beside = Path(files[0]).with_name("pipeline.yaml") if files else Path()
-    if not {"model", "data"} <= keys and beside.is_file():
-        raise ConfigError(
-            f"{files[0]} is a part of a stage, without model or data: {beside} names the others. "
-            f"Train the stage by its address, {beside.parent}:STAGE."
-        )
 
 
 if __name__ == "__main__":

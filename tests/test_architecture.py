@@ -44,8 +44,12 @@ BELOW = {
         *("stages", "results", "plan", "distributed"),
     },
     "capacity": {"functional", "data", "models", "training", "plan"},
+    "doctor": {
+        *("functional", "data", "models", "rewards", "rollouts", "objectives"),
+        *("evaluation", "callbacks", "training", "capacity", "plan"),
+    },
     "pipeline": {
-        *("rewards", "objectives", "callbacks", "training", "plan", "results", "report"),
+        *("rewards", "objectives", "callbacks", "training", "plan", "results", "report", "doctor"),
     },
     "records": {"evaluation", "results", "report", "plan", "training"},
     "sweep": {"pipeline", "plan", "results", "report"},
@@ -59,7 +63,7 @@ BELOW = {
     },
     "cli": {
         *("training", "rollouts", "stages", "callbacks", "plan", "capacity"),
-        *("pipeline", "sweep", "report", "winrate", "export", "records"),
+        *("pipeline", "sweep", "report", "winrate", "export", "records", "doctor"),
     },
 }
 LARGEST = 0.15  # of all lines, in one room
@@ -95,7 +99,14 @@ TESTED_IN = {
     "models.backbone": "models/test_layouts.py",  # what both layouts share
     "models.heads": "models/test_families.py",  # logits against each family's own
     "stages.completed": "stages/test_pairs.py",  # the beginning of that stage
-    "training.fit": "test_cli.py",  # through the command
+    "training.fit": "test_cli.py",
+    **dict.fromkeys(
+        (
+            *("doctor.examine", "doctor.forwards", "doctor.patient", "doctor.rows"),
+            *("doctor.start", "doctor.tokens"),
+        ),
+        "doctor/test_faults.py",  # each finds a fault
+    ),  # through the command
 }
 ELSEWHERE = {"classify"}  # GPT-1's report is not on arXiv
 

@@ -88,6 +88,7 @@ class FrontierProbe(Callback):
         self._logged = -1  # step of the evaluation that was logged last
         self.reference: Policy | None = None
         self.prompts: tuple[PromptTree, ...] = ()
+        self.tried: PointEstimate | None = None  # of one completion, before the first step
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Read the prompts and load the reference, before any training."""
@@ -122,7 +123,7 @@ class FrontierProbe(Callback):
         longest = max(self.prompts, key=lambda tree: len(tree.prompt))
         with gathered(trained_policy(pl_module), exact=True), torch.random.fork_rng():
             if trainer.is_global_zero:
-                self._estimate(pl_module, (longest,), samples=1)
+                self.tried = self._estimate(pl_module, (longest,), samples=1)
         trainer.strategy.barrier("probe")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -108,7 +108,7 @@ def _sums(args: argparse.Namespace, memory: float | None) -> str:
 
 
 def _plan(args: argparse.Namespace, words: Sequence[str], memory: float | None) -> None:
-    from alignlab.capacity.memory import Placement
+    from alignlab.capacity.memory import Placement, own_place
     from alignlab.capacity.setup import read_setup
 
     lengths = args.lengths and tuple(map(int, args.lengths))
@@ -126,7 +126,7 @@ def _plan(args: argparse.Namespace, words: Sequence[str], memory: float | None) 
     totals = _table(args, setup, places, memory)
     for note in setup.notes:
         print(f"note: {note}.")
-    own = _own(setup, gpu)
+    own = own_place(setup, gpu)
     total = totals.get(own) or _total(setup, own)
     if memory and total > USABLE * memory:
         print("\n".join(_advice(setup, own, total, USABLE * memory)))
@@ -194,15 +194,6 @@ def _times(args: argparse.Namespace, setup: "Setup", place: "Placement") -> list
         f"{hours:,.2f}" if hours else "",
         f"{price:,.2f}" if price else "",
     ]
-
-
-def _own(setup: "Setup", gpu: bool) -> "Placement":
-    """Where the config itself says that the run is."""
-    from alignlab.capacity.memory import Placement
-
-    if setup.devices == 1:
-        return Placement("one", 1, gpu)
-    return Placement("fsdp" if setup.strategy == "fsdp" else "ddp", setup.devices, gpu)
 
 
 def _advice(setup: "Setup", place: "Placement", total: float, room: float) -> list[str]:

@@ -42,6 +42,13 @@ class Placement:
         return 1 / self.devices if self.strategy == "fsdp" else 1.0
 
 
+def own_place(setup: Setup, gpu: bool) -> Placement:
+    """Where the config itself says that the run is."""
+    if setup.devices == 1:
+        return Placement("one", 1, gpu)
+    return Placement("fsdp" if setup.strategy == "fsdp" else "ddp", setup.devices, gpu)
+
+
 def memory_of(setup: Setup, place: Placement) -> Bytes:
     """Bytes of each of ``PARTS`` on a device, at the moment at which their sum is largest.
 

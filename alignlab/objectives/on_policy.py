@@ -275,14 +275,15 @@ class OnPolicyObjective(Objective):
         if stops:
             finished = torch.tensor([f for row in drawn.finished for f in row])
             scores = scores - sampling.missing_eos_penalty * (~finished).to(scores)
-        old = self._old_logps(drawn, trees)
+        old = self.old_logps(drawn, trees, compare=not self._compared)
+        self._compared = True
         ref = self.in_chunks(trees, lambda part: self.reference.token_logps(part, sampling.spec))
         return Scored(trees, old, ref, scores)
 
-    def _old_logps(self, drawn: Samples, trees: PromptTrees) -> Tensor:
+    def old_logps(self, drawn: Samples, trees: PromptTrees, *, compare: bool) -> Tensor:
         """``[M, T]`` log-probs under the policy that sampled, rescored or as the sampler gave them.
 
-        The sampler's log-probs are compared with a forward's in the first phase, if not in all.
+        The sampler's are compared with a forward's where there is one anyway, or with ``compare``.
 
         Raises:
             ConfigError: They differ: another distribution was sampled than is trained.
@@ -292,10 +293,9 @@ class OnPolicyObjective(Objective):
             dtype = self.policy.precision
         exact = torch.finfo(dtype).eps <= torch.finfo(torch.float32).eps
         rescored = how == "rescored" or (how == "auto" and not exact)
-        if rescored or not self._compared:
+        if rescored or compare:
             scored = self.in_chunks(trees, lambda part: self.policy(part, spec=spec).token_logps)
             check_drawn(drawn, scored[trees.loss_mask], type(self.policy.model).__name__, dtype)
-            self._compared = True
             if rescored:
                 return scored
         flat = torch.cat([logps for row in drawn.token_logps for logps in row])
@@ -329,12 +329,7 @@ class OnPolicyObjective(Objective):
                 scores = self.policy(batch.trees, spec=self.sampling.spec)
         now, before = scores.token_logps.detach()[scores.mask], batch.old_token_logps[scores.mask]
         self.log_step({"first_log_ratio": largest((now - before).abs())}, 1)
-        gap = beyond_rounding(now, before, self.policy.precision)
-        if gap is not None:
-            raise FloatingPointError(
-                f"before any update the policy's log-probs differ from those of its rollout by "
-                f"{gap:.1e} nats a token: sampling and training see different models."
-            )
+        check_ratio(now, before, self.policy.precision)
 
 
 class LeaveOneOutObjective(OnPolicyObjective):
@@ -346,6 +341,29 @@ class LeaveOneOutObjective(OnPolicyObjective):
         """One advantage per completion (``leave_one_out``)."""
         rewards = self.completion_rewards(scored)
         return self.rollout_batch(scored, leave_one_out(rewards, scored.trees.group))
+
+
+def check_ratio(now: Tensor, before: Tensor, dtype: torch.dtype) -> float:
+    """Check log-probs of tokens before any update against those of their rollout.
+
+    Args:
+        now: ``[N]`` nats in a training forward.
+        before: ``[N]`` nats as the rollout kept them.
+        dtype: What the coarser of the two computes in.
+
+    Returns:
+        The largest difference, the log of a probability ratio.
+
+    Raises:
+        FloatingPointError: They differ: padding or sampling settings do.
+    """
+    gap = beyond_rounding(now, before, dtype)
+    if gap is not None:
+        raise FloatingPointError(
+            f"before any update the policy's log-probs differ from those of its rollout by "
+            f"{gap:.1e} nats a token: sampling and training see different models."
+        )
+    return float((now - before).abs().max())
 
 
 def adapted_kl_coef(

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from alignlab.callbacks import checkpoints
 from alignlab.callbacks.kl_bound import KLBound
 from alignlab.callbacks.probe import means_at
+from alignlab.doctor.examine import Doctor
 from alignlab.files import atomic_write
 from alignlab.objectives.schedule import planned_steps
 from alignlab.pipeline.messages import Reporter, Trained
@@ -101,7 +102,7 @@ def take_part(job: dict[str, Any], folder: Path, reporter: Reporter) -> fit.Comm
     found, _ = checkpoints.newest(own.logs)
     args = ["--config", str(own.config)]
     args += [] if found is None else ["--ckpt_path", str(found)]
-    command = fit.build(args, [Progress(job["name"], reporter)])
+    command = fit.build(args, [Progress(job["name"], reporter), Doctor()])
     fit.run_fit(command)
     return command
 

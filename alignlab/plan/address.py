@@ -59,6 +59,35 @@ def as_config(command: str, words: Sequence[str], folder: Path) -> list[str]:
     return ["--config", str(file), *rest]
 
 
+def fit_words(command: str, words: Sequence[str], folder: Path) -> list[str]:
+    """What the parser of ``alignlab fit`` reads: an address is replaced, and files are there.
+
+    An unreadable config is refused here, before the seconds that the heavy imports cost.
+
+    Raises:
+        ConfigError: As ``as_config``; or a file that is none, or a part of a stage.
+    """
+    words = list(words)
+    if words and ":" in words[0] and not words[0].startswith("-"):
+        words = as_config(command, words, folder)
+    if words and words[0].endswith((".yaml", ".yml")):
+        raise ConfigError(
+            f"a stage's file goes with --config: alignlab {command} --config {words[0]}"
+        )
+    files = [file for word, file in itertools.pairwise([*words, ""]) if word == "--config"]
+    files += [word[9:] for word in words if word.startswith("--config=")]
+    if "" in files:
+        raise ConfigError("--config needs a file, such as experiments/own_data/dpo.yaml.")
+    keys = {key for file in files for key in overlay.read_yaml(Path(file))}
+    beside = Path(files[0]).with_name("pipeline.yaml") if files else Path()
+    if not {"model", "data"} <= keys and beside.is_file():
+        raise ConfigError(
+            f"{files[0]} is a part of a stage, without model or data: {beside} names the others. "
+            f"Train the stage by its address, {beside.parent}:STAGE."
+        )
+    return words
+
+
 def _job(plan: Plan, stage: str, seed: int | None, point: int, run: Sequence[str]) -> Job:
     if stage not in plan.stages:
         trained = [name for name, found in plan.stages.items() if "fit" in found.entry]

@@ -77,16 +77,22 @@ NOT_SHOWN: tuple[dict[str, Any], ...] = (  # warnings that users cannot act on
 )
 
 
-def fit(words: Sequence[str], resume: Path | None = None, typed: Sequence[str] = ()) -> None:
+def fit(
+    words: Sequence[str],
+    resume: Path | None = None,
+    typed: Sequence[str] = (),
+    callbacks: Sequence[Callback] = (),
+) -> None:
     """Train with the options of a command line, save the model, and print its path.
 
     Args:
         words: The options.
         resume: As in ``build``.
         typed: The command as it was given, for the run's record.
+        callbacks: Added to those of the config.
     """
     origin = Origin(["alignlab", *(typed or ["fit", *words])])
-    command = build(words, [origin], resume)
+    command = build(words, [origin, *callbacks], resume)
     run_fit(command)
     if command.trainer.is_global_zero:
         folder = run_folder(command.trainer) / MODEL

@@ -9,6 +9,7 @@ from tests.mutation_lists import (
     command_line,
     data,
     direct,
+    doctor,
     durability,
     evaluation,
     export,
@@ -59,6 +60,7 @@ LISTS = (
     records,
     watching,
     win_rates,
+    doctor,
 )
 MUTATIONS: tuple[Mutation, ...] = tuple(
     replace(mutation, group=entries.__name__.rpartition(".")[2])

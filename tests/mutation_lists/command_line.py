@@ -112,7 +112,7 @@ MUTATIONS = [
     Mutation(
         "an evaluation is not tried at the start",
         "callbacks/probe.py",
-        "                self._estimate(pl_module, (longest,), samples=1)",
+        "                self.tried = self._estimate(pl_module, (longest,), samples=1)",
         "                pass",
         "callbacks/test_probe.py::test_what_no_evaluation_could_do_is_said_before_the_first_step",
     ),

@@ -64,8 +64,8 @@ MUTATIONS = (
     Mutation(
         "a first ratio other than 1 passes unseen",
         "objectives/on_policy.py",
-        'if gap is not None:\n            raise FloatingPointError(\n                f"before any',
-        'if gap == 0:\n            raise FloatingPointError(\n                f"before any',
+        'if gap is not None:\n        raise FloatingPointError(\n            f"before any',
+        'if gap == 0:\n        raise FloatingPointError(\n            f"before any',
         "objectives/test_on_policy.py::test_a_policy_that_moves_between_rollout_and_update_is_refused",
     ),
     Mutation(
