@@ -217,6 +217,14 @@ def _add_sweep(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="check every key, print the trials and an estimate of time and disk",
     )
     sweep.add_argument(
+        "--add",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE,...",
+        help="enqueue a point by hand, such as beta=0.5,lr=1.0e-3, into the study that runs or "
+        "has ended, and stop; may be given again",
+    )
+    sweep.add_argument(
         "--submit",
         choices=("local", "slurm"),
         help="start --jobs such calls, here or as a SLURM array, on one study; wait and draw",
@@ -319,6 +327,12 @@ def _run(args: argparse.Namespace) -> int:
 def _sweep(args: argparse.Namespace) -> int:
     if args.submit is None and (args.jobs or args.job):
         raise ConfigError("--jobs and --job are for --submit local or --submit slurm. Add one.")
+    if args.add:
+        if args.submit or args.dry_run:
+            raise ConfigError("--add goes with neither --dry-run nor --submit. Leave one out.")
+        from alignlab.sweep.add import add_points
+
+        return add_points(args.sweep, args.add, results=args.results, storage=args.storage)
     if args.submit is not None and not args.dry_run:
         from alignlab.sweep.submit import submit_sweep
 

@@ -29,7 +29,7 @@ from alignlab.sweep.estimate import estimate
 from alignlab.sweep.space import ARM
 from alignlab.sweep.spec import Sweep, load_sweep
 from alignlab.sweep.storage import check_url, open_storage, shown
-from alignlab.sweep.study import Slots, open_study
+from alignlab.sweep.study import Slots, is_by_hand, open_study
 from alignlab.sweep.trial_queue import TrialQueue
 
 STUDY = "study.db"
@@ -97,8 +97,10 @@ def _carry_out(
             return made
         _copy_pool(sweep)
         trials = sweep.keys.trials if sweep.points is None else len(sweep.points)
-        complete = len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
-        display.total = len(plan.seeds) * max(0, (trials or 0) - complete)
+        found = study.get_trials(deepcopy=False)
+        added = sum(is_by_hand(t) and t.state is TrialState.WAITING for t in found)
+        complete = sum(not is_by_hand(t) and t.state is TrialState.COMPLETE for t in found)
+        display.total = len(plan.seeds) * (max(0, (trials or 0) - complete) + added)
         scheduler.work(TrialQueue(sweep, slots, display.say))
         news = table.write_trials(plan.results / "trials.csv", sweep, study)
         say(table.summary(sweep, study))
@@ -123,8 +125,9 @@ def _copy_pool(sweep: Sweep) -> None:
 
 def _runs(sweep: Sweep, study: optuna.Study) -> list[Job]:
     """Every run that the sweep's trials consist of, made or not."""
-    points = sweep.points
-    if points is None:
-        params = [trial.params for trial in study.get_trials(deepcopy=False)]
-        points = [sweep.space.suggest(FixedTrial(own)) for own in params if ARM in own]
+    designed = sweep.points is not None
+    found = study.get_trials(deepcopy=False)
+    params = [trial.params for trial in found if not designed or is_by_hand(trial)]
+    tried = [sweep.space.suggest(FixedTrial(own)) for own in params if ARM in own]
+    points = [*(sweep.points or []), *tried]
     return [job for point in points for job in sweep.jobs(point)]

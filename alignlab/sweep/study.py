@@ -26,6 +26,7 @@ from alignlab.sweep.space import Point, build
 from alignlab.sweep.spec import Sweep
 from alignlab.sweep.storage import GRACE, HEARTBEAT
 
+BY_HAND = 1_000_000  # slots from here on are points that the user added
 SLOT, OWNER, ERROR, DIVERGED, STOPPED = "slot", "owner", "error", "diverged", "stopped"
 TAKEN = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
 REST = 2.0  # seconds between two looks at what other processes do
@@ -53,6 +54,12 @@ def open_study(sweep: Sweep, storage: BaseStorage) -> optuna.Study:
         )
         study.set_metric_names(list(sweep.keys.metrics))
     return study
+
+
+def is_by_hand(trial: FrozenTrial) -> bool:
+    """Whether the user added the trial's point; the others' number does not count it."""
+    slot = trial.user_attrs.get(SLOT)
+    return slot is not None and slot >= BY_HAND
 
 
 @dataclass(eq=False)
@@ -171,7 +178,7 @@ class Slots:
             if any(trial.state in TAKEN or DIVERGED in trial.user_attrs for trial in own):
                 continue
             if failed_too or not own or ERROR not in own[-1].user_attrs:
-                if self._points is not None:
+                if self._points is not None and slot < BY_HAND:
                     params = self._space.params(self._points[slot])
                 else:
                     params = own[-1].system_attrs.get("fixed_params") or own[-1].params
@@ -211,11 +218,13 @@ class Slots:
     def _is_taken(self, trial: optuna.Trial, slot: int) -> bool:
         before = [t for t in self._all(*TAKEN) if t.number < trial.number]
         if self._points is None and self._trials is not None and SLOT not in trial.user_attrs:
-            return len(before) >= self._trials  # two processes claimed the last one
+            sampled = [t for t in before if not is_by_hand(t)]
+            return len(sampled) >= self._trials  # two processes claimed the last one
         return any(other.user_attrs.get(SLOT) == slot for other in before)
 
     def _is_full(self) -> bool:
-        slots = {trial.user_attrs.get(SLOT) for trial in self._all()} - {None}
+        sampled = (trial for trial in self._all() if not is_by_hand(trial))
+        slots = {trial.user_attrs.get(SLOT) for trial in sampled} - {None}
         return self._trials is not None and len(slots) >= self._trials
 
     def _is_mine(self, trial: FrozenTrial) -> bool:

@@ -5,6 +5,7 @@ from tests.mutation_lists.mutation import Mutation
 CELLS, DIFF, FIND, FORK, SHOW = (
     f"records/test_{name}.py::" for name in ("cells", "diff", "find", "fork", "show")
 )
+BY_HAND = "sweep/test_add.py::test_points_by_hand_run_beside_all_others_and_each_once"
 POWER = "evaluation/test_power.py::"
 
 MUTATIONS = (
@@ -176,5 +177,33 @@ MUTATIONS = (
         'if key not in ("probe", "parent")}',
         'if key != "probe"}',
         "plan/test_experiment.py::test_the_run_that_a_config_was_forked_from_is_no_setting",
+    ),
+    Mutation(
+        "a point by hand takes one of the sampler's trials",
+        "sweep/study.py",
+        "sampled = (trial for trial in self._all() if not is_by_hand(trial))",
+        "sampled = (trial for trial in self._all())",
+        BY_HAND,
+    ),
+    Mutation(
+        "a point is run as often as it was added",
+        "sweep/add.py",
+        'if params in (trial.params, trial.system_attrs.get("fixed_params")):',
+        "if False:",
+        BY_HAND,
+    ),
+    Mutation(
+        "rows of points by hand are called foreign",
+        "sweep/run.py",
+        "if not designed or is_by_hand(trial)]",
+        "if not designed]",
+        BY_HAND,
+    ),
+    Mutation(
+        "a point by hand that failed is looked for in the design",
+        "sweep/study.py",
+        "if self._points is not None and slot < BY_HAND:",
+        "if self._points is not None:",
+        "sweep/test_add.py::test_a_point_by_hand_that_failed_is_tried_again",
     ),
 )
