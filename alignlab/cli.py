@@ -14,6 +14,7 @@ from pathlib import Path
 
 from alignlab import __version__
 from alignlab.capacity import command as plan_command
+from alignlab.chat import command as chat_command
 from alignlab.doctor import command as doctor_command
 from alignlab.errors import ConfigError, DataError, failure, is_full
 from alignlab.records import command as records_command
@@ -116,6 +117,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     sample_command.add_arguments(sample)
     sample.set_defaults(command=sample_command.run)
+    chat = _add(commands, "chat", "talk to a policy, or to two side by side", chat_command.EXAMPLE)
+    chat_command.add_arguments(chat)
+    chat.set_defaults(command=chat_command.run)
     frontier = _add(
         commands, "frontier", "print and draw reward against KL", frontier_command.EXAMPLE
     )

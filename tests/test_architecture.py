@@ -57,13 +57,14 @@ BELOW = {
         *("functional", "data", "models", "rewards", "rollouts"),
         *("evaluation", "results", "plan", "report"),
     },
+    "chat": {"functional", "data", "models", "rollouts", "winrate.policies"},
     "export": {
         *("functional", "models", "results"),
         *("callbacks.checkpoints", "callbacks.resume", "training.identity"),
     },
     "cli": {
         *("training", "rollouts", "stages", "callbacks", "plan", "capacity"),
-        *("pipeline", "sweep", "report", "winrate", "export", "records", "doctor"),
+        *("pipeline", "sweep", "report", "winrate", "export", "records", "doctor", "chat"),
     },
 }
 LARGEST = 0.15  # of all lines, in one room

@@ -723,10 +723,10 @@ def test_what_libraries_tell_each_other_is_not_shown(
     stage: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Adapters make peft and transformers warn; Lightning counts modules that do not train."""
-    lora = "--model.init_args.policy.init_args.lora={class_path: alignlab.models.loading.Lora}"
+    lora = "--model.init_args.policy.init_args.lora={class_path: alignlab.models.adapters.Lora}"
     words = [sys.executable, "-m", "alignlab.cli", "fit", "--config", str(stage), lora]
     done = subprocess.run(words, cwd=here, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    starts = ("SFT: ", "train: ", "validation: ", "  ", "files: ", "step ")
+    starts = ("SFT: ", "train: ", "validation: ", "  ", "files: ", "doctor: ", "step ")
     assert [line for line in done.stderr.split("\n")[:-1] if not line.startswith(starts)] == []
     assert len(done.stdout.split("\n")) == 2

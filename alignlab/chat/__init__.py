@@ -1,0 +1,1 @@
+"""``alignlab chat``: a conversation with a policy, or with two side by side."""

@@ -1,0 +1,34 @@
+"""Bugs in ``alignlab chat``."""
+
+from tests.mutation_lists.mutation import Mutation
+
+MUTATIONS = (
+    Mutation(
+        "the preference is kept the wrong way round",
+        "chat/conversation.py",
+        "self._keep(prompt, replies[chosen], replies[1 - chosen])",
+        "self._keep(prompt, replies[1 - chosen], replies[chosen])",
+        "chat/test_conversation.py::test_a_preference_is_a_row_and_its_reply_is_continued",
+    ),
+    Mutation(
+        "the conversation goes on with the first reply though the second was preferred",
+        "chat/conversation.py",
+        'Turn("assistant", replies[chosen or 0])',
+        'Turn("assistant", replies[0])',
+        "chat/test_conversation.py::test_a_preference_is_a_row_and_its_reply_is_continued",
+    ),
+    Mutation(
+        "the stream is drawn with the noise of another phase",
+        "chat/streaming.py",
+        "uniform(seed, rollout, index",
+        "uniform(seed, 0, index",
+        "chat/test_streaming.py::test_the_stream_ends_as_the_samplers_completion",
+    ),
+    Mutation(
+        "a reply may run past the model's context",
+        "chat/speaker.py",
+        "if most < 1:",
+        "if False:",
+        "chat/test_speaker.py::test_a_full_context_says_what_to_do",
+    ),
+)
