@@ -57,6 +57,10 @@ BELOW = {
         *("functional", "data", "models", "rewards", "rollouts"),
         *("evaluation", "results", "plan", "report"),
     },
+    "strings": {
+        *("functional", "data", "models", "rewards", "rollouts"),
+        *("evaluation", "results.statistics"),
+    },
     "chat": {"functional", "data", "models", "rollouts", "winrate.policies"},
     "export": {
         *("functional", "models", "results"),

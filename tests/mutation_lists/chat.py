@@ -1,4 +1,4 @@
-"""Bugs in ``alignlab chat``."""
+"""Bugs in ``alignlab chat`` and in ``alignlab.strings``."""
 
 from tests.mutation_lists.mutation import Mutation
 
@@ -30,5 +30,19 @@ MUTATIONS = (
         "if most < 1:",
         "if False:",
         "chat/test_speaker.py::test_a_full_context_says_what_to_do",
+    ),
+    Mutation(
+        "strings: a completion that was cut off is scored with an end-of-text token",
+        "strings.py",
+        '"ends": not isinstance(said, CompletionText) or said.ends',
+        '"ends": True',
+        "test_strings.py::test_kl_and_reward_of_sampled_texts",
+    ),
+    Mutation(
+        "strings: a frontier is read past the largest KL",
+        "strings.py",
+        "if budget <= kl.max() else None",
+        "if True else None",
+        "test_strings.py::test_a_frontier_is_the_hull",
     ),
 )
