@@ -15,6 +15,7 @@ from pathlib import Path
 from alignlab import __version__
 from alignlab.capacity import command as plan_command
 from alignlab.chat import command as chat_command
+from alignlab.check_data import command as check_data_command
 from alignlab.doctor import command as doctor_command
 from alignlab.errors import ConfigError, DataError, failure, is_full
 from alignlab.records import command as records_command
@@ -149,6 +150,14 @@ def _parser() -> argparse.ArgumentParser:
     doctor = _add(commands, "doctor", "check a stage before it trains", doctor_command.EXAMPLE)
     doctor_command.add_arguments(doctor)
     doctor.set_defaults(command=doctor_command.run)
+    check_data = _add(
+        commands,
+        "check-data",
+        "what training would read of a file, and what is wrong with it",
+        check_data_command.EXAMPLE,
+    )
+    check_data_command.add_arguments(check_data)
+    check_data.set_defaults(command=check_data_command.run)
     stages = _add(
         commands, "stages", "list what 'call:' in a pipeline.yaml may name", "alignlab stages"
     )

@@ -91,12 +91,14 @@ def status() -> dict[str, int]:
     return {name: int(value.split()[0]) for name, value in pairs}
 
 
-def rows(count: int) -> Iterator[dict[str, str]]:
-    """Random pairs."""
-    draw = random.Random(0)
+def rows(
+    count: int, lengths: tuple[int, int, int] = (230, 30, 30), seed: int = 0
+) -> Iterator[dict[str, str]]:
+    """Random pairs whose prompt, chosen and rejected completions have ``lengths`` words."""
+    draw = random.Random(seed)
     words = [f" w{k}" for k in range(WORDS)]
     for _ in range(count):
-        parts = (draw.choices(words, k=k) for k in (230, 30, 30))
+        parts = (draw.choices(words, k=k) for k in lengths)
         yield dict(zip(("prompt", "chosen", "rejected"), map("".join, parts), strict=True))
 
 

@@ -28,6 +28,7 @@ BELOW = {
     "rewards": {"functional", "data", "models", "worlds", "results.run_folder"},
     "rollouts": {"functional", "data", "models", "rewards"},
     "objectives": {"functional", "data", "models", "rewards", "rollouts", "distributed"},
+    "check_data": {"data", "models.loading"},
     "evaluation": {"functional", "data", "models", "rewards", "rollouts", "results"},
     "stages": {
         *("functional", "data", "models", "worlds", "rewards", "rollouts"),
@@ -68,7 +69,8 @@ BELOW = {
     },
     "cli": {
         *("training", "rollouts", "stages", "callbacks", "plan", "capacity"),
-        *("pipeline", "sweep", "report", "winrate", "export", "records", "doctor", "chat"),
+        *("pipeline", "sweep", "report", "winrate", "export", "records"),
+        *("doctor", "chat", "check_data"),
     },
 }
 LARGEST = 0.15  # of all lines, in one room
@@ -99,6 +101,7 @@ TESTED_IN = {
         "data/test_rows.py",  # every kind of row, side by side
     ),
     "data.blocks": "data/test_tokenise.py",  # beside the other ways to make trees
+    "data.tree": "data/test_trees.py",  # batches of them are made there
     "data.rollout_data": "data/test_rollouts.py",  # the data module of that loader
     "evaluation.scoring": "evaluation/test_points.py",  # a point is made of its numbers
     "models.backbone": "models/test_layouts.py",  # what both layouts share

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from alignlab.data.encode import AT_ONCE, Encoder, without_specials
 from alignlab.data.rows import LabelledText, Refused, RowReport
-from alignlab.data.trees import PromptTree
+from alignlab.data.tree import PromptTree
 from alignlab.errors import ConfigError
 
 if TYPE_CHECKING:

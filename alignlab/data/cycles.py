@@ -8,6 +8,7 @@ raters want different things, no single reward model is right.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from alignlab.data.rows import PreferencePair, Text, prompt_key
 
@@ -33,10 +34,6 @@ def find_cycles(pairs: Sequence[PreferencePair]) -> list[Cycle]:
     Two raters who disagree on a pair make the shortest one. A text that was cut off and the same
     text that ended are two completions. Time grows linearly with the pairs.
     """
-    # Imported here: only who asks for cycles waits for it.
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     if not pairs:
         return []
     nodes: dict[tuple[str, Text, bool], int] = {}
@@ -46,8 +43,7 @@ def find_cycles(pairs: Sequence[PreferencePair]) -> list[Cycle]:
         sides = (prompt, pair.chosen, pair.chosen_ends), (prompt, pair.rejected, pair.rejected_ends)
         edges.append(tuple(nodes.setdefault(side, len(nodes)) for side in sides))
     starts, ends = zip(*edges, strict=True)
-    graph = coo_array(([1] * len(edges), (starts, ends)), shape=2 * (len(nodes),))
-    _, part = connected_components(graph, directed=True, connection="strong")
+    part = strong_parts(starts, ends, len(nodes))
     members, rows = defaultdict(list), defaultdict(list)
     for (_, completion, _), node in nodes.items():
         members[part[node]].append(completion)
@@ -58,3 +54,13 @@ def find_cycles(pairs: Sequence[PreferencePair]) -> list[Cycle]:
         Cycle(inside[0].prompt, tuple(members[name]), tuple(pair.id for pair in inside))
         for name, inside in rows.items()
     ]
+
+
+def strong_parts(starts: Any, ends: Any, nodes: int) -> Any:
+    """The strongly connected component of each of ``nodes`` nodes, by the edges' two ends."""
+    # Imported here: only who asks for cycles waits for it.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array(([1] * len(starts), (starts, ends)), shape=(nodes, nodes))
+    return connected_components(graph, directed=True, connection="strong")[1]

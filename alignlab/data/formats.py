@@ -52,10 +52,12 @@ def iter_rows(
         records, written = translated(records, theirs.values)
         found = _Columns(records, kind) if written else theirs
     read = _reader(kind, found, report, {"id", *picked}) if found.rows else None
-    if read is not None and (empty := found.empty_cells[read.columns]):
-        report.notes.append(
-            f"{empty:,} rows have an empty cell, which in CSV is no value, not an empty text"
-        )
+    if read is not None:
+        report.read_as = _read_as(kind, read, written)
+        if empty := found.empty_cells[read.columns]:
+            report.notes.append(
+                f"{empty:,} rows have an empty cell, which in CSV is no value, not an empty text"
+            )
     names, made = _Names(given="id" in theirs.values), 0
     for record in records:
         if made == limit:
@@ -77,9 +79,11 @@ def iter_rows(
     if read is not None and columns:
         _check_columns(columns, read.used, kind, report.source)
     used = {old for new in read.used for old in written.get(new, (new,))} if read else set()
-    for name in sorted(set(theirs.values) - used):
-        if holds := theirs.values[name]:
-            report.unused[printable(name) or "(without a name)"] = holds
+    report.unused |= {
+        printable(name) or "(without a name)": holds
+        for name, holds in sorted(theirs.values.items())
+        if holds and name not in used
+    }
     report.require_rows(made)
 
 
@@ -140,6 +144,21 @@ def _reader(kind: type[Row], found: _Columns, report: RowReport, used: set[str])
     if whole:
         report.notes.append(f"prompts are taken off {lead!r}, which repeats them")
     return Reader(columns, chats, lead in chats, whole, used)
+
+
+def _read_as(kind: type[Row], read: Reader, written: Mapping[str, Sequence[str]]) -> str:
+    """What was recognised, in the source's own words."""
+    names = " + ".join(name for ours in read.columns for name in written.get(ours, (ours,)))
+    return f"{kind.__name__} from {names}: {'conversations' if read.chat else 'plain text'}"
+
+
+def kind_of(names: Collection[str], kinds: Sequence[type[Row]]) -> type[Row] | None:
+    """The first of ``kinds`` that can be read from columns of these names."""
+    _, written = translated((), names)
+    return next(
+        (kind for kind in kinds if any(set(needs) <= {*names, *written} for needs in kind.COLUMNS)),
+        None,
+    )
 
 
 def _row(kind: type[R], record: Record, read: Reader | None, name: str) -> R:

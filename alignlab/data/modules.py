@@ -5,7 +5,6 @@ The tokenizer is the policy's: ``setup`` takes it from the trainer's module, or 
 """
 
 import json
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from alignlab.data.blocks import iter_labelled, iter_texts
 from alignlab.data.files import data_files
 from alignlab.data.loader import TreeLoader, micro_batches_of
+from alignlab.data.repeats import Repeats
 from alignlab.data.rows import (
     Completable,
     Demonstration,
@@ -28,13 +28,12 @@ from alignlab.data.rows import (
     R,
     Ranking,
     RatedCompletion,
-    Record,
     Refuse,
     RowReport,
-    prompt_key,
 )
-from alignlab.data.rows.split import is_held_out, short_hash
-from alignlab.data.sources import StoredRecords, read_records, typed_rows
+from alignlab.data.rows.judged import check_both
+from alignlab.data.rows.split import is_held_out
+from alignlab.data.sources import are_large, records_of, typed_rows
 from alignlab.data.stored import (
     Notes,
     StoredTrees,
@@ -44,13 +43,13 @@ from alignlab.data.stored import (
     without_sources,
 )
 from alignlab.data.tokenise import Truncation, iter_trees, with_labels
-from alignlab.data.trees import Padding, PromptTree
-from alignlab.errors import ConfigError, DataError
+from alignlab.data.tree import PromptTree
+from alignlab.data.trees import Padding
+from alignlab.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-STORED_FROM = 8e6  # bytes of files from which on tokenised rows go to a file
 _SHAPING = (  # settings that rows and trees depend on, beside the seed of a held-out share
     *("max_length", "truncation", "train_on_prompt", "refuse", "columns"),
     *("split", "limit", "validation_split", "validation_limit", "validation_share"),
@@ -138,6 +137,7 @@ class TreeData(pl.LightningDataModule, Generic[R]):
         self.validation_trees: Sequence[PromptTree] = []
         self.reports: dict[str, RowReport] = {}
         self.shared_prompts = 0
+        self._prompts: dict[str, Any] = {}  # hashes of each part's, until they are compared
 
     def connect(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         """Set the tokenizer, where no trainer has a module with one."""
@@ -158,14 +158,14 @@ class TreeData(pl.LightningDataModule, Generic[R]):
     @property
     def train_rows(self) -> list[R]:
         """The usable training rows, read anew: they are not kept."""
-        return list(self._rows("train", RowReport(self.source), array("Q")))
+        return list(self._rows("train", RowReport(self.source)))
 
     @property
     def validation_rows(self) -> list[R]:
         """The usable rows that are held out, read anew."""
         if "validation" not in self._parts:
             return []
-        return list(self._rows("validation", RowReport(self.source), array("Q")))
+        return list(self._rows("validation", RowReport(self.source)))
 
     def micro_batches(self, world_size: int) -> int:
         """How many a rank accumulates in one optimizer step."""
@@ -240,8 +240,8 @@ class TreeData(pl.LightningDataModule, Generic[R]):
     def _tokenise_all(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         """Hold all trees in memory."""
         made: list[list[PromptTree]] = []
-        for part, report, prompts in self._begin():
-            rows = list(self._rows(part, report, prompts))
+        for part, report in self._begin():
+            rows = list(self._rows(part, report))
             made.append(self.tokenise(rows, tokenizer, report, sum(map(len, made))))
         self._note_shared_prompts()
         self.train_trees, self.validation_trees = [*made, []][:2]
@@ -251,8 +251,8 @@ class TreeData(pl.LightningDataModule, Generic[R]):
 
         def write(file: TreeWriter) -> Notes:
             counts = []
-            for part, report, prompts in self._begin():
-                rows = self._rows(part, report, prompts)
+            for part, report in self._begin():
+                rows = self._rows(part, report)
                 trees = self.iter_trees(rows, tokenizer, report, file.trees)
                 for tree in without_sources(trees):
                     file.add(tree)
@@ -287,41 +287,33 @@ class TreeData(pl.LightningDataModule, Generic[R]):
         sources = [s for s in (self.source, self.validation_source) if s is not None]
         found = [data_files(source) for source in sources]
         files = [file for group in found if group is not None for file in group]
-        large = sum(file.stat().st_size for file in files) >= STORED_FROM
-        return files if large and None not in found else None
+        return files if are_large(files) and None not in found else None
 
-    def _begin(self) -> Iterator[tuple[str, RowReport, "array[int]"]]:
-        """Each part with a new report, and where hashes of its prompts are put."""
-        self._prompts = {part: array("Q") for part in self._parts}
+    def _begin(self) -> Iterator[tuple[str, RowReport]]:
+        """Each part with a new report."""
         for part in self._parts:
             self.reports[part] = RowReport(self._source_of(part), self.refuse)
-            yield part, self.reports[part], self._prompts[part]
+            yield part, self.reports[part]
 
     def _source_of(self, part: str) -> str:
         if part == "train":
             return str(self.source)
         return str(self.validation_source or f"{self.source} (held out)")
 
-    def _rows(self, part: str, report: RowReport, prompts: "array[int]") -> Iterator[R]:
-        """Read the usable rows of a part; ``report`` counts them, ``prompts`` gets their hashes."""
+    def _rows(self, part: str, report: RowReport) -> Iterator[R]:
+        """Read the usable rows of a part, which ``report`` counts."""
         apart = part == "validation" and self.validation_source is not None
         source = self.validation_source if apart else self.source
         split, limit = self.split, self.limit
         if apart:
             split, limit = self.validation_split, self.validation_limit
         assert source is not None
-        files = data_files(source)
-        read = RowReport(str(source), self.refuse)
-        records: Iterable[Record] = read_records(source, split) if files is None else []
-        if files is not None:
-            records = StoredRecords(source, files, split)
-            small = sum(file.stat().st_size for file in files) < STORED_FROM
-            records = list(records) if small else records
-        rows = typed_rows(records, self.kind, read, split, limit, self.columns)
-        for row in self._one_side(rows, part, read) if self.validation_share else rows:
-            if len(self._parts) > 1:
-                prompts.append(short_hash(prompt_key(row)))
-            yield row
+        read, repeats = RowReport(str(source), self.refuse), Repeats()
+        rows = typed_rows(records_of(source, split), self.kind, read, split, limit, self.columns)
+        rows = self._one_side(rows, part, read) if self.validation_share else rows
+        yield from repeats.watch(rows)
+        read.repeats = repeats.counts()
+        self._prompts[part] = repeats.prompts
         report.absorb(read)
 
     def _one_side(self, rows: Iterable[R], part: str, report: RowReport) -> Iterator[R]:
@@ -345,7 +337,7 @@ class TreeData(pl.LightningDataModule, Generic[R]):
     def _note_shared_prompts(self) -> None:
         if "validation" not in self.reports:
             return
-        train, held_out = (np.unique(np.asarray(ids)) for ids in self._prompts.values())
+        train, held_out = (np.unique(self._prompts.pop(part)) for part in self._parts)
         self.shared_prompts = len(np.intersect1d(train, held_out, assume_unique=True))
         if self.shared_prompts:
             self.reports["validation"].notes.append(
@@ -454,14 +446,8 @@ class JudgedData(TreeData[JudgedCompletion]):
             DataError: All usable training rows have one label.
         """
         super().setup(stage)
-        labels = (label for tree in self.train_trees for label in tree.labels or ())
-        first = next(labels)
-        if all(label == first for label in labels):
-            only, other = ("", "un") if first == 1.0 else ("un", "")
-            raise DataError(
-                f"{self.source}: all {len(self.train_trees):,} usable rows are {only}desirable. "
-                f"Add {other}desirable ones, or train on these as demonstrations."
-            )
+        labels = [label for tree in self.train_trees for label in tree.labels or ()]
+        check_both(self.source, len(labels), sum(labels))
 
 
 class PromptData(TreeData[Prompt]):

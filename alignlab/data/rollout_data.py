@@ -6,7 +6,7 @@ from alignlab.data.loader import rank_and_world_size, used_of
 from alignlab.data.modules import DemonstrationData, PromptData, TextData
 from alignlab.data.rollouts import Pretraining, RolloutBatch, RolloutLoader
 from alignlab.data.rows import Refuse
-from alignlab.data.trees import PromptTree
+from alignlab.data.tree import PromptTree
 from alignlab.errors import ConfigError
 from alignlab.functional.noise import permutation
 

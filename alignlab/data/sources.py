@@ -18,6 +18,8 @@ from alignlab.errors import ConfigError, DataError
 from alignlab.files import written_whole
 from alignlab.hub import ask_hub
 
+STORED_FROM = 8e6  # bytes of files from which on rows are not held in memory
+
 
 def read_rows(
     source: str | Path,
@@ -86,6 +88,23 @@ def read_records(source: str | Path, split: str | None = None) -> list[Record]:
     if files is None:
         return read_hub(str(source), split or "train")
     return list(StoredRecords(source, files, split))
+
+
+def records_of(source: str | Path, split: str | None = None) -> Iterable[Record]:
+    """The records of ``read_records``, which are not held in memory if their files are large.
+
+    Raises:
+        DataError: See ``read_records``; of large files also while they are gone through.
+    """
+    files = data_files(source)
+    if files is None or not are_large(files):
+        return read_records(source, split)
+    return StoredRecords(source, files, split)
+
+
+def are_large(files: Sequence[Path]) -> bool:
+    """Whether the rows of files are too many to be held in memory without need."""
+    return sum(file.stat().st_size for file in files) >= STORED_FROM
 
 
 @dataclass(frozen=True)

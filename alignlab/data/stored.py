@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from alignlab.data.encode import Encoder
 from alignlab.data.files import named
 from alignlab.data.rows import Text, Turn
-from alignlab.data.trees import PromptTree, TreeBounds, bounds_of
+from alignlab.data.tree import PromptTree, TreeBounds, bounds_of
 from alignlab.files import (
     alone,
     is_as_stamped,

@@ -24,7 +24,7 @@ from alignlab.data.chat import (
 )
 from alignlab.data.encode import AT_ONCE, Code, Encoder, without_specials
 from alignlab.data.rows import Branch, Chat, Completable, Refused, RowReport
-from alignlab.data.trees import PromptTree
+from alignlab.data.tree import PromptTree
 from alignlab.errors import ConfigError
 from alignlab.names import moved_from
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from alignlab.data import modules, stored
+from alignlab.data import sources, stored
 from alignlab.data.modules import (
     DemonstrationData,
     JudgedData,
@@ -23,7 +23,7 @@ from alignlab.data.modules import (
 )
 from alignlab.data.rows import Turn
 from alignlab.data.stored import StoredTrees, cache_folder
-from alignlab.data.trees import TreeBounds, bounds_of
+from alignlab.data.tree import TreeBounds, bounds_of
 from alignlab.errors import DataError
 from tests.data.files import jsonl
 from tests.data.tokens import CHATML, bytewise, merging
@@ -33,7 +33,7 @@ from tests.data.tokens import CHATML, bytewise, merging
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of its own, for files of any size, with few trees in a batch."""
     monkeypatch.setenv(stored.FOLDER, str(tmp_path / "cache"))
-    monkeypatch.setattr(modules, "STORED_FROM", 0)
+    monkeypatch.setattr(sources, "STORED_FROM", 0)
     monkeypatch.setattr(stored, "AT_ONCE", 3)
     monkeypatch.setattr("alignlab.data.tokenise.AT_ONCE", 2)  # before all rows are read
     return tmp_path / "cache"
@@ -107,7 +107,7 @@ def test_trees_reports_and_batches_are_those_in_memory(
     tokenizer = bytewise(CHATML, eos="<|im_end|>")
     own = [made(kind(source, **settings), tokenizer) for _ in range(2)]  # written, read again
     assert len(list(folder.glob("*.arrow"))) == 1
-    monkeypatch.setattr(modules, "STORED_FROM", 1e9)
+    monkeypatch.setattr(sources, "STORED_FROM", 1e9)
     held = made(kind(source, **settings), tokenizer)
     assert isinstance(held.train_trees, list)
     for data in own:
@@ -297,7 +297,7 @@ def test_small_files_and_other_peoples_rows_stay_in_memory(
     pairs(folder)
     data = made(Own(str(folder.parent / "rows.jsonl"), 2), merging())
     assert isinstance(data.train_trees, list)
-    monkeypatch.setattr(modules, "STORED_FROM", 10_000)
+    monkeypatch.setattr(sources, "STORED_FROM", 10_000)
     assert isinstance(made(pairs(folder), merging()).train_trees, list)
     assert not folder.exists()
 

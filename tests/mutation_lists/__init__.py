@@ -7,6 +7,7 @@ from tests.mutation_lists import (
     addresses,
     capacity,
     chat,
+    check_data,
     command_line,
     data,
     direct,
@@ -36,6 +37,7 @@ from tests.mutation_lists.mutation import Mutation
 
 LISTS = (
     capacity,
+    check_data,
     command_line,
     durability,
     data,

@@ -113,8 +113,8 @@ MUTATIONS = (
     Mutation(
         "columns that nothing reads are not counted",
         "data/formats.py",
-        "    for name in sorted(set(theirs.values) - used):",
-        "    for name in []:",
+        "        if holds and name not in used",
+        "        if False",
         "data/test_sources.py::test_columns_that_nothing_reads_are_counted",
     ),
     Mutation(
@@ -224,9 +224,9 @@ MUTATIONS = (
     ),
     Mutation(
         "judgements of one kind are trained on",
-        "data/modules.py",
-        "        if all(label == first for label in labels):",
-        "        if False:",
+        "data/rows/judged.py",
+        "    if desirable in (0, rows):",
+        "    if False:",
         "data/test_modules.py::test_judgements_of_one_kind_are_refused",
     ),
     Mutation(

@@ -10,9 +10,9 @@ OWN = STORED + "test_other_rows_tokenizer_template_length_or_code_have_a_file_of
 MUTATIONS = (
     Mutation(
         "all records of a large file are held at once",
-        "data/modules.py",
-        "records = list(records) if small else records",
-        "records = list(records)",
+        "data/sources.py",
+        "if files is None or not are_large(files):",
+        "if True:",
         STORED + "test_memory_does_not_grow_with_the_file",
     ),
     Mutation(

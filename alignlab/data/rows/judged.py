@@ -6,6 +6,7 @@ from typing import Literal, Self
 from alignlab.data.rows.base import Branch, Completable
 from alignlab.data.rows.reader import Reader
 from alignlab.data.rows.values import Text
+from alignlab.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +33,17 @@ class JudgedCompletion(Completable):
     def labels(self) -> tuple[float, ...]:
         """1 for desirable, 0 for undesirable."""
         return (float(self.label == "desirable"),)
+
+
+def check_both(source: str, rows: int, desirable: float) -> None:
+    """Check that some rows are desirable and others not: of one class there is nothing to learn.
+
+    Raises:
+        DataError: All ``rows`` have one label.
+    """
+    if desirable in (0, rows):
+        only, other = ("", "un") if desirable else ("un", "")
+        raise DataError(
+            f"{source}: all {rows:,} usable rows are {only}desirable. "
+            f"Add {other}desirable ones, or train on these as demonstrations."
+        )

@@ -13,6 +13,7 @@ Refuse = Literal["drop", "error"]
 REFUSE: tuple[Refuse, ...] = ("drop", "error")
 EXAMPLES = 3  # refused rows that a report names of each reason
 KEPT = 1000  # the same, that it holds: a large source may have very many
+LINES = 7  # of a summary
 COLUMNS = ("what", "reason", "rows", "examples")  # of a report as a table
 
 
@@ -31,6 +32,10 @@ class RowReport:
         default_factory=dict
     )  # columns that nothing reads: rows with one
     notes: list[str] = field(default_factory=list)  # other remarks, a sentence each
+    read_as: str = ""  # the kind of row, its columns, and whether texts are conversations
+    repeats: dict[str, int] = field(
+        default_factory=dict
+    )  # rows that are copies, contradicted or in a cycle
     trees: int = 0  # prompt trees made; 0 before rows are tokenised
     completions: int = 0  # in the trees
     tokens: int = 0  # of the completions
@@ -69,6 +74,7 @@ class RowReport:
         self.seen += reading.seen
         self.notes[:0] = reading.notes
         self.unused = reading.unused | self.unused
+        self.read_as, self.repeats = reading.read_as, reading.repeats
 
     def begin(self) -> None:
         """Count trees anew."""
@@ -108,18 +114,34 @@ class RowReport:
             lines.append(f"columns that nothing reads: {', '.join(self.unused)}")
         return [f"  {line}" for line in (*lines, *self.notes)]
 
-    def summary(self) -> str:
-        """The report as text: rows kept, rows lost by reason, and the trees made of the others."""
+    def first_lines(self) -> list[str]:
+        """Rows kept; what they were read as, and how many repeat or contradict others."""
         first = f"{self.source}: {self.seen - self.count:,} of {self.seen:,} rows kept"
-        if not self.trees:
-            return "\n".join([first, *self.lines()])
-        share = f"{self.ended / self.completions:.1%}" if self.completions else "none"
-        made = f"{self.trees:,} trees, {self.completions:,} completions, {self.tokens:,} tokens"
-        last = (
-            f"  {self.truncated:,} rows truncated; {self.straddling:,} with a token across the "
-            f"border of prompt and completion; {share} of completions end in a trained EOS"
-        )
-        return "\n".join([f"{first}: {made}", *self.lines(), last])
+        repeats = [f"{what}: {count:,}" for what, count in self.repeats.items()]
+        read = [f"read as {self.read_as}"] if self.read_as else []
+        return [first, f"  {'; '.join([*read, *repeats])}"] if read or repeats else [first]
+
+    def summary(self) -> str:
+        """The report in a few lines: rows kept, rows lost by reason, the trees made of the others.
+
+        What has no room there is in ``table``, and ``alignlab check-data`` shows it.
+        """
+        said = [*self.first_lines(), *self.lines()]
+        room = LINES - bool(self.trees)
+        if len(said) > room:
+            said[room - 1 :] = [
+                f"  {len(said) - room + 1} more lines: alignlab check-data shows them"
+            ]
+        if self.trees:
+            share = f"{self.ended / self.completions:.1%}" if self.completions else "none"
+            said[0] += (
+                f": {self.trees:,} trees, {self.completions:,} completions, {self.tokens:,} tokens"
+            )
+            said.append(
+                f"  {self.truncated:,} rows truncated; {self.straddling:,} with a token across the "
+                f"border of prompt and completion; {share} of completions end in a trained EOS"
+            )
+        return "\n".join(said)
 
     def tell(self) -> None:
         """Print the report on standard error if any row was refused or cut."""
@@ -130,7 +152,7 @@ class RowReport:
         """The same as rows of ``what``, ``reason``, ``rows`` and ``examples``.
 
         ``what`` is ``read``, ``kept``, ``truncated``, ``token across the border``, ``refused`` (a
-        row for each reason, with example rows), ``column not used`` or ``note``.
+        row for each reason, with example rows), ``repeated``, ``column not used`` or ``note``.
         """
         found: list[tuple[str, str, int, str]] = [
             ("read", "", self.seen, ""),
@@ -138,6 +160,7 @@ class RowReport:
             ("truncated", "", self.truncated, ""),
             ("token across the border", "", self.straddling, ""),
             *(("refused", why, n, self.examples(why)) for why, n in self.counts.items()),
+            *(("repeated", what, n, "") for what, n in self.repeats.items()),
             *(("column not used", name, n, "") for name, n in self.unused.items()),
             *(("note", note, 0, "") for note in self.notes),
         ]

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 
 from alignlab.data.rows.base import R, Row
+from alignlab.data.rows.values import Text
 from alignlab.errors import ConfigError
 
 
@@ -35,7 +36,11 @@ def is_held_out(row: Row, share: float, seed: int) -> bool:
 
 def prompt_key(row: Row) -> str:
     """The text that says whether two rows belong to one prompt."""
-    text = row.shared
+    return text_key(row.shared)
+
+
+def text_key(text: Text) -> str:
+    """The string that says whether two texts are the same."""
     if isinstance(text, str):
         return text
     return repr([(turn.role, turn.content, turn.extra)[: 2 + bool(turn.extra)] for turn in text])

@@ -31,6 +31,21 @@ def test_the_summary_counts_rows_reasons_and_trees(report: RowReport) -> None:
     ]
 
 
+def test_a_summary_has_few_lines(report: RowReport) -> None:
+    """Seven: the rest is counted, and in the table."""
+    report.read_as, report.repeats = "PreferencePair from chosen", {"copies of earlier rows": 3}
+    for k in range(5):
+        report.add("a.jsonl:10", Refused(f"reason {k}"))
+    said = report.summary().splitlines()
+    assert len(said) == 7
+    assert said[1] == "  read as PreferencePair from chosen; copies of earlier rows: 3"
+    assert said[5] == "  5 more lines: alignlab check-data shows them"
+    assert said[6].startswith("  1 rows truncated")
+    table = {(row["what"], row["reason"]): row["rows"] for row in report.table()}
+    assert table["refused", "reason 4"] == 1
+    assert table["repeated", "copies of earlier rows"] == 3
+
+
 def test_the_table_has_the_same_numbers(report: RowReport) -> None:
     found = {(row["what"], row["reason"]): row["rows"] for row in report.table()}
     assert found == {
