@@ -10,7 +10,7 @@ from alignlab.doctor.patient import Patient
 from alignlab.functional import beyond_rounding
 from alignlab.models.modes import reading
 from alignlab.models.sharding import local
-from alignlab.objectives.base import TreeObjective, finite
+from alignlab.objectives.base import TreeObjective
 from alignlab.objectives.dpo import DPO
 from alignlab.objectives.lndpo import LNDPO
 from alignlab.objectives.on_policy import OnPolicyObjective, check_ratio
@@ -21,8 +21,11 @@ LOGISTIC = (DPO, LNDPO, RobustDPO)  # whose loss is log 2 where policy and refer
 
 
 def trained(patient: Patient) -> Verdict:
-    """Weights of the trained model that the optimizer updates."""
+    """Weights of the trained model: finite, and some of them updated by the optimizer."""
     model = patient.objective.trained
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point() and not bool(torch.isfinite(local(weight.detach())).all()):
+            return stop(f"{name} is not finite: the model has diverged. Take an earlier one.")
     counts = [p.numel() for p in model.parameters() if p.requires_grad]
     total = sum(p.numel() for p in model.parameters())
     if not counts:
@@ -88,7 +91,11 @@ def first_loss(patient: Patient) -> Verdict | None:
     batch = patient.batch
     with objective.own_precision(), reading(objective):
         losses, means = objective.losses(batch)
-    finite(losses, batch)
+    if not bool(torch.isfinite(losses).all()):
+        return warning(
+            f"not finite for {(~torch.isfinite(losses)).sum()} of {losses.numel()} losses at step "
+            f"0, of rows {', '.join(batch.ids)}. Look at these rows, and at the objective."
+        )
     loss = float(means.get("loss", losses.mean()))
     plain = isinstance(objective, LOGISTIC) and not getattr(objective, "nll_coef", 0)
     if not plain:

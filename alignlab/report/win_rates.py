@@ -40,17 +40,6 @@ def read_win_rates(folder: Path) -> list[WinRate]:
     return read_typed(path, WinRate) if path.exists() else []
 
 
-def redraw_win_rates(folder: Path) -> None:
-    """Draw what a folder's tables hold again; nothing where it has no win rates.
-
-    The page needs the texts, which a committed folder may lack.
-    """
-    if rows := read_win_rates(folder):
-        draw_win_rates(rows, folder)
-        if (folder / TEXTS).exists():
-            write_win_page(folder)
-
-
 def draw_win_rates(rows: Sequence[WinRate], out: Path) -> list[Path]:
     """Draw ``winrate.png``, ``.svg`` and ``.pdf``: win rate over temperature, a panel an opponent.
 

@@ -35,9 +35,19 @@ from alignlab.objectives.dpo import DPO
 from alignlab.objectives.on_policy import Sampling
 from alignlab.objectives.ppo import PPO
 from alignlab.objectives.rm import RewardModel
+from alignlab.objectives.schedule import Schedule
 from alignlab.objectives.sft import SFT
 from alignlab.rewards.base import Reward
 from alignlab.rewards.model import ModelReward
+from tests.cells import (
+    DIRECT,
+    ON_POLICY,
+    SCORERS,
+    VALUES,
+    WITHOUT_REFERENCE,
+    make_cell,
+    rows_file,
+)
 
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
          "num_attention_heads": 2, "num_key_value_heads": 1}  # fmt: skip
@@ -47,6 +57,10 @@ PAIRS = [
      "rejected": " w8 w9" + " w8" * ((k + 1) % 4)}
     for k in range(24)
 ]  # fmt: skip
+CELLS = (
+    *ON_POLICY, *VALUES, *SCORERS, *DIRECT, *WITHOUT_REFERENCE, "lm", "sft", "sft_on_prompts",
+    "classify", "classify_tied", "dpo", "dpo_cached", "dpo_lora", "dpo_qlora",
+)  # fmt: skip
 optimizer = partial(SGD, lr=0.1)
 
 
@@ -105,6 +119,14 @@ class HalfLengthDPO(DPO):
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         loss = super().pair_loss(trees, scores)
         return loss._replace(losses=loss.losses + 0.01 * scores.lengths.view(-1, 2).sum(1))
+
+
+class UndefinedDPO(DPO):
+    """Has no loss."""
+
+    def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
+        loss = super().pair_loss(trees, scores)
+        return loss._replace(losses=loss.losses * torch.nan)
 
 
 class World:
@@ -395,7 +417,10 @@ FAULTS: Mapping[str, tuple[Callable[[World], dict[str, Finding]], str, str, str]
     "a loss with another term": (
         lambda world: world.examine(world.dpo(HalfLengthDPO)), "loss", "warning", "log 2 = 0.6931",
     ),
-    "a weight is not a number": (not_a_number, "loss", "stop", "not finite"),
+    "a weight is not a number": (not_a_number, "trained", "stop", "is not finite"),
+    "a loss is not a number": (
+        lambda world: world.examine(world.dpo(UndefinedDPO)), "loss", "warning", "not finite for 4",
+    ),
     "the policy is frozen": (frozen_policy, "trained", "stop", "weights are frozen"),
     "chosen and rejected are exchanged": (
         labels_are_exchanged, "order", "warning", "exchanged",
@@ -441,6 +466,18 @@ def test_healthy_stages_have_no_warning(world: World) -> None:
         assert {name: f for name, f in found.items() if f.state != "ok"} == {}
         assert len(found) >= 11
     assert found.keys() >= {"layout", "loss", "precision"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", CELLS)
+def test_no_objective_has_a_warning(world: World, cell: str) -> None:
+    source = rows_file(world.folder / "cells.jsonl")
+    objective, data = make_cell(
+        cell, source, str(world.folder / "sft"), world.folder / "cache", Schedule(), dtype="float32"
+    )
+    found = world.examine(objective, data)
+    assert {name: f for name, f in found.items() if f.state != "ok"} == {}
+    assert len(found) >= 10
 
 
 def test_what_is_checked_is_not_changed(world: World) -> None:

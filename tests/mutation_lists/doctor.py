@@ -40,6 +40,13 @@ MUTATIONS = (
         f"{FAULTS}[the reference is another model]",
     ),
     Mutation(
+        "weights may be NaN",
+        "doctor/start.py",
+        "not bool(torch.isfinite(local(weight.detach())).all()):",
+        "weight is None:",
+        f"{FAULTS}[a weight is not a number]",
+    ),
+    Mutation(
         "any loss is log 2",
         "doctor/start.py",
         "if math.isclose(loss, math.log(2), rel_tol=1e-2):",

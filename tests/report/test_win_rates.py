@@ -8,7 +8,6 @@ from alignlab.report.win_rates import (
     draw_win_rates,
     percent,
     read_win_rates,
-    redraw_win_rates,
     win_rate_sentences,
     win_rate_table,
     write_win_page,
@@ -103,7 +102,7 @@ def test_the_page_shows_texts_side_by_side_and_escapes_them(tmp_path: Path) -> N
         {"place": 7, **text, "completion": "late too", "other": "x", "value": 1.0},
     ]
     write_table(tmp_path / "winrate_texts.csv", texts)
-    (tmp_path / "winrate.svg").write_text("<?xml?><svg/>")
+    draw_win_rates([ROW], tmp_path)
     page = write_win_page(tmp_path).read_text()
     assert page.count("<details") == 2  # one a prompt
     assert page.index("mine &lt;i&gt;") < page.index(">late<") < page.index("late too")
@@ -114,27 +113,3 @@ def test_the_page_shows_texts_side_by_side_and_escapes_them(tmp_path: Path) -> N
     assert not re.search("(src|href)=.(?!data:|#)", page)  # it needs no network
     assert "55.0 [48.0, 62.0]" in page
     assert "130 / 21 / 105" in page
-
-
-def test_a_folder_is_drawn_again_from_its_tables(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A committed folder may lack the texts; one without win rates is left alone."""
-    drawn = []
-
-    def draw(rows: list[WinRate], out: Path) -> None:
-        drawn.append(rows)
-        (out / "winrate.svg").write_text("<svg/>")
-
-    monkeypatch.setattr("alignlab.report.win_rates.draw_win_rates", draw)
-    redraw_win_rates(tmp_path)
-    assert drawn == []
-    write_rows(tmp_path / "winrates.csv", WinRate, [ROW])
-    redraw_win_rates(tmp_path)
-    assert drawn == [[ROW]]
-    assert not (tmp_path / "winrate.html").exists()
-    text = {"place": 0, "prompt": "Why?", "policy": "dpo", "against": "chosen", "temperature": 0.5}
-    texts = [text | {"completion": "a", "other": "b", "value": 1.0}]
-    write_table(tmp_path / "winrate_texts.csv", texts)
-    redraw_win_rates(tmp_path)
-    assert "Why?" in (tmp_path / "winrate.html").read_text()
