@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alignlab.errors import ConfigError
-from alignlab.records.find import Run, results_folders, runs_in
+from alignlab.records.find import Run, runs_in
 from alignlab.results.csv_tables import numbered_rows
 from alignlab.results.run_folder import job_name
-from alignlab.results.run_records import rows_by_run
+from alignlab.results.run_records import results_folders, rows_by_run
 from alignlab.results.tables import BUDGETS, Point
 
 PLACE = re.compile(r"(.+\.csv):(\d+)(?::(\w+))?")

@@ -7,6 +7,7 @@ from pathlib import Path
 from alignlab.errors import ConfigError
 
 SHOW = "alignlab show results/quickstart-reference/frontier.csv:3:reward"
+CATALOGUE = "alignlab catalogue results"
 DIFF = "alignlab diff results/quickstart/dpo-beta0.9 results/quickstart/dpo-beta1.3"
 FORK = "alignlab fork results/quickstart/dpo-beta0.9-s0 --set model.init_args.beta=0.5 --run"
 NOTE = 'alignlab note results/quickstart/dpo-beta0.9-s0 "reward hacks: repeats itself" --tag hacked'
@@ -70,6 +71,19 @@ def add_note(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_note)
 
 
+def add_catalogue(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``alignlab catalogue``."""
+    parser.add_argument(
+        "roots",
+        nargs="*",
+        type=Path,
+        metavar="DIR",
+        help="results folders, or folders of them (default: results)",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: DIR/catalogue.html")
+    parser.set_defaults(command=_catalogue)
+
+
 def _add_roots(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--in",
@@ -90,6 +104,20 @@ def _show(args: argparse.Namespace) -> int:
     from alignlab.records.show import show
 
     print(show(args.what, _roots(args)))
+    return 0
+
+
+def _catalogue(args: argparse.Namespace) -> int:
+    from alignlab.report.catalogue import write_catalogue
+    from alignlab.results.run_records import results_folders
+
+    roots = _roots(args)
+    folders = results_folders(roots)
+    if not folders:
+        raise ConfigError(f"{', '.join(map(str, roots))}: no results folder there. Name another.")
+    path = args.out or roots[0] / "catalogue.html"
+    count = write_catalogue(path, folders)
+    print(f"{count} results folder{'s' * (count != 1)}: {path}")
     return 0
 
 
@@ -128,6 +156,7 @@ def _note(args: argparse.Namespace) -> int:
 
 
 COMMANDS = (
+    ("catalogue", add_catalogue, "write a page of all results folders, to be filtered", CATALOGUE),
     ("show", add_show, "show which run made a number, and what made the run", SHOW),
     ("diff", add_diff, "show what two runs differ by, and whether their results do", DIFF),
     ("fork", add_fork, "write a stage's file with a run's settings, some of them changed", FORK),

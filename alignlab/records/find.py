@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,9 @@ from alignlab.results.run_folder import (
     job_folders,
     lone_name,
 )
-from alignlab.results.run_records import POINTS, rows_by_run, table_of
+from alignlab.results.run_records import CONFIGS, results_folders, rows_by_run, table_of
 from alignlab.results.tables import Point
 
-CONFIGS = "configs"
 PARENT = "parent"  # key of a config that ``alignlab fork`` wrote
 HOW = (
     "Name a run's folder, RESULTS_DIR/RUN as points.csv has it, or a point of the report such as "
@@ -213,17 +212,6 @@ def texts_in(value: Any) -> Iterator[str]:
 def is_lone(folder: Path) -> bool:
     """Whether ``folder`` is that of a run of ``alignlab fit``."""
     return (folder / RunFolder(folder).config.name).is_file()
-
-
-def results_folders(roots: Iterable[Path]) -> list[Path]:
-    """Results folders among ``roots`` and directly below them, those of a sweep's jobs too."""
-    found = [
-        folder
-        for root in roots
-        for folder in (root, *sorted(root.glob("*")), *sorted(root.glob("*/job-*")))
-        if folder.is_dir() and any((folder / name).exists() for name in (POINTS, CONFIGS, STAGES))
-    ]
-    return list(dict.fromkeys(found))
 
 
 def runs_in(results: Path) -> list[str]:

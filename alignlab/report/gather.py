@@ -4,7 +4,7 @@ import importlib.metadata
 import platform
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from alignlab.errors import DataError
@@ -13,6 +13,7 @@ from alignlab.evaluation.frontier import Frontier
 from alignlab.evaluation.power import Spread
 from alignlab.report.read import Results, read_commands
 from alignlab.results.csv_tables import read_table
+from alignlab.results.notes import Remarks, read_remarks
 from alignlab.results.pool import REFERENCE, Pool
 from alignlab.results.run_folder import SampleText, job_folders
 from alignlab.results.tables import Comparison, Effect, FrontierRow, Hypervolume, Importance, Point
@@ -43,6 +44,7 @@ class Findings:
         configs: Name -> text of a resolved config.
         environment: Name -> version or place.
         command: What made the runs, as far as that is known, and what makes the page again.
+        remarks: Run -> notes and tags.
     """
 
     title: str
@@ -59,6 +61,7 @@ class Findings:
     configs: Mapping[str, str]
     environment: Mapping[str, str]
     command: str
+    remarks: Mapping[str, Remarks] = field(default_factory=dict)
 
 
 def key_of(point: Point) -> str:
@@ -96,6 +99,7 @@ def gather(
         configs=read_configs(folders, found.points),
         environment=environment(found.points),
         command="\n".join([*read_commands(folders), again]),
+        remarks={run: own for folder in folders for run, own in read_remarks(folder).items()},
     )
 
 

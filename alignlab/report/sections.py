@@ -160,9 +160,14 @@ def _runs(found: Findings) -> Section:
             "KL": lambda run: f"{run.kl:.3g} ± {1.96 * run.kl_se:.2g}",
             "reward": lambda run: f"{run.reward:.3g} ± {1.96 * run.reward_se:.2g}",
             "length": lambda run: f"{run.length:.3g}",
+            **({"notes": lambda run: _notes(found, run)} if found.remarks else {}),
         },
         [key_of(point) if key_of(point) in found.samples else None for point in shown],
     )
+
+
+def _notes(found: Findings, run: Point) -> str:
+    return str(found.remarks.get(run.run_id, "")) or "-"
 
 
 def _parameters(text: str) -> str:

@@ -6,7 +6,7 @@ Tables of before there were such records have none, and are taken as they are.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from alignlab.files import (
     read_record,
     write_record,
 )
-from alignlab.results.run_folder import job_folders
+from alignlab.results.run_folder import STAGES, job_folders
 from alignlab.results.tables import Point, drop_rows, read_points, row_sha
 
 POINTS, TABLES = "points.csv", "points"
+CONFIGS = "configs"  # folder of the resolved config of every job
 KEPT = ("config_sha", "metrics", "stopped")
 
 
@@ -33,6 +34,17 @@ def table_of(results: Path, run_id: str) -> Path:
 def record_of(results: Path, run_id: str) -> Path:
     """The run's record."""
     return results / TABLES / f"{run_id}.json"
+
+
+def results_folders(roots: Iterable[Path]) -> list[Path]:
+    """Results folders among ``roots`` and directly below them, those of a sweep's jobs too."""
+    found = [
+        folder
+        for root in roots
+        for folder in (root, *sorted(root.glob("*")), *sorted(root.glob("*/job-*")))
+        if folder.is_dir() and any((folder / name).exists() for name in (POINTS, CONFIGS, STAGES))
+    ]
+    return list(dict.fromkeys(found))
 
 
 def rows_by_run(results: Path) -> dict[str, list[Point]]:

@@ -6,6 +6,7 @@ CELLS, DIFF, FIND, FORK, SHOW = (
     f"records/test_{name}.py::" for name in ("cells", "diff", "find", "fork", "show")
 )
 BY_HAND = "sweep/test_add.py::test_points_by_hand_run_beside_all_others_and_each_once"
+CATALOGUE = "report/test_catalogue.py::test_experiments_arms_and_runs_have_their_numbers"
 POWER = "evaluation/test_power.py::"
 
 MUTATIONS = (
@@ -205,5 +206,33 @@ MUTATIONS = (
         "if self._points is not None and slot < BY_HAND:",
         "if self._points is not None:",
         "sweep/test_add.py::test_a_point_by_hand_that_failed_is_tried_again",
+    ),
+    Mutation(
+        "the catalogue takes notes for markup",
+        "report/catalogue.py",
+        "autoescape=True",
+        "autoescape=False",
+        CATALOGUE,
+    ),
+    Mutation(
+        "seeds of one arm count as arms of their own",
+        "report/catalogue.py",
+        "groups[run.objective, _settings(run)].append(run)",
+        "groups[run.objective, run.run_id].append(run)",
+        CATALOGUE,
+    ),
+    Mutation(
+        "the catalogue has the first checkpoint of a run",
+        "report/catalogue.py",
+        "points=last_points(rows),",
+        "points=last_points(row for row in rows if row.step < 20),",
+        CATALOGUE,
+    ),
+    Mutation(
+        "the report's table of runs leaves out their notes",
+        "report/sections.py",
+        "if found.remarks else {}",
+        "if False else {}",
+        "report/test_sections.py::test_notes_stand_beside_their_runs",
     ),
 )

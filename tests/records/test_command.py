@@ -24,6 +24,16 @@ def test_notes_and_tags_are_kept_beside_the_tables(
     assert (toy / "points.csv").read_bytes() == before
 
 
+def test_a_catalogue_is_written_beside_the_folders(
+    toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("catalogue") == 0
+    assert capsys.readouterr().out == "1 results folder: results/catalogue.html\n"
+    assert "dpo-beta0.5-s1" in Path("results/catalogue.html").read_text()
+    assert call("catalogue", "nowhere") == 2
+    assert "nowhere: no results folder there" in capsys.readouterr().err
+
+
 def test_bad_calls_are_one_message(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("note", "ppo-s0") == 2
     assert "give a text, a --tag, or both" in capsys.readouterr().err

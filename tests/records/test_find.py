@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from alignlab.errors import ConfigError
-from alignlab.records.find import Run, find_run, job_in, results_folders, runs_in
+from alignlab.records.find import Run, find_run, job_in, runs_in
+from alignlab.results.run_records import results_folders
 from tests.records.conftest import lone, write_toy
 
 RESULTS = [Path("results")]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from alignlab.report.page import write_page
+from alignlab.results.notes import Note, Remarks
 from tests.report.test_page import TRIALS, findings, read
 
 
@@ -42,6 +43,17 @@ def test_a_difference_that_is_not_resolved_has_the_prompts_that_would(tmp_path: 
     cells = read(tmp_path / "report.html")[0].cells
     at, other = cells.index("dpo above"), cells.index("cannot tell")
     assert (cells[at + 3], cells[other + 3]) == ("-", "787 prompts")
+
+
+def test_notes_stand_beside_their_runs(tmp_path: Path) -> None:
+    remarks = {"dpo-s1": Remarks([Note("is <b>odd", "2026-11-28", "c")], ["hacked"])}
+    write_page(tmp_path / "report.html", findings(remarks=remarks))
+    cells = read(tmp_path / "report.html")[0].cells
+    at = cells.index("dpo-s1")
+    assert cells[at + 7] == "#hacked; is <b>odd"
+    assert "notes</th>" in (tmp_path / "report.html").read_text()
+    write_page(tmp_path / "report.html", findings())
+    assert "notes</th>" not in (tmp_path / "report.html").read_text()
 
 
 def test_tables_say_the_same_as_text(tmp_path: Path) -> None:
