@@ -81,7 +81,11 @@ def test_fit_leaves_a_hugging_face_folder(
     from alignlab.models.policy import Policy
 
     assert call("fit", "--config", str(stage), "--trainer.default_root_dir=run") == 0
-    assert capsys.readouterr().out == "Trained 3 steps. Model: run/model\n"
+    assert capsys.readouterr().out.splitlines() == [
+        "Trained 3 steps. Model: run/model",
+        "Files: run",
+        "With a model card: alignlab export run",
+    ]
     trained = Policy.load(here / "run" / "model")
     left = {path.name for path in (here / "run").iterdir()}
     assert left == {"config.yaml", "last.ckpt", "model", "rows.csv", "run.json"}
@@ -161,7 +165,7 @@ def test_a_stage_is_trained_and_validated_by_its_address(
     before = {path.name for path in here.iterdir()}
     assert call("fit", "demo:sft", "--trainer.max_steps", "2") == 0
     said = capsys.readouterr()
-    assert said.out == f"Trained 2 steps. Model: {here}/lightning_logs/version_0/model\n"
+    assert said.out.startswith(f"Trained 2 steps. Model: {here}/lightning_logs/version_0/model\n")
     assert "demo:sft: sft, with inputs from results/demo\n" in said.err
     assert {path.name for path in here.iterdir()} - before == {"lightning_logs"}
     assert call("validate", "demo:sft", "--ckpt_path=lightning_logs/version_0/last.ckpt") == 0

@@ -158,6 +158,7 @@ class OnPolicyObjective(Objective):
         self.added_tokens = sampling.max_new_tokens
         self.reference = make_reference(policy, reference)
         self.seed = seed
+        self.phase = dict[str, float]()  # what the latest rollouts were like
         self._compared = False  # whether the sampler has been compared with the forward
         kl_coef = checked(self, "kl_coef", kl_coef, ">= 0")
         self.register_buffer("kl_coef", torch.tensor(float(kl_coef), dtype=torch.float64))
@@ -236,6 +237,9 @@ class OnPolicyObjective(Objective):
         lengths = scored.trees.completion_lengths.double()
         means = {"score": float(scored.scores.mean()), "kl": kl, "kl_coef": kl_coef}
         means["length"] = float(lengths.mean())
+        # The mean of -log p over samples is an unbiased estimate of the entropy per token.
+        means["entropy"] = -float(scored.token_logps.sum() / scored.trees.loss_mask.sum())
+        self.phase = means
         if self._trainer is not None and self.trainer.logger is not None:
             named = {f"rollout/{name}": value for name, value in means.items()}
             self.trainer.logger.log_metrics(named, self.trainer.global_step)

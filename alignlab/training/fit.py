@@ -25,12 +25,13 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from alignlab.callbacks.alarms import Alarms
 from alignlab.callbacks.interrupt import Interrupt
 from alignlab.callbacks.journal import Journal, Origin, ProgressLines
 from alignlab.callbacks.kl_bound import in_order
 from alignlab.callbacks.meter import Bar, Meter
 from alignlab.callbacks.non_finite import NonFinite, Then
-from alignlab.callbacks.probe import FrontierProbe
+from alignlab.callbacks.probe import FrontierProbe, means_at
 from alignlab.callbacks.resume import Resume, known_folder, run_folder
 from alignlab.data.modules import TreeData
 from alignlab.distributed import cause_of
@@ -98,9 +99,25 @@ def fit(
         folder = run_folder(command.trainer) / MODEL
         command.model.save(folder)
         seal(folder)
-        print(f"Trained {command.trainer.global_step} steps. Model: {folder}")
-        if evaluations_in(folder.parent):
-            print(f"Reward against KL: alignlab frontier {shlex.quote(str(folder.parent))}")
+        print("\n".join(closing(command)))
+
+
+def closing(command: "Command") -> list[str]:
+    """What a finished run says: its result, its alarms, its files, and the next command."""
+    trainer, folder = command.trainer, run_folder(command.trainer)
+    said = [f"Trained {trainer.global_step} steps. Model: {folder / MODEL}"]
+    found = means_at(trainer, trainer.global_step)
+    if found is not None:
+        said.append(f"Probe: KL {found['kl']:.4g} nats, reward {found['reward']:.4g}")
+    elif phase := getattr(command.model, "phase", None):
+        said.append(f"Last rollouts: KL {phase['kl']:.4g} nats, score {phase['score']:.4g}")
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    alarms = next(each.fired for each in callbacks if isinstance(each, Alarms))
+    said += [f"Alarm at step {each['step']}: {each['message']}" for each in alarms]
+    named = shlex.quote(str(folder))
+    if evaluations_in(folder):
+        return [*said, f"Files: {folder}", f"Reward against KL: alignlab frontier {named}"]
+    return [*said, f"Files: {folder}", f"With a model card: alignlab export {named}"]
 
 
 class Command(LightningCLI):
@@ -214,6 +231,8 @@ def _trainer(command: Command, built: Namespace, callbacks: Sequence[Callback]) 
         given.append(Resume())
     given.append(Journal({key: _plain(command)[key] for key in ("model", "data")}))
     given.append(NonFinite(config.non_finite))
+    if not any(isinstance(callback, Alarms) for callback in given):
+        given.append(Alarms())
     if not settings["fast_dev_run"]:
         given.append(SaveConfigCallback(command.parser, config, overwrite=True))
     settings |= {"callbacks": given, "enable_progress_bar": shown and terminal}

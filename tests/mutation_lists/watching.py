@@ -3,6 +3,7 @@
 from tests.mutation_lists.mutation import Mutation
 
 METER, LOST = "callbacks/test_meter.py::", "callbacks/test_non_finite.py::"
+RINGS = "callbacks/test_alarms.py::test_each_kind_once"
 MUTATIONS = (
     Mutation(
         "a part inside of another counts twice",
@@ -108,5 +109,41 @@ MUTATIONS = (
         "    module.load_state_dict(state, strict=False)\n",
         "",
         "training/test_replay.py::test_a_step_is_run_again",
+    ),
+    Mutation(
+        "an alarm is repeated at every look",
+        "callbacks/alarms.py",
+        """ or any(each["kind"] == kind for each in self.fired)""",
+        "",
+        RINGS,
+    ),
+    Mutation(
+        "a KL that is no number is silent",
+        "callbacks/alarms.py",
+        "not kl <= self.kl",
+        "kl > self.kl",
+        RINGS,
+    ),
+    Mutation(
+        "lengths are compared with the last ones",
+        "callbacks/alarms.py",
+        "first = self._first.setdefault(source, dict(now))",
+        "first = self._first.get(source, now)\n        self._first[source] = dict(now)",
+        RINGS,
+    ),
+    Mutation(
+        "a length that is meant to be the longest rings",
+        "callbacks/alarms.py",
+        'length >= AT_LIMIT * longest > first["length"]',
+        "length >= AT_LIMIT * longest",
+        "callbacks/test_alarms.py::test_lengths_that_are_at_the_limit_from_the_start_are_meant",
+    ),
+    Mutation(
+        "the entropy of rollouts is per completion",
+        "objectives/on_policy.py",
+        "scored.token_logps.sum() / scored.trees.loss_mask.sum()",
+        "scored.token_logps.sum(1).mean()",
+        "objectives/test_on_policy.py::"
+        "test_rollouts_of_a_uniform_policy_have_the_entropy_of_its_vocabulary",
     ),
 )

@@ -300,6 +300,13 @@ def test_stale_minibatches_are_weighted_by_their_ratio(make: Make, kind: Any) ->
     assert_close(objective.losses(batch, scores)[0], -(batch.advantages * scores.token_logps).sum())
 
 
+def test_rollouts_of_a_uniform_policy_have_the_entropy_of_its_vocabulary(make: Make) -> None:
+    objective = make(RLOO)
+    objective.policy.model.lm_head.weight.data.zero_()
+    objective.collect(PROMPTS, 2, rollout=0)
+    assert objective.phase["entropy"] == pytest.approx(math.log(32))
+
+
 def test_training_moves_the_policy_and_not_its_reference(make: Make) -> None:
     objective = make(RLOO, kl_coef=0.1)
     trees = collate([PromptTree(0, "a", (1, 4), ((5, 6, 2), (7,)))])

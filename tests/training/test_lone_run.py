@@ -73,7 +73,9 @@ def test_fit_and_then_frontier(
     monkeypatch.setattr(commands, "CURVE_POINTS", 4)
     assert call("fit", "--config", str(stage)) == 0
     run = tmp_path / "lightning_logs" / "version_0"
-    assert f"Reward against KL: alignlab frontier {run}\n" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("Probe: KL ")
+    assert lines[2:] == [f"Files: {run}", f"Reward against KL: alignlab frontier {run}"]
     assert call("frontier", "lightning_logs/version_0") == 0
     said = capsys.readouterr().out
     assert "sampling 32 completions of the reference for each of 8 prompts, once" in said
