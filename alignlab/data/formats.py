@@ -9,6 +9,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from alignlab.data.dialects import in_their_words, translated, with_context
 from alignlab.data.rows.base import Completable, R, Row
@@ -33,7 +34,7 @@ def iter_rows(
     kind: type[R],
     report: RowReport,
     limit: int | None = None,
-    columns: Collection[str] = (),
+    columns: Mapping[str, str] = MappingProxyType({}),
     picked: Collection[str] = (),
 ) -> Iterator[R]:
     """Yield the first ``limit`` typed rows of all records of one set, which ``report`` counts.
@@ -76,9 +77,10 @@ def iter_rows(
             f"ids repeat in {names.repeated:,} rows, which are told apart by a number: "
             f"{names.example}"
         )
-    if read is not None and columns:
-        _check_columns(columns, read.used, kind, report.source)
     used = {old for new in read.used for old in written.get(new, (new,))} if read else set()
+    if read is not None and columns:
+        _check_columns(columns, used | read.used, kind, report.source)
+    used |= {columns[new] for new in used & set(columns)}
     report.unused |= {
         printable(name) or "(without a name)": holds
         for name, holds in sorted(theirs.values.items())

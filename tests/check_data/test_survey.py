@@ -1,5 +1,6 @@
 """What is recognised and counted in a source, against counts by hand."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,44 @@ def test_each_row_is_passed_on_with_its_place(tmp_path: Path) -> None:
     said = survey(Source(str(path)), lambda place, row: seen.append((place, row.id)))
     assert seen == [(0, "rows.jsonl:1"), (1, "rows.jsonl:3")]
     assert said.report.counts == {"empty text": 1}
+
+
+def documented() -> list[tuple[str, str, str, str]]:
+    """Each line of the documentation's tables: its file, the line, its columns and the outcome."""
+    text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
+    found = []
+    for line in text.split("\n"):
+        cells = line.strip("| ").split(" | ")
+        if len(cells) > 2 and cells[1].startswith("`{"):
+            columns = cells[2].strip("`") if "=" in cells[2] else ""
+            found.append((cells[0], cells[1].strip("`"), columns, cells[3 if columns else 2]))
+    return found
+
+
+@pytest.mark.parametrize(("line", "columns", "outcome"), [
+    pytest.param(line, columns, outcome, id=name) for name, line, columns, outcome in documented()
+])  # fmt: skip
+def test_every_line_of_the_documentation_is_read_as_it_says(
+    line: str, columns: str, outcome: str, tmp_path: Path
+) -> None:
+    names = dict(pair.split("=") for pair in columns.split())
+    path = tmp_path / "rows.jsonl"
+    path.write_text(line + "\n")
+    if " from " in outcome:
+        said = survey(Source(str(path), columns=names))
+        assert said.report.read_as == outcome
+        assert not set(names.values()) & set(said.report.unused)
+    else:
+        with pytest.raises(DataError, match=re.escape(outcome)):
+            survey(Source(str(path), columns=names))
+
+
+def test_the_documentation_has_lines() -> None:
+    assert len(documented()) >= 26
+
+
+@pytest.mark.parametrize("name", ["rows.arrow", "rows.tsv", "rows.txt"])
+def test_other_types_of_files_are_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("a")
+    with pytest.raises(DataError, match="cannot tell its format"):
+        survey(Source(str(tmp_path / name)))

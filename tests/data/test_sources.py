@@ -148,6 +148,21 @@ def test_columns_that_nothing_reads_are_counted(tmp_path: Path) -> None:
     assert refusals.unused == {"score": 1}
 
 
+def test_renamed_columns_are_read(tmp_path: Path) -> None:
+    """Under the names that the file has; Alpaca's and ShareGPT's may be given, too."""
+    row = {"question": "a", "answer": "b", "score": 3}
+    columns = {"prompt": "question", "completion": "answer"}
+    _, report = read_rows(jsonl(tmp_path, [row]), Demonstration, columns=columns)
+    assert report.unused == {"score": 1}
+    row = {"instruction": "a", "context": "b", "response": "c", "category": "d"}
+    columns = {"input": "context", "output": "response"}
+    (made,), report = read_rows(jsonl(tmp_path, [row]), Demonstration, columns=columns)
+    assert report.unused == {"category": 1}
+    assert "### Input:\nb\n" in str(made.prompt)
+    with pytest.raises(ConfigError, match="the name rating, which no Demonstration"):
+        read_rows(jsonl(tmp_path, [row]), Demonstration, columns={**columns, "rating": "category"})
+
+
 def test_split_picks_by_column(tmp_path: Path) -> None:
     path = jsonl(tmp_path, [{"prompt": "a", "split": "train"}, {"prompt": "b", "split": "test"}])
     assert [row.prompt for row in read_rows(path, Prompt, split="test")[0]] == ["b"]

@@ -128,6 +128,20 @@ MUTATIONS = (
         "check_data/test_quarantine.py::test_rows_stand_in_quarantine_as_their_author_wrote_them",
     ),
     Mutation(
+        "renamed columns count as unread",
+        "data/formats.py",
+        "    used |= {columns[new] for new in used & set(columns)}\n",
+        "",
+        "data/test_sources.py::test_renamed_columns_are_read",
+    ),
+    Mutation(
+        "Alpaca's columns cannot be renamed",
+        "data/formats.py",
+        "_check_columns(columns, used | read.used,",
+        "_check_columns(columns, read.used,",
+        "data/test_sources.py::test_renamed_columns_are_read",
+    ),
+    Mutation(
         "a longer report of rows is not cut",
         "data/rows/report.py",
         "if len(said) > room:",
