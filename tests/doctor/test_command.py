@@ -123,6 +123,7 @@ def test_a_stop_ends_a_run_before_its_first_step(
     assert not (stage.parent / "model").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_continued_is_not_examined_again(
     stage: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,8 +22,8 @@ from alignlab.callbacks.probe import FrontierProbe
 from alignlab.data.modules import DemonstrationData, PreferenceData
 from alignlab.data.rollout_data import RolloutData
 from alignlab.data.trees import PromptTrees
-from alignlab.doctor.examine import examine
-from alignlab.doctor.finding import Finding
+from alignlab.doctor.examine import FAST, examine
+from alignlab.doctor.finding import Finding, findings
 from alignlab.doctor.patient import Patient
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models import Policy, ScoreModel, Scores
@@ -134,6 +134,7 @@ class World:
 
     def __init__(self, folder: Path, tokenizer: Path) -> None:
         self.folder, self.tokenizer = folder, tokenizer
+        self.only: str | None = None  # the check to make, of all
         Policy(config=CONFIG, tokenizer=str(tokenizer)).save(folder / "sft")
         self.rows("pairs", PAIRS)
         self.trainer = Trainer(accelerator="cpu", logger=False, max_steps=5,
@@ -174,7 +175,11 @@ class World:
         data = data or self.pairs()
         data.connect(objective.tokenizer)
         data.setup("fit")
-        found = examine(Patient(objective, self.trainer, data, probe))
+        patient = Patient(objective, self.trainer, data, probe)
+        if self.only is None:
+            found = examine(patient)
+        else:
+            found = findings({self.only: FAST[self.only]}, patient)
         return {each.name: each for each in found}
 
 
@@ -443,8 +448,9 @@ FAULTS: Mapping[str, tuple[Callable[[World], dict[str, Finding]], str, str, str]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_found(world: World, fault: str) -> None:
+def test_a_fault_is_found(world: World, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plant, name, state, words = FAULTS[fault]
+    monkeypatch.setattr(world, "only", name)
     found = plant(world)
     assert found[name].state == state, found
     assert words in found[name].advice
