@@ -100,6 +100,7 @@ def frontier_command(
     from alignlab.report.page import write_page
     from alignlab.report.read import COMPARISONS, CURVES, HYPERVOLUMES, read_results
     from alignlab.report.table import frontier_sentences, frontier_table
+    from alignlab.report.win_rates import redraw_win_rates
     from alignlab.results.pool import POOL_NAME
 
     if out is not None and out.exists() and not out.is_dir():
@@ -135,6 +136,7 @@ def frontier_command(
     write_rows(out / "importances.csv", Importance, page.importances)
     if found.pool is not None and (texts := sample_rows(page)):
         write_table(out / "samples.csv", texts)
+    redraw_win_rates(out)
     write_page(out / "report.html", page)
     print(f"{title}: {len(found.points)} checkpoints, {rows[0].n_prompts} prompts\n")
     listed = [row for row in frontier.rows if row.kl_budget in look.columns()]

@@ -125,7 +125,7 @@ def draw_frontier(
             figure.suptitle(title, x=0.01, ha="left", fontsize=12)
             figure.supxlabel(note, fontsize=8.5, color=GREY, x=0.01, ha="left")
         dpi = 300 if for_paper else 130
-        paths = [_save(figure, out_dir / f"frontier.{kind}", dpi) for kind in KINDS]
+        paths = [save(figure, out_dir / f"frontier.{kind}", dpi) for kind in KINDS]
         plt.close(figure)
     return paths
 
@@ -410,10 +410,10 @@ def _sqrt(x: Any) -> Any:
     return np.sqrt(np.maximum(x, 0.0))  # matplotlib asks about places left of 0
 
 
-def _save(figure: Any, path: Path, dpi: int) -> Path:
+def save(figure: Any, path: Path, dpi: int = 130) -> Path:
+    """Write a figure as one of ``KINDS``; equal figures give equal files."""
     buffer = io.BytesIO()
     kind = path.suffix[1:]
-    # No date and no version, so that equal tables give equal files.
     figure.savefig(buffer, format=kind, dpi=dpi, metadata=dict.fromkeys(KINDS[kind]))
     atomic_write(path, buffer.getvalue())
     return path

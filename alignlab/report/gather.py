@@ -12,11 +12,20 @@ from alignlab.evaluation.effects import effects, importances, last_points
 from alignlab.evaluation.frontier import Frontier
 from alignlab.evaluation.power import Spread
 from alignlab.report.read import Results, read_commands
+from alignlab.report.win_rates import read_win_rates
 from alignlab.results.csv_tables import read_table
 from alignlab.results.notes import Remarks, read_remarks
 from alignlab.results.pool import REFERENCE, Pool
 from alignlab.results.run_folder import SampleText, job_folders
-from alignlab.results.tables import Comparison, Effect, FrontierRow, Hypervolume, Importance, Point
+from alignlab.results.tables import (
+    Comparison,
+    Effect,
+    FrontierRow,
+    Hypervolume,
+    Importance,
+    Point,
+    WinRate,
+)
 
 SAMPLES = 4  # completions of a checkpoint, of the same prompts as far as they were kept
 TEXT_LIMIT = 2_500_000  # bytes of completions on a page; last checkpoints go first
@@ -39,6 +48,7 @@ class Findings:
         effects: Of the hyperparameters.
         importances: Of the hyperparameters.
         trials: Of a sweep, those that did not complete: rows of its ``trials.csv``.
+        win_rates: Of the folders that have some.
         samples: ``run_id, step N`` -> completions of that checkpoint.
         references: Prompt id -> one completion of the reference and its reward.
         configs: Name -> text of a resolved config.
@@ -56,6 +66,7 @@ class Findings:
     effects: Sequence[Effect]
     importances: Sequence[Importance]
     trials: Sequence[Mapping[str, str]]
+    win_rates: Sequence[WinRate]
     samples: Mapping[str, Sequence[SampleText]]
     references: Mapping[str, tuple[str, float]]
     configs: Mapping[str, str]
@@ -94,6 +105,7 @@ def gather(
         effects=effects(found.points),
         importances=importances(found.points),
         trials=read_trials([out] if (out / TRIALS).exists() else folders),
+        win_rates=[row for folder in folders for row in read_win_rates(folder)],
         samples=samples,
         references=references,
         configs=read_configs(folders, found.points),

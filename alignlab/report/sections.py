@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from alignlab.evaluation.power import POWER, Spread, enough
 from alignlab.report.gather import Findings, key_of
 from alignlab.report.table import CURVES_WITHOUT_TRAINING
+from alignlab.report.win_rates import percent
 from alignlab.results.tables import Comparison, FrontierRow, Point
 
 SHOWN_RUNS = 200  # rows of the table of runs; the figure has them all
@@ -56,7 +57,9 @@ def sections(found: Findings, listed: Sequence[FrontierRow]) -> list[Section]:
             "why": lambda trial: trial["note"] or "-",
         },
     )
-    tables = (*_of_objectives(found, listed), *_of_hyperparameters(found), _runs(found), trials)
+    rates = _win_rates(found)
+    objectives, settings = _of_objectives(found, listed), _of_hyperparameters(found)
+    tables = (*objectives, rates, *settings, _runs(found), trials)
     return [table for table in tables if table.rows]
 
 
@@ -107,6 +110,27 @@ def _of_objectives(found: Findings, listed: Sequence[FrontierRow]) -> list[Secti
             },
         ),
     ]
+
+
+def _win_rates(found: Findings) -> Section:
+    return Section(
+        "Win rates",
+        "How often the judge prefers a policy, a tie one half, in per cent with 95 % interval. "
+        "winrate.html has texts side by side.",
+        found.win_rates,
+        {
+            "policy": lambda row: row.policy,
+            "against": lambda row: row.against,
+            "temperature": lambda row: f"{row.temperature:g}",
+            "judge": lambda row: row.judge,
+            "win rate": lambda row: percent(row.rate, row.lo, row.hi),
+            "length-controlled": lambda row: percent(
+                row.length_controlled, row.length_controlled_lo, row.length_controlled_hi
+            ),
+            "seeds": lambda row: row.n_seeds,
+            "prompts": lambda row: row.n_prompts,
+        },
+    )
 
 
 def _of_hyperparameters(found: Findings) -> list[Section]:

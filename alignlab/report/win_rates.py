@@ -1,6 +1,5 @@
 """Win rates as a figure, as text and as a page with the texts side by side, from their tables."""
 
-import io
 from collections.abc import Sequence
 from importlib.resources import files
 from itertools import groupby
@@ -10,18 +9,13 @@ from typing import Any
 from jinja2 import StrictUndefined, Template
 
 from alignlab.files import atomic_write
-from alignlab.report.figure import GREY, style
+from alignlab.report.figure import GREY, KINDS, save, style
 from alignlab.report.table import MISSING
 from alignlab.results.csv_tables import read_table, read_typed
 from alignlab.results.tables import WinRate
 
 WIN_RATES, VERDICTS, TEXTS = "winrates.csv", "verdicts.csv", "winrate_texts.csv"
 PAGE = "winrate.html"
-KINDS = {  # of files, and what is left out of each, so that equal tables give equal files
-    "png": ("Software",),
-    "svg": ("Date", "Creator"),
-    "pdf": ("CreationDate", "Creator", "Producer"),
-}
 SETTINGS = {
     "svg.hashsalt": "alignlab",
     "svg.fonttype": "path",
@@ -38,6 +32,17 @@ def read_win_rates(folder: Path) -> list[WinRate]:
     """The rows of a folder's ``winrates.csv``; none where it has no such table."""
     path = folder / WIN_RATES
     return read_typed(path, WinRate) if path.exists() else []
+
+
+def redraw_win_rates(folder: Path) -> None:
+    """Draw what a folder's tables hold again; nothing where it has no win rates.
+
+    The page needs the texts, which a committed folder may lack.
+    """
+    if rows := read_win_rates(folder):
+        draw_win_rates(rows, folder)
+        if (folder / TEXTS).exists():
+            write_win_page(folder)
 
 
 def draw_win_rates(rows: Sequence[WinRate], out: Path) -> list[Path]:
@@ -74,16 +79,9 @@ def draw_win_rates(rows: Sequence[WinRate], out: Path) -> list[Path]:
         figure.legend(known.values(), known, loc="outside right upper", frameon=False, fontsize=10)
         note = "lines: means over seeds, ties one half · bands: 95 %, over prompts and seeds"
         figure.supxlabel(note, fontsize=8.5, color=GREY, x=0.01, ha="left")
-        paths = [_save(figure, out / f"winrate.{kind}") for kind in KINDS]
+        paths = [save(figure, out / f"winrate.{kind}") for kind in KINDS]
         plt.close(figure)
     return paths
-
-
-def _save(figure: Any, path: Path) -> Path:
-    buffer, kind = io.BytesIO(), path.suffix[1:]
-    figure.savefig(buffer, format=kind, dpi=130, metadata=dict.fromkeys(KINDS[kind]))
-    atomic_write(path, buffer.getvalue())
-    return path
 
 
 def _panel(axes: Any, opponent: str, rows: Sequence[WinRate]) -> None:
@@ -158,28 +156,44 @@ def win_rate_sentences(rows: Sequence[WinRate]) -> list[str]:
     A difference to 50 % is resolved if both intervals exclude it: the bootstrap's has no width
     where all prompts agree, Wilson's does not count seeds.
     """
-    return [sentence for row in rows for sentence in (_finding(row), *_doubts(row))]
+    meetings: dict[str, list[WinRate]] = {}
+    for row in rows:
+        meetings.setdefault(f"{row.policy} against {row.against}", []).append(row)
+    found = []
+    for name, own in meetings.items():
+        groups: dict[str, list[str]] = {}
+        for row in own:
+            groups.setdefault(_finding(row), []).append(f"{row.temperature:g}{_needs(row)}")
+        parts = [f"{finding} at temperature {', '.join(at)}" for finding, at in groups.items()]
+        found += [f"{name}: {'; '.join(parts)}.", *(doubt for row in own for doubt in _doubts(row))]
+    return found
 
 
 def _finding(row: WinRate) -> str:
-    where = f"{row.policy} against {row.against} at temperature {row.temperature:g}"
-    if min(row.lo, row.wilson_lo) > 0.5 or max(row.hi, row.wilson_hi) < 0.5:
-        return f"{where}: {'above' if row.rate > 0.5 else 'below'} 50 %."
+    if min(row.lo, row.wilson_lo) > 0.5:
+        return "above 50 %"
+    return "below 50 %" if max(row.hi, row.wilson_hi) < 0.5 else "not resolved"
+
+
+def _needs(row: WinRate) -> str:
     more = {"prompts": row.prompts_needed, "seeds": row.seeds_needed}
     known = [f"{number:,} {name}" for name, number in more.items() if number is not None]
-    advice = f" A difference of this size needs {' or '.join(known)}." if known else ""
-    return f"{where}: not resolved.{advice}"
+    return f" (needs {' or '.join(known)})" if known and _finding(row) == "not resolved" else ""
 
 
 def _doubts(row: WinRate) -> list[str]:
     found = []
     if row.consistency is not None and row.consistency < 0.7:
         found.append(
-            f"  {row.judge} gives the same verdict in both orders for {row.consistency:.0%} of the "
-            f"pairs only; what is shown first wins {row.first_position or 0:.0%}."
+            f"At temperature {row.temperature:g}, {row.judge} gives the same verdict in both "
+            f"orders for {row.consistency:.0%} of the pairs only; the text shown first wins "
+            f"{row.first_position or 0:.0%}."
         )
     if row.left_out:
-        found.append(f"  {row.left_out:,} matches have no readable verdict and are left out.")
+        found.append(
+            f"At temperature {row.temperature:g}, {row.left_out:,} matches have no readable "
+            "verdict."
+        )
     return found
 
 

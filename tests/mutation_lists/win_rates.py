@@ -221,4 +221,18 @@ MUTATIONS = (
         "if True:",
         "winrate/test_prompts.py::test_each_prompt_is_there_once_with_its_columns",
     ),
+    Mutation(
+        "a folder without texts cannot be drawn again",
+        "report/win_rates.py",
+        "if (folder / TEXTS).exists():",
+        "if True:",
+        "report/test_win_rates.py::test_a_folder_is_drawn_again_from_its_tables",
+    ),
+    Mutation(
+        "the report leaves win rates out",
+        "report/sections.py",
+        "tables = (*objectives, rates, *settings, _runs(found), trials)",
+        "tables = (*objectives, *settings, _runs(found), trials)",
+        "report/test_sections.py::test_win_rates_are_listed_where_there_are_some",
+    ),
 )

@@ -65,6 +65,7 @@ def findings(runs: int = 2, **changes: Any) -> Findings:
         "importances": [Importance(objective="dpo", metric="kl", hparam="beta", importance=0.87,
                                    n_runs=8)],
         "trials": TRIALS,
+        "win_rates": [],
         "samples": {key_of(points[1]): [sample(prompt_id="p0", prompt="A film", reward=1.5,
                                                completion="</script><script>alert(1)</script>")]},
         "references": {"p0": ("dull", -0.5)},

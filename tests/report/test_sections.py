@@ -5,6 +5,7 @@ from pathlib import Path
 from alignlab.report.page import write_page
 from alignlab.results.notes import Note, Remarks
 from tests.report.test_page import TRIALS, findings, read
+from tests.report.test_win_rates import ROW as WIN_RATE
 
 
 def test_completions_stand_beside_the_references_and_cannot_run(tmp_path: Path) -> None:
@@ -71,3 +72,14 @@ def test_tables_say_the_same_as_text(tmp_path: Path) -> None:
     text = (tmp_path / "report.html").read_text()
     assert "toy &lt;b&gt;" in text
     assert "model: &lt;x&gt;" in text
+
+
+def test_win_rates_are_listed_where_there_are_some(tmp_path: Path) -> None:
+    write_page(tmp_path / "report.html", findings())
+    assert "Win rates" not in (tmp_path / "report.html").read_text()
+    write_page(tmp_path / "report.html", findings(win_rates=[WIN_RATE]))
+    cells = read(tmp_path / "report.html")[0].cells
+    at = cells.index("55.0 [48.0, 62.0]")
+    assert cells[at - 4 : at + 4] == [
+        *("dpo", "chosen", "0.5", "gpt", "55.0 [48.0, 62.0]", "52.0 [44.0, 60.0]", "1", "256")
+    ]

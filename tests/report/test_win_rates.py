@@ -1,6 +1,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,6 +9,7 @@ from alignlab.report.win_rates import (
     draw_win_rates,
     percent,
     read_win_rates,
+    redraw_win_rates,
     win_rate_sentences,
     win_rate_table,
     write_win_page,
@@ -70,11 +72,11 @@ def test_the_table_as_text() -> None:
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({}, "not resolved. A difference of this size needs 780 prompts."),
-        ({"seeds_needed": 1200}, "needs 780 prompts or 1,200 seeds."),
-        ({"prompts_needed": None}, "0.5: not resolved."),
-        ({"lo": 0.51, "wilson_lo": 0.51}, "dpo against chosen at temperature 0.5: above 50 %."),
-        ({"rate": 0.4, "hi": 0.49, "wilson_hi": 0.49}, "below 50 %."),
+        ({}, "not resolved at temperature 0.5 (needs 780 prompts)."),
+        ({"seeds_needed": 1200}, "0.5 (needs 780 prompts or 1,200 seeds)."),
+        ({"prompts_needed": None}, "not resolved at temperature 0.5."),
+        ({"lo": 0.51, "wilson_lo": 0.51}, "dpo against chosen: above 50 % at temperature 0.5."),
+        ({"rate": 0.4, "hi": 0.49, "wilson_hi": 0.49}, "below 50 % at temperature 0.5."),
         ({"lo": 1.0, "hi": 1.0, "rate": 1.0}, "not resolved"),  # few prompts that all agree
         ({"lo": 0.49, "wilson_lo": 0.51}, "not resolved"),
     ],
@@ -84,11 +86,21 @@ def test_a_difference_is_resolved_if_both_intervals_exclude_one_half(changed, se
     assert sentence in found
 
 
+def test_a_sentence_is_about_one_opponent_at_all_temperatures() -> None:
+    above: dict[str, Any] = {"lo": 0.51, "wilson_lo": 0.51}
+    rows = [replace(ROW, temperature=t, **(above if t < 1 else {})) for t in (0.0, 0.5, 1.0)]
+    assert win_rate_sentences([*rows, replace(ROW, against="sft")]) == [
+        "dpo against chosen: above 50 % at temperature 0, 0.5; not resolved at temperature 1 "
+        "(needs 780 prompts).",
+        "dpo against sft: not resolved at temperature 0.5 (needs 780 prompts).",
+    ]
+
+
 def test_a_fickle_judge_and_unreadable_replies_are_told() -> None:
     rows = [replace(ROW, consistency=0.4, first_position=0.9, left_out=12)]
     _, fickle, unread = win_rate_sentences(rows)
-    assert "for 40% of the pairs only; what is shown first wins 90%." in fickle
-    assert unread == "  12 matches have no readable verdict and are left out."
+    assert "for 40% of the pairs only; the text shown first wins 90%." in fickle
+    assert unread == "At temperature 0.5, 12 matches have no readable verdict."
 
 
 def test_the_page_shows_texts_side_by_side_and_escapes_them(tmp_path: Path) -> None:
@@ -102,7 +114,7 @@ def test_the_page_shows_texts_side_by_side_and_escapes_them(tmp_path: Path) -> N
         {"place": 7, **text, "completion": "late too", "other": "x", "value": 1.0},
     ]
     write_table(tmp_path / "winrate_texts.csv", texts)
-    draw_win_rates([ROW], tmp_path)
+    (tmp_path / "winrate.svg").write_text("<?xml?><svg/>")
     page = write_win_page(tmp_path).read_text()
     assert page.count("<details") == 2  # one a prompt
     assert page.index("mine &lt;i&gt;") < page.index(">late<") < page.index("late too")
@@ -113,3 +125,27 @@ def test_the_page_shows_texts_side_by_side_and_escapes_them(tmp_path: Path) -> N
     assert not re.search("(src|href)=.(?!data:|#)", page)  # it needs no network
     assert "55.0 [48.0, 62.0]" in page
     assert "130 / 21 / 105" in page
+
+
+def test_a_folder_is_drawn_again_from_its_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A committed folder may lack the texts; one without win rates is left alone."""
+    drawn = []
+
+    def draw(rows: list[WinRate], out: Path) -> None:
+        drawn.append(rows)
+        (out / "winrate.svg").write_text("<svg/>")
+
+    monkeypatch.setattr("alignlab.report.win_rates.draw_win_rates", draw)
+    redraw_win_rates(tmp_path)
+    assert drawn == []
+    write_rows(tmp_path / "winrates.csv", WinRate, [ROW])
+    redraw_win_rates(tmp_path)
+    assert drawn == [[ROW]]
+    assert not (tmp_path / "winrate.html").exists()
+    text = {"place": 0, "prompt": "Why?", "policy": "dpo", "against": "chosen", "temperature": 0.5}
+    texts = [text | {"completion": "a", "other": "b", "value": 1.0}]
+    write_table(tmp_path / "winrate_texts.csv", texts)
+    redraw_win_rates(tmp_path)
+    assert "Why?" in (tmp_path / "winrate.html").read_text()

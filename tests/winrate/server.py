@@ -42,7 +42,10 @@ def served(rule: Rule) -> Iterator[Served]:
             seen.asked.append(message)
             seen.bodies.append(body)
             seen.keys.append(self.headers["Authorization"])
-            reply = rule(message)
+            try:
+                reply = rule(message)
+            except ConnectionAbortedError:  # no reply
+                return
             status, headers, text = reply if isinstance(reply, tuple) else (200, {}, reply)
             if status == 200:
                 usage = {"prompt_tokens": len(message.split()), "completion_tokens": 3}

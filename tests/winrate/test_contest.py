@@ -35,6 +35,7 @@ def contest(pairs: Path, *names: str, against: Sequence = (), **given) -> Contes
     )
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_policy_against_a_column_another_policy_and_itself(
     policies: dict[str, str], pairs: Path, tmp_path: Path
 ) -> None:
@@ -62,8 +63,6 @@ def test_a_policy_against_a_column_another_policy_and_itself(
     assert (chosen["prompt"], chosen["other"]) == ("w3 w4", "w9 w10")
     won = sum(int(word[1:]) for word in chosen["completion"].split()) > 19
     assert float(chosen["value"]) == won
-    made = {path.name for path in tmp_path.iterdir()}
-    assert made >= {"winrate.png", "winrate.svg", "winrate.pdf", "winrate.html"}
 
 
 @pytest.mark.usefixtures("undrawn")
