@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from alignlab.errors import ConfigError
+from alignlab.functional.logps import Chunks
 from alignlab.models.heads import output_layer
 from alignlab.models.loading import quiet, without_dropout
 from alignlab.models.work import active_weights, blocks_of
@@ -34,7 +35,7 @@ class ModelSpec:
         double: For linear layers in 4 bits, whether the scales are quantised too; ``None`` for
             layers in ``dtype``.
         layout: How its trees become rows.
-        chunk: Positions whose logits are held at once.
+        chunk: Positions whose logits are made at once, and kept.
         logits: Precision of the matmul that makes them.
         checkpointed: Whether activations are computed again in the backward pass.
     """
@@ -47,7 +48,7 @@ class ModelSpec:
     lora: Mapping[str, Any] | None = None
     double: bool | None = None
     layout: Any = "auto"
-    chunk: int = 4096
+    chunk: int | Chunks = 4096
     logits: torch.dtype = torch.float32
     checkpointed: bool = False
 

@@ -16,7 +16,7 @@ from alignlab.data.modules import TreeData
 from alignlab.data.rollout_data import RolloutData
 from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError
-from alignlab.functional.logps import positions_at_once
+from alignlab.functional.logps import chunks_of
 from alignlab.models.adapters import adapter_config, base_of, is_adapter
 from alignlab.models.attention import Branches
 from alignlab.models.backbone import TreeBackbone, needs_flat
@@ -190,9 +190,7 @@ class _Reader:
             lora=_args(args.get("lora")) or lora,
             double=bool(quantised.get("double", True)) if quantised else None,
             layout=args["layout"],
-            chunk=positions_at_once(
-                args.get("chunk", 1), config.get_text_config(decoder=True).vocab_size
-            ),
+            chunk=chunks_of(args.get("chunk", 1), config.get_text_config(decoder=True).vocab_size),
             logits=torch.float64
             if args["dtype"] == "float64"
             else getattr(torch, args.get("head_dtype", "float32")),

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from alignlab.functional import token_logps
+from alignlab.functional.logps import Chunks
 from alignlab.models.attention import Branches, packed_inputs
 from alignlab.models.heads import language_logits, output_layer
 
@@ -50,7 +51,7 @@ class Pass:
         model: The model's place among those that are traced.
         calls: How its rows are cut.
         selected: States that the head reads.
-        chunk: Positions whose logits are held at once.
+        chunk: Positions whose logits are made at once, and kept.
         logits: Precision of the matmul that makes them; ``None`` for a scorer.
         trained: Whether its graph is kept for the backward pass.
     """
@@ -58,7 +59,7 @@ class Pass:
     model: int
     calls: tuple[Call, ...]
     selected: int
-    chunk: int = 4096
+    chunk: int | Chunks = 4096
     logits: torch.dtype | None = torch.float32
     trained: bool = True
 

@@ -7,7 +7,7 @@ import torch
 from alignlab.data.trees import PromptTree
 from alignlab.functional.noise import uniform
 from alignlab.functional.sampling import SamplingSpec
-from alignlab.models.decoding import decoding_of, prefill
+from alignlab.models.decoding import decoding_of, next_logits, prefill
 from alignlab.models.policy import Policy
 from alignlab.rollouts.sampler import draw
 
@@ -35,7 +35,7 @@ def stream(
     state = prefill(policy, [prompt.prompt], first, most, decoding_of(policy))
     ids: tuple[int, ...] = ()
     for t in range(most):
-        token, _ = draw(state.logits, spec, noise[:, t])
+        token, _ = draw(next_logits(policy, state), spec, noise[:, t])
         ids += (int(token),)
         yield ids
         if ids[-1] in policy.stop_ids:

@@ -1,11 +1,12 @@
 """Log-probabilities of given tokens without ever holding all logits.
 
-Logits are by far the largest tensor of a language model's step. They are made ``chunk`` positions
-at a time and made again in the backward pass, so memory is ``chunk * vocabulary``.
+Logits are by far the largest tensor of a language model's step. They are made a chunk of positions
+at a time. Where a batch has so many that memory matters, they are made again in the backward pass,
+so that only one chunk of them exists.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +19,20 @@ from alignlab.functional.sampling import SamplingSpec
 Head = Callable[[Tensor], Tensor]
 PLAIN = SamplingSpec()
 LOGITS = 2**25  # logits held at once: 128 MiB in float32
+CACHED, LEAST = 2**21, 256  # logits that stay in a processor's cache; positions of a fast product
+KEPT = 2**27  # log-probs kept for the backward pass: 512 MiB in float32
+
+
+class Chunks(NamedTuple):
+    """How many positions go through the head at once, and how many are kept.
+
+    Args:
+        size: Positions whose logits are made at a time.
+        kept: If there are more positions, logits are made again in the backward pass.
+    """
+
+    size: int
+    kept: int
 
 
 def positions_at_once(chunk: int, vocabulary: int) -> int:
@@ -25,8 +40,14 @@ def positions_at_once(chunk: int, vocabulary: int) -> int:
     return min(chunk, max(1, LOGITS // vocabulary))
 
 
+def chunks_of(chunk: int, vocabulary: int) -> Chunks:
+    """The fastest chunks of at most ``chunk`` positions that memory allows."""
+    size = min(positions_at_once(chunk, vocabulary), max(LEAST, CACHED // vocabulary))
+    return Chunks(size, KEPT // vocabulary)
+
+
 def token_logps(
-    hidden: Tensor, head: Head, targets: Tensor, *, chunk: int, spec: SamplingSpec = PLAIN
+    hidden: Tensor, head: Head, targets: Tensor, *, chunk: int | Chunks, spec: SamplingSpec = PLAIN
 ) -> Tensor:
     """Log-probs in nats of ``targets`` under ``softmax(spec.apply(head(hidden)))``.
 
@@ -34,7 +55,7 @@ def token_logps(
         hidden: ``[N, H]`` hidden states at the predicting positions.
         head: Maps ``[n, H]`` to logits ``[n, V]``; a module, so that gradients reach its weights.
         targets: ``[N]`` long.
-        chunk: Positions whose logits exist at a time.
+        chunk: Positions whose logits exist at a time; a number also means that no more are kept.
         spec: The distribution that is scored; a target that it drops has log-prob ``-inf``.
 
     Returns:
@@ -47,7 +68,7 @@ def token_logps(
 
 
 def token_logps_and_entropies(
-    hidden: Tensor, head: Head, targets: Tensor, *, chunk: int, spec: SamplingSpec = PLAIN
+    hidden: Tensor, head: Head, targets: Tensor, *, chunk: int | Chunks, spec: SamplingSpec = PLAIN
 ) -> tuple[Tensor, Tensor]:
     """``token_logps`` and the entropies in nats of the same distributions, both ``[N]``."""
     logps, entropies = _chunked(hidden, head, targets, chunk, spec, with_entropies=True)
@@ -58,12 +79,13 @@ def _chunked(
     hidden: Tensor,
     head: Head,
     targets: Tensor,
-    chunk: int,
+    chunk: int | Chunks,
     spec: SamplingSpec,
     with_entropies: bool,
 ) -> tuple[Tensor, ...]:
-    if chunk < 1:
-        raise ConfigError(f"chunk must be at least 1 position, got {chunk}.")
+    size, kept = chunk if isinstance(chunk, Chunks) else (chunk, chunk)
+    if size < 1:
+        raise ConfigError(f"chunk must be at least 1 position, got {size}.")
 
     def score(hidden: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
         logits = spec.apply(_at_least_float32(head(hidden)))
@@ -72,11 +94,13 @@ def _chunked(
         logps = logits.log_softmax(-1)
         return logps.gather(-1, targets[:, None]).squeeze(-1), _entropy(logps)
 
-    if len(targets) <= chunk:  # recomputing a single chunk would save nothing
+    if len(targets) <= size:  # recomputing a single chunk would save nothing
         return score(hidden, targets)
+    tensors = 4 if with_entropies else 1  # as wide as the vocabulary, kept for each position
+    again = len(targets) * tensors > kept
     parts = [
-        checkpoint(score, h, t, use_reentrant=False)
-        for h, t in zip(hidden.split(chunk), targets.split(chunk), strict=True)
+        checkpoint(score, h, t, use_reentrant=False) if again else score(h, t)
+        for h, t in zip(hidden.split(size), targets.split(size), strict=True)
     ]
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 

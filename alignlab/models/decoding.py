@@ -47,12 +47,12 @@ class Shared:
 
     cache: BranchCache
     position: Tensor  # [R] long, position of the next token
-    logits: Tensor  # [R, V] of each row's next token
+    hidden: Tensor  # [R, H] state that predicts each row's next token
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows."""
         self.cache.select(rows)
-        self.position, self.logits = self.position[rows], self.logits[rows]
+        self.position, self.hidden = self.position[rows], self.hidden[rows]
 
     def step(self, policy: Policy, token: Tensor) -> None:
         """Read one token per row."""
@@ -64,7 +64,7 @@ class Shared:
                 past_key_values=self.cache,
             )[0]
         self.position = self.position + 1
-        self.logits = policy.head(hidden[:, -1])
+        self.hidden = hidden[:, -1]
 
 
 @dataclass(slots=True)
@@ -75,14 +75,14 @@ class Cached:
     seen: Tensor | None  # [R, columns] long, 0 on padding; None when no prompt is padded
     column: int  # columns written so far
     position: Tensor  # [R] long, position of the next token
-    logits: Tensor  # [R, V] of each row's next token
+    hidden: Tensor  # [R, H] state that predicts each row's next token
     argument: str  # what the architecture calls its cache
 
     def select(self, rows: Tensor) -> None:
         """Keep, or repeat, these rows."""
         select_rows(self.cache, rows)
         self.seen = None if self.seen is None else self.seen[rows]
-        self.position, self.logits = self.position[rows], self.logits[rows]
+        self.position, self.hidden = self.position[rows], self.hidden[rows]
 
     def step(self, policy: Policy, token: Tensor) -> None:
         """Read one token per row."""
@@ -95,7 +95,7 @@ class Cached:
             **{self.argument: self.cache},
         )[0]
         self.position = self.position + 1
-        self.logits = policy.head(hidden[:, -1])
+        self.hidden = hidden[:, -1]
 
 
 @dataclass(slots=True)
@@ -104,28 +104,33 @@ class Uncached:
 
     ids: Tensor  # [R, columns] long, with room for the tokens to come
     length: Tensor  # [R] long, columns that are filled
-    logits: Tensor  # [R, V] of each row's next token
+    hidden: Tensor  # [R, H] state that predicts each row's next token
 
     def select(self, rows: Tensor) -> None:
         """Keep, or repeat, these rows."""
-        self.ids, self.length, self.logits = self.ids[rows], self.length[rows], self.logits[rows]
+        self.ids, self.length, self.hidden = self.ids[rows], self.length[rows], self.hidden[rows]
 
     def step(self, policy: Policy, token: Tensor) -> None:
         """Read one token per row."""
         self.ids[torch.arange(len(token), device=token.device), self.length] = token
         self.length = self.length + 1
-        self.logits = next_logits(policy, self.ids, self.length)
+        self.hidden = last_states(policy, self.ids, self.length)
 
 
-def next_logits(policy: Policy, ids: Tensor, length: Tensor) -> Tensor:
-    """``[..., R, V]`` logits after ``length`` ``[..., R]`` columns of each row of ``ids``."""
-    hidden = policy.backbone(
+def next_logits(policy: Policy, state: Shared | Cached | Uncached) -> Tensor:
+    """``[R, V]`` logits of each row's next token."""
+    return policy.head(state.hidden)
+
+
+def last_states(policy: Policy, ids: Tensor, length: Tensor) -> Tensor:
+    """``[..., R, H]`` states after ``length`` ``[..., R]`` columns of each row of ``ids``."""
+    hidden: Tensor = policy.backbone(
         input_ids=ids[:, : int(length.max())],
         position_ids=None,
         attention_mask=None,
         use_cache=False,
     )[0]
-    return policy.head(hidden[torch.arange(len(ids), device=ids.device), length - 1])
+    return hidden[torch.arange(len(ids), device=ids.device), length - 1]
 
 
 def prefill(
@@ -151,7 +156,7 @@ def prefill(
     if decoding == "uncached":
         ids, length = _side_by_side([ids + (0,) * new for ids in prompts], policy.device)
         length = length - new
-        state = Uncached(ids, length, next_logits(policy, ids, length))
+        state = Uncached(ids, length, last_states(policy, ids, length))
     else:
         state = _prefill_cache(policy, prompts, new)
     state.select(prompt)
@@ -164,19 +169,19 @@ def _prefill_shared(
     """Read the prompts, padded on the right, where no token sees the padding."""
     if reason := needs_flat(policy.model):
         raise NotImplementedError(reason)
-    parts, logits = [], []
+    parts, states = [], []
     size = max(AT_ONCE // max(map(len, prompts)), -(-len(prompts) // PARTS), 1)
     cut = [prompts[first : first + size] for first in range(0, len(prompts), size)]
     for some in cut:
         ids, length = _side_by_side(some, policy.device)
         cache = DynamicCache(config=policy.model.config)
         hidden = policy.backbone(input_ids=ids, use_cache=True, past_key_values=cache)[0]
-        logits.append(policy.head(hidden[torch.arange(len(ids), device=ids.device), length - 1]))
+        states.append(hidden[torch.arange(len(ids), device=ids.device), length - 1])
         parts.append(cache)
     lengths = [list(map(len, some)) for some in cut]
     cache = BranchCache(policy.model.config, parts, lengths, prompt, new)
     position = torch.tensor(list(map(len, prompts)), device=prompt.device)[prompt]
-    return Shared(cache, position, torch.cat(logits)[prompt])
+    return Shared(cache, position, torch.cat(states)[prompt])
 
 
 def _side_by_side(rows: Sequence[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -208,9 +213,8 @@ def _prefill_cache(policy: Policy, prompts: Sequence[tuple[int, ...]], new: int)
         use_cache=True,
         **{argument: cache},
     )[0]
-    logits = policy.head(hidden[:, -1])
     mask = seen.to(device) if ragged else None
-    return Cached(cache, mask, width, lengths.to(device), logits, argument)
+    return Cached(cache, mask, width, lengths.to(device), hidden[:, -1], argument)
 
 
 _FOUND: WeakKeyDictionary[nn.Module, Decoding] = WeakKeyDictionary()
@@ -243,7 +247,7 @@ def _try_out(policy: Policy) -> Decoding:
             rows.append((*prompt, *completion))
     ids, length = _side_by_side(rows, policy.device)
     steps = torch.arange(PROBED, device=policy.device)
-    wanted = next_logits(policy, ids, length - PROBED + steps[:, None])
+    wanted = policy.head(last_states(policy, ids, length - PROBED + steps[:, None]))
     wanted = wanted - wanted.mean(-1, keepdim=True)
     kind, dtype = policy.device.type, next(policy.model.parameters()).dtype
     if torch.is_autocast_enabled(kind):
@@ -279,8 +283,9 @@ def _read_on(policy: Policy, rows: Sequence[tuple[int, ...]], decoding: Decoding
             if t == 1:
                 state.select(2 * places)
             copies = 2 if t == 0 else 1
+            logits = next_logits(policy, state)
             for place, i in enumerate(part):
-                found[i].append(state.logits[copies * place])
+                found[i].append(logits[copies * place])
             token = torch.tensor([rows[i][t - PROBED] for i in part], device=policy.device)
             state.step(policy, token.repeat_interleave(copies))
     return torch.stack([torch.stack(found[i]) for i in range(len(rows))], 1)

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
 from alignlab.functional import token_logps, token_logps_and_entropies
-from alignlab.functional.logps import positions_at_once
+from alignlab.functional.logps import Chunks, chunks_of
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.adapters import (
     Lora,
@@ -92,7 +92,7 @@ class Policy(TreeBackbone):
             a batch in one row. ``auto`` is ``packed``. Without transformers' ``sdpa``, with
             attention windows, or if a check at load finds a difference, rows are ``flat``.
         head_dtype: Precision of the logits' matmul. Log-probs are float32 or finer.
-        chunk: Positions whose logits are held at once; fewer if the vocabulary is large.
+        chunk: The most positions whose logits are made at once; fewer if the vocabulary is large.
         chat_format: For a tokenizer without a chat template: ``llama3`` adds the special tokens
             that are missing, the template and the stop set. They are saved with the model. With
             ``lora``, the rows of added tokens are trained beside the adapters.
@@ -159,7 +159,7 @@ class Policy(TreeBackbone):
         if activation_checkpointing:
             checkpoint_activations(self.model)
         self.head_dtype = torch.float64 if dtype == "float64" else getattr(torch, head_dtype)
-        self.chunk = positions_at_once(chunk, embedded(self.model) or 1)
+        self.chunk: int | Chunks = chunks_of(chunk, embedded(self.model) or 1)
         self.layout = layout
         self.layout_report = self.settle_layout()
         self.train()  # a pretrained model comes in eval mode

@@ -79,8 +79,12 @@ class ValueFunction(nn.Module):
             hidden = self._policy[0].states(trees)
         if self.detach:
             hidden = hidden.detach()
+        return torch.where(trees.token_mask, self.of(hidden), 0)
+
+    def of(self, hidden: Tensor) -> Tensor:
+        """What the head makes of states ``[..., H]``: a value each."""
         values: Tensor = self.head(hidden.to(self.head.weight.dtype)).squeeze(-1)
-        return torch.where(trees.token_mask, values, 0)
+        return values
 
     def _add_adapter(self) -> None:
         model = self._policy[0].model

@@ -25,6 +25,7 @@ from alignlab.functional.sampling import SamplingSpec
 from alignlab.models import LiveReference, Policy, Scores, make_reference
 from alignlab.models.modes import reading
 from alignlab.models.sharding import gathered
+from alignlab.models.value import ValueFunction
 from alignlab.objectives.base import LossAndMetrics, Objective, own_count
 from alignlab.objectives.metrics import largest, mean_of
 from alignlab.objectives.schedule import Schedule
@@ -49,9 +50,10 @@ class Sampling:
         centre_rewards: Subtract the mean reward of the first phase, sampled from the reference, so
             that a value function starts near 0.
         old_logps: ``rescored`` runs the sampled tokens through the training forward, so that the
-            first ratio is 1 up to rounding; ``sampled`` keeps the sampler's log-probs and saves
-            that pass. ``auto`` is ``sampled`` where the step computes in float32 or finer, and
-            ``rescored`` where it does not: in bfloat16 the two differ by more than an update does.
+            first ratio is 1 up to rounding; ``sampled`` keeps the sampler's log-probs, and the
+            values of a value head on the policy, and saves that pass. ``auto`` is ``sampled``
+            where the step computes in float32 or finer, and ``rescored`` where it does not: in
+            bfloat16 the two differ by more than an update does.
         score_batch_size: Prompts per forward when rollouts are scored.
         ratio_cap: Largest importance weight, of a token in REINFORCE and of a completion in RLOO;
             PPO and GRPO clip instead. With ``sampled`` log-probs in low precision, set it to 2 or
@@ -87,6 +89,7 @@ class Scored:
     token_logps: Tensor  # under the policy that sampled
     ref_token_logps: Tensor
     scores: Tensor  # [M], the reward as it is used (centred, penalised)
+    values: Tensor | None = None  # before each token, where the sampler's are used
 
     @property
     def token_kl(self) -> Tensor:
@@ -185,6 +188,11 @@ class OnPolicyObjective(Objective):
         count = getattr(batch.trees.totals, self.unit)
         return self.normalised(self.finite(losses, batch.trees).sum(), count)
 
+    @property
+    def shared_value(self) -> ValueFunction | None:
+        """A value function on the policy's states, whose values the sampler can give."""
+        return None
+
     def completion_rewards(self, scored: Scored) -> Tensor:
         """``[M]`` reward of each whole completion minus its KL penalty (k1)."""
         return scored.scores - self.kl_coef * scored.kl
@@ -255,7 +263,8 @@ class OnPolicyObjective(Objective):
         """
         sampling = self.sampling
         stops = self.policy.stop_ids if sampling.stop_at_eos else []
-        with self.own_precision(), gathered(self.policy):
+        value = None if self._rescored() else self.shared_value
+        with self.own_precision(), gathered(self.policy, *([] if value is None else [value])):
             drawn = sample(
                 self.policy,
                 own_share(prompts),
@@ -266,6 +275,7 @@ class OnPolicyObjective(Objective):
                 rollout=rollout,
                 stop_ids=stops,
                 batch_size=sampling.batch_size,
+                value=None if value is None else value.of,
             )
         with CLOCK.part("reward"):
             own_scores = checked_rewards(self.reward, *drawn.texts(self.tokenizer))
@@ -282,7 +292,15 @@ class OnPolicyObjective(Objective):
         old = self.old_logps(drawn, trees, compare=not self._compared)
         self._compared = True
         ref = self.in_chunks(trees, lambda part: self.reference.token_logps(part, sampling.spec))
-        return Scored(trees, old, ref, scores)
+        values = None if value is None else spread(drawn.values, trees)
+        return Scored(trees, old, ref, scores, values)
+
+    def _rescored(self) -> bool:
+        """Whether log-probs of samples are computed by the training forward (``old_logps``)."""
+        with self.own_precision():
+            exact = torch.finfo(self.policy.precision).eps <= torch.finfo(torch.float32).eps
+        how = self.sampling.old_logps
+        return how == "rescored" or (how == "auto" and not exact)
 
     def old_logps(self, drawn: Samples, trees: PromptTrees, *, compare: bool) -> Tensor:
         """``[M, T]`` log-probs under the policy that sampled, rescored or as the sampler gave them.
@@ -292,19 +310,15 @@ class OnPolicyObjective(Objective):
         Raises:
             ConfigError: They differ: another distribution was sampled than is trained.
         """
-        spec, how = self.sampling.spec, self.sampling.old_logps
-        with self.own_precision():
-            dtype = self.policy.precision
-        exact = torch.finfo(dtype).eps <= torch.finfo(torch.float32).eps
-        rescored = how == "rescored" or (how == "auto" and not exact)
+        spec, rescored = self.sampling.spec, self._rescored()
         if rescored or compare:
             scored = self.in_chunks(trees, lambda part: self.policy(part, spec=spec).token_logps)
+            with self.own_precision():
+                dtype = self.policy.precision
             check_drawn(drawn, scored[trees.loss_mask], type(self.policy.model).__name__, dtype)
             if rescored:
                 return scored
-        flat = torch.cat([logps for row in drawn.token_logps for logps in row])
-        old = flat.new_zeros(trees.loss_mask.shape).to(self.policy.device)
-        return old.masked_scatter(trees.loss_mask, flat.to(old))
+        return spread(drawn.token_logps, trees)
 
     def in_chunks(self, trees: PromptTrees, compute: Callable[[PromptTrees], Tensor]) -> Tensor:
         """``compute`` (trees -> ``[m, t]``) on parts of a phase, put together to ``[M, T]``.
@@ -334,6 +348,13 @@ class OnPolicyObjective(Objective):
         now, before = scores.token_logps.detach()[scores.mask], batch.old_token_logps[scores.mask]
         self.log_step({"first_log_ratio": largest((now - before).abs())}, 1)
         check_ratio(now, before, self.policy.precision)
+
+
+def spread(rows: Sequence[Sequence[Tensor]], trees: PromptTrees) -> Tensor:
+    """``[M, T]`` of what a sampler gave for each token of each prompt's completions."""
+    flat = torch.cat([each for row in rows for each in row])
+    cells = flat.new_zeros(trees.loss_mask.shape).to(trees.loss_mask.device)
+    return cells.masked_scatter(trees.loss_mask, flat.to(cells))
 
 
 class LeaveOneOutObjective(OnPolicyObjective):

@@ -133,6 +133,11 @@ class PPO(OnPolicyObjective):
         self.whiten_rewards, self.whiten_advantages = whiten_rewards, whiten_advantages
         self.ptx_coef = checked(self, "ptx_coef", ptx_coef, ">= 0")
 
+    @property
+    def shared_value(self) -> ValueFunction | None:
+        """Its values come with the samples if it is a head on the policy."""
+        return self.value if self.value.want else None
+
     def parameter_groups(self) -> list[dict[str, object]]:
         """Policy and value function in one optimizer, so that both count the same steps."""
         of_value = self.value.own_parameters()
@@ -156,7 +161,7 @@ class PPO(OnPolicyObjective):
         rewards = self.token_rewards(scored, penalised=self.kl_in == "reward")
         if self.whiten_rewards:
             rewards = whiten(rewards, mask, shift_mean=False)
-        values = self.in_chunks(trees, self.value)
+        values = self.in_chunks(trees, self.value) if scored.values is None else scored.values
         steps = rewards, values, mask
         if self.n_steps is None:
             advantages, returns = gae(*steps, discount=self.discount, gae_lambda=self.gae_lambda)

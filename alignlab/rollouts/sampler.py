@@ -7,7 +7,7 @@ size, row order, dropped rows and whatever ran before do not enter. Greedy and s
 agree with Hugging Face ``generate`` (the tests compare them).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from alignlab.errors import ConfigError
 from alignlab.functional.noise import uniform
 from alignlab.functional.sampling import SamplingSpec, distribution, drawn_from
 from alignlab.models.branches import packed
-from alignlab.models.decoding import Decoding, decoding_of, prefill
+from alignlab.models.decoding import Decoding, decoding_of, next_logits, prefill
 from alignlab.models.limits import check_rows
 from alignlab.models.modes import reading
 from alignlab.models.policy import Policy
@@ -36,11 +36,15 @@ Row = tuple[int, int]  # place of a prompt, and the number of its completion
 
 
 class Completion(NamedTuple):
-    """One sampled completion: token ids, their log-probs, and whether a stop token ended it."""
+    """One sampled completion: token ids, their log-probs, and whether a stop token ended it.
+
+    With values before each token, where they were asked for.
+    """
 
     ids: tuple[int, ...]
     logps: Tensor
     finished: bool
+    values: Tensor | None = None
 
 
 def sample(
@@ -54,6 +58,7 @@ def sample(
     stop_ids: Sequence[int],
     rollout: int = 0,
     batch_size: int = 256,
+    value: Callable[[Tensor], Tensor] | None = None,
 ) -> Samples:
     """Complete each prompt ``samples`` times.
 
@@ -71,6 +76,7 @@ def sample(
             completion has ``max_new_tokens`` tokens.
         rollout: Number of the rollout phase: another number is fresh noise.
         batch_size: Completions sampled side by side; it changes only speed and memory.
+        value: Maps the model's states ``[R, H]`` before a token to values ``[R]``, to be kept.
 
     Raises:
         ConfigError: A count below 1, two prompts of one index, or prompt and completion longer
@@ -87,7 +93,8 @@ def sample(
         for batch in _batches(prompts, rows, batch_size, decoding):
             names = torch.tensor([(prompts[p].index, k) for p, k in batch], device=policy.device)
             noise = uniform(seed, rollout, names[:, :1], names[:, 1:], positions)
-            completions = _complete(policy, prompts, batch, noise, spec, stop_ids, decoding)
+            own = prompts, batch, noise, spec, stop_ids, decoding, value
+            completions = _complete(policy, *own)
             drawn.update(zip(batch, completions, strict=True))
     each = [[drawn[p, k] for k in range(samples)] for p in range(len(prompts))]
     trees = [
@@ -102,6 +109,7 @@ def sample(
         trees=trees,
         token_logps=[[c.logps for c in own] for own in each],
         finished=[[c.finished for c in own] for own in each],
+        values=[[c.values for c in own if c.values is not None] for own in each] if value else [],
     )
 
 
@@ -151,6 +159,7 @@ def _complete(
     spec: SamplingSpec,
     stop_ids: Sequence[int],
     decoding: Decoding,
+    value: Callable[[Tensor], Tensor] | None,
 ) -> list[Completion]:
     """Sample R rows together, with ``noise`` ``[R, max_new_tokens]``."""
     device, (size, new) = noise.device, noise.shape
@@ -160,12 +169,15 @@ def _complete(
     stops = torch.tensor(list(stop_ids), dtype=torch.long, device=device)
 
     ids = torch.zeros(noise.shape, dtype=torch.long, device=device)
-    logps = torch.zeros(noise.shape, dtype=state.logits.dtype, device=device)
+    wide = torch.promote_types(policy.head_dtype, torch.float32)
+    logps, values = noise.new_zeros(2, *noise.shape, dtype=wide)
     lengths = torch.full((size,), new, device=device)
     finished = torch.zeros(size, dtype=torch.bool, device=device)
     alive = torch.arange(size, device=device)  # which rows the state still holds
     for t in range(new):
-        token, logp = draw(state.logits, spec, noise[alive, t])
+        token, logp = draw(next_logits(policy, state), spec, noise[alive, t])
+        if value is not None:
+            values[alive, t] = value(state.hidden).to(wide)
         ids[alive, t], logps[alive, t] = token, logp
         stopped = alive[torch.isin(token, stops) & ~finished[alive]]
         lengths[stopped], finished[stopped] = t + 1, True
@@ -178,7 +190,11 @@ def _complete(
             alive, token = alive[kept], token[kept]
         state.step(policy, token)
     drawn = zip(ids.tolist(), logps.cpu(), lengths.tolist(), finished.tolist(), strict=True)
-    return [Completion(tuple(row[:n]), own[:n].clone(), ends) for row, own, n, ends in drawn]
+    completions = [Completion(tuple(row[:n]), own[:n].clone(), ends) for row, own, n, ends in drawn]
+    if value is None:
+        return completions
+    each = zip(completions, values.cpu(), strict=True)
+    return [one._replace(values=row[: len(one.ids)].clone()) for one, row in each]
 
 
 def draw(logits: Tensor, spec: SamplingSpec, noise: Tensor) -> tuple[Tensor, Tensor]:

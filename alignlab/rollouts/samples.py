@@ -1,7 +1,7 @@
 """What a rollout gives back: completions with the log-probs that they were sampled with."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from torch import Tensor
@@ -21,19 +21,19 @@ class Samples:
             the CPU; float32, or float64 from a float64 model.
         finished: For each prompt and completion whether a stop token ended it, rather than
             ``max_new_tokens``.
+        values: As ``token_logps``, the value before each token; empty where none were asked for.
     """
 
     trees: list[PromptTree]
     token_logps: list[list[Tensor]]
     finished: list[list[bool]]
+    values: list[list[Tensor]] = field(default_factory=list)
 
     @classmethod
     def joined(cls, parts: Sequence["Samples"]) -> "Samples":
         """The samples of several sets of prompts, one set after another."""
-        columns = ((part.trees, part.token_logps, part.finished) for part in parts)
-        return cls(
-            *([row for part in column for row in part] for column in zip(*columns, strict=True))
-        )
+        names = [each.name for each in fields(cls)]
+        return cls(*([row for part in parts for row in getattr(part, name)] for name in names))
 
     def texts(self, tokenizer: Any) -> tuple[list[str], list[str]]:
         """Prompt and completion texts, one pair per completion, in words (see ``data.texts``).

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from alignlab.errors import ConfigError
 from alignlab.functional import SamplingSpec, token_logps, token_logps_and_entropies
-from alignlab.functional.logps import positions_at_once
+from alignlab.functional.logps import Chunks, chunks_of, positions_at_once
 
 N, H, V = 11, 5, 13
 
@@ -80,6 +80,30 @@ def test_logits_of_a_chunk_only_exist_and_none_wait_for_backward() -> None:
     assert all(V not in shape[-1:] for shape in saved)
     logps.sum().backward()
     assert sorted(rows) == [3, 3, 4, 4, 4, 4]
+
+
+def test_logits_of_few_positions_are_made_once() -> None:
+    hidden, head, targets = case()
+    found = []
+    for kept, again in ((N, 0), (N - 1, N)):
+        rows: list[int] = []
+        hook = head.register_forward_hook(lambda _, args, __, rows=rows: rows.append(len(args[0])))
+        logps = token_logps(hidden, head, targets, chunk=Chunks(4, kept))
+        assert rows == [4, 4, 3]
+        found.append((logps, *gradients(logps.square().sum(), hidden, head)))
+        assert sum(rows) == N + again
+        hook.remove()
+    for mine, theirs in zip(*found, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_memory_bounds_what_is_made_at_once_and_kept() -> None:
+    """In float32, 8 MiB (but 256 positions) at once and 512 MiB for the backward pass."""
+    assert chunks_of(4096, 32) == (4096, 2**22)
+    assert chunks_of(4096, 4096) == (512, 2**15)
+    assert chunks_of(100, 4096) == (100, 2**15)
+    assert chunks_of(4096, 2**17) == (256, 1024)
+    assert chunks_of(4096, 2**20) == (32, 128)
 
 
 @pytest.mark.parametrize("spec", [SamplingSpec(), SamplingSpec(0.5), SamplingSpec(top_k=2)])

@@ -11,6 +11,20 @@ MUTATIONS = (
         "functional/test_logps.py::test_gradient_worked_by_hand",
     ),
     Mutation(
+        "logits of few positions are made a second time for the backward pass",
+        "functional/logps.py",
+        "again = len(targets) * tensors > kept",
+        "again = True",
+        "functional/test_logps.py::test_logits_of_few_positions_are_made_once",
+    ),
+    Mutation(
+        "log-probs of any number of positions wait for the backward pass",
+        "functional/logps.py",
+        "again = len(targets) * tensors > kept",
+        "again = False",
+        "functional/test_logps.py::test_logits_of_a_chunk_only_exist_and_none_wait_for_backward",
+    ),
+    Mutation(
         "a completion after the first sees more than its prompt of the call before",
         "models/attention.py",
         "k = torch.cat([root[0][:, :, : piece.prompt], k], 2)",
@@ -163,8 +177,8 @@ MUTATIONS = (
     Mutation(
         "the position of a sampled token counts the padding",
         "models/decoding.py",
-        "width, lengths.to(device), logits, argument)",
-        "width, torch.full_like(lengths, width).to(device), logits, argument)",
+        "width, lengths.to(device), hidden[:, -1], argument)",
+        "width, torch.full_like(lengths, width).to(device), hidden[:, -1], argument)",
         "models/test_decoding.py::test_ordinary_decoders_keep_the_fast_cache",
     ),
     Mutation(
@@ -289,8 +303,8 @@ MUTATIONS = (
     Mutation(
         "the next token is taken from a padded prompt's last column",
         "models/decoding.py",
-        "length - 1]))",
-        "-1]))",
+        "states.append(hidden[torch.arange(len(ids), device=ids.device), length - 1])",
+        "states.append(hidden[torch.arange(len(ids), device=ids.device), -1])",
         "models/test_decoding.py::test_ordinary_decoders_share_prompts",
     ),
 )

@@ -15,14 +15,15 @@ MUTATIONS = (
     Mutation(
         "values are read outside the trainer's autocast",
         "objectives/ppo.py",
-        "values = self.in_chunks(trees, self.value)",
-        "values = self.value(trees)",
+        "values = self.in_chunks(trees, self.value) if",
+        "values = self.value(trees) if",
         f"{OF_THE_STEP}[ppo]",
     ),
     Mutation(
         "completions are drawn outside the trainer's autocast",
         "objectives/on_policy.py",
-        "with self.own_precision(), gathered(self.policy):\n            drawn",
+        "with self.own_precision(), gathered(self.policy, *([] if value is None else [value])):\n"
+        "            drawn",
         "if True:\n            drawn",
         "objectives/test_precision.py::test_drawn_log_probs_are_of_the_precision_of_the_step_too",
     ),
@@ -197,8 +198,29 @@ MUTATIONS = (
     Mutation(
         "old log-probs are the sampler's in bfloat16 too",
         "objectives/on_policy.py",
-        'rescored = how == "rescored" or (how == "auto" and not exact)',
-        'rescored = how == "rescored"',
+        'return how == "rescored" or (how == "auto" and not exact)',
+        'return how == "rescored"',
         "objectives/test_on_policy.py::test_old_log_probs_are_the_samplers_where_they_are_exact",
+    ),
+    Mutation(
+        "values of the sampler are one token late",
+        "rollouts/sampler.py",
+        "values[alive, t] = value(state.hidden)",
+        "values[alive, t - 1] = value(state.hidden)",
+        "rollouts/test_sampler.py::test_values_are_those_of_the_training_forwards_states[llama]",
+    ),
+    Mutation(
+        "values of rows that were dropped are given to other rows",
+        "rollouts/sampler.py",
+        "values[alive, t] = value(state.hidden)",
+        "values[: len(alive), t] = value(state.hidden)",
+        "rollouts/test_sampler.py::test_values_are_those_of_the_training_forwards_states[llama]",
+    ),
+    Mutation(
+        "a value head on the policy gets the sampler's log-probs for its values",
+        "objectives/on_policy.py",
+        "spread(drawn.values, trees)",
+        "spread(drawn.token_logps, trees)",
+        "objectives/test_ppo.py::test_values_of_a_shared_head_come_with_the_samples",
     ),
 )

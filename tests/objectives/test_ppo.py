@@ -171,6 +171,26 @@ def test_a_shared_head_reads_the_policys_states(make):
     assert any(g is not None and g.abs().sum() > 0 for g in grads)
 
 
+@pytest.mark.parametrize("old_logps", ["auto", "rescored"])
+def test_values_of_a_shared_head_come_with_the_samples(make, old_logps):
+    """Where log-probs are the sampler's, so are values; no forward is made for them."""
+    ppo = make(value=None, old_logps=old_logps)
+    torch.nn.init.normal_(ppo.value.head.weight)
+    plain, calls = ppo.policy.states, []
+
+    def states(trees):
+        calls.append(trees)
+        return plain(trees)
+
+    ppo.policy.states = states
+    prompts = [PromptTree(i, str(i), (1, *range(3, 4 + i)), ()) for i in range(3)]
+    batch = ppo.collect(prompts, 2, 0)
+    assert bool(calls) == (old_logps == "rescored")
+    with torch.no_grad():
+        values = ppo.value(batch.trees)
+    assert_close(batch.old_values, values, atol=1e-10, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

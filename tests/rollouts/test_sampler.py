@@ -81,6 +81,21 @@ def test_logps_are_those_of_the_training_forward(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_values_are_those_of_the_training_forwards_states(
+    family: str, build: Build, ragged: list[PromptTree]
+) -> None:
+    policy = build(family)
+    head = torch.nn.Linear(policy.model.config.hidden_size, 1, dtype=torch.float64)
+    drawn = draw(policy, ragged, value=lambda hidden: head(hidden)[:, 0])
+    with torch.no_grad():
+        scores = policy(collate(drawn.trees), want=("hidden",))
+    assert scores.hidden is not None
+    own = torch.cat([values for row in drawn.values for values in row])
+    assert_close(own, head(scores.hidden)[..., 0][scores.mask].detach(), atol=1e-10, rtol=0)
+    assert draw(policy, ragged).values == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_samples_do_not_depend_on_how_they_are_batched(
     family: str, build: Build, ragged: list[PromptTree], monkeypatch: pytest.MonkeyPatch
 ) -> None:
