@@ -3,7 +3,8 @@
 It replaces transformers' ``sdpa`` function and does what that does, unless the model is called
 with ``branches``, which transformers hands down to every attention layer. Then a completion sees
 its prompt and itself, whatever else is in the row. Long branches are causal calls of PyTorch's
-kernel; trees that together have up to ``BLOCK`` tokens share a call, under a small mask.
+kernel; trees, and completions of one prompt, that together have up to ``BLOCK`` tokens share a
+call, under a small mask.
 
 Run on CPUs only. On a GPU the same calls are made, which is right and not yet fast for short trees.
 """
@@ -30,7 +31,8 @@ class Piece:
         tokens: Number of columns.
         prompt: Number of the prompt's columns. The queries see these first columns of the last
             causal piece, and one another causally. With 0 and no ``block`` the piece is causal.
-        block: The columns are whole trees: for each its prompt's and its completions' lengths.
+        block: The columns are whole trees: for each its prompt's and its completions' lengths. Or
+            they are completions behind ``prompt``: a tree whose own prompt has no columns here.
     """
 
     tokens: int
@@ -60,7 +62,7 @@ class Branches:
         """
         key = like.dtype, like.device
         if key not in self._masks:
-            n = max((p.tokens for p in self.pieces if p.prompt), default=0)
+            n = max((p.tokens for p in self.pieces if p.prompt and not p.block), default=0)
             m = max((p.prompt for p in self.pieces), default=0)
             behind = torch.ones(n, m + n, dtype=torch.bool).tril(m)
             blocks = _seen([p.block for p in self.pieces if p.block])
@@ -105,20 +107,23 @@ def branches_of(group: Sequence[int], prompts: Sequence[int], lengths: Sequence[
             pieces.append(Piece(sum(map(sum, block)), block=tuple(map(tuple, block))))
         else:  # the first completion continues its prompt's call
             pieces.append(Piece(sum(first[:2])))
-            pieces += [Piece(n, prompt=first[0]) for n in first[2:]]
+            for several in _neighbours([[n] for n in first[2:]]):
+                others = tuple(n for (n,) in several)
+                together = ((0, *others),) if len(others) > 1 else ()
+                pieces.append(Piece(sum(others), prompt=first[0], block=together))
     return Branches(tuple(pieces))
 
 
-def _neighbours(trees: list[list[int]]) -> list[list[list[int]]]:
-    """Neighbouring trees that fit into a block together; a larger one stands alone."""
+def _neighbours(parts: list[list[int]]) -> list[list[list[int]]]:
+    """Neighbouring trees or completions that fit into a block; a larger one stands alone."""
     blocks: list[list[list[int]]] = []
     room = 0
-    for tree in trees:
-        if sum(tree) > room:
+    for part in parts:
+        if sum(part) > room:
             blocks.append([])
             room = BLOCK
-        blocks[-1].append(tree)
-        room -= sum(tree)
+        blocks[-1].append(part)
+        room -= sum(part)
     return blocks
 
 
@@ -178,13 +183,14 @@ def tree_attention(
     root: tuple[Tensor, Tensor] = key, value
     for piece, (q, k, v) in zip(branches.pieces, parts, strict=True):
         mask = None
-        if piece.block:
-            mask = next(block)[: piece.tokens, : piece.tokens]
+        if piece.block:  # all of them see the prompt
+            mask = F.pad(next(block)[: piece.tokens, : piece.tokens], (piece.prompt, 0))
         elif piece.prompt:
             mask = behind[: piece.tokens, m - piece.prompt : m + piece.tokens]
+        if piece.prompt:
             k = torch.cat([root[0][:, :, : piece.prompt], k], 2)
             v = torch.cat([root[1][:, :, : piece.prompt], v], 2)
-        else:
+        elif not piece.block:
             root = k, v
         own = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling

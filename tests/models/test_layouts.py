@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from alignlab.data.trees import PromptTree, PromptTrees, collate
 from alignlab.errors import ConfigError
 from alignlab.models import Policy
-from alignlab.models.attention import Piece
+from alignlab.models.attention import Piece, branches_of
 from alignlab.models.layouts import flat_rows, length_groups, packed_row
 from tests.tiny import EOS, VOCABULARY
 from tests.tiny import FAMILIES as SMALL
@@ -157,6 +157,27 @@ def test_packed_rows_by_hand(monkeypatch):
         Piece(6, block=((3, 1, 2),)),
         Piece(3, block=((1, 1), (1,))),
     )
+
+
+def test_short_completions_behind_a_long_prompt_share_a_call(monkeypatch):
+    monkeypatch.setattr("alignlab.models.attention.BLOCK", 7)
+    branches = branches_of([0] * 5, [9], [3, 4, 2, 5, 8])
+    assert branches.pieces == (
+        Piece(12),
+        Piece(6, prompt=9, block=((0, 4, 2),)),
+        Piece(5, prompt=9),
+        Piece(8, prompt=9),
+    )
+    behind, blocks = branches.masks(torch.zeros(1))
+    assert behind.shape == (8, 17)
+    assert blocks.eq(0).int()[0, :6, :6].tolist() == [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0],
+        [0, 0, 0, 0, 1, 0],
+        [0, 0, 0, 0, 1, 1],
+    ]
 
 
 def test_a_row_is_made_once_for_all_models_that_read_the_batch():

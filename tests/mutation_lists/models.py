@@ -32,6 +32,13 @@ MUTATIONS = (
         "models/test_layouts.py::test_packed_rows_equal_flat_rows_with_gradients",
     ),
     Mutation(
+        "completions that share a call see one another in place of their prompt",
+        "models/attention.py",
+        "(piece.prompt, 0))",
+        "(0, piece.prompt))",
+        "models/test_attention.py::test_a_column_sees_its_prompt_and_its_branch",
+    ),
+    Mutation(
         "a shortened batch is read as the whole one",
         "data/trees.py",
         "init=False, repr=False, compare=False)",
