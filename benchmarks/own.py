@@ -1,6 +1,10 @@
-"""alignlab alone: layouts against each other, how cost grows, and what log-probs add to memory.
+"""alignlab alone: its share of the machine's speed, layouts, how cost grows, memory of log-probs.
 
-    python benchmarks/own.py [--pairs 3] [--only layouts growth memory] [--results FOLDER]
+    python benchmarks/own.py [--pairs 3] [--only shares layouts growth memory] [--results FOLDER]
+
+``shares``: the time that a step's necessary matrix products take at their measured rate (the
+peer ``limit`` of ``bench.py``), over that of the step. An update is DPO's with cached reference
+log-probs or SFT's; an on-policy step goes from sampling to the update, PPO's at IMDB's shapes.
 
 ``layouts``: seconds of a forward and backward under each fixed layout and under ``auto``, in turn;
 ``auto`` should not be more than 5 % slower than the best. ``growth``: exponents of a step's time in
@@ -16,6 +20,7 @@ import math
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +28,7 @@ from typing import Any, get_args
 
 import torch
 from bench import prepare
+from sides import alignlab_side, limit_side
 from sides.alignlab_side import trees_of
 from sides.work import Case, resident
 
@@ -38,6 +44,18 @@ GROWTH = {
     "completions": [(64, 48, k, 4) for k in (2, 8, 32)],
     "batch": [(64, 48, 2, batch) for batch in (2, 8, 32)],
 }
+# Steps whose share of the machine's speed is measured.
+SHARES = [
+    Case("update-dpo-300+40", "dpo", 300, 40, batch=4, steps=2, warmup=1, cached=True),
+    Case("update-dpo-8+48", "dpo", 8, 48, batch=16, steps=2, warmup=1, cached=True),
+    Case("update-sft-300+40", "sft", 300, 40, k=1, steps=2, warmup=1),
+    Case(
+        "on-policy-ppo-5+40", "ppo", 5, 40, k=1, batch=128, steps=2, warmup=1, layers=5,
+        vocabulary=4096,
+    ),
+    Case("on-policy-rloo-8+48", "rloo", 8, 48, k=4, batch=32, steps=2, warmup=1),
+    Case("on-policy-grpo-8+48", "grpo", 8, 48, k=4, batch=32, steps=2, warmup=1),
+]  # fmt: skip
 Shape = tuple[int, int, int, int]
 
 
@@ -106,6 +124,26 @@ def growth(policy: Policy, pairs: int) -> list[dict[str, Any]]:
     return rows
 
 
+def shares(_: Policy, pairs: int, cases: Sequence[Case] = SHARES) -> list[dict[str, Any]]:
+    """A row for each case: the share, in the median of ``pairs`` runs."""
+    rows = []
+    for case in cases:
+        with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
+            prepare(case, Path(name))
+            works = {
+                side.__name__: partial(_cpu_of, side.run, case, Path(name))
+                for side in (alignlab_side, limit_side)
+            }
+            took = in_turn(works, pairs)
+        share = took[limit_side.__name__] / took[alignlab_side.__name__]
+        rows.append({"part": "shares", "what": case.name, "value": round(share, 3)})
+    return rows
+
+
+def _cpu_of(run: Callable[[Case, Path], dict[str, Any]], case: Case, folder: Path) -> float:
+    return float(run(case, folder)["cpu"])
+
+
 def memory(_: Policy, pairs: int, tokens: int = 16384, vocabulary: int = 128000) -> list[Any]:
     """MiB that log-probs and their gradients add, at the peak."""
     del pairs
@@ -123,6 +161,7 @@ def memory(_: Policy, pairs: int, tokens: int = 16384, vocabulary: int = 128000)
 
 
 PARTS: dict[str, Callable[[Policy, int], list[dict[str, Any]]]] = {
+    "shares": shares,
     "layouts": layouts,
     "growth": growth,
     "memory": memory,

@@ -19,7 +19,7 @@ from torch import Tensor
 from sides.work import Case, Row, units_of
 
 LEAST_SECONDS = 0.1  # of measuring a shape
-WITH_REFERENCE = ("dpo", "kto", "rloo", "grpo")
+WITH_REFERENCE = ("dpo", "kto", "ppo", "rloo", "grpo")
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,17 @@ def test_the_limit_counts_each_token_once(bench: Any) -> None:
     assert sum(product.flops for product in limit.necessary(case)) == by_hand
 
 
+def test_the_limit_of_an_on_policy_step(bench: Any) -> None:
+    """PPO, a prompt of 3 and 2 tokens: sampled once, read once by the reference, updated thrice."""
+    limit = importlib.import_module("sides.limit_side")
+    sizes = {"hidden": 4, "layers": 1, "vocabulary": 16, "exact": True}
+    case = bench.Case("ppo", "ppo", 3, 2, 1, batch=1, steps=1, warmup=0, **sizes)
+    weights = 4 * 4 * 4 + 3 * 4 * 12
+    keys = 1 + 2 + 3 + 4 + 5 + 6  # of the row's completion with EOS, which stands for a sampled one
+    by_hand = 5 * 2 * (5 * weights + 2 * 4 * 16) + 4 * 4 * 4 * keys
+    assert sum(product.flops for product in limit.necessary(case)) == by_hand
+
+
 def test_the_page_names_the_machine_and_every_row(bench: Any, case: Any, tmp_path: Path) -> None:
     report = importlib.import_module("bench_report")
     runs = [{"cpu": 1.0, "wall": 1.0, "gflop": 1.0}], [{"cpu": 2.5, "wall": 3.0, "gflop": 1.0}]

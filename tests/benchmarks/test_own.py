@@ -23,6 +23,19 @@ def test_an_exponent_is_the_slope_of_logarithms(own: Any) -> None:
     assert own.exponent([(1, 3), (2, 12), (4, 48)]) == pytest.approx(2)
 
 
+def test_a_share_is_of_the_median_step(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = {"alignlab_side": iter([9, 4, 2, 8]), "limit_side": iter([9, 1, 2, 3])}
+
+    def run(side: str) -> Any:
+        return lambda case, folder: {"cpu": next(times[side])}
+
+    monkeypatch.setattr(own, "prepare", lambda case, folder: None)
+    for side in times:
+        monkeypatch.setattr(getattr(own, side), "run", run(side))
+    (row,) = own.shares(None, 3, own.SHARES[:1])
+    assert row == {"part": "shares", "what": own.SHARES[0].name, "value": 0.5}
+
+
 def test_works_take_turns_and_the_first_round_warms_up(own: Any) -> None:
     order, times = [], {"a": iter([9, 1, 3, 2]), "b": iter([9, 5, 7, 6])}
 
