@@ -1,5 +1,6 @@
 """Show a pipeline's progress: bars, or plain lines without a terminal."""
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from alignlab.pipeline.worker_pool import Worker
+from alignlab.results.progress import Progress
 
 LINE_EVERY = 30.0  # seconds between two lines where there is no terminal
 OVERALL = "{l_bar}{bar}| {elapsed}, {remaining} left"
@@ -62,6 +64,17 @@ class Display:
             at_work = ", ".join(_in_words(worker) for worker in workers if worker.job)
             left = self._time_left(workers)
             self.say(f"[{self.finished}/{self.total}] {left}; at work: {at_work}")
+
+    def progress(self, workers: Sequence[Worker]) -> Progress:
+        """How far the jobs are, for a live report."""
+        return Progress(
+            pid=os.getpid(),
+            at=time.strftime("%H:%M:%S"),
+            finished=self.finished,
+            total=self.total,
+            left=self._time_left(workers),
+            at_work=[_in_words(worker) for worker in workers if worker.job],
+        )
 
     def close(self) -> None:
         """Remove the bars."""

@@ -4,6 +4,7 @@ The loop is alignlab's own. Workers stay warm, because their imports cost second
 less; a crash costs one job; what a job reports can stop it.
 """
 
+import contextlib
 import itertools
 import time
 from collections import Counter
@@ -17,10 +18,12 @@ from alignlab.pipeline.progress import Display
 from alignlab.pipeline.worker_pool import Worker, WorkerPool
 from alignlab.plan.experiment import CHECK, FRONTIER, Job, Plan
 from alignlab.results.commits import present_commit
+from alignlab.results.progress import progress_file, write_progress
 from alignlab.results.run_folder import STAGES
 from alignlab.results.run_records import table_of
 
 TRIES = 2  # a killed worker's job is given to another worker once
+PROGRESS_EVERY = 5.0  # seconds between two notes of the progress
 SILENCE, LOST = 30.0, 600.0  # seconds without a sign of life: until a warning, until it is killed
 NOT_FINITE = "FloatingPointError"  # the exception that marks a diverged run
 
@@ -75,6 +78,9 @@ class Queue(Protocol):
     def skipped(self) -> list[str]:
         """Names of the jobs that could not be done because others failed."""
 
+    def diverged(self) -> dict[str, str]:
+        """Runs that ended and still count as diverged, each with the reason."""
+
 
 class JobQueue:
     """The jobs of a plan, each after those it needs.
@@ -125,6 +131,10 @@ class JobQueue:
     def skipped(self) -> list[str]:
         """Names of the jobs that are still waiting."""
         return [job.name for job in self._waiting]
+
+    def diverged(self) -> dict[str, str]:
+        """Return none: a run of a pipeline has no bound on KL."""
+        return {}
 
 
 def on_many_devices(spec: dict[str, Any]) -> bool:
@@ -233,6 +243,7 @@ class Scheduler:
         self._commit = present_commit()
         self._tries: Counter[str] = Counter()
         self._started: dict[str, float] = {}
+        self._wrote = time.monotonic()
         self._queue: Queue = JobQueue(plan, [])
         self.failures = Failures()
 
@@ -240,6 +251,7 @@ class Scheduler:
         """Take the bars away, and stop all workers."""
         self.display.close()
         self._pool.close()
+        progress_file(self._plan.results).unlink(missing_ok=True)
 
     def work(self, queue: Queue) -> None:
         """Do the jobs of ``queue``; ``failures`` holds what failed or could not be done."""
@@ -260,7 +272,18 @@ class Scheduler:
                 self._answer(*received)
             self._check_for_silence()
             self.display.update(self._pool.workers)
+            self._write_progress()
         self.failures.skipped += [n for n in queue.skipped() if n not in self.failures.failed]
+
+    def _write_progress(self) -> None:
+        """Write how far the call is, now and then, for a live report."""
+        if time.monotonic() - self._wrote < PROGRESS_EVERY:
+            return
+        self._wrote = time.monotonic()
+        progress = self.display.progress(self._pool.workers)
+        bad = self.failures.failed | self._queue.diverged()
+        with contextlib.suppress(OSError):  # a full disk ends runs with a message of their own
+            write_progress(self._plan.results, replace(progress, failed=bad))
 
     def _has_room(self, job: Job) -> bool:
         """Whether the workers' jobs and ``job`` have no more processes than there are workers."""

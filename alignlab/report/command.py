@@ -1,6 +1,7 @@
 """``alignlab frontier``: the tables, figures and report of results folders."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="name and unit of the reward (default: gold reward)",
     )
     parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="draw report.html again while alignlab run or sweep works in the folder",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
@@ -63,8 +69,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carry out ``alignlab frontier``; returns the exit status."""
-    frontier_command(args.results, args.out, chosen_look(args), reward_label=args.reward_label)
+    look, label = chosen_look(args), args.reward_label
+    if args.watch:
+        return _watch(args.results, args.out, look, label)
+    frontier_command(args.results, args.out, look, reward_label=label)
     return 0
+
+
+def _watch(dirs: Sequence[Path], out: Path | None, look: Look, reward_label: str) -> int:
+    """Draw the report alone, while runs are made in the one folder."""
+    from alignlab.report.gather import Findings, gather
+    from alignlab.report.live import watch
+    from alignlab.report.read import read_results
+
+    if len(dirs) > 1:
+        raise ConfigError(f"--watch: one folder at a time, got {len(dirs)}. Name one.")
+    page = (out or dirs[0]) / "report.html"
+
+    def gather_again() -> Findings:
+        found = read_results(dirs)
+        frontier = _frontier(found, look)
+        look.check(row.objective for row in frontier.rows)
+        title = f"{_title(found.points)}: reward against KL"
+        return gather(
+            dirs,
+            found,
+            frontier,
+            out=page.parent,
+            title=title,
+            reward_label=reward_label,
+            look=look,
+        )
+
+    os.nice(10)  # the runs go first
+    watch(dirs[0], page, gather_again)
+    return 0
+
+
+def _title(points: Sequence[Point]) -> str:
+    return ", ".join(sorted({point.experiment for point in points}))
 
 
 def frontier_command(
@@ -112,7 +155,7 @@ def frontier_command(
     rows = [row for row in frontier.rows if row.kl_budget in BUDGETS]
     write_rows(out / "frontier.csv", FrontierRow, rows)
     write_rows(out / "curves.csv", FrontierRow, frontier.rows)
-    title = ", ".join(sorted({point.experiment for point in found.points}))
+    title = _title(found.points)
     draw_frontier(
         frontier.rows,
         found.points,
@@ -128,6 +171,7 @@ def frontier_command(
         out=out,
         title=f"{title}: reward against KL",
         reward_label=reward_label,
+        look=look,
     )
     if found.pool is not None or page.comparisons or page.hypervolumes:
         write_rows(out / COMPARISONS, Comparison, page.comparisons)

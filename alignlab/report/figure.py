@@ -1,16 +1,16 @@
 """The frontier as a picture: reward against KL, a function of the tables alone."""
 
 import io
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from alignlab.errors import ConfigError
 from alignlab.files import atomic_write
+from alignlab.report.curve import Curve, curve_of, has_share, right_end, shares_of, start_of
 from alignlab.report.look import EVERYTHING, Look
 from alignlab.report.table import CURVES_WITHOUT_TRAINING
 from alignlab.results.tables import FrontierRow, Point
@@ -39,29 +39,6 @@ KINDS = {  # of files, and what is left out of each
 CROWD = 8  # with more trained objectives than this, each has its own panel
 PANELS = {"screen": 5, "one-column": 3, "two-column": 5}  # side by side, of a crowd
 WIDTHS = {"one-column": 3.25, "two-column": 6.75}  # inches, as conferences' columns are
-
-
-class Curve(NamedTuple):
-    """An objective's budgets, its rewards, both ends of their intervals, and their seeds."""
-
-    budgets: list[float]
-    reward: list[float]
-    low: list[float | None]
-    high: list[float | None]
-    seeds: list[int]
-
-    @property
-    def line(self) -> tuple[list[float], list[float]]:
-        """What is drawn as a line."""
-        return self.budgets, self.reward
-
-    def pieces(self) -> Iterator[slice]:
-        """Stretches with the same number of seeds."""
-        begin = 0
-        for _, own in itertools.groupby(self.seeds):
-            end = begin + len(list(own))
-            yield slice(begin, end)
-            begin = end
 
 
 def draw_frontier(
@@ -133,15 +110,11 @@ def draw_frontier(
 def _check_share(rows: Sequence[FrontierRow], look: Look, *, crowded: bool) -> None:
     if look.share and crowded:
         raise ConfigError(f"--share: there is room for {CROWD} objectives. Choose them by --arms.")
-    if look.share and not any(_has_share(row) for row in rows):
+    if look.share and not any(has_share(row) for row in rows):
         raise ConfigError(
             "--share: the share of the optimum's gain is not known for any of these objectives. "
             "Leave --share out, or name other objectives in --arms."
         )
-
-
-def _has_share(row: FrontierRow) -> bool:
-    return row.oracle_efficiency is not None and row.objective not in ("oracle", "reference")
 
 
 def _one_or_two(
@@ -182,11 +155,11 @@ def _draw(
     axes: Any, rows: Sequence[FrontierRow], points: Sequence[Point], look: Look = EVERYTHING
 ) -> int:
     """Draw everything; return how many checkpoints lie below the axis."""
-    right, start = _right(rows, look), _start(rows)
+    right, start = right_end(rows, look), start_of(rows)
     rows, points = look.shown(rows), look.shown(points)
     names = sorted({point.objective for point in points})
     for name in dict.fromkeys(row.objective for row in rows):
-        curve = _curve(rows, name, right, start)
+        curve = curve_of(rows, name, right, start)
         if curve.budgets:
             _line(axes, name, curve, style(name, names), look.label(name))
     bottom, top = _vertical(rows, points, right)
@@ -202,22 +175,13 @@ def _draw_shares(
     axes: Any, rows: Sequence[FrontierRow], points: Sequence[Point], look: Look
 ) -> None:
     """The share of the optimum's gain, which is not defined at KL 0, where nothing is gained."""
-    right = _right(rows, look)
+    right = right_end(rows, look)
     rows = look.shown(rows)
     names = sorted({point.objective for point in look.shown(points)})
     ends = [0.0, 1.0]
-    for name in dict.fromkeys(row.objective for row in rows if _has_share(row)):
-        own = [
-            replace(
-                row,
-                reward=row.oracle_efficiency,
-                reward_lo=row.efficiency_lo,
-                reward_hi=row.efficiency_hi,
-            )
-            for row in rows
-            if row.objective == name
-        ]
-        curve = _curve(own, name, right, None)
+    shares = shares_of(rows)
+    for name in dict.fromkeys(row.objective for row in shares):
+        curve = curve_of(shares, name, right, None)
         if curve.budgets:
             _line(axes, name, curve, style(name, names), look.label(name))
             ends += curve.reward
@@ -231,7 +195,7 @@ def _panels(
     plt: Any, rows: Sequence[FrontierRow], points: Sequence[Point], reward_label: str, look: Look
 ) -> tuple[Any, int]:
     """A panel per trained objective; returns the figure and the checkpoints below its axes."""
-    right, start = _right(rows, look), _start(rows)
+    right, start = right_end(rows, look), start_of(rows)
     rows, points = look.shown(rows), look.shown(points)
     names = _trained(rows)
     # Wide bands of a few curves must not press all panels flat: they are cut.
@@ -251,8 +215,8 @@ def _panels(
         layout="constrained",
     )
     small = 1.0 if look.size == "screen" else 0.7
-    curves = {name: _curve(rows, name, right, start) for name in names}
-    untrained = {name: _curve(rows, name, right, start) for name in UNTRAINED}
+    curves = {name: curve_of(rows, name, right, start) for name in names}
+    untrained = {name: curve_of(rows, name, right, start) for name in UNTRAINED}
     colour = PALETTE[0]
     for axes, name in zip(grid.flat, names, strict=False):
         for other in names:
@@ -276,31 +240,6 @@ def _panels(
     if look.size in WIDTHS:
         figure.supxlabel("KL(policy ‖ reference), nats", fontsize=8)
     return figure, sum(point.reward < bottom for point in points if point.kl <= right)
-
-
-def _start(rows: Sequence[FrontierRow]) -> float | None:
-    """The reference's reward, where every curve starts at KL 0."""
-    return next((row.reward for row in rows if row.objective == "reference"), None)
-
-
-def _curve(rows: Sequence[FrontierRow], name: str, right: float, start: float | None) -> Curve:
-    """An objective's curve up to ``right``, from KL 0 on if the reference's reward is known."""
-    own = [
-        row
-        for row in rows
-        if row.objective == name and row.reward is not None and row.kl_budget <= right
-    ]
-    own.sort(key=lambda row: row.kl_budget)
-    if start is not None and own:
-        first = replace(own[0], kl_budget=0.0, reward=start, reward_lo=start, reward_hi=start)
-        own.insert(0, first)
-    return Curve(
-        [row.kl_budget for row in own],
-        [row.reward for row in own if row.reward is not None],
-        [row.reward_lo for row in own],
-        [row.reward_hi for row in own],
-        [row.n_seeds for row in own],
-    )
 
 
 def _marks(
@@ -373,20 +312,6 @@ def style(name: str, names: Sequence[str]) -> tuple[str, str, str]:
 def _trained(rows: Sequence[FrontierRow]) -> list[str]:
     names = dict.fromkeys(row.objective for row in rows)
     return [name for name in names if name not in CURVES_WITHOUT_TRAINING]
-
-
-def _right(rows: Sequence[FrontierRow], look: Look = EVERYTHING) -> float:
-    """The end of the KL axis: a little beyond the last budget chosen, or that training reached."""
-    if look.budgets:
-        return 1.05 * max(look.budgets)
-    return max([1.0, *(1.05 * x for x in _reached(look.shown(rows)))])
-
-
-def _reached(rows: Sequence[FrontierRow]) -> list[float]:
-    """Budgets at which some trained objective has a reward; any curve's, if none is trained."""
-    trained = [row for row in rows if row.objective not in CURVES_WITHOUT_TRAINING]
-    own = trained or [row for row in rows if row.objective != "reference"]
-    return [row.kl_budget for row in own if row.reward is not None]
 
 
 def _vertical(

@@ -11,11 +11,13 @@ from alignlab.errors import DataError
 from alignlab.evaluation.effects import effects, importances, last_points
 from alignlab.evaluation.frontier import Frontier
 from alignlab.evaluation.power import Spread
+from alignlab.report.look import EVERYTHING, Look
 from alignlab.report.read import Results, read_commands
 from alignlab.report.win_rates import read_win_rates
 from alignlab.results.csv_tables import read_table
 from alignlab.results.notes import Remarks, read_remarks
 from alignlab.results.pool import REFERENCE, Pool
+from alignlab.results.progress import Progress
 from alignlab.results.run_folder import SampleText, job_folders
 from alignlab.results.tables import (
     Comparison,
@@ -55,6 +57,8 @@ class Findings:
         environment: Name -> version or place.
         command: What made the runs, as far as that is known, and what makes the page again.
         remarks: Run -> notes and tags.
+        look: The objectives and budgets to show, and their names.
+        live: How far the runs are, while they are made.
     """
 
     title: str
@@ -73,6 +77,8 @@ class Findings:
     environment: Mapping[str, str]
     command: str
     remarks: Mapping[str, Remarks] = field(default_factory=dict)
+    look: Look = EVERYTHING
+    live: Progress | None = None
 
 
 def key_of(point: Point) -> str:
@@ -88,6 +94,8 @@ def gather(
     out: Path,
     title: str,
     reward_label: str,
+    look: Look = EVERYTHING,
+    live: Progress | None = None,
 ) -> Findings:
     """All that the report's page in ``out`` shows of the results in ``folders``."""
     samples = read_samples(folders, found.points)
@@ -112,6 +120,8 @@ def gather(
         environment=environment(found.points),
         command="\n".join([*read_commands(folders), again]),
         remarks={run: own for folder in folders for run, own in read_remarks(folder).items()},
+        look=look,
+        live=live,
     )
 
 

@@ -2,11 +2,22 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from alignlab.evaluation.power import POWER, Spread, enough
 from alignlab.report.gather import Findings, key_of
-from alignlab.report.table import CURVES_WITHOUT_TRAINING
+from alignlab.report.look import Look
+from alignlab.report.table import (
+    FEWER,
+    MISSING,
+    PLUS_MINUS,
+    RULE,
+    SHOWN,
+    Grid,
+    grid,
+    has_fewer_seeds,
+)
 from alignlab.report.win_rates import percent
 from alignlab.results.tables import Comparison, FrontierRow, Point
 
@@ -22,6 +33,7 @@ class Section(NamedTuple):
         rows: What the rows are of.
         columns: Name of a column -> its cell for one of ``rows``.
         keys: For each row the checkpoint whose completions it offers to read, if any were kept.
+        bold: Row and column of the cells that stand out.
     """
 
     title: str
@@ -29,6 +41,7 @@ class Section(NamedTuple):
     rows: Sequence[Any]
     columns: Mapping[str, Callable[[Any], str | int]]
     keys: Sequence[str | None] = ()
+    bold: frozenset[tuple[int, int]] = frozenset()
 
     @property
     def cells(self) -> list[list[str]]:
@@ -63,35 +76,49 @@ def sections(found: Findings, listed: Sequence[FrontierRow]) -> list[Section]:
     return [table for table in tables if table.rows]
 
 
+def _frontiers(found: Findings, listed: Sequence[FrontierRow]) -> list[Section]:
+    """The printed tables: one of rewards, one of shares of the optimum's gain."""
+    fewer = f" {FEWER}" if has_fewer_seeds(found.look.shown(listed)) else ""
+    made = []
+    for title, share in (("Frontier", False), ("Share of the optimum's gain", True)):
+        table = grid(listed, found.look, share=share)
+        known = [i for i, cells in enumerate(table.cells) if {*cells} != {MISSING}]
+        columns: dict[str, Callable[[int], str]] = {"objective": table.labels.__getitem__}
+        for j, budget in enumerate(table.budgets):
+            columns[f"KL {budget:g}"] = partial(_grid_cell, table, j)
+        what = "Share" if share else "Reward"
+        made.append(
+            Section(
+                title,
+                f"{what} within a KL budget, {SHOWN}. {RULE}{fewer}",
+                known,
+                columns,
+                bold=frozenset((known.index(i), j + 1) for i, j in table.bold),
+            )
+        )
+    return made
+
+
+def _grid_cell(table: Grid, column: int, row: int) -> str:
+    return table.cells[row][column].replace(PLUS_MINUS, f" {PLUS_MINUS} ")
+
+
 def _of_objectives(found: Findings, listed: Sequence[FrontierRow]) -> list[Section]:
+    look = found.look
+    shown = {row.objective for row in look.shown(listed)}
     return [
-        Section(
-            "Frontier",
-            "Reward within a KL budget, with 95 % intervals.",
-            [row for row in listed if row.reward is not None],
-            {
-                "objective": lambda row: row.objective,
-                "KL budget": lambda row: f"{row.kl_budget:g}",
-                "reward": lambda row: _interval(row.reward, row.reward_lo, row.reward_hi),
-                "share of the optimum's gain": lambda row: _interval(
-                    row.oracle_efficiency, row.efficiency_lo, row.efficiency_hi
-                ),
-                "seeds": lambda row: (
-                    "-" if row.objective in CURVES_WITHOUT_TRAINING else row.n_seeds
-                ),
-            },
-        ),
+        *_frontiers(found, listed),
         Section(
             "Which is above which",
             "Difference of two frontiers on the same prompts and, where both have them, seeds; "
             "95 % interval. Of many comparisons one in twenty is expected to miss. The last column "
             f"is for a true difference of the size found, seen with a chance of {100 * POWER:g} %.",
-            [*found.comparisons],
+            [row for row in found.comparisons if {row.objective, row.other} <= shown],
             {
-                "objectives": lambda row: f"{row.objective} - {row.other}",
+                "objectives": lambda row: f"{look.label(row.objective)} - {look.label(row.other)}",
                 "KL budget": lambda row: f"{row.kl_budget:g}",
                 "difference": lambda row: _interval(row.difference, row.lo, row.hi),
-                "verdict": _verdict,
+                "verdict": lambda row: _verdict(row, look),
                 "seeds": lambda row: row.n_seeds,
                 "prompts": lambda row: row.n_prompts,
                 "to resolve it": lambda row: _to_resolve(row, found.comparisons[row]),
@@ -101,9 +128,9 @@ def _of_objectives(found: Findings, listed: Sequence[FrontierRow]) -> list[Secti
             "Hypervolume",
             "Area between frontier and reference up to each budget, of the objectives that reach "
             "it, with 95 % interval. In order of names, not of size.",
-            found.hypervolumes,
+            look.shown(found.hypervolumes),
             {
-                "objective": lambda row: row.objective,
+                "objective": lambda row: look.label(row.objective),
                 "up to KL": lambda row: f"{row.kl_max:g}",
                 "reward x nats": lambda row: _interval(row.hypervolume, row.lo, row.hi),
                 "seeds": lambda row: row.n_seeds,
@@ -134,13 +161,14 @@ def _win_rates(found: Findings) -> Section:
 
 
 def _of_hyperparameters(found: Findings) -> list[Section]:
+    look = found.look
     return [
         Section(
             "What the hyperparameters did",
             "Mean and standard deviation over the runs with a value, after their last step.",
-            found.effects,
+            look.shown(found.effects),
             {
-                "objective": lambda row: row.objective,
+                "objective": lambda row: look.label(row.objective),
                 "hyperparameter": lambda row: row.hparam,
                 "value": lambda row: row.value,
                 "runs": lambda row: row.n_runs,
@@ -152,9 +180,9 @@ def _of_hyperparameters(found: Findings) -> list[Section]:
             "Which of them mattered",
             "Omega squared: the share of the variance between runs that goes with a hyperparameter "
             "alone. The rest is interaction, seeds and noise.",
-            found.importances,
+            look.shown(found.importances),
             {
-                "objective": lambda row: row.objective,
+                "objective": lambda row: look.label(row.objective),
                 "of final": lambda row: row.metric,
                 "hyperparameter": lambda row: row.hparam,
                 "share": lambda row: f"{row.importance:.2f}",
@@ -166,7 +194,7 @@ def _of_hyperparameters(found: Findings) -> list[Section]:
 
 def _runs(found: Findings) -> Section:
     last: dict[str, Point] = {}
-    for point in sorted(found.points, key=lambda p: p.order):
+    for point in sorted(found.look.shown(found.points), key=lambda p: p.order):
         last[point.run_id] = point
     shown = list(last.values())[:SHOWN_RUNS]
     more = f" The first {SHOWN_RUNS} of {len(last)}." if len(last) > SHOWN_RUNS else ""
@@ -215,7 +243,7 @@ def _to_resolve(row: Comparison, spread: Spread | None) -> str:
     return "unknown" if spread is None else str(enough(spread))
 
 
-def _verdict(row: Comparison) -> str:
+def _verdict(row: Comparison, look: Look) -> str:
     if row.lo > 0:
-        return f"{row.objective} above"
-    return f"{row.other} above" if row.hi < 0 else "cannot tell"
+        return f"{look.label(row.objective)} above"
+    return f"{look.label(row.other)} above" if row.hi < 0 else "cannot tell"

@@ -1,10 +1,13 @@
 """The frontier's figure as Plotly's traces: bands, lines and checkpoints of every objective."""
 
+import html
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from alignlab.report.figure import GREY, style
+from alignlab.report.curve import Curve, curve_of, right_end, shares_of, start_of
+from alignlab.report.figure import GREY, TICKS, style
+from alignlab.report.look import EVERYTHING, Look
 from alignlab.report.table import CURVES_WITHOUT_TRAINING
 from alignlab.results.tables import FrontierRow, Point
 
@@ -13,62 +16,86 @@ SYMBOLS = {
     "P": "cross", "X": "x", "*": "star",
 }  # fmt: skip
 DASHES = {"best_of_n": "dash", "best_of_n_gt": "dot", "reference": "dot"}
+LOG_TICKS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 PLOTLY_DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
 
 
 def traces(
-    rows: Sequence[FrontierRow], points: Sequence[Point], keys: Sequence[str]
+    rows: Sequence[FrontierRow],
+    points: Sequence[Point],
+    keys: Sequence[str],
+    look: Look = EVERYTHING,
 ) -> list[dict[str, Any]]:
     """Traces in drawing order; those of one objective are hidden and shown together.
+
+    Across is the square root of KL, in nats.
 
     Args:
         rows: Frontier rows.
         points: Checkpoints.
         keys: What a click on each of the points reports.
+        look: The objectives to show, and their names.
     """
-    names = sorted({point.objective for point in points})
-    origin = next((row.reward for row in rows if row.objective == "reference"), None)
-    drawn: list[dict[str, Any]] = []
-    for name in dict.fromkeys(row.objective for row in rows):
-        own = sorted(
-            (row for row in rows if row.objective == name and row.reward is not None),
-            key=lambda row: row.kl_budget,
-        )
-        if own:
-            drawn += _curve(name, own, origin, names)
+    names = _names(points, look)
+    drawn = _curves(look.shown(rows), rows, names, look)
     for name in names:
-        drawn.append(_marks(name, names, [(p, k) for p, k in zip(points, keys, strict=True)
-                                          if p.objective == name]))  # fmt: skip
+        own = [(p, k) for p, k in zip(points, keys, strict=True) if p.objective == name]
+        drawn.append(_marks(name, names, own))
     return drawn
 
 
-def _curve(
-    name: str, rows: Sequence[FrontierRow], origin: float | None, names: Sequence[str]
+def share_traces(
+    rows: Sequence[FrontierRow], points: Sequence[Point], look: Look = EVERYTHING
 ) -> list[dict[str, Any]]:
+    """The share of the optimum's gain, where it is known; at KL 0 there is no gain."""
+    return _curves(shares_of(look.shown(rows)), (), _names(points, look), look)
+
+
+def _names(points: Sequence[Point], look: Look) -> list[str]:
+    return sorted({point.objective for point in look.shown(points)})
+
+
+def _curves(
+    rows: Sequence[FrontierRow], start: Sequence[FrontierRow], names: Sequence[str], look: Look
+) -> list[dict[str, Any]]:
+    drawn = []
+    for name in dict.fromkeys(row.objective for row in rows):
+        origin = None if name == "reference" else start_of(start)
+        curve = curve_of(rows, name, math.inf, origin)
+        if curve.budgets:
+            drawn += _curve(name, curve, names, look.label(name))
+    return drawn
+
+
+def _curve(name: str, curve: Curve, names: Sequence[str], label: str) -> list[dict[str, Any]]:
     trained = name not in CURVES_WITHOUT_TRAINING
     colour = "#000000" if name == "oracle" else GREY
     dash = DASHES.get(name, "solid")
     if trained:
         colour, _, own_dash = style(name, names)
         dash = PLOTLY_DASHES[own_dash]
-    start = [] if origin is None or name == "reference" else [(0.0, origin)]
-    at = [kl for kl, _ in start] + [row.kl_budget for row in rows]
-    seeds = max(row.n_seeds for row in rows)
-    label = f"{name} ({seeds} seed{'s' * (seeds != 1)})" if trained else name
+        seeds = max(curve.seeds)
+        label = f"{label} ({seeds} seed{'s' * (seeds != 1)})"
+    label = as_text(label)
     line = {
         "type": "scatter", "mode": "lines", "name": label, "legendgroup": name,
-        "x": _short(at), "y": _short([r for _, r in start] + [row.reward for row in rows]),
+        "x": _across(curve.budgets), "y": _short(curve.reward),
+        "text": [f"{kl:.3g}" for kl in curve.budgets],
         "line": {"color": colour, "width": 2.5 if trained else 1.5, "dash": dash},
-        "hovertemplate": f"{label}<br>KL %{{x:.3g}}<br>reward %{{y:.3g}}<extra></extra>",
+        "hovertemplate": f"{label}<br>KL %{{text}}<br>%{{y:.3g}}<extra></extra>",
     }  # fmt: skip
     if not trained:
         return [line]
-    low = [r for _, r in start] + [row.reward_lo for row in rows]
-    high = [r for _, r in start] + [row.reward_hi for row in rows]
+    at: list[float | None] = []
+    ends: list[float | None] = []
+    for piece in curve.pieces():  # a polygon each, with a gap behind it
+        across = _across(curve.budgets[piece])
+        at += [*across, *across[::-1], None]
+        ends += [*curve.high[piece], *curve.low[piece][::-1], None]
     band = {
         "type": "scatter", "mode": "lines", "legendgroup": name, "showlegend": False,
-        "x": _short([*at, *at[::-1]]), "y": _short([*high, *low[::-1]]), "fill": "toself",
-        "fillcolor": _faint(colour), "line": {"width": 0}, "hoverinfo": "skip",
+        "x": at, "y": _short(ends), "fill": "toself", "fillcolor": _faint(colour),
+        "line": {"width": 1, "color": _faint(colour)}, "hoverinfo": "skip",
     }  # fmt: skip
     return [band, line]
 
@@ -78,7 +105,7 @@ def _marks(name: str, names: Sequence[str], own: Sequence[tuple[Point, str]]) ->
     return {
         "type": "scatter", "mode": "markers", "name": name, "legendgroup": name,
         "showlegend": False,
-        "x": _short([point.kl for point, _ in own]), "y": _short([p.reward for p, _ in own]),
+        "x": _across([point.kl for point, _ in own]), "y": _short([p.reward for p, _ in own]),
         "customdata": [key for _, key in own], "text": [_hover(*pair) for pair in own],
         "hovertemplate": "%{text}<extra></extra>",
         "marker": {"color": colour, "symbol": SYMBOLS[marker], "size": 8, "opacity": 0.6,
@@ -95,27 +122,42 @@ def _hover(point: Point, key: str) -> str:
         f"KL {point.kl:.3g} ± {kl:.2g}",
         f"reward {point.reward:.3g} ± {reward:.2g}",
     ]
-    return "<br>".join(line for line in lines if line)
+    return "<br>".join(as_text(line) for line in lines if line)
+
+
+def as_text(text: str) -> str:
+    """``text`` without a meaning for Plotly, which reads tags, and values in ``%{...}``."""
+    return html.escape(text, quote=False).replace("%{", "%&#123;")
 
 
 def axes(
-    rows: Sequence[FrontierRow], points: Sequence[Point]
-) -> tuple[list[float], list[float], list[float]]:
-    """Ranges of the linear and the logarithmic KL axis (in powers of ten) and of the reward."""
-    reached = [r.kl_budget for r in rows if r.reward is not None
-               and r.objective not in CURVES_WITHOUT_TRAINING]  # fmt: skip
-    right = 1.05 * max([1.0, *reached])
-    inside = [point for point in points if point.kl <= right]
+    rows: Sequence[FrontierRow], points: Sequence[Point], look: Look = EVERYTHING
+) -> dict[str, list[Any]]:
+    """Ranges of the axes, ``x`` by the square root of KL and ``x_log`` by its logarithm; ticks."""
+    right = right_end(rows, look)
+    rows = look.shown(rows)
+    inside = [point for point in look.shown(points) if point.kl <= right]
     smallest = min([0.1, *(point.kl for point in inside if point.kl > 0.001)])
     heights = [row.reward for row in rows if row.reward is not None and row.kl_budget <= right]
     low, high = min(heights), max([*heights, *(point.reward for point in inside)])
     spread = (high - low) or 1.0
     low = max(min([low, *(point.reward for point in inside)]), low - 0.5 * spread)
-    return (
-        [0.0, right],
-        [math.log10(smallest) - 0.1, math.log10(right)],
-        [low - 0.05 * spread, high + 0.05 * spread],
-    )
+    shares = [r.reward for r in shares_of(rows) if r.reward is not None and r.kl_budget <= right]
+    return {
+        "x": [0.0, math.sqrt(right)],
+        "x_log": [math.log10(smallest) / 2 - 0.05, math.log10(right) / 2],
+        "y": [low - 0.05 * spread, high + 0.05 * spread],
+        "y_share": [min([0.0, *shares]) - 0.03, max([1.0, *shares]) + 0.05],
+        "ticks": _across(TICKS),
+        "tick_texts": [f"{tick:g}" for tick in TICKS],
+        "ticks_log": _across(LOG_TICKS),
+        "tick_texts_log": [f"{tick:g}" for tick in LOG_TICKS],
+    }
+
+
+def _across(kls: Sequence[float]) -> list[float | None]:
+    """Square roots, which the page's axis is in; an estimate of KL can be below 0."""
+    return _short([math.copysign(math.sqrt(abs(kl)), kl) for kl in kls])
 
 
 def _short(values: Sequence[float | None]) -> list[float | None]:

@@ -45,6 +45,7 @@ class TrialQueue:
         self._of_job: dict[str, RunningTrial] = {}
         self._running: list[RunningTrial] = []
         self._skipped: list[str] = []
+        self._diverged: dict[str, str] = {}
         self._rows = rows_by_run(self._plan.results)
         self._beaten: dict[str, int] = {}  # run -> evaluations in a row that were dominated
         self._said_wait = False
@@ -124,6 +125,10 @@ class TrialQueue:
         """The other runs of trials that failed."""
         return self._skipped
 
+    def diverged(self) -> dict[str, str]:
+        """Runs of this call beyond the bound on KL."""
+        return self._diverged
+
     def _late(self) -> bool:
         minutes = self._sweep.keys.minutes
         return minutes is not None and self._clock() - self._began > 60 * minutes
@@ -191,6 +196,7 @@ class TrialQueue:
         if limit is not None and measures.get("kl", 0.0) > limit:
             why = f"KL {measures['kl']:.4g} > {limit:g}"
             running.note(DIVERGED, job, stopped or why)
+            self._diverged[job.name] = stopped or why
         elif stopped:
             running.note(STOPPED, job, stopped)
 

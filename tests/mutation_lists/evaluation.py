@@ -69,8 +69,8 @@ MUTATIONS = (
     Mutation(
         "a completion can end the report's data",
         "report/page.py",
-        "data=htmlsafe_json_dumps(_data(found), ensure_ascii=False, allow_nan=False)",
-        'data=__import__("markupsafe").Markup(__import__("json").dumps(_data(found)))',
+        "data=htmlsafe_json_dumps(data, ensure_ascii=False, allow_nan=False)",
+        'data=__import__("markupsafe").Markup(__import__("json").dumps(data))',
         "report/test_sections.py::test_completions_stand_beside_the_references_and_cannot_run",
     ),
 )

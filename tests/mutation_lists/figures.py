@@ -9,7 +9,7 @@ BOLD = TABLE + "test_a_cell_is_bold_only_if_its_interval_lies_above_all_others"
 MUTATIONS = (
     Mutation(
         "a band runs on where seeds drop out",
-        "report/figure.py",
+        "report/curve.py",
         "for _, own in itertools.groupby(self.seeds):",
         "for own in [self.seeds]:",
         FIGURE + "test_a_band_is_cut_where_seeds_drop_out_and_the_line_is_not",
@@ -31,17 +31,17 @@ MUTATIONS = (
     Mutation(
         "a share starts at the reference's reward",
         "report/figure.py",
-        "curve = _curve(own, name, right, None)",
-        "curve = _curve(own, name, right, _start(rows))",
+        "curve = curve_of(shares, name, right, None)",
+        "curve = curve_of(shares, name, right, start_of(rows))",
         FIGURE + "test_the_second_panel_has_the_shares_of_all_that_have_some",
     ),
     Mutation(
         "arms that are left out take the reference's start with them",
         "report/figure.py",
-        "    right, start = _right(rows, look), _start(rows)\n"
+        "    right, start = right_end(rows, look), start_of(rows)\n"
         "    rows, points = look.shown(rows), look.shown(points)\n"
         "    names = sorted(",
-        "    right, start = _right(rows, look), _start(look.shown(rows))\n"
+        "    right, start = right_end(rows, look), start_of(look.shown(rows))\n"
         "    rows, points = look.shown(rows), look.shown(points)\n"
         "    names = sorted(",
         FIGURE + "test_arms_are_drawn_in_their_order_up_to_the_largest_budget_chosen",
@@ -94,5 +94,78 @@ MUTATIONS = (
         "if budget not in known]",
         "if not known]",
         "report/test_look.py::test_what_the_results_do_not_have_is_refused",
+    ),
+    Mutation(
+        "the page's bands run on where seeds drop out",
+        "report/traces.py",
+        "    for piece in curve.pieces():  # a polygon each, with a gap behind it",
+        "    for piece in [slice(None)]:",
+        "report/test_traces.py::"
+        "test_curves_start_at_the_reference_and_bands_are_cut_where_seeds_drop_out",
+    ),
+    Mutation(
+        "a name is markup for the figure's library",
+        "report/traces.py",
+        'html.escape(text, quote=False).replace("%{", "%&#123;")',
+        'text.replace("%{", "%&#123;")',
+        "report/test_traces.py::test_names_have_no_meaning_for_the_figures_library",
+    ),
+    Mutation(
+        "arms that are not shown are compared all the same",
+        "report/sections.py",
+        "if {row.objective, row.other} <= shown]",
+        "]",
+        "report/test_sections.py::test_a_frontier_has_a_row_per_objective_and_a_column_per_budget",
+    ),
+    Mutation(
+        "numbers far apart are on a linear scale",
+        "report/parallel.py",
+        "log = low > 0 and high / low >= WIDE",
+        "log = False",
+        "report/test_parallel.py::"
+        "test_numbers_far_apart_are_on_a_logarithmic_scale_and_others_are_not",
+    ),
+    Mutation(
+        "a run without a setting stands among those that have it",
+        "report/parallel.py",
+        '        at: Places = [\n            (None, "not set")',
+        '        at: Places = [\n            (0.0, "not set")',
+        "report/test_parallel.py::"
+        "test_numbers_far_apart_are_on_a_logarithmic_scale_and_others_are_not",
+    ),
+    Mutation(
+        "the live page replaces the call's own report",
+        "report/live.py",
+        "if found is not None and ours == _changed(page):",
+        "if found is not None:",
+        "report/test_live.py::test_the_calls_own_report_is_left_alone",
+    ),
+    Mutation(
+        "the frontier is built again though no run has ended",
+        "report/live.py",
+        "if changed != seen:",
+        "if True:",
+        "report/test_live.py::test_points_that_did_not_change_are_not_gathered_again",
+    ),
+    Mutation(
+        "a dead process counts as at work",
+        "results/progress.py",
+        "        except ProcessLookupError:\n            return False",
+        "        except ProcessLookupError:\n            return True",
+        "results/test_progress.py::test_a_note_of_a_living_process_comes_back_and_others_do_not",
+    ),
+    Mutation(
+        "the note of a call outlives it",
+        "pipeline/scheduler.py",
+        "        progress_file(self._plan.results).unlink(missing_ok=True)\n",
+        "",
+        "pipeline/test_scheduler.py::test_how_far_a_call_is_stands_in_a_file_until_it_ends",
+    ),
+    Mutation(
+        "brushing keeps the runs below the stretch",
+        "report/brush.js",
+        "!own || (run.at[i] !== null && run.at[i] >= own[0] - 1e-9",
+        "!own || (run.at[i] !== null && run.at[i] <= own[0] - 1e-9",
+        "report/test_browser.py::test_axes_are_brushed_by_keyboard_and_the_figure_follows",
     ),
 )

@@ -9,6 +9,7 @@ import pytest
 from alignlab.pipeline import scheduler
 from alignlab.pipeline.scheduler import JobQueue, Scheduler, on_many_devices, processes_of
 from alignlab.plan.experiment import Job, Plan
+from alignlab.results.progress import read_progress
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +88,9 @@ class Pool:
     """Workers that end their jobs one at a time, in the order in which they began."""
 
     def __init__(self, size: int, *_: Any) -> None:
-        self.workers: list[Any] = [SimpleNamespace(number=n, job=None) for n in range(size)]
+        self.workers: list[Any] = [
+            SimpleNamespace(number=n, job=None, progress=None) for n in range(size)
+        ]
         self.at_once: list[list[str]] = []
         self.waits = 0  # without news, before the next job ends
         for worker in self.workers:
@@ -108,6 +111,9 @@ class Pool:
         return []
 
     def replace(self, old: Any) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
 
@@ -154,3 +160,23 @@ def test_ranks_of_a_run_count_as_workers(
 
 def test_a_queue_gives_signs_of_life_while_all_workers_are_busy() -> None:
     assert carry_out(1, [1], waits=20)[1].asked >= 20
+
+
+def test_how_far_a_call_is_stands_in_a_file_until_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "WorkerPool", Pool)
+    monkeypatch.setattr(scheduler, "message", lambda *_, **__: {})
+    monkeypatch.setattr(scheduler, "PROGRESS_EVERY", 0.0)
+    monkeypatch.setattr(JobQueue, "diverged", lambda self: {"x": "KL 9 > 3"})
+    plan = Plan("demo", Path("demo"), tmp_path, (0,), {}, {}, (), {})
+    own = Scheduler(plan, 1, 2, 0)
+    own.failures.failed["b"] = "FloatingPointError: loss is nan"
+    own.work(JobQueue(plan, [job("a")]))
+    found = read_progress(tmp_path)
+    assert found is not None
+    assert (found.finished, found.total, found.at_work) == (1, 2, [])
+    assert found.left.startswith("about ")
+    assert found.failed == {"b": "FloatingPointError: loss is nan", "x": "KL 9 > 3"}
+    own.close()
+    assert read_progress(tmp_path) is None

@@ -1,10 +1,14 @@
 """The parts of the page."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from alignlab.report.look import Look
 from alignlab.report.page import write_page
+from alignlab.report.sections import sections
+from alignlab.report.table import FEWER
 from alignlab.results.notes import Note, Remarks
-from tests.report.test_page import TRIALS, findings, read
+from tests.report.test_page import TRIALS, findings, read, row
 from tests.report.test_win_rates import ROW as WIN_RATE
 
 
@@ -65,7 +69,7 @@ def test_tables_say_the_same_as_text(tmp_path: Path) -> None:
         "cannot tell",
         "0.3 [0.1, 0.5]",
         "0.87",
-        "1.25 [1.15, 1.35]",
+        "1.25 ± 0.10",
         "2 ± 0.2",
     ):
         assert cell in page.cells
@@ -83,3 +87,32 @@ def test_win_rates_are_listed_where_there_are_some(tmp_path: Path) -> None:
     assert cells[at - 4 : at + 4] == [
         *("dpo", "chosen", "0.5", "gpt", "55.0 [48.0, 62.0]", "52.0 [44.0, 60.0]", "1", "256")
     ]
+
+
+def test_a_frontier_has_a_row_per_objective_and_a_column_per_budget(tmp_path: Path) -> None:
+    rows = [
+        replace(row(name, budget, reward), n_seeds=3, oracle_efficiency=reward / 4,
+                efficiency_lo=reward / 4 - 0.01, efficiency_hi=reward / 4 + 0.01)
+        for name, reward in (("dpo", 1.0), ("ppo", 1.5), ("oracle", 4.0), ("reference", 0.0))
+        for budget in (0.5, 1.0)
+    ]  # fmt: skip
+    rows[0] = replace(rows[0], n_seeds=2)
+    look = Look(names={"ppo": "PPO <b>"}, arms=("ppo", "dpo", "oracle"), budgets=(1.0, 0.5))
+    frontier, shares, *others = sections(findings(rows=rows, look=look), rows)
+    assert list(frontier.columns) == ["objective", "KL 0.5", "KL 1"]
+    assert frontier.cells == [
+        ["PPO <b>", "1.50 ± 0.10", "1.50 ± 0.10"],
+        ["dpo", "1.00 ± 0.10 (2)", "1.00 ± 0.10"],
+        ["oracle", "4.00 ± 0.10", "4.00 ± 0.10"],
+    ]
+    assert frontier.bold == shares.bold == {(0, 1), (0, 2)}
+    assert frontier.caption.endswith(FEWER)
+    assert [cells[0] for cells in shares.cells] == ["PPO <b>", "dpo"]
+    assert shares.cells[0][1] == "0.375 ± 0.010"
+    write_page(tmp_path / "report.html", findings(rows=rows, look=look))
+    text = (tmp_path / "report.html").read_text()
+    assert '<td class="text">PPO &lt;b&gt;</td><td class=" bold">1.50 ± 0.10</td>' in text
+    above = next(section for section in others if section.title == "Which is above which")
+    assert above.cells[0][0] == "dpo - PPO <b>"
+    only = sections(findings(rows=rows, look=Look(arms=("dpo",))), rows)
+    assert "Which is above which" not in [section.title for section in only]

@@ -138,6 +138,7 @@ def test_a_last_evaluation_beyond_the_bound_counts_as_diverged_too(
     while (job := hand.trials.next()) is not None:
         hand.end(job, kl=4.0 if job.name == "dpo-beta2-s1" else 3.0)
     assert hand.states() == ["COMPLETE"] * 2
+    assert hand.trials.diverged() == {"dpo-beta2-s1": "KL 4 > 3"}
     assert [trial.user_attrs.get(DIVERGED) for trial in hand.study.trials] == [
         None, "dpo-beta2-s1: KL 4 > 3",
     ]  # fmt: skip
