@@ -22,6 +22,8 @@ from alignlab.records import command as records_command
 from alignlab.report import command as frontier_command
 from alignlab.report import table_command
 from alignlab.rollouts import command as sample_command
+from alignlab.start import compare as compare_command
+from alignlab.start import init as init_command
 from alignlab.winrate import command as winrate_command
 
 SUCCESS, FAILURE, BAD_INPUT = 0, 1, 2
@@ -67,7 +69,7 @@ def _status(words: list[str]) -> int:
     except (ConfigError, DataError) as error:
         status = _tell(error, str(error), BAD_INPUT, debug)
     except KeyboardInterrupt as error:
-        continues = words[:1] in (["run"], ["sweep"], ["winrate"])
+        continues = words[:1] in (["run"], ["sweep"], ["winrate"], ["compare"])
         more = f"; go on with: alignlab {shlex.join(words)}" if continues else ""
         status = _tell(error, str(error) or f"interrupted{more}", INTERRUPTED, debug)
     except Exception as error:
@@ -113,6 +115,17 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(commands)
     _add_sweep(commands)
+    for name, what, command in (
+        ("init", "write a folder of short files to start from", init_command),
+        (
+            "compare",
+            "compare objectives on your own pairs, and say what was found",
+            compare_command,
+        ),
+    ):
+        own = _add(commands, name, what, command.EXAMPLE)
+        command.add_arguments(own)
+        own.set_defaults(command=command.run)
     sample = _add(
         commands, "sample", "write completions of prompts with a policy", sample_command.EXAMPLE
     )

@@ -53,6 +53,10 @@ BELOW = {
         *("rewards", "objectives", "callbacks", "training", "plan", "results", "report", "doctor"),
     },
     "records": {"evaluation", "results", "report", "plan", "training"},
+    "start": {
+        *("data", "rewards.spec", "evaluation", "results"),
+        *("plan", "report", "pipeline", "capacity", "doctor"),
+    },
     "sweep": {"pipeline", "plan", "results", "report"},
     "winrate": {
         *("functional", "data", "models", "rewards", "rollouts"),
@@ -69,7 +73,7 @@ BELOW = {
     },
     "cli": {
         *("training", "rollouts", "stages", "callbacks", "plan", "capacity"),
-        *("pipeline", "sweep", "report", "winrate", "export", "records"),
+        *("pipeline", "sweep", "report", "winrate", "start", "export", "records"),
         *("doctor", "chat", "check_data"),
     },
 }

@@ -1,0 +1,1 @@
+"""Where own work starts: ``alignlab init`` writes a folder, ``alignlab compare`` runs one."""
