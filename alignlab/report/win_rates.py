@@ -122,7 +122,7 @@ def win_rate_table(rows: Sequence[WinRate]) -> str:
         "against",
         "T",
         "win rate [95 %]",
-        "at equal length",
+        "length-controlled",
         "ties",
         "consistency",
     ]
