@@ -224,12 +224,12 @@ def test_a_page_of_runs_at_work_reloads_and_stays_as_it_was(page: Page) -> None:
     path.write_text(
         path.read_text()
         .replace("3 of 12", "4 of 12")
-        .replace('data-seconds="15"', 'data-seconds="1"')
+        .replace('data-seconds="15"', 'data-seconds="5"')
     )
     page.reload()
     expect(live).to_contain_text("4 of 12 jobs done")
     path.write_text(path.read_text().replace("4 of 12", "5 of 12"))
-    expect(live).to_contain_text("5 of 12 jobs done")  # by itself
+    expect(live).to_contain_text("5 of 12 jobs done", timeout=30_000)  # by itself
     pause = page.get_by_role("button", name="Pause")
     pause.click()
     expect(pause).to_have_attribute("aria-pressed", "true")
@@ -241,7 +241,7 @@ def test_a_page_of_runs_at_work_reloads_and_stays_as_it_was(page: Page) -> None:
     assert kept(page) == ["ppo-s0"]
     expect(page.locator("#chart .scatterlayer .points path.point")).to_have_count(1)
     path.write_text(path.read_text().replace("5 of 12", "6 of 12"))
-    page.wait_for_timeout(1500)
+    page.wait_for_timeout(6000)
     expect(live).to_contain_text("5 of 12 jobs done")
 
 
