@@ -14,6 +14,7 @@ FILES = files("alignlab.start") / "files"
 KINDS = ("dpo", "ppo", "sft-chat", "rm", "kto", "compare")
 SMALL, RATE = 5e6, 1e-4  # weights of a model, and the learning rate of experiments/hh for it
 POWER = 0.75  # so that 8e9 weights get 4e-7, near the 5e-7 of arXiv:2405.14734
+_OBJECTIVE = re.compile(r"^    objective: \w+\n", re.MULTILINE)  # its runs are evaluated by a probe
 _BLOCK = re.compile(r"^#if (\w+)\n(.*?)^#end\n", re.MULTILINE | re.DOTALL)
 
 
@@ -89,6 +90,8 @@ def rendered(kind: str, values: Mapping[str, Any], parts: Collection[str] = ()) 
         else:
             name = source.name
         text = _BLOCK.sub(lambda m: m[2] if m[1] in parts else "", source.read_text("utf-8"))
+        if "no_reward" in parts:
+            text = _OBJECTIVE.sub("", text)
         shown = {key: _yaml(value) for key, value in values.items()} if ending == "yaml" else values
         found[name] = _filled(text, shown, values)
     return found
