@@ -59,13 +59,13 @@ def test_only_whole_names_of_this_package_count() -> None:
 
 @pytest.mark.usefixtures("moved")
 def test_a_hash_holds_the_recorded_name(tmp_path: Path) -> None:
-    old = {"call": "alignlab.attic.copy", "args": {"reward": ["alignlab.attic.rules.ToySentiment"]}}
+    old = {"call": "alignlab.attic.copy", "args": {"like": ["alignlab.attic.rules.ToySentiment"]}}
     path = tmp_path / "stage.yaml"
     path.write_text(yaml.safe_dump(old))
     now = read_yaml(path)
     assert now == {
         "call": "alignlab.stages.policies.copy_policy",
-        "args": {"reward": ["alignlab.rewards.rule.ToySentiment"]},
+        "args": {"like": ["alignlab.rewards.rule.ToySentiment"]},
     }
     assert by_content(now) == by_content(old) == old
 

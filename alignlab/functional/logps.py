@@ -26,7 +26,7 @@ KEPT = 2**27  # log-probs kept for the backward pass: 512 MiB in float32
 class Chunks(NamedTuple):
     """How many positions go through the head at once, and how many are kept.
 
-    Args:
+    Attributes:
         size: Positions whose logits are made at a time.
         kept: If there are more positions, logits are made again in the backward pass.
     """

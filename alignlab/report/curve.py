@@ -64,7 +64,7 @@ def has_share(row: FrontierRow) -> bool:
 
 
 def shares_of(rows: Sequence[FrontierRow]) -> list[FrontierRow]:
-    """Rows with the share of the optimum's gain in the place of the reward, where it is known."""
+    """The rows whose share of the optimum's gain is known, with that share as their reward."""
     return [
         replace(
             row,

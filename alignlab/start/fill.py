@@ -110,7 +110,7 @@ def _filled(text: str, shown: Mapping[str, Any], plain: Mapping[str, Any]) -> st
 
 
 def _yaml(value: Any) -> str:
-    """``value`` as it stands in YAML, on one line."""
+    """``value`` as YAML writes it on one line."""
     if isinstance(value, str):
         plain = re.fullmatch(r"[A-Za-z./][\w./-]*(:[\w.]+)?", value)
         word = value.lower() in ("yes", "no", "on", "off", "true", "false", "null")

@@ -35,6 +35,7 @@ from tests.robustness.trainings import NAMES, plan_of, write_ground
 COLUMNS = ("kill", "training", "aim", "survived_step", "differs", "seconds")
 AGAIN = 0.25  # share of the runs that are killed once more while they continue
 LONGEST = 300.0  # seconds until a training counts as hung
+TIMED = ("speed/", "time/")  # what is logged of seconds, which differ from run to run
 Digest = dict[str, Any]
 
 
@@ -164,7 +165,7 @@ def _hashes(paths: Sequence[Path], root: Path) -> dict[str, str]:
 
 
 def _scalars(train: Path) -> list[list[Any]]:
-    """Everything in the logs, each entry as often as it occurs."""
+    """Everything in the logs but seconds, each entry as often as it occurs."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     log = EventAccumulator(str(train), size_guidance={"scalars": 0, "tensors": 0})
@@ -172,11 +173,13 @@ def _scalars(train: Path) -> list[list[Any]]:
     found = [
         ["events", tag, event.step, event.value]
         for tag in log.Tags()["scalars"]
+        if not tag.startswith(TIMED)
         for event in log.Scalars(tag)
     ]
     with (train / "table" / "metrics.csv").open(newline="") as file:
         for row in csv.DictReader(file):
-            found += [["table", k, int(row["step"]), float(v)] for k, v in row.items() if v]
+            kept = {k: v for k, v in row.items() if v and not k.startswith(TIMED)}
+            found += [["table", k, int(row["step"]), float(v)] for k, v in kept.items()]
     return sorted(found)
 
 
