@@ -97,6 +97,18 @@ def test_fit_leaves_a_hugging_face_folder(
     assert torch.equal(checkpoint["state_dict"][f"policy.model.{name}"], weight)
 
 
+def test_a_logger_may_be_a_word(stage: Path, here: Path) -> None:
+    words = ["--trainer.logger=csv", "--trainer.log_every_n_steps=1"]
+    assert call("fit", "--config", str(stage), *words) == 0
+    folder = here / "lightning_logs" / "version_0"
+    rows = csv.DictReader((folder / "metrics.csv").read_text().splitlines())
+    assert sum(bool(row["speed/tokens_per_second"]) for row in rows) == 3
+    settings = yaml.safe_load((folder / "hparams.yaml").read_text())
+    assert settings["trainer.max_steps"] == 3
+    assert settings["model.optimizer.lr"] == 0.01
+    assert call("fit", "--config", str(stage), "--trainer.logger=cvs") == 2
+
+
 def test_overlays_and_flags_apply_in_order(
     stage: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch.optim import Optimizer
 
+from alignlab.callbacks.loggers import log_settings
 from alignlab.callbacks.meter import Meter, TimeLeft
 from alignlab.callbacks.resume import run_folder
 from alignlab.data.modules import TreeData
@@ -22,7 +22,6 @@ from alignlab.results.csv_tables import write_table
 from alignlab.results.run_folder import RunFolder
 
 ROWS = "rows.csv"  # what became of the data's rows, in the run's folder
-METRICS = ("train/loss", "val/loss", "probe/kl", "probe/reward")  # beside the hyperparameters
 
 
 class Journal(Callback):
@@ -51,7 +50,7 @@ class Journal(Callback):
             write_table(folder / ROWS, data.report_table())
         print("\n".join([*said, f"files: {folder}"]), file=sys.stderr, flush=True)
         for logger in trainer.loggers:
-            _log_settings(logger, self.settings)
+            log_settings(logger, self.settings)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
@@ -138,25 +137,6 @@ def _model_line(pl_module: LightningModule) -> str:
         f"{'all' if learning == total else f'{learning:,}'} trained; "
         f"layout: {getattr(trained, 'layout_report', 'its own')}"
     )
-
-
-def _log_settings(logger: Logger, settings: dict[str, Any]) -> None:
-    """Put ``settings`` where the logger shows hyperparameters.
-
-    TensorBoard lists runs by them only with metrics to go with them, and Lightning would write a
-    made-up value of each; they are named here without one.
-    """
-    if not isinstance(logger, TensorBoardLogger):
-        logger.log_hyperparams(settings)
-        return
-    from torch.utils.tensorboard.summary import hparams
-
-    logger.log_hyperparams(settings, metrics={})
-    plain = {
-        k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in settings.items()
-    }
-    for summary in hparams(plain, dict.fromkeys(METRICS, 0.0)):
-        logger.experiment.file_writer.add_summary(summary)
 
 
 def _flat(node: Any, where: str = "") -> Iterator[tuple[str, Any]]:

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from alignlab.bounds import LARGEST_SEED
+from alignlab.callbacks.loggers import log_samples
 from alignlab.callbacks.resume import Resume, run_folder
 from alignlab.clock import CLOCK
 from alignlab.data.trees import PromptTree
@@ -21,10 +21,9 @@ from alignlab.models.loading import freeze
 from alignlab.models.policy import Policy
 from alignlab.models.sharding import gathered
 from alignlab.results.prompt_tables import read_scores, write_scores
-from alignlab.results.run_folder import Evaluation, SampleText, evaluations_in
+from alignlab.results.run_folder import Evaluation, evaluations_in
 from alignlab.rewards import Reward
 
-SHOWN = 8  # completions in TensorBoard
 TEXTS = 64  # completions kept to read, from as many different prompts as possible
 
 
@@ -175,9 +174,7 @@ class FrontierProbe(Callback):
             means = read_scores(evaluation.scores).means()
             for logger in trainer.loggers:
                 logger.log_metrics({f"probe/{k}": v for k, v in means.items()}, step=step)
-                if isinstance(logger, TensorBoardLogger):
-                    texts = shown(evaluation.read_texts())
-                    logger.experiment.add_text("probe/samples", texts, step)
+                log_samples(logger, evaluation.read_texts(), step)
         self._logged = step
         trainer.strategy.barrier("probe")
 
@@ -220,19 +217,6 @@ def means_at(trainer: Trainer, step: int) -> dict[str, float] | None:
     if not evaluation.is_whole:
         return None
     return read_scores(evaluation.scores).means() | {"seconds": evaluation.seconds}
-
-
-def shown(samples: Sequence[SampleText]) -> str:
-    """The first completions of different prompts as a Markdown table."""
-    first: dict[str, SampleText] = {}
-    for sample in samples:
-        first.setdefault(sample.prompt_id, sample)
-    rows = [
-        (f"{text.prompt} → {text.completion}", f"{text.reward:.3f}", f"{text.kl:.3f}")
-        for text in list(first.values())[:SHOWN]
-    ]
-    lines = [" | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in row) for row in rows]
-    return "\n".join(["prompt → completion | reward | KL", "--- | --- | ---", *lines])
 
 
 def _seconds(trainer: Trainer) -> float:

@@ -17,6 +17,7 @@ from alignlab.plan import overlay
 from alignlab.results.run_folder import RunFolder, evaluations_in
 from alignlab.training import fit
 from alignlab.training.identity import OtherConfig
+from alignlab.training.loggers import specs_of
 
 
 class Progress(Callback):
@@ -109,11 +110,5 @@ def take_part(job: dict[str, Any], folder: Path, reporter: Reporter) -> fit.Comm
 
 def _with_folders(config: dict[str, Any], run: Path) -> dict[str, Any]:
     trainer = {**(config.get("trainer") or {}), "default_root_dir": str(run)}
-    trainer.setdefault(
-        "logger",
-        {
-            "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
-            "init_args": {"save_dir": str(run), "name": "", "version": ""},
-        },
-    )
+    trainer["logger"] = specs_of(trainer.get("logger", "tensorboard"), run)
     return {**config, "trainer": trainer}

@@ -7,6 +7,7 @@ from either. Importing this module costs seconds (torch, lightning): import it l
 import contextlib
 import copy
 import logging
+import os
 import re
 import shlex
 import sys
@@ -47,6 +48,7 @@ from alignlab.training import before_start
 from alignlab.training.before_start import own_error
 from alignlab.training.continuing import continued, how_to_go_on, in_folder_of, with_config_of
 from alignlab.training.identity import identity_of
+from alignlab.training.loggers import WithWords, loggers_of
 from alignlab.training.stand_ins import try_out
 
 _read = jsonargparse.get_loader("yaml")
@@ -64,6 +66,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "log_every_n_steps": 10,
     "accumulate_grad_batches": None,  # the micro-batches that the data make of a step
 }
+SETTINGS = ("model", "data", "trainer", "seed_everything")  # what loggers list of the config
 NOT_SHOWN: tuple[dict[str, Any], ...] = (  # warnings that users cannot act on
     # How Lightning itself uses jsonargparse and torch's pytree; our loaders need no workers.
     {"category": DeprecationWarning, "module": r"lightning\."},
@@ -136,6 +139,7 @@ class Command(LightningCLI):
             LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
+            trainer_class=WithWords,
             auto_configure_optimizers=False,
             seed_everything_default=0,
             trainer_defaults=TRAINER_DEFAULTS,
@@ -222,6 +226,8 @@ def build(
 def _trainer(command: Command, built: Namespace, callbacks: Sequence[Callback]) -> Trainer:
     """The trainer, with the config's callbacks before those of every run."""
     config, settings = command.config, dict(vars(built.trainer))
+    root = Path(settings["default_root_dir"] or os.getcwd())
+    settings["logger"] = loggers_of(settings["logger"], root)
     given = [*in_order(built.probe, settings["callbacks"]), *callbacks]
     shown, terminal = settings["enable_progress_bar"] is not False, sys.stderr.isatty()
     given.append(meter := Meter())
@@ -229,7 +235,7 @@ def _trainer(command: Command, built: Namespace, callbacks: Sequence[Callback]) 
         given.append(Bar(meter) if terminal else ProgressLines(meter))
     if not any(isinstance(callback, Resume) for callback in given):
         given.append(Resume())
-    given.append(Journal({key: _plain(command)[key] for key in ("model", "data")}))
+    given.append(Journal({key: _plain(command)[key] for key in SETTINGS}))
     given.append(NonFinite(config.non_finite))
     if not any(isinstance(callback, Alarms) for callback in given):
         given.append(Alarms())

@@ -120,7 +120,10 @@ def try_out(command: LightningCLI, *, here: bool, evaluated: bool) -> None:
             raise own from error
     built = construct(command, "trainer", "probe")
     callbacks = in_order(built.probe, built.trainer.callbacks)
-    make_trainer(vars(built.trainer) | {"callbacks": callbacks}, command.config, here=here)
+    settings = vars(built.trainer) | {"callbacks": callbacks}
+    if isinstance(settings["logger"], str):  # a word, whose loggers would open files
+        settings["logger"] = False
+    make_trainer(settings, command.config, here=here)
     if evaluated and not any(isinstance(callback, FrontierProbe) for callback in callbacks):
         raise ConfigError(
             "its stage has an 'objective', so its evaluations are to be points of the frontier, "

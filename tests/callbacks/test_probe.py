@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from alignlab.callbacks.probe import FrontierProbe, shown
+from alignlab.callbacks.probe import FrontierProbe
 from alignlab.callbacks.resume import LAST, Resume
 from alignlab.data.trees import PromptTree, PromptTrees, collate
 from alignlab.errors import ConfigError, DataError
@@ -19,7 +19,6 @@ from alignlab.evaluation.points import evaluate_policy
 from alignlab.evaluation.prompts import load_prompts
 from alignlab.models.policy import Policy
 from alignlab.results.prompt_tables import read_scores
-from alignlab.results.run_folder import SampleText
 from alignlab.rewards import Reward
 from tests.tiny import EOS
 
@@ -296,18 +295,3 @@ def test_without_a_reference_the_policy_at_the_start_is_it(
         train(files, run, Kill(8), reference=None)
     train(files, run, resume=True, reference=None)  # not the policy of the checkpoint
     assert tables(run) == tables(whole[0])
-
-
-def test_samples_are_shown_as_a_table() -> None:
-    one: dict[str, Any] = {"proxy_reward": None, "kl": 0.5, "length": 2}
-    samples = [
-        SampleText(prompt_id="a", prompt="who", completion=" me\nand\u2028you", reward=1.0, **one),
-        SampleText(prompt_id="a", prompt="who", completion="nobody", reward=0.0, **one),
-        SampleText(prompt_id="b", prompt="x|y", completion="z", reward=-1.25, **one),
-    ]
-    assert shown(samples).splitlines() == [
-        "prompt → completion | reward | KL",
-        "--- | --- | ---",
-        "who → me and you | 1.000 | 0.500",
-        "x\\|y → z | -1.250 | 0.500",
-    ]

@@ -155,7 +155,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a made-up metric is in TensorBoard",
-        "callbacks/journal.py",
+        "callbacks/loggers.py",
         "    logger.log_hyperparams(settings, metrics={})",
         "    logger.log_hyperparams(settings)",
         "callbacks/test_journal.py::test_settings_are_listed_and_no_metric_is_made_up",

@@ -165,7 +165,7 @@ MUTATIONS = (
     Mutation(
         "the trainer is first built behind the inputs",
         "training/stand_ins.py",
-        'make_trainer(vars(built.trainer) | {"callbacks": callbacks}, command.config, here=here)',
+        "make_trainer(settings, command.config, here=here)",
         "pass",
         "training/test_stand_ins.py::test_the_trainer_and_its_callbacks_are_asked_too",
     ),

@@ -146,4 +146,18 @@ MUTATIONS = (
         "objectives/test_on_policy.py::"
         "test_rollouts_of_a_uniform_policy_have_the_entropy_of_its_vocabulary",
     ),
+    Mutation(
+        "a prompt is listed once for each of its samples",
+        "callbacks/loggers.py",
+        "first.setdefault(sample.prompt_id, sample)",
+        "first[sample.completion] = sample",
+        "callbacks/test_loggers.py::test_as_tables_of_services",
+    ),
+    Mutation(
+        "a stage's logs go into a folder of their own",
+        "training/loggers.py",
+        """{"save_dir": str(folder), "name": "", "version": ""}""",
+        """{"save_dir": str(folder), "name": "logs", "version": ""}""",
+        "training/test_loggers.py::test_services_come_after_tensorboard[wandb]",
+    ),
 )
