@@ -87,7 +87,10 @@ def _read(text: str) -> dict[str, Any] | None:
     Raises:
         ConfigError: A part of a sum has none of the forms, or a pattern or file is misspelt.
     """
-    first, *rest = _SIGN.split(text.strip())
+    text = text.strip()
+    if text.startswith(("{", "[")) and not _PLACE.match(text):
+        return None  # YAML, which the parser reads
+    first, *rest = _SIGN.split(text)
     parts = [("+", first), *zip(rest[::2], rest[1::2], strict=True)]
     weights, rewards = [], []
     for sign, part in parts:

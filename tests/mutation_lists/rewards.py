@@ -191,6 +191,13 @@ MUTATIONS = (
         "rewards/test_spec.py::test_only_values_of_rewards_change",
     ),
     Mutation(
+        "a dictionary in quotes is taken for a scorer's folder",
+        "rewards/spec.py",
+        'if text.startswith(("{", "["))',
+        "if text.startswith('!')",
+        "rewards/test_spec.py::test_text_that_is_yaml_is_left_to_the_parser",
+    ),
+    Mutation(
         "weights of a sum are ignored",
         "rewards/given.py",
         "total += weight * checked",

@@ -103,6 +103,12 @@ def test_only_values_of_rewards_change() -> None:
     assert found["stages"] == given["stages"]
 
 
+@pytest.mark.parametrize("text", ["{'class_path': 'my.Reward', 'path': 'a/b'}", "[a/b, length]"])
+def test_text_that_is_yaml_is_left_to_the_parser(text: str) -> None:
+    assert with_classes({"reward": text}) == {"reward": text}
+    assert options_with_classes(["--model.reward", text]) == ["--model.reward", text]
+
+
 def test_options_in_both_spellings() -> None:
     words = ["--probe.reward", "length", "--model.init_args.reward=0.5*length", "--x", "length"]
     first, second, third, *rest = options_with_classes(words)
