@@ -158,6 +158,6 @@ MUTATIONS = (
         "training/loggers.py",
         """{"save_dir": str(folder), "name": "", "version": ""}""",
         """{"save_dir": str(folder), "name": "logs", "version": ""}""",
-        "training/test_loggers.py::test_services_come_after_tensorboard[wandb]",
+        "training/test_loggers.py::test_services_come_after_tensorboard",
     ),
 )
