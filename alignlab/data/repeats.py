@@ -74,12 +74,9 @@ class Repeats:
 
     def found(self) -> dict[str, Any]:
         """The places of rows that are copies, contradicted or in a cycle: ascending, each once."""
-        _, first = np.unique(np.asarray(self.whole), return_index=True)
-        copies = np.ones(self.rows, bool)
-        copies[first] = False
         contradicted, cyclic = self._judgements()
         return {
-            COPY: np.flatnonzero(copies),
+            COPY: _repeated(np.asarray(self.whole)),
             OPPOSED: np.union1d(contradicted, self._labels()),
             CYCLIC: cyclic,
         }
@@ -110,6 +107,13 @@ class Repeats:
         np.minimum.at(lowest, ids, label)
         np.maximum.at(highest, ids, label)
         return np.unique(row[lowest[ids] < highest[ids]])
+
+
+def _repeated(values: Any) -> Any:
+    """The places whose value an earlier place has; in less memory than ``numpy.unique`` takes."""
+    order = np.argsort(values, kind="stable")
+    ascending = values[order]
+    return np.sort(order[1:][ascending[1:] == ascending[:-1]])
 
 
 def _among(values: Any, others: Any) -> Any:

@@ -333,7 +333,7 @@ def test_a_file_knows_its_longest_tree_and_its_largest_id(folder: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """600 more pairs of 300 tokens cost hashes of theirs; their text alone has 300 bytes a pair."""
+    """800 more pairs of 300 tokens cost hashes of theirs; their text alone has 300 bytes a pair."""
     monkeypatch.setattr(stored, "AT_ONCE", 16)
     monkeypatch.setattr("alignlab.data.tokenise.AT_ONCE", 16)
     tokenizer = bytewise(CHATML, eos="<|im_end|>")
@@ -352,5 +352,5 @@ def test_memory_does_not_grow_with_the_file(folder: Path, monkeypatch: pytest.Mo
         finally:
             tracemalloc.stop()
 
-    peak(10)  # what is imported and compiled at the first use
-    assert peak(800) - peak(200) < 600 * 100
+    peak(100)  # what is imported and compiled at the first use
+    assert peak(1600) - peak(800) < 800 * 100
