@@ -161,11 +161,4 @@ MUTATIONS = (
         "",
         "pipeline/test_scheduler.py::test_how_far_a_call_is_stands_in_a_file_until_it_ends",
     ),
-    Mutation(
-        "brushing keeps the runs below the stretch",
-        "report/brush.js",
-        "!own || (run.at[i] !== null && run.at[i] >= own[0] - 1e-9",
-        "!own || (run.at[i] !== null && run.at[i] <= own[0] - 1e-9",
-        "report/test_browser.py::test_axes_are_brushed_by_keyboard_and_the_figure_follows",
-    ),
 )

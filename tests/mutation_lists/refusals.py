@@ -18,8 +18,8 @@ MUTATIONS = (
     Mutation(
         "an alias of the YAML is one object in two places",
         "plan/overlay.py",
-        "written_out: dict[str, Any] = present_in(_written_out(content, 0, itertools.count(1)))",
-        "_written_out(written_out := content, 0, itertools.count(1))",
+        "meant: dict[str, Any] = with_classes(written_out)",
+        "meant = content",
         f"{OVERLAY}test_a_change_of_one_place_leaves_its_alias_alone",
     ),
     Mutation(
