@@ -108,7 +108,7 @@ MUTATIONS = (
         "training/replay.py",
         "    module.load_state_dict(state, strict=False)\n",
         "",
-        "training/test_replay.py::test_a_step_is_run_again",
+        "training/test_replay.py::test_another_weights_file_may_be_named",
     ),
     Mutation(
         "an alarm is repeated at every look",
