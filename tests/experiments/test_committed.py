@@ -34,7 +34,8 @@ def in_points(results: Path) -> dict[str, str]:
 def in_configs(results: Path) -> dict[str, str]:
     """Job -> ``config_sha``, from the first line of each file in ``configs``."""
     first = [path.read_text().partition("\n")[0] for path in (results / "configs").glob("*.yaml")]
-    found = [re.fullmatch(r"# (\S+), config_sha (\w{64})", line) for line in first]
+    head = re.compile(r"# (\S+), config_sha (\w{64})(, sha256 \w{64})?")
+    found = map(head.fullmatch, first)
     return {line[1]: line[2] for line in found if line}
 
 
