@@ -73,7 +73,7 @@ def draw(path: Path, rows: Rows) -> None:
             axes.plot(ratio / limits[row["case"]], place, "k|", markersize=10)
     axes.axvline(1, color="grey", linewidth=0.8)
     axes.set_yticks(range(len(shown)), [f"{r['case']} ({r['peer']})" for r in reversed(shown)])
-    axes.set_xlabel("processor time of the peer over alignlab's (bar: limit of matrix products)")
+    axes.set_xlabel("processor time of the peer over alignlab's\n(stroke: limit of products)")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)
