@@ -11,6 +11,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from alignlab import __version__
 from alignlab.capacity import command as plan_command
@@ -29,6 +30,26 @@ from alignlab.winrate import command as winrate_command
 SUCCESS, FAILURE, BAD_INPUT = 0, 1, 2
 INTERRUPTED = 130  # 128 + SIGINT
 UNREAD = 141  # 128 + SIGPIPE
+COMMANDS: tuple[tuple[str, str, Any], ...] = (  # those with a module of their own
+    ("init", "write a folder of short files to start from", init_command),
+    ("compare", "compare objectives on your own pairs, and say what was found", compare_command),
+    (
+        "check-data",
+        "what training would read of a file, and what is wrong with it",
+        check_data_command,
+    ),
+    ("doctor", "check a stage before it trains", doctor_command),
+    ("plan", "memory, time and price of a stage, before it runs", plan_command),
+    ("sample", "write completions of prompts with a policy", sample_command),
+    ("chat", "talk to a policy, or to two side by side", chat_command),
+    ("frontier", "print and draw reward against KL", frontier_command),
+    ("table", "print a frontier for a paper or a README", table_command),
+    (
+        "winrate",
+        "how often a judge prefers a policy's completions, over temperatures",
+        winrate_command,
+    ),
+)
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -115,62 +136,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(commands)
     _add_sweep(commands)
-    for name, what, command in (
-        ("init", "write a folder of short files to start from", init_command),
-        (
-            "compare",
-            "compare objectives on your own pairs, and say what was found",
-            compare_command,
-        ),
-    ):
+    for name, what, command in COMMANDS:
         own = _add(commands, name, what, command.EXAMPLE)
         command.add_arguments(own)
-        own.set_defaults(command=command.run)
-    sample = _add(
-        commands, "sample", "write completions of prompts with a policy", sample_command.EXAMPLE
-    )
-    sample_command.add_arguments(sample)
-    sample.set_defaults(command=sample_command.run)
-    chat = _add(commands, "chat", "talk to a policy, or to two side by side", chat_command.EXAMPLE)
-    chat_command.add_arguments(chat)
-    chat.set_defaults(command=chat_command.run)
-    frontier = _add(
-        commands, "frontier", "print and draw reward against KL", frontier_command.EXAMPLE
-    )
-    frontier_command.add_arguments(frontier)
-    frontier.set_defaults(command=_frontier)
-    table = _add(
-        commands, "table", "print a frontier for a paper or a README", table_command.EXAMPLE
-    )
-    table_command.add_arguments(table)
-    table.set_defaults(command=table_command.run)
-    winrate = _add(
-        commands,
-        "winrate",
-        "how often a judge prefers a policy's completions, over temperatures",
-        winrate_command.EXAMPLE,
-    )
-    winrate_command.add_arguments(winrate)
-    winrate.set_defaults(command=winrate_command.run)
+        own.set_defaults(command=_frontier if name == "frontier" else command.run)
     _add_export(commands)
     _add_replay(commands)
-    plan = _add(
-        commands, "plan", "memory, time and price of a stage, before it runs", plan_command.EXAMPLE
-    )
-    plan_command.add_arguments(plan)
-    plan.set_defaults(command=plan_command.run)
     _add_records(commands)
-    doctor = _add(commands, "doctor", "check a stage before it trains", doctor_command.EXAMPLE)
-    doctor_command.add_arguments(doctor)
-    doctor.set_defaults(command=doctor_command.run)
-    check_data = _add(
-        commands,
-        "check-data",
-        "what training would read of a file, and what is wrong with it",
-        check_data_command.EXAMPLE,
-    )
-    check_data_command.add_arguments(check_data)
-    check_data.set_defaults(command=check_data_command.run)
     stages = _add(
         commands, "stages", "list what 'call:' in a pipeline.yaml may name", "alignlab stages"
     )

@@ -16,7 +16,7 @@ from alignlab.models.adapters import Lora
 from alignlab.models.policy import Policy
 from alignlab.objectives.on_policy import Sampling
 from alignlab.objectives.schedule import Schedule
-from alignlab.training.help import _objectives
+from alignlab.training.help import objectives
 
 PAGE = (Path(__file__).parents[1] / "docs/from_others.md").read_text()
 NESTED: dict[str, Callable[..., Any]] = {
@@ -68,7 +68,7 @@ def settings() -> dict[str, set[str]]:
     """The arguments that may stand under each beginning of a key."""
     data = [loaded(f"alignlab.data.modules.{name}") for name in DATA]
     return {
-        "model.init_args": arguments(*(loaded(path) for path, _ in _objectives())),
+        "model.init_args": arguments(*(loaded(path) for path, _ in objectives())),
         "data.init_args": arguments(loaded("alignlab.data.rollout_data.RolloutData"), *data),
         "trainer": arguments(lightning.Trainer),
     }

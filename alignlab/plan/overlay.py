@@ -245,6 +245,26 @@ def set_dotted(config: dict[str, Any], dotted: str, value: Any) -> None:
         raise ConfigError(f"cannot set {dotted!r}: no such place in the config.") from None
 
 
+def key_and_value(setting: str, said: str) -> tuple[str, Any]:
+    """Key and value of ``KEY=VALUE``, the value as YAML spells it.
+
+    Args:
+        setting: What an option gave.
+        said: The error's text, if it is none.
+
+    Raises:
+        ConfigError: No key, no ``=``, or a value that is not YAML.
+    """
+    key, equals, text = setting.partition("=")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        equals = ""
+    if not (key and equals):
+        raise ConfigError(said)
+    return key.strip(), value
+
+
 def fill(value: Any, lookup: Callable[[str], Any]) -> Any:
     """``value`` with every ``{name}`` in its strings replaced by ``lookup(name)``.
 

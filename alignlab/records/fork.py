@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from alignlab.errors import ConfigError
 from alignlab.files import atomic_write
 from alignlab.plan import overlay
@@ -93,13 +91,8 @@ def forked(config: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]
     """
     changed = copy.deepcopy(dict(config))
     for setting in settings:
-        key, equals, text = setting.partition("=")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            equals = ""
-        if not (key and equals):
-            raise ConfigError(f"--set {setting}: expected KEY=VALUE, as model.init_args.beta=0.5.")
+        said = f"--set {setting}: expected KEY=VALUE, as model.init_args.beta=0.5."
+        key, value = overlay.key_and_value(setting, said)
         overlay.set_dotted(changed, key, value)
     return changed
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import yaml
 from optuna.distributions import CategoricalDistribution
 
 from alignlab.errors import ConfigError
 from alignlab.files import sha_of
 from alignlab.pipeline.progress import say
 from alignlab.plan.experiment import check_names
+from alignlab.plan.overlay import key_and_value
 from alignlab.sweep.run import STUDY
 from alignlab.sweep.space import ARM, Dimension, Point
 from alignlab.sweep.spec import Sweep, load_sweep
@@ -69,7 +69,8 @@ def point_of(sweep: Sweep, text: str) -> Point:
     Raises:
         ConfigError: As ``add_points``.
     """
-    values = dict(_pair(text, pair) for pair in text.split(","))
+    said = f"--add {text}: expected KEY=VALUE,... such as beta=0.5,lr=1.0e-3."
+    values = dict(key_and_value(pair, said) for pair in text.split(","))
     arms = sweep.space.arms
     arm = values.pop(ARM, next(iter(arms)) if len(arms) == 1 else None)
     if arm not in arms:
@@ -81,17 +82,6 @@ def point_of(sweep: Sweep, text: str) -> Point:
     point = Point(str(arm), {d.key: _value(text, d, own[d.key]) for d in arms[arm]})
     check_names(point.arm, [point.values], f"--add {text}")
     return point
-
-
-def _pair(text: str, pair: str) -> tuple[str, Any]:
-    key, equals, word = pair.partition("=")
-    try:
-        value = yaml.safe_load(word)
-    except yaml.YAMLError:
-        equals = ""
-    if not (key and equals):
-        raise ConfigError(f"--add {text}: expected KEY=VALUE,... such as beta=0.5,lr=1.0e-3.")
-    return key.strip(), value
 
 
 def _name_in(text: str, key: str, dimensions: Sequence[Dimension]) -> str:

@@ -80,11 +80,11 @@ def page(command: str) -> str:
     data = [(f"alignlab.data.modules.{name}", what) for name, what in _data_modules()]
     data.append(("alignlab.data.rollout_data.RolloutData", "prompts that rollouts are sampled for"))
     return PAGE.format(
-        command=command, what=WHAT[command], objectives=listed(_objectives()), data=listed(data)
+        command=command, what=WHAT[command], objectives=listed(objectives()), data=listed(data)
     )
 
 
-def _objectives() -> list[tuple[str, str]]:
+def objectives() -> list[tuple[str, str]]:
     """Path and name of every objective: the files with a loss of their own name."""
     found = []
     for path in sorted((PACKAGE / "objectives").glob("*.py")):
