@@ -10,6 +10,7 @@ import itertools
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -29,6 +30,7 @@ MOST_RUNS = 2_000  # of one stage: grid points times seeds
 CHECK, FRONTIER = "check", "frontier"  # jobs of no stage: check the configs, draw the frontier
 TAKEN = ("seed", "out", "experiment", "results", FRONTIER, CHECK, "workers", "logs")
 ROWS = ("best_of_n", "best_of_n_gt", "oracle", "reference")  # of the frontier, of no run
+INSTALLED = Path(__file__).parents[1]  # in a wheel it holds ``experiments`` of the repository
 LONGEST_NAME = 200  # characters of a run's name; file systems take 255 for a file's
 
 
@@ -226,6 +228,7 @@ def load_plan(
         ConfigError: A missing or unreadable file, an unknown key or scale, a need that is not an
             earlier stage, a placeholder that stands for nothing.
     """
+    experiment = found(experiment)
     layers = read_layers(experiment, scale, smoke)
     if seeds is not None:
         layers.append({"seeds": list(seeds)})
@@ -257,6 +260,18 @@ def load_plan(
     for job in jobs.values():
         plan.resolved(job)  # every placeholder can be filled
     return plan
+
+
+def found(experiment: Path) -> Path:
+    """Return ``experiment``, or the installed one of that name where there is no such folder.
+
+    A line on standard error says where the installed one is.
+    """
+    installed = INSTALLED / experiment
+    if experiment.exists() or experiment.parts[:1] != ("experiments",) or not installed.is_dir():
+        return experiment
+    print(f"{experiment} is not a folder here; using {installed}.", file=sys.stderr)
+    return installed
 
 
 def read_layers(experiment: Path, scale: str | None, smoke: bool) -> list[dict[str, Any]]:

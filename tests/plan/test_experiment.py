@@ -1,5 +1,6 @@
 """The plan of an experiment as a whole."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -380,3 +381,23 @@ def test_what_no_job_can_be_made_of(tmp_path: Path, entry: Any, said: str) -> No
     with pytest.raises(ConfigError) as caught:
         load_plan(folder)
     assert said in str(caught.value)
+
+
+def test_an_installed_experiment_is_used_where_there_is_no_folder(
+    experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package, here = experiment.parent / "package", experiment.parent / "here"
+    shutil.copytree(experiment, package / "experiments/one")
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("alignlab.plan.experiment.INSTALLED", package)
+    plan = load_plan(Path("experiments/one"))
+    assert plan.experiment == package / "experiments/one"
+    assert plan.results == Path("results/one")
+    said = f"experiments/one is not a folder here; using {package / 'experiments/one'}.\n"
+    assert capsys.readouterr().err == said
+    shutil.copytree(experiment, "experiments/one")
+    assert load_plan(Path("experiments/one")).experiment == Path("experiments/one")
+    assert capsys.readouterr().err == ""
+    with pytest.raises(ConfigError, match=r"other/one: no pipeline\.yaml there"):
+        load_plan(Path("other/one"))

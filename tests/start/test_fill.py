@@ -1,6 +1,6 @@
 """Every template is parsed, planned and checked, with all of its parts; the wheel holds them."""
 
-import fnmatch
+import glob
 import tomllib
 from pathlib import Path
 
@@ -61,15 +61,15 @@ def test_a_comparison_of_all_objectives_is_planned_and_checked(
     assert ("ppo.yaml" in {p.name for p in Path("own").iterdir()}) == bool(reward)
 
 
-def test_the_wheel_holds_all_files_of_the_templates() -> None:
+def test_the_wheel_holds_all_templates_experiments_and_recipes() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    patterns = project["tool"]["setuptools"]["package-data"]["alignlab"]
-    files = [p for p in (ROOT / "alignlab/start/files").rglob("*") if p.is_file()]
-    assert len(files) > 10
-    for path in files:
-        name = path.relative_to(ROOT / "alignlab").as_posix()
-        depth = [p for p in patterns if p.count("/") == name.count("/")]
-        assert any(fnmatch.fnmatch(name, pattern) for pattern in depth), name
+    package, patterns = ROOT / "alignlab", project["tool"]["setuptools"]["package-data"]["alignlab"]
+    held = {name for p in patterns for name in glob.glob(p, root_dir=package, recursive=True)}
+    for folder in ("start/files", "experiments"):
+        files = [p for p in (package / folder).resolve().rglob("*") if p.is_file()]
+        assert len(files) > 10
+        for path in files:
+            assert f"{folder}/{path.relative_to((package / folder).resolve())}" in held
 
 
 @pytest.mark.parametrize(
