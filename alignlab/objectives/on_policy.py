@@ -7,6 +7,7 @@ under the reference. A subclass says how advantages are made of these and what t
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -54,6 +55,8 @@ class Sampling:
             values of a value head on the policy, and saves that pass. ``auto`` is ``sampled``
             where the step computes in float32 or finer, and ``rescored`` where it does not: in
             bfloat16 the two differ by more than an update does.
+        precision: ``bf16`` samples in bfloat16 under a step in float32: faster where the hardware
+            has bfloat16. Log-probs are then rescored, so only which tokens are drawn is coarser.
         score_batch_size: Prompts per forward when rollouts are scored.
         ratio_cap: Largest importance weight, of a token in REINFORCE and of a completion in RLOO;
             PPO and GRPO clip instead. With ``sampled`` log-probs in low precision, set it to 2 or
@@ -61,7 +64,8 @@ class Sampling:
 
     Raises:
         ConfigError: A size, cap or temperature that is not positive, or a negative penalty. At
-            temperature 0 sampling is deterministic, so there is no policy gradient.
+            temperature 0 sampling is deterministic, so there is no policy gradient. Or log-probs
+            that the sampler computed in bfloat16 are to be those of the step.
     """
 
     max_new_tokens: int
@@ -71,6 +75,7 @@ class Sampling:
     missing_eos_penalty: float = 0.0
     centre_rewards: bool = True
     old_logps: Literal["auto", "rescored", "sampled"] = "auto"
+    precision: Literal["step", "bf16"] = "step"
     score_batch_size: int = 256
     ratio_cap: float = math.inf
 
@@ -79,6 +84,12 @@ class Sampling:
             checked(self, f"sampling.{name}", getattr(self, name), "> 0")
         checked(self, "sampling.missing_eos_penalty", self.missing_eos_penalty, ">= 0")
         checked(self, "sampling.spec.temperature", self.spec.temperature, "> 0")
+        if self.precision == "bf16" and self.old_logps == "sampled":
+            raise ConfigError(
+                "sampling.precision bf16 needs old_logps auto or rescored, got sampled: log-probs "
+                "in bfloat16 differ from the step's by more than an update moves them. Set "
+                "model.init_args.sampling.old_logps."
+            )
 
 
 @dataclass(slots=True)
@@ -264,7 +275,8 @@ class OnPolicyObjective(Objective):
         sampling = self.sampling
         stops = self.policy.stop_ids if sampling.stop_at_eos else []
         value = None if self._rescored() else self.shared_value
-        with self.own_precision(), gathered(self.policy, *([] if value is None else [value])):
+        whole = gathered(self.policy, *([] if value is None else [value]))
+        with self._sampling_precision(), whole:
             drawn = sample(
                 self.policy,
                 own_share(prompts),
@@ -295,9 +307,14 @@ class OnPolicyObjective(Objective):
         values = None if value is None else spread(drawn.values, trees)
         return Scored(trees, old, ref, scores, values)
 
+    def _sampling_precision(self) -> AbstractContextManager[None]:
+        if self.sampling.precision == "step":
+            return self.own_precision()
+        return torch.autocast(self.policy.device.type, torch.bfloat16)
+
     def _rescored(self) -> bool:
         """Whether log-probs of samples are computed by the training forward (``old_logps``)."""
-        with self.own_precision():
+        with self._sampling_precision():
             exact = torch.finfo(self.policy.precision).eps <= torch.finfo(torch.float32).eps
         how = self.sampling.old_logps
         return how == "rescored" or (how == "auto" and not exact)
@@ -313,7 +330,7 @@ class OnPolicyObjective(Objective):
         spec, rescored = self.sampling.spec, self._rescored()
         if rescored or compare:
             scored = self.in_chunks(trees, lambda part: self.policy(part, spec=spec).token_logps)
-            with self.own_precision():
+            with self._sampling_precision():
                 dtype = self.policy.precision
             check_drawn(drawn, scored[trees.loss_mask], type(self.policy.model).__name__, dtype)
             if rescored:

@@ -6,6 +6,13 @@ OF_THE_STEP = "objectives/test_precision.py::test_a_rollout_is_scored_in_the_pre
 
 MUTATIONS = (
     Mutation(
+        "log-probs of samples in bfloat16 are not rescored",
+        "objectives/on_policy.py",
+        "        with self._sampling_precision():\n            exact",
+        "        with self.own_precision():\n            exact",
+        "objectives/test_precision.py::test_sampling_in_bfloat16_leaves_the_log_probs_to_the_step",
+    ),
+    Mutation(
         "rollouts are scored outside the trainer's autocast",
         "objectives/base.py",
         "return self.trainer.precision_plugin.train_step_context()",
@@ -22,8 +29,7 @@ MUTATIONS = (
     Mutation(
         "completions are drawn outside the trainer's autocast",
         "objectives/on_policy.py",
-        "with self.own_precision(), gathered(self.policy, *([] if value is None else [value])):\n"
-        "            drawn",
+        "with self._sampling_precision(), whole:\n            drawn",
         "if True:\n            drawn",
         "objectives/test_precision.py::test_drawn_log_probs_are_of_the_precision_of_the_step_too",
     ),

@@ -15,6 +15,7 @@ from alignlab.data.modules import PreferenceData
 from alignlab.data.rollout_data import RolloutData
 from alignlab.data.rollouts import RolloutBatch
 from alignlab.data.trees import collate
+from alignlab.errors import ConfigError
 from alignlab.models import CachedReference, Policy, ScoreModel
 from alignlab.objectives.awr import AWR
 from alignlab.objectives.dpo import DPO
@@ -25,6 +26,7 @@ from alignlab.objectives.ppo import PPO
 from alignlab.objectives.reinforce import REINFORCE
 from alignlab.objectives.rloo import RLOO
 from alignlab.rewards.base import Reward
+from alignlab.rollouts.sampler import sample
 
 ADAM = partial(torch.optim.AdamW, lr=1e-2)
 ON_POLICY: dict[str, Callable[..., OnPolicyObjective]] = {
@@ -141,6 +143,30 @@ def test_drawn_log_probs_are_of_the_precision_of_the_step_too(
     old = seen.batch.old_token_logps
     assert away(old, seen.mixed) < away(old, seen.exact)
     assert old.sum() != seen.exact.sum()
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_sampling_in_bfloat16_leaves_the_log_probs_to_the_step(
+    start: str, prompts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = list[Any]()
+
+    def kept(*args: Any, **settings: Any) -> Any:
+        drawn.append(sample(*args, **settings))
+        return drawn[-1]
+
+    monkeypatch.setattr("alignlab.objectives.on_policy.sample", kept)
+    seen, sampling = FirstBatch(), Sampling(6, stop_at_eos=False, precision="bf16")
+    objective = RLOO(Policy(source=start), Count(), sampling, optimizer=ADAM)
+    data = RolloutData(prompts, 8, 4, 2, inner_epochs=1)
+    fit(objective, data, tmp_path, seen, precision="32-true")
+    logps = torch.stack([row for rows in drawn[0].token_logps for row in rows])
+    old = seen.batch.old_token_logps  # of the first minibatch: some of the phase's rows
+    assert away(old, seen.exact) < 1e-5
+    nearest = (logps[:, None] - old[None]).abs().amax(2).amin(0)  # each row beside its sampler's
+    assert 1e-4 < float(nearest.mean()) < 0.1
+    with pytest.raises(ConfigError, match="needs old_logps auto or rescored, got sampled"):
+        Sampling(6, precision="bf16", old_logps="sampled")
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
