@@ -164,6 +164,7 @@ def probed(words: Sequence[str]) -> Probe:
         settings = [
             f"--trainer.default_root_dir={folder}", f"--trainer.max_steps={PROBED}",
             "--trainer.logger=false", "--trainer.enable_progress_bar=false", "--probe=null",
+            "--trainer.callbacks=null",  # some of them need the evaluations of the probe
         ]  # fmt: skip
         command = build([*words, *settings], [clock])
         with contextlib.suppress(Enough):

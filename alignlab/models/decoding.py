@@ -249,9 +249,7 @@ def _try_out(policy: Policy) -> Decoding:
     steps = torch.arange(PROBED, device=policy.device)
     wanted = policy.head(last_states(policy, ids, length - PROBED + steps[:, None]))
     wanted = wanted - wanted.mean(-1, keepdim=True)
-    kind, dtype = policy.device.type, next(policy.model.parameters()).dtype
-    if torch.is_autocast_enabled(kind):
-        dtype = torch.get_autocast_dtype(kind)
+    dtype = policy.precision
     exact = torch.finfo(dtype).eps <= torch.finfo(torch.float32).eps
     for decoding in FAST:
         try:

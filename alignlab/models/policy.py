@@ -253,7 +253,9 @@ class Policy(TreeBackbone):
         """See ``TreeBackbone``: the logits before every completion token and after the last."""
         before = (trees.prompt_lengths[trees.group] + self.virtual_tokens - 1).tolist()
         own = [x[0, n:] for x, n in zip(self._own_logits(trees), before, strict=True)]
-        return relative_error(self.head(states), torch.cat(own), states.dtype)
+        config, fine = self.model.config, torch.promote_types(self.head_dtype, states.dtype)
+        logits = language_logits(self.model.get_output_embeddings(), config, states, fine)
+        return relative_error(logits, torch.cat(own), states.dtype)
 
     @staticmethod
     def _spread(hidden: Tensor, mask: Tensor) -> Tensor:

@@ -81,7 +81,8 @@ def test_a_probe_trains_a_few_steps_and_leaves_nothing(
     rows = [{"prompt": " w3", "chosen": " w4", "rejected": " w5"}] * 4
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
     word = stage(tmp_path, policy={"tokenizer": str(words)}, rows={"source": "pairs.jsonl"})
-    probe = probed([word])
+    bound = "[{class_path: alignlab.callbacks.kl_bound.KLBound, init_args: {limit: 3}}]"
+    probe = probed([word, f"--trainer.callbacks={bound}"])  # a bound on KL has no evaluations here
     assert 0 < probe.seconds < 60
     assert probe.peak >= 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs.jsonl", "stage.yaml"]

@@ -12,6 +12,9 @@ from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models import Lora, Policy
+from alignlab.models.backbone import probe_trees
+from alignlab.models.decoding import decoding_of
+from alignlab.models.modes import reading
 from tests.tiny import FAMILIES, VOCABULARY
 
 TREES = [PromptTree(0, "a", (1, 5, 6), ((7, 8, 2), (9,))), PromptTree(1, "b", (1,), ((4, 4, 4),))]
@@ -157,6 +160,18 @@ def test_the_precision_of_a_forward_is_that_of_its_coarsest_part(build):
         assert fine.precision == torch.bfloat16
     fine.head_dtype = torch.bfloat16
     assert fine.precision == torch.bfloat16
+
+
+@torch.no_grad()
+def test_a_coarse_head_is_not_taken_for_another_architecture(build, tmp_path) -> None:
+    build("llama", dtype="float32").save(tmp_path)
+    fine = Policy(str(tmp_path))
+    coarse = Policy(str(tmp_path), head_dtype="bfloat16")
+    trees = probe_trees(fine.model.config, 0)
+    gap = (coarse(trees).logps - fine(trees).logps).abs().max()
+    assert 1e-4 < float(gap) < 0.1
+    with reading(coarse.model):
+        assert decoding_of(coarse) == decoding_of(fine) == "shared"
 
 
 def test_a_tokenizer_that_is_not_the_models_is_refused(build, tmp_path) -> None:

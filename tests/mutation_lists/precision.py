@@ -6,6 +6,13 @@ OF_THE_STEP = "objectives/test_precision.py::test_a_rollout_is_scored_in_the_pre
 
 MUTATIONS = (
     Mutation(
+        "a coarse head is taken for another architecture",
+        "models/policy.py",
+        "torch.promote_types(self.head_dtype, states.dtype)",
+        "self.head_dtype",
+        "models/test_policy.py::test_a_coarse_head_is_not_taken_for_another_architecture",
+    ),
+    Mutation(
         "log-probs of samples in bfloat16 are not rescored",
         "objectives/on_policy.py",
         "        with self._sampling_precision():\n            exact",
