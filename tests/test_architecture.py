@@ -51,6 +51,7 @@ BELOW = {
     },
     "pipeline": {
         *("rewards", "objectives", "callbacks", "training", "plan", "results", "report", "doctor"),
+        "evaluation",
     },
     "records": {"evaluation", "results", "report", "plan", "training"},
     "start": {
@@ -110,6 +111,7 @@ TESTED_IN = {
     "evaluation.scoring": "evaluation/test_points.py",  # a point is made of its numbers
     "models.backbone": "models/test_layouts.py",  # what both layouts share
     "models.heads": "models/test_families.py",  # logits against each family's own
+    "plan.space": "sweep/test_space.py",  # read from sweeps' files
     "stages.completed": "stages/test_pairs.py",  # the beginning of that stage
     "training.fit": "test_cli.py",
     **dict.fromkeys(

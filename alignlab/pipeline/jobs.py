@@ -54,6 +54,10 @@ def check(specs: dict[str, Any], *, here: bool = True) -> dict[str, str]:
                 from alignlab.pipeline.calls import check_call
 
                 check_call(spec["call"], spec["args"])
+            elif "tune" in spec:
+                from alignlab.pipeline.tuning import check_trials
+
+                check_trials(spec, here=here)
             else:
                 from alignlab.training import fit
 
@@ -66,8 +70,8 @@ def check(specs: dict[str, Any], *, here: bool = True) -> dict[str, str]:
 def _carry_out_stage(job: dict[str, Any], reporter: Reporter) -> None:
     """Do a stage's job and leave ``done.json`` in its folder as the very last thing.
 
-    A training whose folder holds a checkpoint of the same job continues from it; everything else
-    starts in an empty folder.
+    A training whose folder holds a checkpoint of the same job continues from it, and tuning goes on
+    behind its finished trials; everything else starts in an empty folder.
     """
     folder = Path(job["folder"])
     if not job["fresh"] and _collect_again(job, folder):
@@ -85,6 +89,10 @@ def _carry_out_stage(job: dict[str, Any], reporter: Reporter) -> None:
     if "call" in job["spec"]:
         _call(job, folder)
         trained = Trained(time.monotonic() - began, {}, None)
+    elif "tune" in job["spec"]:
+        from alignlab.pipeline.tuning import tune
+
+        trained = tune(job, folder, reporter)
     else:
         from alignlab.pipeline.training import train
 

@@ -55,7 +55,7 @@ def write_times(plan: Plan) -> None:
     text = path.read_bytes().decode(errors="replace") if path.exists() else ""
     found = filter(None, map(TIME.fullmatch, text.split("\n")))
     taken = {match.groups(): match[0] for match in found}
-    for job in plan.asked:
+    for job in plan.jobs.values():
         done = read_record(plan.folder(job) / DONE)
         if done:
             taken[job.stage, job.key] = f"{job.stage},{job.key},{done['seconds']:.1f}"
@@ -87,6 +87,6 @@ def _title(job: Job) -> str:
 
 def _write_config(plan: Plan, job: Job) -> None:
     spec = plan.resolved(job)
-    text = overlay.write_yaml(spec.get("config", spec)).encode()
+    text = overlay.write_yaml(spec if job.tunes else spec.get("config", spec)).encode()
     header = f"{_title(job)}, sha256 {hashlib.sha256(text).hexdigest()}\n"
     atomic_write(_config_of(plan, job), header.encode() + text)

@@ -90,12 +90,13 @@ class JobQueue:
         jobs: To do; a job waits for those of its needs that are among them. Of those that may
             start, stages come before frontier runs, each in the given order: something may be
             waiting for a stage, but for a run only the frontier does, and many short jobs leave no
-            worker idle at the end.
+            worker idle at the end. The search for a run's settings comes with the runs, so that
+            one objective is finished before the next begins.
     """
 
     def __init__(self, plan: Plan, jobs: Sequence[Job]) -> None:
         self._plan = plan
-        self._waiting = sorted(jobs, key=lambda job: job.objective is not None)
+        self._waiting = sorted(jobs, key=lambda job: job.objective is not None or job.tunes)
         self._undone = {job.name for job in jobs}
 
     def keep_alive(self) -> None:
@@ -103,10 +104,12 @@ class JobQueue:
 
     def next(self) -> Job | None:
         """Take the first job whose needs are all there."""
-        for job in self._waiting:
+        for job in list(self._waiting):
             if self._undone.isdisjoint(itertools.chain(*job.needs.values())):
                 self._waiting.remove(job)
-                return job
+                if not self._plan.needless(job):
+                    return job
+                self._undone.remove(job.name)
         return None
 
     def put_back(self, job: Job) -> None:
@@ -168,8 +171,12 @@ def frontier_job(plan: Plan) -> Job:
 
 
 def with_check(plan: Plan, jobs: Sequence[Job]) -> list[Job]:
-    """Put a check of the configs before ``jobs``; seeds share a config, so one per grid point."""
-    kinds = {(job.stage, str(job.hparams)): job for job in reversed(jobs)}
+    """Put a check of the configs before ``jobs``; seeds share a config, so one per grid point.
+
+    Runs whose settings are still to be found are checked with the trials.
+    """
+    known = [job for job in jobs if job.budget is None or plan.choices(job)]
+    kinds = {(job.stage, str(plan.hparams(job)), job.tunes): job for job in reversed(known)}
     specs = {job.name: plan.to_check(job) for job in reversed(kinds.values())}
     behind = [replace(job, needs={**job.needs, CHECK: (CHECK,)}) for job in jobs]
     return [own_job(CHECK, specs), *behind] if jobs else []
@@ -199,7 +206,7 @@ def message(plan: Plan, job: Job, commit: str, *, fresh: bool) -> dict[str, Any]
             "objective": job.objective,
             "run_id": job.name,
             "seed": 0 if job.seed is None else job.seed,
-            "hparams": job.hparams,
+            "hparams": plan.hparams(job),
             "config_sha": job.config_sha,
             "git_sha": commit,
             "prompt_table": str(table_of(plan.results, job.name)),
@@ -209,6 +216,7 @@ def message(plan: Plan, job: Job, commit: str, *, fresh: bool) -> dict[str, Any]
         "config_sha": job.config_sha,
         "git_sha": commit,
         "spec": plan.resolved(job),
+        "record": str(plan.record(job)),
         "fresh": fresh,
         "run": run,
     }

@@ -45,6 +45,8 @@ def as_config(command: str, words: Sequence[str], folder: Path) -> list[str]:
         run += [] if value is None else [option, str(value)]
     try:
         job = _job(plan, stage, args.seed, args.point, run)
+        if job.budget is not None and not plan.chosen(job):
+            raise ConfigError(_not_tuned(plan, job, run))
         absent = _absent_inputs(plan, job, rest, run)
         begins = _beginnings(plan, absent) if command == "plan" else {}
         _check_made(plan, [each for each in absent if str(plan.folder(each)) not in begins], run)
@@ -103,9 +105,16 @@ def _job(plan: Plan, stage: str, seed: int | None, point: int, run: Sequence[str
     own = [job for job in plan.jobs.values() if job.stage == stage]
     points = [job for job in own if job.seed in (None, plan.seeds[0])]
     if not 0 <= point < len(points):
-        listed = ", ".join(f"{k} {job.hparams}" for k, job in enumerate(points))
+        listed = ", ".join(f"{k} {job.hparams or job.key}" for k, job in enumerate(points))
         raise ConfigError(f"there is no grid point {point}. Points: {listed}.")
     return points[point]
+
+
+def _not_tuned(plan: Plan, job: Job, run: Sequence[str]) -> str:
+    if plan.choices(job):
+        return f"no trial reached KL {job.budget:g}, so {job.name} has no settings. Take a --point."
+    command = shlex.join([*run, "--only", job.stage])
+    return f"its settings are found by trials, which are still to be made. Run: {command}"
 
 
 def _scales_with(stage: str, experiment: Path) -> Iterable[str]:

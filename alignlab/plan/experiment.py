@@ -2,7 +2,8 @@
 
 ``pipeline.yaml``, a scale (``scales/<name>.yaml``), ``scales/smoke.yaml`` and, if it is there,
 ``scales/<name>.smoke.yaml`` have the same keys. A later file wins. A stage becomes one job for each
-grid point and seed.
+grid point and seed; one whose settings are tuned becomes a job that finds them and, for each KL
+budget and seed, a run with the best of them.
 """
 
 import copy
@@ -12,13 +13,13 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from alignlab.errors import ConfigError
-from alignlab.files import sha_of
+from alignlab.files import DONE, read_record, sha_of
 from alignlab.plan import overlay
 from alignlab.plan.content import WRITTEN, by_content
 from alignlab.plan.schema import PipelineKeys, check, check_count
@@ -31,6 +32,8 @@ CHECK, FRONTIER = "check", "frontier"  # jobs of no stage: check the configs, dr
 TAKEN = ("seed", "out", "experiment", "results", FRONTIER, CHECK, "workers", "logs")
 ROWS = ("best_of_n", "best_of_n_gt", "oracle", "reference")  # of the frontier, of no run
 INSTALLED = Path(__file__).parents[1]  # in a wheel it holds ``experiments`` of the repository
+TUNING = "tuning"  # key of the job that finds a stage's settings; folder of all tuning tables
+TUNE: dict[str, Any] = {"trials": 24, "seed": 100, "budgets": [0.5, 1.0, 2.0]}  # defaults
 LONGEST_NAME = 200  # characters of a run's name; file systems take 255 for a file's
 
 
@@ -97,6 +100,18 @@ class Stage:
                 f"{where}: objective {objective!r} is a row of its own in the frontier. "
                 f"Choose a name other than {', '.join(ROWS)}."
             )
+        if self.entry.get("tune"):
+            self._check_tune(where)
+
+    def _check_tune(self, where: str) -> None:
+        """Refuse ``tune`` beside keys that exclude it or without those that it needs."""
+        if "call" in self.entry or self.entry.get("grid"):
+            other = "call" if "call" in self.entry else "grid"
+            raise ConfigError(f"{where} has both '{other}' and 'tune'. Keep one of them.")
+        missing = [key for key in ("per_seed", "objective") if not self.entry.get(key)]
+        missing += [f"tune.{key}" for key in ("space", "pool") if not self.entry["tune"].get(key)]
+        if missing:
+            raise ConfigError(f"{where} has 'tune' and lacks {', '.join(missing)}. Add it.")
 
 
 @dataclass(frozen=True)
@@ -113,6 +128,7 @@ class Job:
             still in place.
         needs: Stage or run, as in ``pipeline.yaml`` -> names of the jobs whose output is read.
         config_sha: Hash of spec, seed, data files and upstream hashes.
+        budget: KL in nats, of a run that takes the settings which trials found to be best there.
     """
 
     stage: str
@@ -123,6 +139,12 @@ class Job:
     spec: dict[str, Any]
     needs: dict[str, tuple[str, ...]]
     config_sha: str
+    budget: float | None = None
+
+    @property
+    def tunes(self) -> bool:
+        """Whether it is the job that finds its stage's settings."""
+        return "tune" in self.spec
 
     @property
     def name(self) -> str:
@@ -179,8 +201,51 @@ class Plan:
         """The job's output folder."""
         return self.results / job.folder
 
+    def record(self, job: Job) -> Path:
+        """The file that says what a finished job left behind.
+
+        That of a tuning job lies with its table beside ``points.csv``: settings are kept as results
+        are, whether or not the trials' folder is.
+        """
+        if job.tunes:
+            return self.results / TUNING / f"{job.stage}.json"
+        return self.folder(job) / DONE
+
+    def choices(self, job: Job) -> list[dict[str, Any]]:
+        """Budget, trial, settings and share that tuning chose for ``job``'s stage, by budget.
+
+        None if the job's settings are not tuned, or not yet.
+        """
+        tuning = self.jobs.get(job_name(job.stage, TUNING))
+        if job.budget is None or tuning is None:
+            return []
+        record = read_record(self.record(tuning)) or {}
+        chosen: list[dict[str, Any]] = record.get("chosen", [])
+        return chosen if record.get("config_sha") == tuning.config_sha else []
+
+    def chosen(self, job: Job) -> dict[str, Any]:
+        """Dotted key -> value that tuning found to be best at ``job``'s budget."""
+        found = (each["settings"] for each in self.choices(job) if each["budget"] == job.budget)
+        return dict(next(found, None) or {})
+
+    def hparams(self, job: Job) -> dict[str, Any]:
+        """The job's grid point or tuned settings, short name -> value."""
+        return job.hparams | short_names(self.chosen(job))
+
+    def needless(self, job: Job) -> bool:
+        """Whether tuning left a run nothing to do.
+
+        No trial reached its budget, or the settings are those of the run at another budget, which
+        has the rows.
+        """
+        chosen = {each["budget"]: each["trial"] for each in self.choices(job)}
+        if job.budget not in chosen:
+            return False
+        first = next(budget for budget, trial in chosen.items() if trial == chosen[job.budget])
+        return chosen[job.budget] is None or first != job.budget
+
     def resolved(self, job: Job) -> dict[str, Any]:
-        """The job's spec with folders, seed and names filled in.
+        """The job's spec with folders, seed, names and tuned settings filled in.
 
         Raises:
             ConfigError: A placeholder that stands for nothing.
@@ -207,11 +272,13 @@ class Plan:
             )
 
         filled: dict[str, Any] = overlay.fill(job.spec, lookup)
+        for dotted, value in self.chosen(job).items():
+            overlay.set_dotted(filled["config"], dotted, value)
         return filled
 
     def to_check(self, job: Job) -> dict[str, Any]:
         """The job's spec, and whether its evaluations are to be points of the frontier."""
-        return self.resolved(job) | {"evaluated": job.objective is not None}
+        return self.resolved(job) | {"evaluated": job.objective is not None or job.tunes}
 
 
 def load_plan(
@@ -328,9 +395,13 @@ def merged_stages(layers: Sequence[Mapping[str, Any]]) -> list[Stage]:
     for name in dict.fromkeys(name for entries in listed for name in entries):
         if any(name in entries and entries[name] is None for entries in listed):
             continue
-        stage = Stage(name)
+        stage, tunes = Stage(name), list[Mapping[str, Any]]()
         for layer, entries in zip(layers, listed, strict=True):
-            stage = stage.changed(entries.get(name) or {}, layer.get("set"))
+            own = entries.get(name) or {}
+            stage = stage.changed(own, layer.get("set"))
+            tunes += [layer.get("tune") or {}, own.get("tune") or {}]
+        if stage.entry.get("tune") is not None:
+            stage.entry["tune"] = reduce(overlay.merge, tunes, TUNE)
         stage.check()
         stages[name] = stage
     return list(_in_order(stages))
@@ -343,7 +414,9 @@ def _in_order(stages: Mapping[str, Stage]) -> Iterator[Stage]:
     def place(name: str) -> Iterator[Stage]:
         if name in stages and name not in placed:
             placed.add(name)
-            for need in stages[name].entry.get("needs") or []:
+            entry = stages[name].entry
+            trials = (entry.get("tune") or {}).get("needs") or []
+            for need in [*(entry.get("needs") or []), *trials]:
                 yield from place(need)
             yield stages[name]
 
@@ -375,31 +448,83 @@ def expand(
     where = f"stage {stage.name!r}"
     spec = _spec(stage, experiment)
     upstream = needed(stage.name, entry.get("needs") or [], jobs)
+    if entry.get("tune"):
+        return list(_tuned(stage, spec, experiment, jobs, asked))
     points = _points(entry.get("grid") or {}, where)
     seeds = [*asked, *others] if entry.get("per_seed") else [None]
     check_count(len(points) * len(seeds), MOST_RUNS, f"{where}: runs")
     check_names(stage.name, points, where)
     expanded = []
     for point, seed in itertools.product(points, seeds):
-        own = (None, *asked) if seed is None else (None, seed)
-        needs = {
-            name: [job for job in found if job.name == name or job.seed in own]
-            for name, found in upstream.items()
-        }
         here = _with_point(spec, point, seed)
         parts = _name_parts(point) + ([] if seed is None else [f"s{seed}"])
         job = Job(
             stage=stage.name,
             key="-".join(parts) or ALL,
             seed=seed,
-            hparams=_hparams(point),
+            hparams=short_names(point),
             objective=entry.get("objective"),
             spec=here,
-            needs={name: tuple(job.name for job in found) for name, found in needs.items()},
-            config_sha=_config_sha(here, seed, needs, experiment),
+            needs={},
+            config_sha="",
         )
-        expanded.append(job)
+        expanded.append(_hashed(job, upstream, experiment, asked))
     return expanded
+
+
+def _tuned(
+    stage: Stage,
+    spec: dict[str, Any],
+    experiment: Path,
+    jobs: Mapping[str, Job],
+    asked: Sequence[int],
+) -> Iterator[Job]:
+    """The job that finds the stage's settings, then a run for each budget and seed.
+
+    Raises:
+        ConfigError: The trials' seed is one of the runs', or a need that is not an earlier stage.
+    """
+    keys, seed = stage.entry["tune"], stage.entry["tune"]["seed"]
+    if seed in asked:
+        raise ConfigError(
+            f"stage {stage.name!r}: tune.seed {seed} is also a seed of the runs, which would then "
+            "be judged by what they were chosen by. Take another."
+        )
+    needs = stage.entry.get("needs") or []
+    trial = copy.deepcopy(spec)
+    for dotted, value in (keys.get("set") or {}).items():
+        overlay.set_dotted(trial["config"], dotted, value)
+    trial = _with_point(trial, {}, seed)
+    budgets = list(map(float, keys["budgets"]))
+    trial["tune"] = {key: keys[key] for key in ("trials", "seed", "pool")} | {
+        "budgets": budgets,
+        "space": {key: values for key, values in keys["space"].items() if values is not None},
+    }
+    tuning = Job(stage.name, TUNING, seed, {}, None, trial, {}, "")
+    upstream = needed(stage.name, [*needs, *(keys.get("needs") or [])], jobs)
+    yield (tuning := _hashed(tuning, upstream, experiment, asked))
+    upstream = needed(stage.name, needs, jobs) | {tuning.name: [tuning]}
+    for budget, own in itertools.product(budgets, asked):
+        key, here = f"best{_label(budget)}-s{own}", _with_point(spec, {}, own)
+        run = Job(stage.name, key, own, {}, stage.entry["objective"], here, {}, "", budget)
+        yield _hashed(run, upstream, experiment, asked)
+
+
+def _hashed(
+    job: Job, upstream: Mapping[str, Sequence[Job]], experiment: Path, asked: Sequence[int]
+) -> Job:
+    """``job`` with those of ``upstream`` that have its seed as its needs, and with its hash."""
+    own = (None, *asked) if job.seed is None else (None, job.seed)
+    needs = {
+        name: [each for each in found if each.name == name or each.seed in own]
+        for name, found in upstream.items()
+    }
+    spec = job.spec if job.budget is None else {**job.spec, "budget": job.budget}
+    return replace(
+        job,
+        needs={name: tuple(each.name for each in found) for name, found in needs.items()},
+        config_sha=_config_sha(spec, job.seed, needs, experiment),
+    )
 
 
 def _spec(stage: Stage, experiment: Path) -> dict[str, Any]:
@@ -419,7 +544,7 @@ def needed(stage: str, needs: Iterable[str], jobs: Mapping[str, Job]) -> dict[st
     """The jobs of each need: all of an earlier stage, or a single one by its name.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is none, or it is a stage with ``tune``.
     """
     found = {n: [job for job in jobs.values() if n in (job.stage, job.name)] for n in needs}
     for need in [name for name, own in found.items() if not own]:
@@ -428,6 +553,12 @@ def needed(stage: str, needs: Iterable[str], jobs: Mapping[str, Job]) -> dict[st
             f"stage {stage!r} needs {need!r}, which is neither an earlier stage nor a run of one. "
             f"Stages before it: {', '.join(earlier) or 'none'}."
         )
+    for need, own in found.items():
+        if any(job.budget is not None for job in own):
+            raise ConfigError(
+                f"stage {stage!r} needs {need!r}, whose settings are found by trials. Which of its "
+                "runs there will be is not known before. Take it out of the needs."
+            )
     return found
 
 
@@ -476,10 +607,11 @@ def check_names(stage: str, points: Iterable[Mapping[str, Any]], where: str) -> 
 
 
 def _name_parts(point: Mapping[str, Any]) -> list[str]:
-    return [f"{name}{_label(value)}" for name, value in _hparams(point).items()]
+    return [f"{name}{_label(value)}" for name, value in short_names(point).items()]
 
 
-def _hparams(point: Mapping[str, Any]) -> dict[str, Any]:
+def short_names(point: Mapping[str, Any]) -> dict[str, Any]:
+    """``point`` by the last parts of its dotted keys, if these differ."""
     last = {key.rsplit(".", 1)[-1]: value for key, value in point.items()}
     short = len(last) == len(point)
     return last if short else {key.replace(".", "_"): value for key, value in point.items()}
@@ -515,7 +647,7 @@ def _config_sha(
     experiment: Path,
 ) -> str:
     if "config" in spec:
-        spec = {"config": _with_callback(spec["config"])}
+        spec = {**spec, "config": _with_callback(spec["config"])}
     return sha_of(
         {
             "spec": by_content(spec, experiment),
@@ -526,9 +658,13 @@ def _config_sha(
 
 
 def _seeds_by_name(stages: Iterable[Stage], asked: Sequence[int]) -> list[int]:
-    """Seeds of runs that are needed by name (``reward_model-s0``) without having been asked for."""
+    """Seeds of runs that are needed without having been asked for.
+
+    They are needed by name (``reward_model-s0``), or by trials.
+    """
     needs = [need for stage in stages for need in stage.entry.get("needs") or []]
     named = {int(match[1]) for need in needs if (match := re.fullmatch(r".+-s(\d+)", need))}
+    named |= {stage.entry["tune"]["seed"] for stage in stages if stage.entry.get("tune")}
     return sorted(named - set(asked))
 
 
@@ -540,6 +676,7 @@ def _unused(
     uses = {
         "seeds": (any(e.get("per_seed") for e in entries), "no stage has 'per_seed: true'"),
         "set": (any("fit" in e for e in entries), "no stage is a training"),
+        "tune": (any(e.get("tune") for e in entries), "no stage has 'tune'"),
         "frontier": (any(e.get("objective") for e in entries), "no stage has an 'objective'"),
     }
     for key, (used, why) in uses.items():

@@ -57,10 +57,13 @@ def _dotted(name: str) -> str:
     return name
 
 
-def _different(seeds: list[int]) -> list[int]:
-    if len(set(seeds)) < len(seeds):
-        raise ValueError("must hold each seed once")
-    return seeds
+def _once(what: str) -> AfterValidator:
+    def different(values: list[Any]) -> list[Any]:
+        if len(set(values)) < len(values):
+            raise ValueError(f"must hold each {what} once")
+        return values
+
+    return AfterValidator(different)
 
 
 Text = Annotated[str, AfterValidator(_one_line)]
@@ -70,7 +73,8 @@ Value = bool | int | float | str | None  # of a key that a grid or a sweep varie
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[int | float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
-Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_different)]
+Seeds = Annotated[list[Seed], Field(min_length=1), _once("seed")]
+Budgets = Annotated[list[Positive], Field(min_length=1), _once("budget")]
 Axes = dict[Text, Annotated[list[Value], Field(min_length=1)] | None]
 Points = Annotated[list[dict[Text, Value]], Field(min_length=1)]
 
@@ -93,6 +97,20 @@ class Changes(Keys):
     )
 
 
+class TuneKeys(Keys):
+    """Settings that are found by trials, on prompts and a seed that no run of the tables has."""
+
+    trials: Count | None = key("How many (24): a third quasi-random, then by a TPE sampler.")
+    seed: Seed | None = key("Of the trials and of the stages that they read (100).")
+    space: Settings | None = key("Dotted key -> values, as in a sweep; null drops a key.")
+    set: Settings | None = key("Dotted key -> value, set in the trials alone.")
+    needs: list[Text] | None = key("Stages that the trials read besides those of the stage.")
+    pool: Text | None = key("Folder of reference samples of the trials' prompts, as {stage}.")
+    budgets: Budgets | None = key(
+        "KL in nats ([0.5, 1, 2]); the runs take the best settings at each."
+    )
+
+
 class StageKeys(Changes):
     """A stage: it trains (fit) or calls a function (call)."""
 
@@ -100,6 +118,7 @@ class StageKeys(Changes):
     grid: Axes | Points | None = key(
         "Dotted key -> values, of which every combination is a run; or a list of points."
     )
+    tune: TuneKeys | None = key("In place of a grid: settings that are found by trials.")
 
 
 class FrontierArgs(Keys):
@@ -120,6 +139,7 @@ class PipelineKeys(Keys):
 
     seeds: Seeds | None = key("A stage with per_seed runs once for each.")
     set: Settings | None = key("Dotted key -> value, set in every stage that trains.")
+    tune: TuneKeys | None = key("What the tune keys of the stages have in common.")
     stages: dict[Text, StageKeys | None] | None = key(
         "Name -> stage, in order; null drops a stage of an earlier file."
     )

@@ -74,10 +74,10 @@ def is_done(plan: Plan, job: Job) -> bool:
 
 def _damage(plan: Plan, job: Job, *, thorough: bool) -> str | None:
     """Why a job is not done: ``None`` if it is done, an empty text if it never was."""
-    folder = plan.folder(job)
-    done = read_record(folder / DONE)
+    path = plan.record(job)
+    folder, done = path.parent, read_record(path)
     if done is None:
-        return f"{DONE} is damaged" if (folder / DONE).exists() else ""
+        return f"{path.name} is damaged" if path.exists() else ""
     if done["config_sha"] != job.config_sha:
         return ""
     stamps: dict[str, Stamp] = done["files"]
@@ -106,6 +106,8 @@ def is_up_to_date(plan: Plan, job: Job, recorded: Mapping[str, list[Point]], *, 
     """
     if job.objective is None:
         return done
+    if plan.needless(job):
+        return True
     return is_recorded(plan, job, recorded) or (done and has_table(plan, job))
 
 

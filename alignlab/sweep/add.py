@@ -13,8 +13,8 @@ from alignlab.files import sha_of
 from alignlab.pipeline.progress import say
 from alignlab.plan.experiment import check_names
 from alignlab.plan.overlay import key_and_value
+from alignlab.plan.space import ARM, Dimension, Point
 from alignlab.sweep.run import STUDY
-from alignlab.sweep.space import ARM, Dimension, Point
 from alignlab.sweep.spec import Sweep, load_sweep
 from alignlab.sweep.storage import open_storage, shown
 from alignlab.sweep.study import BY_HAND, SLOT, TAKEN, open_study

@@ -9,10 +9,10 @@ from alignlab.errors import ConfigError
 from alignlab.pipeline.jobs import check
 from alignlab.pipeline.scheduler import grouped
 from alignlab.plan import state
+from alignlab.plan.space import Point
 from alignlab.results.csv_tables import read_table
 from alignlab.results.run_folder import job_folders
 from alignlab.results.tables import read_points
-from alignlab.sweep.space import Point
 from alignlab.sweep.spec import Sweep
 
 TIMES = "stages.csv"  # what each of an experiment's jobs took

@@ -22,11 +22,11 @@ from alignlab.pipeline.run import (
 from alignlab.pipeline.scheduler import Failures, JobQueue, Scheduler, frontier_job, own_job
 from alignlab.plan import state
 from alignlab.plan.experiment import CHECK, Job
+from alignlab.plan.space import ARM
 from alignlab.results.pool import POOL_NAME, POOL_RECORD
 from alignlab.results.run_records import drop_damaged_rows, remove_leftovers
 from alignlab.sweep import table
 from alignlab.sweep.estimate import estimate
-from alignlab.sweep.space import ARM
 from alignlab.sweep.spec import Sweep, load_sweep
 from alignlab.sweep.storage import check_url, open_storage, shown
 from alignlab.sweep.study import Slots, is_by_hand, open_study

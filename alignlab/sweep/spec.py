@@ -24,7 +24,7 @@ from alignlab.plan.schema import (
     check,
     key,
 )
-from alignlab.sweep.space import (
+from alignlab.plan.space import (
     LISTED,
     DimensionKeys,
     Point,
@@ -131,7 +131,7 @@ class Sweep:
             ConfigError: A key that runs into a value of the config.
         """
         stage, plan = self.stages[point.arm], self.plan
-        entry = {**stage.entry, "grid": [point.values], "per_seed": True}
+        entry = {**stage.entry, "grid": [point.values], "per_seed": True, "tune": None}
         jobs = expand(replace(stage, entry=entry), plan.experiment, plan.jobs, plan.seeds)
         return [self._with_bound(job) for job in jobs]
 

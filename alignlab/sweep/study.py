@@ -22,7 +22,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from alignlab.plan.experiment import Job
-from alignlab.sweep.space import Point, build
+from alignlab.plan.space import Point, build
 from alignlab.sweep.spec import Sweep
 from alignlab.sweep.storage import GRACE, HEARTBEAT
 

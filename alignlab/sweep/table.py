@@ -7,8 +7,8 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
+from alignlab.plan.space import ARM
 from alignlab.results.csv_tables import write_table
-from alignlab.sweep.space import ARM
 from alignlab.sweep.spec import Sweep
 from alignlab.sweep.study import DIVERGED, ERROR, SLOT, STOPPED
 

@@ -295,5 +295,34 @@ def write_world(
                 os.replace(file, target)
 
 
+def write_validation_prompts(
+    out: Path, *, seed: Seed = 0, eval_prompts: Count = 256, after: Count = 128
+) -> None:
+    """Write ``prompts_validation.jsonl``: held-out prompts behind those that are evaluated.
+
+    They are the evaluation prompts of ``write_world`` without the first ``after``, which the runs
+    are evaluated on (``probe.limit``). No validation prompt is a training prompt. All prompts are
+    of one grammar, so parts of them ("of this old film") occur in several.
+
+    Args:
+        out: Folder to write into; made if need be.
+        seed: As in ``write_world``.
+        eval_prompts: As in ``write_world``.
+        after: How many of them are left to the evaluation.
+
+    Raises:
+        ConfigError: None is left, or more prompts than the world has.
+    """
+    if after >= eval_prompts:
+        raise ConfigError(
+            f"toy world: of {eval_prompts} eval_prompts none is left after {after}. Take more "
+            "eval_prompts, or a smaller 'after'."
+        )
+    _, held_out = split_prompts(seed=seed, train=1, evaluation=eval_prompts)
+    out.mkdir(parents=True, exist_ok=True)
+    rows = ({"id": f"validation-{i}", "prompt": p} for i, p in enumerate(held_out[after:]))
+    _write_jsonl(out / "prompts_validation.jsonl", rows)
+
+
 def _write_jsonl(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

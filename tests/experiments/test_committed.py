@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from alignlab.plan.experiment import load_plan
-from alignlab.sweep.space import Point
+from alignlab.plan.space import Point
 from alignlab.sweep.spec import load_sweep
 
 DATA = Path("../shared/data")  # real data sets, which count by their content where they are

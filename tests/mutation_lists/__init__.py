@@ -30,6 +30,7 @@ from tests.mutation_lists import (
     sweep,
     templates,
     training,
+    tuning,
     watching,
     win_rates,
 )
@@ -65,6 +66,7 @@ LISTS = (
     watching,
     win_rates,
     doctor,
+    tuning,
 )
 MUTATIONS: tuple[Mutation, ...] = tuple(
     replace(mutation, group=entries.__name__.rpartition(".")[2])

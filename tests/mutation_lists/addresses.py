@@ -34,7 +34,7 @@ MUTATIONS = (
     Mutation(
         "a probe changes the hash of its run",
         "plan/experiment.py",
-        '        spec = {"config": _with_callback(spec["config"])}',
+        '        spec = {**spec, "config": _with_callback(spec["config"])}',
         "        spec = dict(spec)",
         PLAN + "test_a_probe_has_the_hash_of_the_first_callback",
     ),

@@ -108,7 +108,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a sweep's int range of any length is listed",
-        "sweep/space.py",
+        "plan/space.py",
         "return round((d.high - d.low) / d.step) + 1",
         "return min(round((d.high - d.low) / d.step) + 1, 10_000)",
         "sweep/test_space.py::test_what_is_too_much_is_counted_and_not_listed",

@@ -13,7 +13,7 @@ MUTATIONS = (
     ),
     Mutation(
         "Optuna warns of a seed that a design has anyway",
-        "sweep/space.py",
+        "plan/space.py",
         '"scramble": True, "seed": 0}',
         '"scramble": True}',
         "sweep/test_space.py::test_a_design_without_a_seed_is_read_without_a_warning",
@@ -27,7 +27,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a design with a seed draws the same points for every arm",
-        "sweep/space.py",
+        "plan/space.py",
         '"seed": seed + place',
         '"seed": seed',
         "sweep/test_space.py::test_arms_of_a_design_with_a_seed_have_points_of_their_own",

@@ -41,6 +41,30 @@ def test_a_job_waits_for_its_needs_and_stages_come_before_runs() -> None:
     assert taken(queue) == ["pool", "dpo"]
 
 
+def test_one_objective_is_tuned_and_trained_before_the_next_and_needless_runs_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def tuned(name: str) -> list[Job]:
+        search = replace(job(name), key="tuning", spec={"tune": {}})
+        runs = [
+            replace(job(name, search.name, objective=name), key=f"best{budget}-s0", budget=budget)
+            for budget in (1.0, 2.0)
+        ]
+        return [search, *runs]
+
+    needless = {"ipo-best1.0-s0"}
+    monkeypatch.setattr(Plan, "needless", lambda self, job: job.name in needless)
+    dpo, ipo, sft = tuned("dpo"), tuned("ipo"), job("sft")
+    queue = queue_of(*dpo, *ipo, sft)
+    assert queue.next() is sft
+    assert queue.next() is dpo[0]
+    queue.finished(dpo[0])
+    assert taken(queue) == ["dpo-best1.0-s0", "dpo-best2.0-s0", "ipo-tuning"]
+    queue.finished(ipo[0])
+    assert taken(queue) == ["ipo-best2.0-s0"]
+    assert queue.skipped() == []
+
+
 def test_a_failure_takes_what_waits_for_it_however_far_and_in_whatever_order() -> None:
     jobs = [job("a"), job("run", "a", objective="dpo"), job("pool", "run"), job("d")]
     queue = queue_of(*jobs)

@@ -9,7 +9,7 @@ import pytest
 
 from alignlab.errors import ConfigError
 from alignlab.plan.experiment import Job, load_plan
-from tests.plan.conftest import DPO, PIPELINE, SFT, changed, shas, write
+from tests.plan.conftest import DPO, PIPELINE, SFT, TUNED, changed, decide, shas, tuned, write
 
 
 def test_the_config_of_a_run_is_filled_in(experiment: Path) -> None:
@@ -401,3 +401,120 @@ def test_an_installed_experiment_is_used_where_there_is_no_folder(
     assert capsys.readouterr().err == ""
     with pytest.raises(ConfigError, match=r"other/one: no pipeline\.yaml there"):
         load_plan(Path("other/one"))
+
+
+def test_a_tuned_stage_is_a_search_on_its_own_seed_and_a_run_a_budget_and_seed(
+    experiment: Path,
+) -> None:
+    plan = tuned(experiment)
+    runs = [f"dpo-best{budget}-s{seed}" for budget in (1, 2) for seed in (0, 1)]
+    assert [job.name for job in plan.runs] == runs
+    search, run = plan.jobs["dpo-tuning"], plan.jobs[runs[0]]
+    assert search.needs["pairs"] == ("pairs-s7",)
+    assert run.needs == {
+        "world": ("world",),
+        "sft": ("sft",),
+        "pairs": ("pairs-s0",),
+        "dpo-tuning": ("dpo-tuning",),
+    }
+    found, own = plan.resolved(search), plan.resolved(run)
+    assert found["config"]["seed_everything"] == 7
+    assert found["config"]["probe"]["prompts"].endswith("world/all/validation.jsonl")
+    assert own["config"]["probe"]["prompts"].endswith("world/all/eval.jsonl")
+    assert found["tune"]["pool"] == str(experiment / "out/stages/pool/all")
+    assert (found["tune"]["trials"], found["tune"]["budgets"]) == (24, [1.0, 2.0])
+    assert found["tune"]["space"].keys() == {"lr", "model.init_args.beta", "x"}
+    assert "pairs-s7" not in [job.name for job in plan.asked]
+    assert len({*shas(plan).values()}) == len(plan.jobs)
+
+
+def test_a_run_has_the_settings_that_tuning_chose_and_only_of_the_present_search(
+    experiment: Path,
+) -> None:
+    plan = tuned(experiment)
+    job = plan.jobs["dpo-best2-s1"]
+    assert (plan.hparams(job), plan.needless(job)) == ({}, False)
+    decide(plan, 4, 5)
+    assert plan.hparams(job) == {"beta": 0.7, "lr": 0.2, "x": 3}
+    config = plan.resolved(job)["config"]
+    assert (config["model"]["init_args"]["beta"], config["x"]) == (0.7, 3)
+    assert not plan.needless(job)
+    decide(plan, 4, 5, sha="of other trials")
+    assert plan.hparams(job) == {}
+
+
+@pytest.mark.parametrize(
+    ("trials", "needless"),
+    [((4, 5), [False, False]), ((4, 4), [False, True]), ((None, 4), [True, False]),
+     ((None, None), [True, True])],
+)  # fmt: skip
+def test_equal_settings_are_trained_once_and_budgets_out_of_reach_not_at_all(
+    experiment: Path, trials: tuple[int | None, int | None], needless: list[bool]
+) -> None:
+    plan = tuned(experiment)
+    decide(plan, *trials)
+    assert [plan.needless(plan.jobs[f"dpo-best{b}-s0"]) for b in (1, 2)] == needless
+
+
+def test_other_stages_and_seeds_leave_a_tuned_stage_as_it_is(experiment: Path) -> None:
+    before = shas(tuned(experiment))
+    ipo = {**TUNED, "objective": "ipo", "needs": ["world", "sft"]}
+    stages = tuned(experiment).stages
+    more = {name: dict(stage.entry) for name, stage in stages.items()} | {"ipo": ipo}
+    for name in ("sft", "dpo"):
+        more[name]["set"] = (PIPELINE["stages"] | {"dpo": TUNED})[name].get("set")
+    more["dpo"]["tune"] = TUNED["tune"]
+    after = shas(tuned(experiment, stages=more, seeds=[0, 1, 2]))
+    assert before.items() <= after.items()
+    assert "ipo-best1-s2" in after
+
+
+def test_a_scale_changes_the_tuning_of_all_stages(experiment: Path) -> None:
+    tuned(experiment)
+    small = {"tune": {"trials": 3, "space": {"lr": None}}, "stages": {"dpo": {"tune": {}}}}
+    write(experiment, scales__small=small)
+    plan = load_plan(experiment, scale="small")
+    tune = plan.resolved(plan.jobs["dpo-tuning"])["tune"]
+    assert (tune["trials"], tune["seed"]) == (3, 7)
+    assert tune["space"].keys() == {"model.init_args.beta", "x"}
+
+
+def test_a_scale_may_add_what_the_trials_read(experiment: Path) -> None:
+    tuned(experiment)
+    more = {"more": {"call": "m.f"}, "dpo": {"tune": {"needs": ["world", "pool", "more"]}}}
+    write(experiment, scales__more={"stages": dict(reversed(more.items()))})
+    plan = load_plan(experiment, scale="more")
+    assert plan.jobs["dpo-tuning"].needs["more"] == ("more",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"grid": {"lr": [1]}}, r"stage 'dpo' has both 'grid' and 'tune'\. Keep one of them"),
+        ({"per_seed": False}, r"stage 'dpo' has 'tune' and lacks per_seed\. Add it"),
+        ({"objective": None}, r"lacks objective\. Add it"),
+        ({"tune": {"pool": ""}}, r"tune\.pool must be text in one line"),
+        ({"tune": {"seed": 1}}, r"stage 'dpo': tune\.seed 1 is also a seed of the runs"),
+        ({"tune": {"budgets": [1, 1.0]}}, r"tune\.budgets must hold each budget once"),
+        ({"tune": {"budgets": [0]}}, r"tune\.budgets\.0 must be greater than 0"),
+        ({"tune": {"trials": 0}}, r"tune\.trials must be greater than 0"),
+        ({"tune": {"steps": 3}}, r"unknown key stages\.dpo\.tune\.steps"),
+        ({"tune": {"needs": ["nothing"]}}, r"stage 'dpo' needs 'nothing', which is neither"),
+    ],
+)
+def test_tuning_that_cannot_be_is_refused(
+    experiment: Path, changes: dict[str, Any], said: str
+) -> None:
+    tuned(experiment)
+    write(experiment, scales__other={"stages": {"dpo": changes}})
+    with pytest.raises(ConfigError, match=said):
+        load_plan(experiment, scale="other")
+
+
+def test_no_stage_reads_runs_of_which_only_tuning_knows_whether_there_are_any(
+    experiment: Path,
+) -> None:
+    tuned(experiment)
+    write(experiment, scales__other={"stages": {"texts": {"call": "m.f", "needs": ["dpo"]}}})
+    with pytest.raises(ConfigError, match=r"'texts' needs 'dpo', whose settings are found by tri"):
+        load_plan(experiment, scale="other")

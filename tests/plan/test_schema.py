@@ -27,7 +27,7 @@ def refused(content: Any) -> str:
     [
         (
             {"stagez": {}},
-            "unknown key stagez, did you mean stages? Known: frontier, seeds, set, stages.",
+            "unknown key stagez, did you mean stages? Known: frontier, seeds, set, stages, tune.",
         ),
         ({"seeds": 3}, "seeds must be a list, got 3."),
         ({"seeds": []}, "seeds must have at least 1 item, got []."),
@@ -55,7 +55,7 @@ def refused(content: Any) -> str:
         (
             {"stages": {"two": {"betas": [1]}}},
             "unknown key stages.two.betas. Known: args, call, fit, grid, needs, objective, "
-            "per_seed, set.",
+            "per_seed, set, tune.",
         ),
         ({"set": {"": 1}}, "set must have keys that are text in one line, got ''."),
     ],

@@ -10,6 +10,7 @@ from alignlab.plan import state
 from alignlab.plan.experiment import Plan, load_plan
 from alignlab.results.run_records import table_of
 from alignlab.results.tables import Point, write_points
+from tests.plan.conftest import decide, tuned
 
 RUNS = ["dpo-beta0.1-s0", "dpo-beta0.1-s1", "dpo-beta0.5-s0", "dpo-beta0.5-s1"]
 
@@ -113,3 +114,24 @@ def test_the_frontier_depends_on_all_of_a_row_but_its_seconds(plan: Plan) -> Non
 def test_a_stage_that_does_not_exist_is_named(plan: Plan) -> None:
     with pytest.raises(ConfigError, match=r"^no stage 'ppo'. Stages: world, sft, dpo, "):
         state.what_to_do(plan, only="ppo")
+
+
+def test_settings_that_were_found_are_kept_without_the_trials_folder(experiment: Path) -> None:
+    plan = tuned(experiment)
+    finals = [job.name for job in plan.runs]
+    upstream = ["world", "sft", "pairs-s0", "pairs-s1", "pairs-s7", "pool", "dpo-tuning"]
+    assert set(left(plan)) == {*upstream, *finals}
+    table = plan.results / "tuning" / "dpo.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("trial\n0\n")
+    decide(plan, 4, 4, files={"dpo.csv": stamp(table)})
+    assert left(plan) == ["world", "sft", "pairs-s0", "pairs-s1", *finals[:2]]
+    record(plan, *finals[:2])
+    assert left(plan) == []
+    assert left(plan, only="dpo") == []
+    table.write_text("trial\n1\n")  # as long as before
+    assert left(plan) == []  # nothing that is to be done reads it
+    table_of(plan.results, finals[1]).unlink()
+    todo = state.what_to_do(plan)
+    assert "dpo-tuning" in [job.name for job in todo.jobs]
+    assert "dpo-tuning: dpo.csv is not what was written; it is made again" in todo.damaged

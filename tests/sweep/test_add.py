@@ -8,10 +8,10 @@ import pytest
 from optuna.trial import TrialState
 
 from alignlab.errors import ConfigError
+from alignlab.plan.space import Point
 from alignlab.results.tables import read_points
 from alignlab.sweep.add import add_points, enqueue, point_of
 from alignlab.sweep.run import _runs, run_sweep
-from alignlab.sweep.space import Point
 from alignlab.sweep.spec import Sweep
 from alignlab.sweep.study import BY_HAND, ERROR, SLOT, Slots, open_study
 from tests.sweep.conftest import BETA, RANGE

@@ -11,8 +11,8 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
+from alignlab.plan.space import Dimension, Point, Space
 from alignlab.sweep import study as module
-from alignlab.sweep.space import Dimension, Point, Space
 from alignlab.sweep.study import DIVERGED, ERROR, SLOT, RunningTrial, Slots
 
 SPACE = Space({"dpo": [Dimension("beta", "beta", CategoricalDistribution([1.0, 2.0]))]})

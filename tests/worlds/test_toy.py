@@ -80,6 +80,27 @@ def test_training_and_evaluation_prompts_share_no_text() -> None:
     assert toy.split_prompts(seed=4, train=788, evaluation=256)[1] != held_out
 
 
+def test_validation_prompts_are_those_that_neither_training_nor_evaluation_has(
+    tmp_path: Path,
+) -> None:
+    toy.write_world(tmp_path, demonstrations=1)
+    toy.write_validation_prompts(tmp_path)
+    before = {
+        name: (tmp_path / f"prompts_{name}.jsonl") for name in ("train", "eval", "validation")
+    }
+    rows = {name: read(path) for name, path in before.items()}
+    assert [row["id"] for row in rows["validation"]] == [f"validation-{i}" for i in range(128)]
+    texts = {name: [row["prompt"] for row in own] for name, own in rows.items()}
+    assert texts["validation"] == texts["eval"][128:]
+    assert not set(texts["validation"]) & {*texts["train"], *texts["eval"][:128]}
+
+
+def test_no_prompt_that_is_left_for_validation_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"of 64 eval_prompts none is left after 64\. Take more"):
+        toy.write_validation_prompts(tmp_path, eval_prompts=64, after=64)
+    assert not list(tmp_path.iterdir())
+
+
 def test_more_prompts_for_training_leave_the_held_out_ones_alone() -> None:
     few, many = (toy.split_prompts(seed=0, train=n, evaluation=128) for n in (10, 700))
     assert few[1] == many[1]
