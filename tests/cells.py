@@ -9,6 +9,7 @@ import lightning as L
 import torch
 
 from alignlab.data.modules import (
+    CandidateData,
     DemonstrationData,
     LabelledData,
     PreferenceData,
@@ -18,9 +19,11 @@ from alignlab.data.modules import (
 )
 from alignlab.data.rollout_data import RolloutData
 from alignlab.models import Lora, Policy, Quantised, ScoreModel
+from alignlab.objectives.astar_po import AStarPO
 from alignlab.objectives.awr import AWR
 from alignlab.objectives.base import Objective
 from alignlab.objectives.classify import Classify
+from alignlab.objectives.ddo_rm import DDORM
 from alignlab.objectives.dpo import DPO
 from alignlab.objectives.grpo import GRPO
 from alignlab.objectives.kto import KTO
@@ -29,6 +32,7 @@ from alignlab.objectives.on_policy import Sampling
 from alignlab.objectives.online_dpo import OnlineDPO
 from alignlab.objectives.orpo import ORPO
 from alignlab.objectives.ppo import PPO
+from alignlab.objectives.qrpo import QRPO
 from alignlab.objectives.regression import Regression
 from alignlab.objectives.reinforce import REINFORCE
 from alignlab.objectives.rloo import RLOO
@@ -56,6 +60,10 @@ DIRECT: dict[str, Any] = {
     "unlikelihood": partial(Unlikelihood, alpha=0.5),
     "kto": partial(KTO, beta=0.3),
 }
+CANDIDATES: dict[str, Any] = {
+    "qrpo": partial(QRPO, beta=0.3),
+    "ddo_rm": partial(DDORM, beta=0.5),
+}
 WITHOUT_REFERENCE: dict[str, Any] = {
     "simpo": partial(SimPO, gamma=0.5),
     "orpo": partial(ORPO, lam=0.5, prompt_nll=True),
@@ -67,6 +75,7 @@ ON_POLICY: dict[str, dict[str, Any]] = {
     "rloo": {"kind": RLOO, **STEERED},
     "grpo": {"kind": GRPO, "clip_epsilon": 0.2, **STEERED},
     "awr": {"kind": AWR, "beta": 1.0, "kl_coef": 0.1},
+    "astar_po": {"kind": AStarPO, "beta": 0.5},
     "online_dpo": {"kind": OnlineDPO, "labels": "sampled", "beta": 0.3},
 }
 VALUES: dict[str, dict[str, Any]] = {
@@ -83,6 +92,7 @@ def rows_file(path: Path, rows: int = 21) -> str:
     with path.open("w") as out:
         for i in range(rows):
             take = [words[(7 * i + 5 * j) % 27] for j in range(12)]
+            said = [" " + " ".join(take[k : k + 2 + (i + k) % 3]) for k in (0, 4, 7)]
             row = {
                 "prompt": " ".join(take[: 1 + i % 4]),
                 "completion": " " + " ".join(take[4 : 6 + i % 3]),
@@ -90,8 +100,9 @@ def rows_file(path: Path, rows: int = 21) -> str:
                 "rejected": " " + " ".join(take[8 : 10 + i % 3]),
                 "text": " ".join(take[: 3 + i % 7]),
                 "label": i % 2,
-                "completions": [" " + " ".join(take[k : k + 2 + i % 3]) for k in (0, 4, 7)],
+                "completions": said,
                 "ranks": [i % 3, 1, 2],
+                "ratings": [float(len(text.split())) for text in said],  # as ``WordCount``
                 "rating": i % 5 - 2.5,
             }
             out.write(json.dumps(row) + "\n")
@@ -125,7 +136,7 @@ def make_cell(
     """
     again, name = name.endswith(AGAIN), name.removesuffix(AGAIN)
     adam = partial(torch.optim.AdamW, lr=rate)
-    pairs = PreferenceData(source, batch, micro)
+    pairs = (CandidateData if name in CANDIDATES else PreferenceData)(source, batch, micro)
 
     adapted = name in ("dpo_lora", "ppo_adapter", *QLORA)
     settings: dict[str, Any] = {"dtype": dtype, "lora": Lora(rank=4) if adapted else None}
@@ -142,6 +153,7 @@ def make_cell(
         given = dict(ON_POLICY.get(name, VALUES.get(name, {})))
         if given.get("value") == "separate":
             given["value"] = scorer()
+        given |= {"pool": source} if name == "astar_po" else {}
         objective = given.pop("kind")(
             policy(), WordCount(), Sampling(6), optimizer=adam, schedule=schedule, **given
         )
@@ -160,7 +172,7 @@ def make_cell(
     if name.removesuffix("_qlora") in SCORERS:
         scored, rows = SCORERS[name.removesuffix("_qlora")]
         return scored(scorer(), adam, schedule), rows(source, batch, micro)
-    direct = DIRECT | WITHOUT_REFERENCE
+    direct = DIRECT | CANDIDATES | WITHOUT_REFERENCE
     if name in direct:
         return direct[name](policy(), adam, schedule=schedule), pairs
     kinds = {"dpo": "frozen", "dpo_cached": "cached"}

@@ -81,7 +81,7 @@ BELOW = {
 LARGEST = 0.15  # of all lines, in one room
 SHARED_STEPS = {
     *("base", "schedule", "settings", "metrics"),
-    *("scored", "rankings", "on_policy"),
+    *("scored", "rankings", "candidates", "on_policy"),
 }
 OBJECTIVES = sorted(
     path.stem
@@ -97,6 +97,7 @@ TESTED_IN = {
         (
             *(
                 "data.rows.base",
+                "data.rows.candidates",
                 "data.rows.demonstration",
                 "data.rows.judged",
                 "data.rows.labelled",

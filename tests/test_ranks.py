@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from alignlab.models import Policy
 from tests.cells import (
     AGAIN,
+    CANDIDATES,
     DIRECT,
     ON_POLICY,
     QLORA,
@@ -40,6 +41,7 @@ NAMES = [
     "dpo_cached",
     "dpo_lora",
     *DIRECT,
+    *CANDIDATES,
 ]
 NAMES += [*WITHOUT_REFERENCE, *ON_POLICY, *VALUES, *QLORA]
 CHECKPOINTED = [name + AGAIN for name in ("sft", "reward_model", "dpo_lora", "ppo_adapter", *QLORA)]

@@ -27,7 +27,7 @@ from alignlab.training.before_start import construct
 from alignlab.training.fit import Command, plain_errors
 
 READABLE = 64e6  # bytes of a file that is read for the lengths of its rows
-COMPLETIONS = {"PreferenceData": 2, "RankingData": 4}  # of a tree whose data are not read
+COMPLETIONS = {"PreferenceData": 2, "RankingData": 4, "CandidateData": 24}  # if data are not read
 
 
 @dataclass
@@ -154,6 +154,8 @@ class _Reader:
         if isinstance(value, dict):
             found.append(self._spec("value", value))
         reward = _args(self.model.get("reward"))
+        while reward.get("reward"):  # one that is made of another's scores
+            reward = _args(reward["reward"])
         if isinstance(reward.get("path"), str):
             config = _config_at(reward["path"])[0]
             found.append(ModelSpec("reward", config, True, torch.float32, trained=False))

@@ -14,6 +14,7 @@ from alignlab.data.files import data_files, format_of
 from alignlab.data.formats import kind_of
 from alignlab.data.repeats import Repeats
 from alignlab.data.rows import (
+    Candidates,
     Completable,
     Demonstration,
     JudgedCompletion,
@@ -36,6 +37,7 @@ from alignlab.errors import DataError
 KINDS: dict[str, tuple[type[Row], str]] = {
     "pair": (PreferencePair, "PreferenceData"),
     "ranking": (Ranking, "RankingData"),
+    "candidates": (Candidates, "CandidateData"),
     "rated": (RatedCompletion, "RatingData"),
     "judged": (JudgedCompletion, "JudgedData"),
     "demonstration": (Demonstration, "DemonstrationData"),

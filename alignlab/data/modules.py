@@ -19,6 +19,7 @@ from alignlab.data.files import data_files
 from alignlab.data.loader import TreeLoader, micro_batches_of
 from alignlab.data.repeats import Repeats
 from alignlab.data.rows import (
+    Candidates,
     Completable,
     Demonstration,
     JudgedCompletion,
@@ -427,6 +428,17 @@ class RatingData(TreeData[RatedCompletion]):
     """
 
     kind = RatedCompletion
+
+
+class CandidateData(TreeData[Candidates]):
+    """Rated samples of each prompt: all of them in one tree, their ratings as labels.
+
+    Columns: ``prompt``; ``completions``, a list, plain or conversational; ``ratings``, a list of as
+    many numbers, larger is better; and ``ends`` as in rankings. ``alignlab.stages.candidates``
+    writes such files. Lists need JSONL or Parquet.
+    """
+
+    kind = Candidates
 
 
 class JudgedData(TreeData[JudgedCompletion]):

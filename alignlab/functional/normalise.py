@@ -1,4 +1,4 @@
-"""Centring and scaling: whitening under a mask, and baselines made from a prompt's own group.
+"""Centring and scaling: whitening under a mask, and what a prompt's own group is compared with.
 
 To whiten over ranks or micro-batches, gather first: the functions see what they are given.
 """
@@ -69,6 +69,20 @@ def group_normalise(rewards: Tensor, group: Tensor, *, scale: bool = True) -> Te
     deviation = (zeros.index_add(0, member, centred.square()) / count).sqrt()
     largest = zeros.scatter_reduce(0, member, rewards.abs(), "amax")
     return centred / _spread(deviation, largest)[member]
+
+
+def group_logsumexp(x: Tensor, group: Tensor) -> Tensor:
+    """``log sum exp(x)`` over each completion's group, ``[M]``: equal within a group.
+
+    Args:
+        x: ``[M]``.
+        group: ``[M]`` long, which prompt each completion answers.
+    """
+    member, count = _members(x, group)
+    zeros = x.new_zeros(len(count))
+    largest = zeros.scatter_reduce(0, member, x.detach(), "amax", include_self=False)
+    total = zeros.index_add(0, member, (x - largest[member]).exp())
+    return (largest + total.log())[member]
 
 
 def _members(rewards: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:

@@ -237,7 +237,19 @@ class TreeObjective(Objective):
     rows: ClassVar[tuple[type[Row], ...]] = ()  # any, if none is named
     margins: ClassVar[bool] = False  # whether it reads those of pairs
     unit: ClassVar[Literal["prompts", "completions", "tokens"]]
+    reference: Reference  # of objectives that compare the policy with its start
     _held_out: dict[str, Metric]
+
+    def setup(self, stage: str) -> None:
+        """Compute the log-probs of a reference that is to be cached, as a training step would."""
+        reference = getattr(self, "reference", None)
+        if isinstance(reference, UncachedReference):
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            device = self.trainer.strategy.root_device
+            with self.own_precision():
+                self.reference = reference.cached(
+                    data.train_trees + data.validation_trees, data.train_dataloader, device
+                )
 
     @property
     def knows_rows(self) -> bool:
@@ -318,24 +330,12 @@ class PairObjective(TreeObjective):
 
     rows = (PreferencePair,)
     unit = "prompts"
-    reference: Reference
 
     def __init__(
         self, policy: Policy, optimizer: OptimizerCallable, schedule: Schedule | None = None
     ) -> None:
         super().__init__(optimizer, schedule)
         self.policy = policy
-
-    def setup(self, stage: str) -> None:
-        """Compute the log-probs of a reference that is to be cached, as a training step would."""
-        reference = getattr(self, "reference", None)
-        if isinstance(reference, UncachedReference):
-            data = self.trainer.datamodule  # type: ignore[attr-defined]
-            device = self.trainer.strategy.root_device
-            with self.own_precision():
-                self.reference = reference.cached(
-                    data.train_trees + data.validation_trees, data.train_dataloader, device
-                )
 
     @abstractmethod
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:

@@ -9,6 +9,7 @@ import pytest
 from alignlab.check_data import survey as module
 from alignlab.check_data.survey import Source, Survey, quantiles, survey
 from alignlab.data.rows import (
+    Candidates,
     Demonstration,
     JudgedCompletion,
     LabelledText,
@@ -50,6 +51,12 @@ def found(folder: Path, records: list[Any], **more: Any) -> Survey:
             {"prompt": "p", "completions": ["a", "b"], "ranks": [1, 2]},
             Ranking,
             "prompt + completions + ranks: plain text",
+            "none: prompt and",
+        ),
+        (
+            {"prompt": "p", "completions": ["a", "b"], "ratings": [3, 1]},
+            Candidates,
+            "prompt + completions + ratings: plain text",
             "none: prompt and",
         ),
         (

@@ -7,6 +7,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from alignlab.data.modules import (
+    CandidateData,
     DemonstrationData,
     JudgedData,
     LabelledData,
@@ -210,6 +211,15 @@ def test_ratings(tmp_path: Path) -> None:
     assert batch.completion_ids.tolist() == [[A, EOS]]
 
 
+def test_candidates_keep_what_was_said_twice(tmp_path: Path) -> None:
+    row = {"prompt": "d", "completions": ["a", "ac", "a"], "ratings": [1, -2.5, 1]}
+    source = jsonl(tmp_path, [row | {"ends": [True, False, True]}, row | {"ratings": [1, 2, 3]}])
+    data = connected(CandidateData(source, batch_size=1))
+    (tree,) = data.train_trees  # of the other row one text has two ratings
+    assert tree.labels == (1.0, -2.5, 1.0)
+    assert tree.completions == ((A, EOS), (A, C), (A, EOS))
+
+
 def test_judged_completions(tmp_path: Path) -> None:
     rows = [
         {"prompt": "c", "completion": "a", "label": "undesirable"},
@@ -378,6 +388,7 @@ def test_limit_takes_the_first_usable_rows(tmp_path: Path) -> None:
         PreferenceData,
         RankingData,
         RatingData,
+        CandidateData,
         JudgedData,
         PromptData,
         TextData,

@@ -3,6 +3,7 @@ import math
 import pytest
 
 from alignlab.data.rows import (
+    Candidates,
     Demonstration,
     JudgedCompletion,
     LabelledText,
@@ -34,6 +35,8 @@ USER, ANSWER = Turn("user", "hi"), Turn("assistant", "yo")
         Ranking("r", "a", ("b", "c", "b"), (0, 1, 0)),
         Ranking("r", "a", ("b", "b"), (0, 1), ends=(True, False)),
         RatedCompletion("r", "a", "b", -1.5),
+        Candidates("r", "a", ("b", "c", "b"), (0.5, 0.5, 0.5)),
+        Candidates("r", "a", ("b", "b"), (0.5, 1.5), ends=(True, False)),
         JudgedCompletion("r", "a", "b", "undesirable"),
         LabelledText("r", "text"),
         LabelledText("r", "text", 0.0),
@@ -64,6 +67,14 @@ def test_usable_rows_pass(row: Row) -> None:
         (
             Ranking("r", "a", ("b", "c"), (0, 1), ends=(True,)),
             "'completions', 'ranks' and 'ends' differ in length",
+        ),
+        (Candidates("r", "a", (), ()), "no completion"),
+        (Candidates("r", "a", ("b", " "), (0.0, 1.0)), "empty completion"),
+        (Candidates("r", "a", ("b",), (math.inf,)), "'ratings' is not a finite number"),
+        (Candidates("r", "a", ("b", "b"), (0.0, 1.0)), "one completion has two ratings"),
+        (
+            Candidates("r", "a", ("b", "c"), (0.0, 1.0), ends=(True,)),
+            "'completions', 'ratings' and 'ends' differ in length",
         ),
         (RatedCompletion("r", "a", "", 1.0), "empty completion"),
         (RatedCompletion("r", "a", "b", math.nan), "'rating' is not a finite number"),

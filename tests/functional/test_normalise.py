@@ -1,9 +1,11 @@
+import math
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from alignlab.errors import ConfigError
-from alignlab.functional import group_normalise, leave_one_out, whiten
+from alignlab.functional import group_logsumexp, group_normalise, leave_one_out, whiten
 
 
 def sample(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -83,3 +85,16 @@ def test_a_group_does_not_see_the_others() -> None:
         for one in range(3):
             alone = rewards[group == one]
             assert_close(together[group == one], function(alone, torch.zeros(4).long()))
+
+
+def test_group_logsumexp_worked_by_hand() -> None:
+    """Group 7 holds the logs of 1, 2 and 5, which are 8 together; group 2 two times 1000."""
+    x = torch.tensor([1.0, 0.0, 2.0, 5.0, 0.0]).log()
+    x[torch.tensor([1, 4])] = torch.tensor([1000.0, 1000.0])
+    group = torch.tensor([7, 2, 7, 7, 2])
+    x.requires_grad_()
+    found = group_logsumexp(x, group)
+    big = 1000 + math.log(2)
+    assert_close(found, torch.tensor([math.log(8), big, math.log(8), math.log(8), big]))
+    found[0].backward()
+    assert_close(x.grad, torch.tensor([1 / 8, 0.0, 2 / 8, 5 / 8, 0.0]))

@@ -16,6 +16,7 @@ from bitsandbytes.optim import PagedAdamW8bit
 from torch.testing import assert_close
 
 from alignlab.data.modules import (
+    CandidateData,
     DemonstrationData,
     LabelledData,
     PreferenceData,
@@ -38,6 +39,7 @@ from alignlab.objectives.online_dpo import OnlineDPO
 from alignlab.objectives.orpo import ORPO
 from alignlab.objectives.plackett_luce import PlackettLuce
 from alignlab.objectives.ppo import PPO
+from alignlab.objectives.qrpo import QRPO
 from alignlab.objectives.regression import Regression
 from alignlab.objectives.reinforce import REINFORCE
 from alignlab.objectives.rloo import RLOO
@@ -56,6 +58,7 @@ POLICIES: dict[str, tuple[Any, Any]] = {
     "simpo": (partial(SimPO, beta=2.0, gamma=0.5), PreferenceData),
     "orpo": (partial(ORPO, lam=0.1), PreferenceData),
     "kto": (KTO, PreferenceData),
+    "qrpo": (partial(QRPO, beta=0.3), CandidateData),
 }
 SCORERS: dict[str, tuple[Any, Any]] = {
     "reward_model": (RewardModel, PreferenceData),

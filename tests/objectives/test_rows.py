@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from alignlab.data.modules import (
+    CandidateData,
     DemonstrationData,
     JudgedData,
     LabelledData,
@@ -22,6 +23,7 @@ from alignlab.objectives.classify import Classify
 from alignlab.objectives.dpo import DPO
 from alignlab.objectives.kto import KTO
 from alignlab.objectives.kwise_rm import KWiseRewardModel
+from alignlab.objectives.qrpo import QRPO
 from alignlab.objectives.regression import Regression
 from alignlab.objectives.rm import RewardModel
 from alignlab.objectives.sft import SFT
@@ -33,7 +35,7 @@ ADAM = partial(torch.optim.AdamW, lr=1e-2)
 
 def module(build, kind):
     scores = kind in (RewardModel, KWiseRewardModel, Regression, Classify)
-    settings = {"gamma": 0.5} if kind is SimPO else {}
+    settings = {SimPO: {"gamma": 0.5}, QRPO: {"beta": 0.3}}.get(kind, {})
     return kind(fixed([0.0, 1.0]) if scores else build("llama"), ADAM, **settings)
 
 
@@ -62,6 +64,9 @@ def begin(monkeypatch, objective, data, trees=()) -> None:
         (KTO, RankingData),
         (SFT, PreferenceData),  # the rejected would be imitated, too
         (Classify, RatingData),
+        (QRPO, RankingData),  # the best would be pushed down
+        (QRPO, RatingData),  # there would be nothing to compare with
+        (DPO, CandidateData),
     ],
 )
 def test_rows_of_another_kind_are_refused(build, monkeypatch, kind, data):
@@ -79,6 +84,7 @@ def test_rows_of_another_kind_are_refused(build, monkeypatch, kind, data):
         (SFT, TextData),
         (Classify, LabelledData),
         (RewardModel, PreferenceData),
+        (QRPO, CandidateData),
     ],
 )
 def test_rows_of_its_own_kind_are_taken(build, monkeypatch, kind, data):

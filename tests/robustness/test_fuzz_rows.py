@@ -44,6 +44,10 @@ VALID: list[tuple[type[modules.TreeData], list[dict[str, Any]]]] = [
     ]),
     (modules.RatingData, [{"prompt": "a", "completion": " b", "rating": 3.5},
                           {"prompt": "a", "completion": " c", "rating": -1}]),
+    (modules.CandidateData, [
+        {"prompt": "a", "completions": [" b", " c", " b"], "ratings": [0.5, -1, 0.5]},
+        {"prompt": "b", "completions": [" b"], "ratings": [2.5], "ends": [False]},
+    ]),
     (modules.JudgedData, [{"prompt": "a", "completion": " b", "label": "desirable"},
                           {"prompt": "a", "completion": " c", "label": False},
                           {"prompt": "b", "completion": " c", "label": True}]),

@@ -6,6 +6,7 @@ from typing import Any
 
 from alignlab.files import sha_of
 from alignlab.plan.experiment import Job, Plan
+from alignlab.rewards.rule import ToySentiment
 from alignlab.worlds.toy import make_demonstrations, split_prompts, tokenizer
 
 STEPS = 9  # of 21 rows in steps of 4: an epoch and a half; three rollout phases and a bit
@@ -40,6 +41,7 @@ SCORERS = {
     "regression": ("regression.Regression", "RatingData"),
     "classify": ("classify.Classify", "LabelledData"),
 }
+CANDIDATES = {"qrpo": ("qrpo.QRPO", {"beta": 0.3}), "ddo_rm": ("ddo_rm.DDORM", {"beta": 0.5})}
 STEERED = {"kl_target": 0.5, "kl_horizon": 50}
 ON_POLICY: dict[str, tuple[str, dict[str, Any]]] = {
     "ppo": ("ppo.PPO", STEERED),
@@ -48,11 +50,12 @@ ON_POLICY: dict[str, tuple[str, dict[str, Any]]] = {
     "rloo": ("rloo.RLOO", STEERED),
     "reinforce": ("reinforce.REINFORCE", STEERED),
     "awr": ("awr.AWR", {"beta": 1.0, "kl_coef": 0.1}),
+    "astar_po": ("astar_po.AStarPO", {"beta": 0.5}),
     "online_dpo": ("online_dpo.OnlineDPO", {"labels": "sampled", "beta": 0.3}),
 }
 # The first of a short run are of different kinds.
 FIRST = ("ppo", "dpo", "rm", "sft", "grpo", "classify", "dpo_cached", "kto", "online_dpo", "lm")
-NAMES = tuple(dict.fromkeys((*FIRST, *ON_POLICY, *PAIRS, *SCORERS)))
+NAMES = tuple(dict.fromkeys((*FIRST, *ON_POLICY, *PAIRS, *CANDIDATES, *SCORERS)))
 
 
 def write_ground(folder: Path) -> None:
@@ -76,6 +79,7 @@ def write_ground(folder: Path) -> None:
                 "label": i % 2,
                 "completions": three,
                 "ranks": [i % 3, 1, 2],
+                "ratings": ToySentiment()([prompt] * 3, three).tolist(),
                 "rating": i % 5 - 2.5,
             }
         )
@@ -145,6 +149,8 @@ def _model_and_data(name: str, ground: str) -> tuple[dict[str, Any], dict[str, A
         own["reward"] = {"class_path": "alignlab.rewards.rule.ToySentiment"}
         if kind == "ppo.PPO":
             own["value"] = lm | {"fresh_head": True}
+        if name == "astar_po":
+            own["pool"] = rows["source"]
         return _named(OBJECTIVES + kind, own), _named(
             "alignlab.data.rollout_data.RolloutData", data
         )
@@ -155,11 +161,12 @@ def _model_and_data(name: str, ground: str) -> tuple[dict[str, Any], dict[str, A
     if name in ("sft", "lm"):
         module = "DemonstrationData" if name == "sft" else "TextData"
         return _named(f"{OBJECTIVES}sft.SFT", {"policy": lm}), _named(DATA + module, batches)
-    kind, settings = PAIRS[name]
+    kind, settings = (PAIRS | CANDIDATES)[name]
     policy = lm | ({"lora": {"rank": 2}} if name == "dpo_lora" else {})
     cache = {"reference_cache": f"{ground}/cache"} if name == "dpo_cached" else {}
     own = {"policy": policy, **settings, **cache}
-    return _named(OBJECTIVES + kind, own), _named(f"{DATA}PreferenceData", batches)
+    module = "CandidateData" if name in CANDIDATES else "PreferenceData"
+    return _named(OBJECTIVES + kind, own), _named(DATA + module, batches)
 
 
 def _named(class_path: str, init_args: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Rows: one file for each kind, and what they share."""
 
 from alignlab.data.rows.base import Branch, Completable, R, Row
+from alignlab.data.rows.candidates import Candidates
 from alignlab.data.rows.demonstration import Demonstration
 from alignlab.data.rows.judged import JudgedCompletion
 from alignlab.data.rows.labelled import LabelledText
@@ -14,6 +15,7 @@ from alignlab.data.rows.values import Chat, Fields, Record, Refused, Text, Turn
 
 __all__ = [
     "Branch",
+    "Candidates",
     "Chat",
     "Completable",
     "Demonstration",
