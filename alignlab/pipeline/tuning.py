@@ -68,7 +68,7 @@ def check_trials(spec: Mapping[str, Any], *, here: bool = True) -> None:
         here: The trials will run on this machine.
 
     Raises:
-        ConfigError: As ``fit.check``, or a training on several devices.
+        ConfigError: As ``fit.check``, or a run on several devices.
     """
     trainer = spec["config"].get("trainer") or {}
     if trainer.get("devices", 1) not in (1, "1") or trainer.get("strategy", "auto") != "auto":

@@ -121,7 +121,7 @@ class Told(Reporter):
 
 
 class Study:
-    """A tuning job whose trainings are made up: KL is 0.2 / beta, reward grows with its root."""
+    """A tuning job whose runs are made up: KL is 0.2 / beta, reward grows with its root."""
 
     def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.record = tmp_path / "stages", tmp_path / "tuning" / "dpo.json"
