@@ -71,6 +71,7 @@ WITHOUT_REFERENCE: dict[str, Any] = {
 STEERED = {"kl_target": 0.5, "kl_horizon": 50}
 ON_POLICY: dict[str, dict[str, Any]] = {
     "ppo": {"kind": PPO, "value": "separate", "ptx_coef": 0.5, **STEERED},
+    "ppo_warm": {"kind": PPO, "value": "separate", "value_warmup_steps": 6, **STEERED},
     "reinforce": {"kind": REINFORCE, **STEERED},
     "rloo": {"kind": RLOO, **STEERED},
     "grpo": {"kind": GRPO, "clip_epsilon": 0.2, **STEERED},

@@ -7,7 +7,12 @@ from alignlab.functional.noise import permutation, uniform
 from alignlab.functional.normalise import group_logsumexp, group_normalise, leave_one_out, whiten
 from alignlab.functional.numeric import beyond_rounding, log1mexp
 from alignlab.functional.ranking import bradley_terry, kwise_ranking, plackett_luce
-from alignlab.functional.returns import gae, n_step_advantages, rewards_to_go
+from alignlab.functional.returns import (
+    gae,
+    length_adaptive_lambda,
+    n_step_advantages,
+    rewards_to_go,
+)
 from alignlab.functional.sampling import SamplingSpec, inverse_cdf
 from alignlab.functional.surrogate import clip_fraction, clipped_surrogate, clipped_value_loss
 
@@ -29,6 +34,7 @@ __all__ = [
     "kl_k3",
     "kwise_ranking",
     "leave_one_out",
+    "length_adaptive_lambda",
     "log1mexp",
     "n_step_advantages",
     "permutation",

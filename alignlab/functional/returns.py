@@ -13,7 +13,7 @@ from alignlab.errors import ConfigError
 
 
 def gae(
-    rewards: Tensor, values: Tensor, mask: Tensor, *, discount: float, gae_lambda: float
+    rewards: Tensor, values: Tensor, mask: Tensor, *, discount: float, gae_lambda: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """Generalized advantage estimates (Schulman et al. 2015, arXiv:1506.02438, Eq. 16).
 
@@ -22,7 +22,7 @@ def gae(
         values: Value before each step.
         mask: Bool (or 0 and 1), which positions are steps.
         discount: Of the next step's value; 1 in language tasks.
-        gae_lambda: 1 gives return minus value, 0 the one-step error.
+        gae_lambda: 1 gives return minus value, 0 the one-step error; ``[M]`` for one of each row.
 
     Returns:
         ``(advantages, returns)``; returns are ``advantages + values``, the value's target.
@@ -38,6 +38,15 @@ def gae(
         next_advantage = torch.where(mask[:, t], advantage, next_advantage)
         next_value = torch.where(mask[:, t], values[:, t], next_value)
     return advantages, advantages + values
+
+
+def length_adaptive_lambda(mask: Tensor, *, alpha: float) -> Tensor:
+    """``[M]`` lambda of GAE that grows with a row's steps: ``1 - 1 / (alpha * steps)``.
+
+    As in VAPO (Yue et al. 2025, arXiv:2504.05118, section 4.2), where the sum of lambda's powers
+    is ``alpha * steps``. Below ``1 / alpha`` steps the formula is negative: lambda is 0 there.
+    """
+    return (1 - 1 / (alpha * mask.sum(1).double())).clamp(min=0)
 
 
 def rewards_to_go(rewards: Tensor, mask: Tensor, *, discount: float) -> Tensor:

@@ -70,7 +70,10 @@ class Objective(L.LightningModule):
         self.trained.save(path)
 
     def parameter_groups(self) -> Iterable[Any]:
-        """The optimizer's parameter groups; objectives with several models override this."""
+        """The optimizer's parameter groups; objectives with several models override this.
+
+        A group whose training begins later than the run's has its ``first_step``.
+        """
         return [p for p in self.parameters() if p.requires_grad]
 
     def configure_model(self) -> None:
@@ -90,8 +93,9 @@ class Objective(L.LightningModule):
         for group in optimizer.param_groups:  # one kernel for all weights, where PyTorch has one
             if group.get("fused", False) is None and group.get("foreach") is None:
                 group["fused"] = all(weight.is_floating_point() for weight in group["params"])
+        first = [group.pop("first_step", 0) for group in optimizer.param_groups]
         total = self.schedule.steps(self.trainer)
-        scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total))
+        scheduler = LambdaLR(optimizer, [self.schedule.counted_from(n, total) for n in first])
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},

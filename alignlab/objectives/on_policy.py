@@ -204,6 +204,11 @@ class OnPolicyObjective(Objective):
         """A value function on the policy's states, whose values the sampler can give."""
         return None
 
+    @property
+    def policy_learns(self) -> bool:
+        """Whether the next optimizer step trains the policy."""
+        return True
+
     def completion_rewards(self, scored: Scored) -> Tensor:
         """``[M]`` reward of each whole completion minus its KL penalty (k1)."""
         return scored.scores - self.kl_coef * scored.kl
@@ -262,7 +267,7 @@ class OnPolicyObjective(Objective):
         if self._trainer is not None and self.trainer.logger is not None:
             named = {f"rollout/{name}": value for name, value in means.items()}
             self.trainer.logger.log_metrics(named, self.trainer.global_step)
-        if self.kl_target is not None:
+        if self.kl_target is not None and self.policy_learns:
             sizes = {"episodes": len(lengths), "horizon": self.kl_horizon}
             self.kl_coef.fill_(adapted_kl_coef(kl_coef, kl, target=self.kl_target, **sizes))
         return batch.to("cpu")

@@ -6,8 +6,9 @@ token, advantages are GAE with a value function of its own, and completions are 
 times with a clipped ratio.
 """
 
+import sys
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
@@ -22,6 +23,7 @@ from alignlab.functional import (
     kl_k1,
     kl_k2,
     kl_k3,
+    length_adaptive_lambda,
     n_step_advantages,
     whiten,
 )
@@ -30,7 +32,7 @@ from alignlab.models.value import ValueFunction
 from alignlab.objectives.base import LossAndMetrics
 from alignlab.objectives.metrics import mean_of
 from alignlab.objectives.on_policy import OnPolicyObjective, Sampling, Scored
-from alignlab.objectives.schedule import Schedule
+from alignlab.objectives.schedule import Schedule, planned_steps
 from alignlab.objectives.settings import checked
 from alignlab.rewards.base import Reward
 
@@ -73,6 +75,11 @@ class PPO(OnPolicyObjective):
         value_clip_epsilon: The same for values, in reward units; ``inf`` does not clip.
         discount: Of later rewards; 1 in language tasks.
         gae_lambda: 1 is unbiased, less has lower variance and trusts the values more.
+        gae_lambda_value: Of the returns that the values learn; 1 learns from whole returns
+            (VC-PPO: Yuan et al. 2025, arXiv:2503.01491). ``gae_lambda`` when left out.
+        gae_lambda_policy: Of the policy's advantages; ``gae_lambda`` when left out.
+        length_adaptive_alpha: Instead of ``gae_lambda_policy``, let it grow with a completion's
+            tokens (``length_adaptive_lambda``). Lambda is 0 below ``1 / alpha`` tokens.
         n_steps: Use this many rewards and the value after them instead of all with ``gae_lambda``.
         kl_in: Put the penalty in the ``reward`` (k1 per token; the right gradient) or in the
             ``loss``; never both.
@@ -84,9 +91,13 @@ class PPO(OnPolicyObjective):
         ptx_coef: Weight of the language-modelling loss on the pretraining texts that the data mix
             in (PPO-ptx: Ouyang et al. 2022, arXiv:2203.02155, Eq. 2); both losses are means over
             tokens.
+        value_warmup_steps: Train the value function alone for this many optimizer steps, on
+            samples of the reference. The policy's weights, its optimizer's state and ``kl_coef``
+            stay as they are, and its schedule begins afterwards. The trainer counts these steps.
 
     Raises:
-        ConfigError: A number out of its range; ``ptx_coef`` without texts.
+        ConfigError: A number out of its range; both ``gae_lambda_policy`` and
+            ``length_adaptive_alpha``; ``ptx_coef`` without texts.
     """
 
     def __init__(
@@ -115,6 +126,10 @@ class PPO(OnPolicyObjective):
         reference: LiveReference = "auto",
         seed: int = 0,
         schedule: Schedule | None = None,
+        gae_lambda_value: float | None = None,
+        gae_lambda_policy: float | None = None,
+        length_adaptive_alpha: float | None = None,
+        value_warmup_steps: int = 0,
     ) -> None:
         super().__init__(
             policy, reward, sampling, optimizer, kl_coef, kl_target, kl_horizon, reference, seed,
@@ -128,32 +143,70 @@ class PPO(OnPolicyObjective):
         self.value_clip_epsilon = checked(self, "value_clip_epsilon", value_clip_epsilon, "> 0")
         self.discount = checked(self, "discount", discount, "in [0, 1]")
         self.gae_lambda = checked(self, "gae_lambda", gae_lambda, "in [0, 1]")
+        self.gae_lambda_value = checked(self, "gae_lambda_value", gae_lambda_value, "in [0, 1]")
+        self.gae_lambda_policy = checked(self, "gae_lambda_policy", gae_lambda_policy, "in [0, 1]")
+        alpha = checked(self, "length_adaptive_alpha", length_adaptive_alpha, "> 0")
+        if alpha is not None and gae_lambda_policy is not None:
+            raise ConfigError(
+                f"PPO has one lambda for the policy, got gae_lambda_policy {gae_lambda_policy} and "
+                f"length_adaptive_alpha {alpha}. Leave one out of model.init_args."
+            )
+        self.length_adaptive_alpha = alpha
         self.n_steps = checked(self, "n_steps", n_steps, "> 0")
         self.kl_in, self.kl_estimator = kl_in, KL_ESTIMATORS[kl_estimator]
         self.whiten_rewards, self.whiten_advantages = whiten_rewards, whiten_advantages
         self.ptx_coef = checked(self, "ptx_coef", ptx_coef, ">= 0")
+        self.value_warmup_steps = checked(self, "value_warmup_steps", value_warmup_steps, ">= 0")
 
     @property
     def shared_value(self) -> ValueFunction | None:
         """Its values come with the samples if it is a head on the policy."""
         return self.value if self.value.want else None
 
-    def parameter_groups(self) -> list[dict[str, object]]:
+    def parameter_groups(self) -> list[dict[str, Any]]:
         """Policy and value function in one optimizer, so that both count the same steps."""
         of_value = self.value.own_parameters()
         known = set(map(id, of_value))
         policy = [p for p in self.policy.parameters() if p.requires_grad and id(p) not in known]
         rate = {} if self.value_lr is None else {"lr": self.value_lr}
-        return [{"params": policy}, {"params": of_value, **rate}]
+        begun = {"first_step": self.value_warmup_steps}
+        return [{"params": policy, **begun}, {"params": of_value, **rate}]
+
+    @property
+    def policy_learns(self) -> bool:
+        """Whether the value function's warm-up is over."""
+        done = 0 if self._trainer is None else self.trainer.global_step
+        return done >= self.value_warmup_steps
+
+    def on_after_backward(self) -> None:
+        """Drop the policy's gradients in the warm-up: the optimizer then leaves it alone."""
+        if not self.policy_learns:
+            for parameter in self.parameter_groups()[0]["params"]:
+                parameter.grad = None
 
     def on_fit_start(self) -> None:
-        """Refuse a pretraining mix that the data do not have."""
+        """Refuse a pretraining mix that the data lack; say if the policy will not be trained."""
+        planned = planned_steps(self.trainer) if self.value_warmup_steps else None
+        if planned is not None and planned <= self.value_warmup_steps:
+            print(
+                f"PPO does not train the policy: the run's {planned} optimizer steps are within "
+                f"value_warmup_steps {self.value_warmup_steps}. Set trainer.max_steps above it",
+                file=sys.stderr,
+            )
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if self.ptx_coef and getattr(data, "pretraining", None) is None:
             raise ConfigError(
                 f"ptx_coef {self.ptx_coef} needs texts: set data.init_args.pretraining to a "
                 "TextData, or model.init_args.ptx_coef to 0."
             )
+
+    def lambdas(self, mask: Tensor) -> tuple[float | Tensor, float]:
+        """The policy's lambda of GAE (``[M]`` if it depends on the length) and the values' one."""
+        own, of_value = self.gae_lambda_policy, self.gae_lambda_value
+        for_policy: float | Tensor = self.gae_lambda if own is None else own
+        if self.length_adaptive_alpha is not None:
+            for_policy = length_adaptive_lambda(mask, alpha=self.length_adaptive_alpha)
+        return for_policy, self.gae_lambda if of_value is None else of_value
 
     def advantages(self, scored: Scored) -> RolloutBatch:
         """Values and advantages; the rewards have the KL penalty if ``kl_in`` is "reward"."""
@@ -164,7 +217,9 @@ class PPO(OnPolicyObjective):
         values = self.in_chunks(trees, self.value) if scored.values is None else scored.values
         steps = rewards, values, mask
         if self.n_steps is None:
-            advantages, returns = gae(*steps, discount=self.discount, gae_lambda=self.gae_lambda)
+            for_policy, for_value = self.lambdas(mask)
+            advantages, _ = gae(*steps, discount=self.discount, gae_lambda=for_policy)
+            _, returns = gae(*steps, discount=self.discount, gae_lambda=for_value)
         else:
             advantages, returns = n_step_advantages(*steps, discount=self.discount, n=self.n_steps)
         if self.whiten_advantages:

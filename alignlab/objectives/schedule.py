@@ -1,6 +1,7 @@
 """Learning-rate schedules counted in optimizer steps: a warm-up, then a decay to a floor."""
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 from lightning.pytorch import Trainer
@@ -74,6 +75,10 @@ class Schedule:
         done = min(1.0, (step - self.warmup_steps) / max(1, total_steps - self.warmup_steps))
         shape = 1 - done if self.decay == "linear" else (1 + math.cos(math.pi * done)) / 2
         return self.floor + (1 - self.floor) * shape
+
+    def counted_from(self, first: int, total_steps: int) -> Callable[[int], float]:
+        """``factor`` for weights that are trained from optimizer step ``first`` on."""
+        return lambda step: self.factor(max(0, step - first), total_steps - first)
 
 
 def planned_steps(trainer: Trainer) -> int | None:

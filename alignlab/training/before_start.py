@@ -83,6 +83,9 @@ NEEDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # settings that act onl
     "kl_horizon": ("kl_target", lambda target: target is not None),
     "detach_value": ("value", lambda value: value is None),
     "gae_lambda": ("n_steps", lambda steps: steps is None),
+    "gae_lambda_value": ("n_steps", lambda steps: steps is None),
+    "gae_lambda_policy": ("n_steps", lambda steps: steps is None),
+    "length_adaptive_alpha": ("n_steps", lambda steps: steps is None),
 }
 
 

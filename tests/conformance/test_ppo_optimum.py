@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -115,6 +116,37 @@ def test_sampled_rollouts_reach_98_percent_of_the_optimums_gain_at_their_kl() ->
             optimizer.step()
             schedule.step()
     assert share_of_gain(world, policy, kl_coef) >= 0.98
+
+
+@pytest.mark.parametrize(("gae_lambda", "sweeps"), [(1.0, 1), (0.95, 12), (0.0, 3)])
+def test_a_warm_up_of_the_values_ends_at_what_the_reference_gets(gae_lambda, sweeps) -> None:
+    """Exact least squares to the returns of all completions, again and again from values of 0.
+
+    Its fixed point is the mean reward of the reference behind each prefix, whatever the lambda.
+    With lambda 1 a single phase suffices; with less the values learn from one another.
+    """
+    world, _ = random_world(0, vocabulary=4, length=3, prompts=2)
+    mask, prefix = world.completions.mask, world.completions.prefix[:, :-1]
+    chances = world.ref_logps.exp()[0, :, None].expand_as(mask)[mask]
+    where, last = prefix[mask], world.completions.lengths - 1
+    rewards = torch.zeros(mask.shape, dtype=torch.float64)
+    rewards[torch.arange(len(last)), last] = world.rewards[0]
+
+    def mean_of(returns: Tensor) -> Tensor:
+        sums = torch.zeros(2, world.completions.open_prefixes, dtype=torch.float64)
+        sums[0].index_add_(0, where, chances * returns[mask])
+        sums[1].index_add_(0, where, chances)
+        return sums[0] / sums[1]
+
+    exact = mean_of(world.rewards[0, :, None].expand_as(mask))
+    values, gaps = torch.zeros_like(exact), []
+    for _ in range(sweeps):
+        held = values[prefix.masked_fill(~mask, 0)]
+        _, returns = gae(rewards, held, mask, discount=1.0, gae_lambda=gae_lambda)
+        values = mean_of(returns)
+        gaps.append(float((values - exact).abs().max()))
+    assert gaps[-1] < 1e-9
+    assert gae_lambda == 1 or gaps[0] > 0.01
 
 
 def share_of_gain(world: EnumerableWorld, policy: TabularPolicy, kl_coef: float) -> float:

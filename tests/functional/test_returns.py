@@ -6,7 +6,12 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from alignlab.errors import ConfigError
-from alignlab.functional import gae, n_step_advantages, rewards_to_go
+from alignlab.functional import (
+    gae,
+    length_adaptive_lambda,
+    n_step_advantages,
+    rewards_to_go,
+)
 
 DISCOUNT, GAE_LAMBDA = 0.9, 0.7
 
@@ -81,6 +86,23 @@ def test_lambda_one_is_return_minus_value_and_nothing_ahead_is_reward_minus_valu
     assert_close(whole, (to_go - values) * mask)
     now, _ = gae(rewards, values, mask, discount=0.0, gae_lambda=0.0)
     assert_close(now, (rewards - values) * mask)
+
+
+def test_each_row_may_have_a_lambda_of_its_own() -> None:
+    rewards, values, mask = ragged()
+    each = torch.linspace(0, 1, len(mask), dtype=torch.float64)
+    together = gae(rewards, values, mask, discount=DISCOUNT, gae_lambda=each)
+    for row, gae_lambda in enumerate(each.tolist()):
+        one = slice(row, row + 1)
+        alone = gae(rewards[one], values[one], mask[one], discount=DISCOUNT, gae_lambda=gae_lambda)
+        assert_close([x[one] for x in together], list(alone), atol=1e-12, rtol=0)
+
+
+def test_a_lambda_by_length_worked_by_hand() -> None:
+    """1 - 1 / (0.1 * 40) = 0.75, of 20 steps 0.5; 10 give 0, and so do 5 (not -1) and none."""
+    mask = torch.arange(40) < torch.tensor([[40], [20], [10], [5], [0]])
+    found = length_adaptive_lambda(mask, alpha=0.1)
+    assert_close(found, torch.tensor([0.75, 0.5, 0, 0, 0], dtype=torch.float64))
 
 
 def test_rewards_to_go_worked_by_hand() -> None:

@@ -41,8 +41,9 @@ MUTATIONS = (
     Mutation(
         "warm-up is counted in micro-batches",
         "objectives/base.py",
-        "self.schedule.factor(step, total)",
-        "self.schedule.factor(step * self.trainer.accumulate_grad_batches, total)",
+        "[self.schedule.counted_from(n, total) for n in first]",
+        "[lambda step, begun=self.schedule.counted_from(n, total): "
+        "begun(step * self.trainer.accumulate_grad_batches) for n in first]",
         "objectives/test_training.py::test_learning_rates_are_counted_in_optimizer_steps[2]",
     ),
     Mutation(

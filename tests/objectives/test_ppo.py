@@ -1,9 +1,11 @@
 """PPO: the clipped loss, and what a phase of rollouts is turned into."""
 
 import math
+from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
 
+import lightning as L
 import pytest
 import torch
 from torch.testing import assert_close
@@ -205,12 +207,62 @@ def test_values_of_a_shared_head_come_with_the_samples(make, old_logps):
         ({"value_lr": -1.0}, "value_lr > 0"),
         ({"gae_lambda": 1.5}, r"gae_lambda in \[0, 1\]"),
         ({"discount": -1.0}, r"discount in \[0, 1\]"),
+        ({"gae_lambda_value": 1.5}, r"gae_lambda_value in \[0, 1\]"),
+        ({"gae_lambda_policy": -0.1}, r"gae_lambda_policy in \[0, 1\]"),
+        ({"length_adaptive_alpha": 0.0}, "length_adaptive_alpha > 0"),
+        (
+            {"length_adaptive_alpha": 0.2, "gae_lambda_policy": 0.5},
+            r"gae_lambda_policy 0\.5 and length_adaptive_alpha 0\.2",
+        ),
+        ({"value_warmup_steps": -1}, "value_warmup_steps >= 0"),
         ({"kl_coef": math.nan}, "kl_coef >= 0"),
     ],
 )
 def test_impossible_settings_name_their_key(make, settings, message):
     with pytest.raises(ConfigError, match=message):
         make(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"gae_lambda_policy": 0.0}, {"gae_lambda": 0.0}, {"length_adaptive_alpha": 0.3}]
+)
+def test_policy_and_values_may_have_lambdas_of_their_own(make, settings):
+    """No penalty: returns are the score (lambda 1), advantages one-step errors (lambda 0).
+
+    With alpha 0.3 the three tokens of a completion are fewer than 1 / 0.3: lambda is 0, too.
+    """
+    ppo = make(kl_coef=0.0, whiten_advantages=False, gae_lambda_value=1.0, **settings)
+    trees = collate([PromptTree(0, "a", (1, 4), ((5, 6, 2), (7,)))])
+    zero = torch.zeros(2, 3, dtype=torch.float64)
+    with torch.no_grad():
+        batch = ppo.advantages(Scored(trees, zero, zero, torch.tensor([3.0, -1.0])))
+        v = ppo.value(trees)
+    expected = [[v[0, 1] - v[0, 0], v[0, 2] - v[0, 1], 3 - v[0, 2]], [-1 - v[1, 0], 0.0, 0.0]]
+    assert_close(batch.advantages, torch.tensor(expected, dtype=torch.float64))
+    wanted = torch.tensor([[3.0, 3.0, 3.0], [-1.0, 0.0, 0.0]], dtype=torch.float64)
+    assert_close(batch.returns, wanted)
+
+
+def test_the_controller_waits_for_the_warm_up(make):
+    """In it the KL is 0, below every target, and says nothing of the coefficient."""
+    ppo = make(kl_coef=0.2, kl_target=1.0, kl_horizon=100, value_warmup_steps=3)
+    prompts = [PromptTree(i, str(i), (1, 3 + i), ()) for i in range(4)]
+    ppo._trainer = SimpleNamespace(global_step=2, logger=None, precision_plugin=ppo)
+    ppo.train_step_context = nullcontext
+    ppo.collect(prompts, 2, 0)
+    assert float(ppo.kl_coef) == 0.2
+    ppo._trainer.global_step = 3
+    ppo.collect(prompts, 2, 1)
+    assert float(ppo.kl_coef) == pytest.approx(0.1968)
+
+
+@pytest.mark.parametrize("steps", [8, 9])
+def test_a_warm_up_that_is_the_whole_run_is_said(make, capsys, steps):
+    ppo = make(value_warmup_steps=8)
+    ppo._trainer = L.Trainer(max_steps=steps, logger=False, accelerator="cpu", barebones=True)
+    ppo._trainer.datamodule = None
+    ppo.on_fit_start()
+    assert ("does not train the policy: the run's 8" in capsys.readouterr().err) == (steps == 8)
 
 
 def test_the_pretraining_mix_adds_its_mean_loss(make):

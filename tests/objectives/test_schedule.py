@@ -26,6 +26,12 @@ def test_constant_warmup_then_linear_to_a_floor():
     assert factors(schedule, 6) == [0.01, 0.01, 1.0, 0.8, 0.6, 0.4]
 
 
+def test_weights_that_begin_later_have_the_same_schedule_in_what_is_left():
+    """Steps 0 to 2 are not theirs; from then on a rise of two steps and a fall over four."""
+    rate = Schedule(warmup_steps=2, decay="linear").counted_from(3, 9)
+    assert [rate(step) for step in range(9)] == [0, 0, 0, 0, 0.5, 1, 0.75, 0.5, 0.25]
+
+
 def test_cosine_passes_its_middle_and_stays_at_its_floor():
     schedule = Schedule(decay="cosine", floor=0.1, total_steps=4)
     assert factors(schedule, 4)[2] == pytest.approx(0.55)  # half way between 1 and 0.1

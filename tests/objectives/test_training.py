@@ -95,6 +95,23 @@ def test_stopping_between_any_two_steps_changes_no_bit(make, tmp_path, name):
             assert torch.equal(value, resumed[key]), (stop, key)
 
 
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_a_warm_up_of_the_values_leaves_the_policy_alone(make, tmp_path):
+    """Six steps of warm-up; the policy's schedule begins then, at a rate of 0."""
+    objective = make("ppo_warm")[0]
+    start = {name: value.clone() for name, value in objective.state_dict().items()}
+    trained = {f"policy.{name}" for name, _ in objective.policy.named_parameters()}
+    for steps, with_policy in ((6, False), (7, False), (8, True)):
+        end = fit(make("ppo_warm"), tmp_path / str(steps), steps=steps)
+        moved = {name for name in start if not torch.equal(start[name], end[name])}
+        assert bool(trained & moved) == with_policy, steps
+        assert {name for name in moved if name.startswith("value.")}, steps
+        assert "kl_coef" not in moved, steps  # both phases were sampled in the warm-up
+        state = torch.load(tmp_path / str(steps) / "last.ckpt", weights_only=True)
+        with_state = set(state["optimizer_states"][0]["state"])
+        assert bool(with_state & set(range(len(trained)))) == (steps > 6), steps
+
+
 class KilledAt(L.Callback):
     """Ends the training before an optimizer step, without any tidying up."""
 
