@@ -13,7 +13,8 @@ from typing import Any
 
 from alignlab.errors import ConfigError
 
-KEYS = ("reward", "proxy", "gold", "watchdog")  # whose values are rewards, wherever they stand
+# Whose values are rewards, or lists of them, wherever they stand.
+KEYS = ("reward", "proxy", "gold", "watchdog", "members")
 FORMS = (
     "Write length, regex:PATTERN, my_reward.py:FUNCTION, package.module.Class, the folder or hub "
     "id of a scorer, or a sum such as 0.7*FIRST + 0.3*SECOND."
