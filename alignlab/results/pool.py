@@ -14,6 +14,7 @@ from alignlab.results.statistics import Floats
 POOL_NAME = "pool.parquet"
 POOL_RECORD = "pool.json"  # beside a pool outside of a stage: its hash, and what it was drawn from
 REFERENCE = "reference"
+OPTIONAL = ("text", "proxy_reward", "length")  # all of a column's values, or none
 _COLUMNS: dict[str, type] = {
     "prompt_id": str,
     "text": str,
@@ -22,6 +23,7 @@ _COLUMNS: dict[str, type] = {
     "proposal": str,
     "log_ref": float,
     "log_mixture": float,
+    "length": int,
 }
 
 
@@ -39,6 +41,7 @@ class Pool:
         log_mixture: ``[P, N]`` log sum_j (n_j / N) q_j(y), nats; equals ``log_ref`` without
             further proposals.
         texts: ``[P][N]`` completions, or ``None``.
+        lengths: ``[P, N]`` their tokens, or ``None``, as in pools that were drawn without.
     """
 
     prompt_ids: tuple[str, ...]
@@ -49,6 +52,7 @@ class Pool:
     log_ref: Floats
     log_mixture: Floats
     texts: tuple[tuple[str, ...], ...] | None = None
+    lengths: Floats | None = None
 
     @property
     def log_ratio(self) -> Floats | None:
@@ -82,6 +86,7 @@ class Pool:
             log_ref=self.log_ref[rows],
             log_mixture=self.log_mixture[rows],
             texts=None if self.texts is None else tuple(self.texts[i] for i in rows),
+            lengths=None if self.lengths is None else self.lengths[rows],
         )
 
     def save(self, path: Path) -> None:
@@ -96,6 +101,7 @@ class Pool:
             "proposal": names * prompts,
             "log_ref": self.log_ref.ravel(),
             "log_mixture": self.log_mixture.ravel(),
+            "length": None if self.lengths is None else self.lengths.ravel().astype(int),
         }
         nothing = [None] * (prompts * samples)
         filled = {name: nothing if value is None else value for name, value in columns.items()}
@@ -108,7 +114,7 @@ class Pool:
         Raises:
             DataError: The file is missing, is no pool, or prompts have different samples.
         """
-        table = read_parquet(path, _COLUMNS, ("text", "proxy_reward"))
+        table = read_parquet(path, _COLUMNS, OPTIONAL)
         ids = table.column("prompt_id").to_pylist()
         prompt_ids = tuple(dict.fromkeys(ids))
         samples = len(ids) // max(len(prompt_ids), 1)
@@ -125,7 +131,7 @@ class Pool:
         def grid(column: str) -> Floats:
             return np.asarray(table.column(column).to_numpy(), dtype=np.float64).reshape(shape)
 
-        gaps = {name: table.column(name).null_count for name in ("text", "proxy_reward")}
+        gaps = {name: table.column(name).null_count for name in OPTIONAL}
         partly = [name for name, count in gaps.items() if 0 < count < len(ids)]
         if partly:
             raise DataError(
@@ -144,4 +150,5 @@ class Pool:
             log_ref=grid("log_ref"),
             log_mixture=grid("log_mixture"),
             texts=tuple(tuple(row) for row in rows) if has["text"] else None,
+            lengths=grid("length") if has["length"] else None,
         )

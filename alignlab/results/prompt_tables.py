@@ -186,11 +186,17 @@ def write_parquet(path: Path, columns: Mapping[str, Any], kinds: Mapping[str, ty
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    types = _arrow_types()
     schema = pa.schema([(name, types[kind]) for name, kind in kinds.items()])
     buffer = io.BytesIO()
     pq.write_table(pa.table(dict(columns), schema=schema), buffer, compression="zstd")
     atomic_write(path, buffer.getvalue())
+
+
+def _arrow_types() -> dict[type, Any]:
+    import pyarrow as pa
+
+    return {str: pa.string(), int: pa.int64(), float: pa.float64()}
 
 
 def read_prompt_tables(path: Path) -> list[PromptTable]:
@@ -230,7 +236,7 @@ def read_parquet(path: Path, columns: Mapping[str, type], empty: Collection[str]
     Args:
         path: The file.
         columns: Name -> ``str``, ``int`` or ``float``: what it holds.
-        empty: Those that may hold nothing.
+        empty: Those that may hold nothing; where one is missing, it is added as such.
 
     Raises:
         DataError: The file is missing, is no Parquet table, or lacks a column or a value of one.
@@ -247,8 +253,11 @@ def read_parquet(path: Path, columns: Mapping[str, type], empty: Collection[str]
         raise DataError(
             f"{path}: not a Parquet table ({in_a_line(error)}). Delete it and run again."
         ) from None
-    missing = [name for name in columns if name not in table.column_names]
-    if missing:
+    absent = [name for name in columns if name not in table.column_names]
+    for name in [name for name in absent if name in empty]:
+        nothing = pa.nulls(len(table), _arrow_types()[columns[name]])
+        table = table.append_column(name, nothing)
+    if missing := [name for name in absent if name not in empty]:
         raise DataError(f"{path}: lacks the columns {', '.join(missing)}. Run its stage again.")
     fits = {str: pa.types.is_string, int: pa.types.is_integer, float: pa.types.is_floating}
     for name, kind in columns.items():

@@ -119,6 +119,7 @@ def build_pool(
         log_ref=logps[0],
         log_mixture=mixture_logps(logps, counts),
         texts=tuple(tuple(answers[i : i + width]) for i in range(0, len(answers), width)),
+        lengths=np.array([[len(c) for c in tree.completions] for tree in joined.trees], float),
     )
 
 

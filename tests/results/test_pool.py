@@ -31,6 +31,21 @@ def test_round_trip(tmp_path: Path) -> None:
     same(Pool.load(tmp_path / "pool.parquet"), with_texts)
 
 
+def test_lengths_come_back_and_may_be_missing(tmp_path: Path) -> None:
+    """A file of before there were lengths has no such column."""
+    import pyarrow.parquet as pq
+
+    path, pool = tmp_path / "pool.parquet", World(3, 6, seed=0).pool(4, 0)
+    lengths = np.arange(12.0).reshape(3, 4)
+    with_lengths = Pool(**{**vars_of(pool), "lengths": lengths})
+    with_lengths.save(path)
+    assert np.array_equal(Pool.load(path).lengths, lengths)
+    taken = Pool.load(path).take(("prompt-2",)).lengths
+    assert np.array_equal(taken, [[8.0, 9.0, 10.0, 11.0]])
+    pq.write_table(pq.ParquetFile(path).read().drop_columns(["length"]), path)
+    assert Pool.load(path).lengths is None
+
+
 def vars_of(pool: Pool) -> dict:
     return {name: getattr(pool, name) for name in Pool.__dataclass_fields__}
 

@@ -1,0 +1,330 @@
+"""Where an objective ends with endless data and a perfect optimiser: its own optimum.
+
+It need not be the optimum pi* of reward minus KL. Where the own optimum lies below pi*, no tuning
+helps; where an objective stays below its own optimum, data or optimisation are what it lacks.
+
+An own optimum is pi_ref(y) exp(t(y)) with a *tilt* t that depends on the reward r(y), the length
+|y|, log pi_ref(y), and on W(y), the chance that y is preferred to a sample of the reference, whose
+labels are drawn by Bradley-Terry from r. So a pool of samples gives its reward and its KL by the
+same weights as those of pi* (``oracle.py``), and the same effective sample size says how far to
+trust them. Formulas and their sources are in ``docs/direct.md`` and ``docs/policy_gradient.md``;
+``tests/evaluation/test_fixed_points.py`` holds each against the minimum of the objective's loss.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import expit
+
+from alignlab.evaluation.oracle import Optimum, log_base_of
+from alignlab.results.pool import Pool
+from alignlab.results.statistics import Floats
+
+STRENGTHS = 2.0 ** np.arange(-12, 13)  # where the search for a budget's strength starts
+NEWTON, CLOSE = 100, 1e-10  # most steps, and the size of one that is the last
+Settings = Mapping[str, Any]
+GOLD, LEARNED = "gold", "learned"  # what ``reward`` may be among the settings
+
+
+class NoFixedPoint(Exception):
+    """The objective has no own optimum that is known; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Samples:
+    """What tilts are functions of, each ``[P, N]``.
+
+    Args:
+        log_base: Log-weights that make the samples stand for the reference; they sum to 1 over N.
+        rewards: Gold rewards, which the labels were drawn by.
+        log_ref: log pi_ref(y), nats.
+        lengths: Tokens, or ``None`` where they are unknown.
+        proxy: The learned reward, or ``None``.
+    """
+
+    log_base: Floats
+    rewards: Floats
+    log_ref: Floats
+    lengths: Floats | None = None
+    proxy: Floats | None = None
+    _solved: dict[tuple[float, float], Floats] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, pool: Pool) -> "Samples":
+        """The samples of a pool."""
+        return cls(
+            log_base=log_base_of(pool.rewards, pool.log_ratio),
+            rewards=pool.rewards,
+            log_ref=pool.log_ref,
+            lengths=pool.lengths,
+            proxy=pool.proxy,
+        )
+
+    @cached_property
+    def tokens(self) -> Floats:
+        """The lengths, of objectives that need them."""
+        if self.lengths is None:
+            raise NoFixedPoint("the pool was made without lengths: draw it again")
+        return self.lengths
+
+    @cached_property
+    def wins(self) -> Floats:
+        """``[P, N]`` W(y): the chance to be preferred to a sample; a draw against itself is 1/2."""
+        return self.by_level(lambda gap, mass: expit(gap) @ mass)
+
+    def smoothed(self, scale: float, shift: float) -> Floats:
+        """``[P, N]`` Bradley-Terry scores of labels with chances ``scale * p + shift``."""
+        if (scale, shift) == (1.0, 0.0):
+            return self.rewards
+        if (scale, shift) not in self._solved:
+            self._solved[scale, shift] = self.by_level(
+                lambda gap, mass: _bradley_terry(gap, mass, scale * expit(gap) + shift)
+            )
+        return self._solved[scale, shift]
+
+    def by_level(self, solve: Callable[[Floats, Floats], Floats]) -> Floats:
+        """``solve`` for each prompt, of its distinct rewards instead of its samples.
+
+        Args:
+            solve: Of each level's reward less each other's ``[K, K]`` and the levels' weights
+                ``[K]``; returns a number for each level ``[K]``.
+        """
+        out = np.empty_like(self.rewards)
+        for own, rewards, base in zip(out, self.rewards, np.exp(self.log_base), strict=True):
+            levels, place = np.unique(rewards, return_inverse=True)
+            mass: Floats = np.bincount(place, weights=base)
+            gap: Floats = levels[:, None] - levels
+            own[:] = solve(gap, mass)[place]
+        return out
+
+    def reward_named(self, name: str) -> Floats:
+        """The rewards that an objective trains on: ``GOLD`` or ``LEARNED``."""
+        if name == LEARNED and self.proxy is None:
+            raise NoFixedPoint("the pool has no learned reward")
+        found = self.proxy if name == LEARNED else self.rewards
+        assert found is not None
+        return found
+
+
+class Aim(NamedTuple):
+    """An objective's own optimum.
+
+    Attributes:
+        tilt: Of samples and settings; up to a constant of the prompt.
+        strength: The setting that moves it along the frontier; empty, where it is one policy.
+        reads: The other settings it depends on, with the objective's defaults.
+    """
+
+    tilt: Callable[[Samples, Settings], Floats]
+    strength: str = "beta"
+    reads: Settings = MappingProxyType({})
+
+
+def tilted(samples: Samples, tilt: Floats, strength: float) -> Optimum:
+    """Reward, KL and effective sample size of pi_ref exp(tilt), per prompt.
+
+    Args:
+        samples: Of the reference.
+        tilt: ``[P, N]``, up to a constant of the prompt.
+        strength: What the result's ``beta`` is.
+    """
+    log_z = _log_mean(samples.log_base, tilt)
+    tilt = tilt - log_z
+    weights = np.exp(samples.log_base + tilt)
+    return Optimum(
+        beta=strength,
+        reward=(weights * samples.rewards).sum(1),
+        kl=np.maximum((weights * tilt).sum(1), 0.0),
+        ess=1 / np.square(weights).sum(1),
+        log_z=log_z[:, 0],
+    )
+
+
+def own_optima(
+    samples: Samples, objective: str, settings: Settings, budgets: Sequence[float]
+) -> list[Optimum | None]:
+    """The objective's own optimum whose mean KL is each of ``budgets``.
+
+    An objective without a strength has one policy; below its KL, the chord from the reference to
+    it can be had by mixing the two per prompt. ``None`` where no strength has this KL, or the pool
+    does not represent it reliably.
+
+    Args:
+        samples: Of the reference.
+        objective: Name of its class.
+        settings: ``init_args`` of the class; with ``reward`` as ``GOLD`` or ``LEARNED``.
+        budgets: KL in nats, each > 0.
+
+    Raises:
+        NoFixedPoint: Nothing is known of this objective, of these settings.
+    """
+    if objective not in AIMS:
+        raise NoFixedPoint(UNKNOWN.get(objective, "no formula is known"))
+    aim = AIMS[objective]
+    own = {**aim.reads, **{name: settings[name] for name in aim.reads if name in settings}}
+
+    def at(log_strength: float) -> Optimum:
+        strength = float(np.exp(log_strength))
+        return tilted(samples, aim.tilt(samples, {**own, aim.strength: strength}), strength)
+
+    def mean_kl(log_strength: float) -> float:
+        return float(at(log_strength).kl.mean())
+
+    if not aim.strength:
+        end = at(0.0)
+        return [_mixed(samples, end, budget) if end.reliable else None for budget in budgets]
+    grid = np.log(STRENGTHS)
+    kl = np.array([mean_kl(place) for place in grid])
+    found: list[Optimum | None] = []
+    for budget in budgets:
+        # The weakest strength with this KL: from there on it is smaller.
+        places = np.flatnonzero((kl[:-1] - budget) * (kl[1:] - budget) <= 0)
+        solved = None
+        if len(places):
+            ends = grid[places[-1]], grid[places[-1] + 1]
+            solved = at(brentq(lambda x, k=budget: mean_kl(x) - k, *ends, xtol=1e-9))
+        found.append(solved if solved is not None and solved.reliable else None)
+    return found
+
+
+def _mixed(samples: Samples, end: Optimum, budget: float) -> Optimum | None:
+    """The mixture of reference and ``end`` that spends ``budget``."""
+    share = budget / float(end.kl.mean())
+    if share > 1:
+        return None
+    reference = (np.exp(samples.log_base) * samples.rewards).sum(1)
+    return replace(end, reward=reference + share * (end.reward - reference), kl=share * end.kl)
+
+
+def _log_mean(log_base: Floats, tilt: Floats) -> Floats:
+    """``[P, 1]`` log E_ref[exp(tilt)]."""
+    terms = log_base + tilt
+    top = terms.max(1, keepdims=True)
+    out: Floats = top + np.log(np.exp(terms - top).sum(1, keepdims=True))
+    return out
+
+
+def _per_token(samples: Samples, tilt: Floats, score: Floats) -> Floats:
+    """``tilt + |y| (score + c)``, ``c`` the constant of each prompt that normalises it.
+
+    Newton's method on a convex function of ``c``: from the second step on it comes from above.
+    """
+    tilt = tilt + samples.tokens * score
+    c = np.zeros((len(tilt), 1))
+    for _ in range(NEWTON):
+        terms = samples.log_base + tilt + samples.tokens * c
+        excess = _log_mean(samples.log_base, tilt + samples.tokens * c)
+        slope = (np.exp(terms - excess) * samples.tokens).sum(1, keepdims=True)
+        c = c - excess / slope
+        if np.abs(excess).max() < CLOSE:
+            break
+    return tilt + samples.tokens * c
+
+
+def _bradley_terry(gap: Floats, mass: Floats, told: Floats) -> Floats:
+    """Scores ``[K]`` of least loss, where the labels of two levels have the mean ``told`` [K, K].
+
+    The mean of softplus(s_i - s_j) - told_ij (s_i - s_j), by Newton's method; it is convex, also
+    where a corrected label lies outside [0, 1], but then it may have no minimum. Scores have mean
+    0 under ``mass``.
+    """
+    scores = gap[:, 0]  # the rewards
+    pull = (told * mass).sum(1)
+    for _ in range(NEWTON if pull.min() > 0 and pull.max() < 1 else 0):
+        said = expit(scores[:, None] - scores)
+        slope = (said * mass).sum(1) - pull  # of level i, divided by its mass
+        curved = said * (1 - said) * mass
+        step = np.linalg.solve(np.diag(curved.sum(1)) - curved + mass, slope)  # + mass: mean 0
+        step *= min(1.0, 1 / np.abs(step).max(initial=CLOSE))  # a whole step may be far too long
+        scores = scores - step
+        if np.abs(step).max() < CLOSE:
+            return scores - mass @ scores
+    raise NoFixedPoint("none: labels that are not flipped are corrected without end")
+
+
+def _dpo(samples: Samples, at: Settings) -> Floats:
+    if at["nll_coef"]:
+        raise NoFixedPoint("with a likelihood term there is no formula")
+    rate = at["label_smoothing"]
+    return samples.smoothed(1 - 2 * rate, rate) / at["beta"]
+
+
+def _robust(samples: Samples, at: Settings) -> Floats:
+    """Labels are as they were drawn, so that what it corrects for is not there."""
+    kept = 1 - 2 * at["label_smoothing"]
+    return samples.smoothed(1 / kept, -at["label_smoothing"] / kept) / at["beta"]
+
+
+def _ipo(samples: Samples, at: Settings) -> Floats:
+    score = samples.wins / at["tau"]
+    return _per_token(samples, np.zeros_like(score), score) if at["per_token"] else score
+
+
+def _rdpo(samples: Samples, at: Settings) -> Floats:
+    return (samples.rewards - at["alpha"] * samples.tokens) / at["beta"]
+
+
+def _lndpo(samples: Samples, at: Settings) -> Floats:
+    score = samples.rewards / at["beta"]
+    return _per_token(samples, np.zeros_like(score), score)
+
+
+def _simpo(samples: Samples, at: Settings) -> Floats:
+    if at["gamma"] or at["gamma_beta_ratio"]:
+        raise NoFixedPoint("with a margin there is no formula")
+    return _per_token(samples, -samples.log_ref, samples.rewards / at["beta"])
+
+
+def _cpo(samples: Samples, at: Settings) -> Floats:
+    if at["lam"]:
+        raise NoFixedPoint("with imitation there is no formula")
+    return samples.rewards / at["beta"] - samples.log_ref
+
+
+def _orpo(samples: Samples, at: Settings) -> Floats:
+    if at["lam"]:
+        raise NoFixedPoint("with contrast there is no formula")
+    return np.log(samples.wins / samples.tokens)
+
+
+def _online(samples: Samples, at: Settings) -> Floats:
+    if at["labels"] == "argmax":
+        raise NoFixedPoint("with argmax it drifts without end")
+    return at["scale"] * samples.reward_named(at["reward"]) / at["beta"]
+
+
+def _penalised(samples: Samples, at: Settings) -> Floats:
+    """The optimum of the reward that it trains on, less ``kl_coef`` times KL."""
+    if at["ptx_coef"]:
+        raise NoFixedPoint("with a likelihood term there is no formula")
+    if at["kl_in"] != "reward":
+        raise NoFixedPoint("with a penalty per token in the loss there is no formula of texts")
+    return samples.reward_named(at["reward"]) / at["kl_coef"]
+
+
+_SCORED = {"reward": GOLD, "ptx_coef": 0.0, "kl_in": "reward"}
+AIMS: Mapping[str, Aim] = {
+    "DPO": Aim(_dpo, reads={"label_smoothing": 0.0, "nll_coef": 0.0}),
+    "RobustDPO": Aim(_robust, reads={"label_smoothing": 0.0}),
+    "IPO": Aim(_ipo, "tau", {"per_token": True}),
+    "RDPO": Aim(_rdpo, reads={"alpha": 0.05}),
+    "LNDPO": Aim(_lndpo),
+    "SimPO": Aim(_simpo, reads={"gamma": None, "gamma_beta_ratio": None}),
+    "CPO": Aim(_cpo, reads={"lam": 1.0}),
+    "ORPO": Aim(_orpo, "", {"lam": 0.1}),
+    "OnlineDPO": Aim(_online, reads={"labels": "", "scale": 1.0, "reward": GOLD}),
+    **dict.fromkeys(("PPO", "REINFORCE", "RLOO", "AWR"), Aim(_penalised, "kl_coef", _SCORED)),
+}
+UNKNOWN: Mapping[str, str] = {
+    "GRPO": "a penalty per token in the loss has no formula of whole texts",
+    "Hinge": "with more than two completions there is no formula",
+    "SLiC": "with more than two completions there is no formula",
+    "KTO": "none: each completion goes to the side of its majority",
+    "Unlikelihood": "none: it has no lower bound",
+    "SFT": "it depends on where the demonstrations are from",
+}
