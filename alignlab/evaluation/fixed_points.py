@@ -97,7 +97,7 @@ class Samples:
         out = np.empty_like(self.rewards)
         for own, rewards, base in zip(out, self.rewards, np.exp(self.log_base), strict=True):
             levels, place = np.unique(rewards, return_inverse=True)
-            mass: Floats = np.bincount(place, weights=base)
+            mass: Floats = np.bincount(place, weights=base).astype(np.float64)
             gap: Floats = levels[:, None] - levels
             own[:] = solve(gap, mass)[place]
         return out

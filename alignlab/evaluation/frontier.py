@@ -25,14 +25,27 @@ from numpy.typing import NDArray
 
 from alignlab.errors import DataError
 from alignlab.evaluation.best_of_n import best_of_n_curve
-from alignlab.evaluation.comparison import Replicates, compare, hypervolumes, interval
+from alignlab.evaluation.comparison import (
+    Replicates,
+    against,
+    compare,
+    hypervolumes,
+    interval,
+)
 from alignlab.evaluation.hull import hull_vertices, interpolate
 from alignlab.evaluation.oracle import OracleCurve, reference_reward
 from alignlab.evaluation.power import Spread
 from alignlab.results.pool import Pool
 from alignlab.results.prompt_tables import PromptTable
 from alignlab.results.statistics import Floats, bootstrap_counts
-from alignlab.results.tables import BUDGETS, Comparison, FrontierRow, Hypervolume
+from alignlab.results.tables import (
+    BUDGETS,
+    Against,
+    Comparison,
+    FrontierRow,
+    Hypervolume,
+    OwnOptimum,
+)
 
 REPLICATES = 1000
 
@@ -59,13 +72,16 @@ class Frontier(NamedTuple):
     """Rows of ``frontier.csv``; impossible efficiencies are left empty and listed here.
 
     Beside them what the trained objectives are to each other, at the table's budgets; with each
-    comparison the spread behind its interval, if it was computed here.
+    comparison the spread behind its interval, if it was computed here. ``against`` and
+    ``own_optima`` are there where a base was named.
     """
 
     rows: list[FrontierRow]
     impossible: list[Impossible]
     comparisons: Mapping[Comparison, Spread | None] = MappingProxyType({})
     hypervolumes: Sequence[Hypervolume] = ()
+    against: Sequence[Against] = ()
+    own_optima: Sequence[OwnOptimum] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,6 +108,7 @@ def build_frontier(
     budgets: Sequence[float] = BUDGETS,
     replicates: int = REPLICATES,
     seed: int = 0,
+    base: str | None = None,
 ) -> Frontier:
     """Rows for every trained objective, then best-of-n, the oracle and the reference.
 
@@ -101,6 +118,7 @@ def build_frontier(
         budgets: KL in nats per completion, each > 0.
         replicates: Bootstrap replicates.
         seed: Of the bootstrap.
+        base: The trained objective to compare every other with, in shares of the optimum's gain.
 
     Raises:
         DataError: Tables on different prompts, or prompts that the pool lacks.
@@ -122,9 +140,12 @@ def build_frontier(
     rows += bench.oracle_rows() + bench.reference_rows()
     listed = [budget for budget in BUDGETS if budget in budgets]
     n, reference = bench.n_prompts, bench.reference_means
+    known = [b for b in listed if bench.optimum_is_known(b)] if base else []
+    gains = bench.optimal_means - reference[:, None]
     return _without_impossible(rows)._replace(
         comparisons=compare(trained, budgets, listed, n),
         hypervolumes=hypervolumes(trained, reference, budgets, listed, n),
+        against=against(trained, base, gains, budgets, known, n) if base else (),
     )
 
 
@@ -275,6 +296,11 @@ class _Bench:
             np.hstack([origin, weights @ curve.kl[:, half].T]),
             np.hstack([reference, weights @ curve.reward[:, half].T]),
         )
+
+    def optimum_is_known(self, budget: float) -> bool:
+        """Whether the pool represents the optimum at ``budget`` reliably."""
+        solved = self.oracle.optima[self.budgets.tolist().index(budget)]
+        return solved is not None and solved.reliable
 
     def _empty_row(self, objective: str, g: int) -> FrontierRow:
         solved = self.oracle.optima[g]

@@ -125,6 +125,7 @@ class FrontierArgs(Keys):
     """Settings of the closing evaluation."""
 
     reward_label: Text = key("Name and unit of the reward in figures.")
+    base: Text = key("Objective that every other is tested against at KL 1.")
 
 
 class FrontierKeys(Keys):

@@ -16,6 +16,7 @@ FIGURES = ("frontier.csv", "curves.csv", "frontier.png", "frontier.svg")
 DRAWN = (  # with the figures, by the command that draws them
     *FIGURES,
     *("comparisons.csv", "hypervolumes.csv", "effects.csv", "importances.csv", "samples.csv"),
+    *("against.csv", "own_optima.csv", "texts.csv", "costs.csv", "shares.png", "shares.pdf"),
     "report.html",
     "frontier.pdf",
 )

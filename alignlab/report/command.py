@@ -54,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="name and unit of the reward (default: gold reward)",
     )
     parser.add_argument(
+        "--base",
+        metavar="ARM",
+        help="test every other objective against this one at KL 1, with Holm's correction; adds "
+        "own optima, costs and a figure of all shares",
+    )
+    parser.add_argument(
         "--watch",
         action="store_true",
         help="draw report.html again while alignlab run or sweep works in the folder",
@@ -72,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     look, label = chosen_look(args), args.reward_label
     if args.watch:
         return _watch(args.results, args.out, look, label)
-    frontier_command(args.results, args.out, look, reward_label=label)
+    frontier_command(args.results, args.out, look, reward_label=label, base=args.base)
     return 0
 
 
@@ -88,7 +94,7 @@ def _watch(dirs: Sequence[Path], out: Path | None, look: Look, reward_label: str
 
     def gather_again() -> Findings:
         found = read_results(dirs)
-        frontier = _frontier(found, look)
+        frontier = _frontier(found, look, None)
         look.check(row.objective for row in frontier.rows)
         title = f"{_title(found.points)}: reward against KL"
         return gather(
@@ -116,6 +122,7 @@ def frontier_command(
     look: Look = EVERYTHING,
     *,
     reward_label: str = "gold reward",
+    base: str | None = None,
 ) -> None:
     """Write ``frontier.csv``, figures, the tables beside it and ``report.html``; print the table.
 
@@ -131,9 +138,10 @@ def frontier_command(
             several.
         look: What figures, report and the printed table show; files with numbers hold everything.
         reward_label: Name and unit of the reward in the figure.
+        base: Objective that every other is compared with: see ``report.study``.
 
     Raises:
-        ConfigError: ``look`` asks for what the results do not have.
+        ConfigError: ``look`` or ``base`` asks for what the results do not have.
         DataError: Folders that cannot be read or do not belong together.
         ArithmeticError: An efficiency lies above 1 beyond its interval. The files are written,
             with that cell empty.
@@ -142,6 +150,7 @@ def frontier_command(
     from alignlab.report.gather import gather, sample_rows
     from alignlab.report.page import write_page
     from alignlab.report.read import COMPARISONS, CURVES, HYPERVOLUMES, read_results
+    from alignlab.report.study import study_text, write_study
     from alignlab.report.table import frontier_sentences, frontier_table
     from alignlab.report.win_rates import redraw_win_rates
     from alignlab.results.pool import POOL_NAME
@@ -150,7 +159,7 @@ def frontier_command(
         raise ConfigError(f"{out}: it is a file. Name another folder with --out.")
     found = read_results(dirs)
     out = out or (dirs[0] if len(dirs) == 1 else dirs[0].parent / "frontier")
-    frontier = _frontier(found, look)
+    frontier = _frontier(found, look, base)
     look.check(row.objective for row in frontier.rows)
     rows = [row for row in frontier.rows if row.kl_budget in BUDGETS]
     write_rows(out / "frontier.csv", FrontierRow, rows)
@@ -180,6 +189,8 @@ def frontier_command(
     write_rows(out / "importances.csv", Importance, page.importances)
     if found.pool is not None and (texts := sample_rows(page)):
         write_table(out / "samples.csv", texts)
+    if base:
+        frontier = write_study(dirs, found, frontier, base, out, look)
     redraw_win_rates(out)
     write_page(out / "report.html", page)
     print(f"{title}: {len(found.points)} checkpoints, {rows[0].n_prompts} prompts\n")
@@ -187,6 +198,8 @@ def frontier_command(
     print(frontier_table(listed, look))
     sentences = [frontier_sentences(listed, look), _short_of_budgets(rows, found.points)]
     print("\n" + "\n".join(filter(None, sentences)))
+    if base:
+        print("\n" + study_text(base, frontier, look))
     if found.pool is None:
         print(
             f"\n{dirs[0]} has no {POOL_NAME}: drawn again from {CURVES} and the tables beside it."
@@ -214,19 +227,28 @@ def _short_of_budgets(rows: Sequence[FrontierRow], points: Sequence[Point]) -> s
     )
 
 
-def _frontier(found: "Results", look: Look) -> "Frontier":
+def _frontier(found: "Results", look: Look, base: str | None) -> "Frontier":
     """Built from tables and pool, or as it was drawn last.
 
     Raises:
-        ConfigError: A budget is not among those that were drawn.
+        ConfigError: A budget or a base is not among those that were drawn.
     """
     from alignlab.evaluation.frontier import build_frontier
 
+    trained = sorted({point.objective for point in found.points})
+    if base is not None and base not in trained:
+        raise ConfigError(f"--base: no runs of {base!r}. There are: {', '.join(trained)}.")
     if found.pool is not None:
         budgets = _curve_budgets(found.points, look)
-        return build_frontier(found.tables, found.pool, budgets=budgets)
+        return build_frontier(found.tables, found.pool, budgets=budgets, base=base)
     assert found.drawn is not None
     check_budgets(look, found.drawn.rows)
+    known = {row.base for row in found.drawn.against}
+    if base is not None and known != {base}:
+        raise ConfigError(
+            f"--base: the tables compare with {', '.join(known) or 'no base'}, not {base}. To "
+            "compare with another one, the pool of samples is needed: run the experiment again."
+        )
     return found.drawn
 
 

@@ -36,6 +36,15 @@ KINDS = {  # of files, and what is left out of each
     "svg": ("Date", "Creator"),
     "pdf": ("CreationDate", "Creator", "Producer"),
 }
+SETTINGS = {
+    "svg.hashsalt": "alignlab",
+    "svg.fonttype": "path",
+    "pdf.fonttype": 42,  # whole TrueType fonts, which publishers ask for
+    "font.family": "DejaVu Sans",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.parse_math": False,  # names are text, whatever characters they contain
+}
 CROWD = 8  # with more trained objectives than this, each has its own panel
 PANELS = {"screen": 5, "one-column": 3, "two-column": 5}  # side by side, of a crowd
 WIDTHS = {"one-column": 3.25, "two-column": 6.75}  # inches, as conferences' columns are
@@ -79,16 +88,7 @@ def draw_frontier(
     from matplotlib import pyplot as plt
 
     for_paper = look.size in WIDTHS
-    settings = {
-        "svg.hashsalt": "alignlab",
-        "svg.fonttype": "path",
-        "pdf.fonttype": 42,  # whole TrueType fonts, which publishers ask for
-        "font.family": "DejaVu Sans",
-        "font.size": 8 if for_paper else 11,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "text.parse_math": False,  # names are text, whatever characters they contain
-    }
+    settings = {**SETTINGS, "font.size": 8 if for_paper else 11}
     crowded = len(_trained(look.shown(rows))) > CROWD
     _check_share(look.shown(rows), look, crowded=crowded)
     with mpl.rc_context(settings):

@@ -10,7 +10,7 @@ from alignlab.errors import DataError
 from alignlab.evaluation.frontier import Frontier
 from alignlab.evaluation.oracle import reference_reward
 from alignlab.files import DONE, belongs
-from alignlab.results.csv_tables import read_typed
+from alignlab.results.csv_tables import Row, read_typed
 from alignlab.results.pool import POOL_NAME, POOL_RECORD, Pool
 from alignlab.results.prompt_tables import PromptTable, read_prompt_tables
 from alignlab.results.run_folder import STAGES
@@ -18,8 +18,10 @@ from alignlab.results.run_records import POINTS, damage, record_of, table_of
 from alignlab.results.statistics import clustered_se
 from alignlab.results.tables import (
     COMMANDS,
+    Against,
     Comparison,
     Hypervolume,
+    OwnOptimum,
     Point,
     read_frontier,
     read_points,
@@ -27,6 +29,7 @@ from alignlab.results.tables import (
 
 FRONTIER, CURVES = "frontier.csv", "curves.csv"
 COMPARISONS, HYPERVOLUMES = "comparisons.csv", "hypervolumes.csv"
+AGAINST, OWN_OPTIMA = "against.csv", "own_optima.csv"
 
 
 class Results(NamedTuple):
@@ -97,13 +100,18 @@ def read_drawn(folder: Path, points: Sequence[Point]) -> Frontier | None:
             return None
     if not {name for name, _ in largest} <= {row.objective for row in rows}:
         return None
-    comparisons, areas = folder / COMPARISONS, folder / HYPERVOLUMES
     return Frontier(
         rows,
         [],
-        dict.fromkeys(read_typed(comparisons, Comparison) if comparisons.exists() else []),
-        read_typed(areas, Hypervolume) if areas.exists() else [],
+        dict.fromkeys(_if_there(folder / COMPARISONS, Comparison)),
+        _if_there(folder / HYPERVOLUMES, Hypervolume),
+        _if_there(folder / AGAINST, Against),
+        _if_there(folder / OWN_OPTIMA, OwnOptimum),
     )
+
+
+def _if_there(path: Path, row_type: type[Row]) -> list[Row]:
+    return read_typed(path, row_type) if path.exists() else []
 
 
 def find_pools(folder: Path) -> list[Path]:

@@ -84,8 +84,8 @@ def _frontiers(found: Findings, listed: Sequence[FrontierRow]) -> list[Section]:
         table = grid(listed, found.look, share=share)
         known = [i for i, cells in enumerate(table.cells) if {*cells} != {MISSING}]
         columns: dict[str, Callable[[int], str]] = {"objective": table.labels.__getitem__}
-        for j, budget in enumerate(table.budgets):
-            columns[f"KL {budget:g}"] = partial(_grid_cell, table, j)
+        for j, budget in enumerate(table.columns):
+            columns[f"KL {budget}"] = partial(_grid_cell, table, j)
         what = "Share" if share else "Reward"
         made.append(
             Section(

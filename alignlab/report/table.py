@@ -19,19 +19,21 @@ FEWER = "In parentheses: the number of seeds that reach the budget, where not al
 
 
 class Grid(NamedTuple):
-    """An objective a row, a KL budget a column.
+    """An objective a row; a KL budget, or another number of it, a column.
 
     Attributes:
-        budgets: Of the columns.
+        columns: Their heads.
         labels: Of the rows.
         cells: Mean and half of its 95 % interval; ``MISSING`` where there is none.
-        bold: Row and column of the cells that stand out by ``RULE``.
+        bold: Row and column of the cells that stand out, of frontiers by ``RULE``.
+        corner: Head of the labels.
     """
 
-    budgets: list[float]
+    columns: list[str]
     labels: list[str]
     cells: list[list[str]]
     bold: frozenset[tuple[int, int]]
+    corner: str = "KL (nats)"
 
 
 def grid(rows: Iterable[FrontierRow], look: Look = EVERYTHING, *, share: bool = False) -> Grid:
@@ -50,7 +52,7 @@ def grid(rows: Iterable[FrontierRow], look: Look = EVERYTHING, *, share: bool = 
         if best is not None:
             bold.add((names.index(best), column))
     return Grid(
-        budgets,
+        [f"{budget:g}" for budget in budgets],
         [look.label(name) for name in names],
         [
             [_cell(cell.get((name, budget)), most[name], share=share) for budget in budgets]
@@ -63,9 +65,9 @@ def grid(rows: Iterable[FrontierRow], look: Look = EVERYTHING, *, share: bool = 
 def frontier_table(rows: Sequence[FrontierRow], look: Look = EVERYTHING) -> str:
     """Reward and efficiency with 95 % half-widths: an objective a line, a KL budget a column."""
     rewards, shares = grid(rows, look), grid(rows, look, share=True)
-    headers = ["KL budget", *(f"{budget:g}" for budget in rewards.budgets)]
+    headers = ["KL budget", *rewards.columns]
     cell = {row.kl_budget: row for row in rows if row.objective == "oracle"}
-    ess = [_ess(cell.get(budget)) for budget in rewards.budgets]
+    ess = [_ess(cell.get(budget)) for budget in sorted({row.kl_budget for row in look.shown(rows)})]
     lines = [
         [[label, *cells] for label, cells in zip(each.labels, each.cells, strict=True)]
         for each in (rewards, shares)
@@ -73,10 +75,10 @@ def frontier_table(rows: Sequence[FrontierRow], look: Look = EVERYTHING) -> str:
     return "\n".join(
         [
             "reward (95 % interval)",
-            _aligned([headers, *lines[0]]),
+            aligned([headers, *lines[0]]),
             "",
             "oracle efficiency: share of the optimum's gain over the reference (95 % interval)",
-            _aligned([headers, *lines[1], ["oracle's ESS", *ess]]),
+            aligned([headers, *lines[1], ["oracle's ESS", *ess]]),
         ]
     )
 
@@ -163,7 +165,8 @@ def _percent(row: FrontierRow) -> str:
     return f"{100 * row.oracle_efficiency:.1f} % [{low:.1f}, {high:.1f}]"
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Cells in columns, the first to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(

@@ -28,6 +28,19 @@ def t_quantile(df: float, confidence: float = 0.95) -> float:
     return float(stdtrit(df, 0.5 + confidence / 2))
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values (Holm 1979), in the order given.
+
+    Rejecting those at most alpha keeps the chance of any false rejection at most alpha, whatever
+    the tests have to do with each other.
+    """
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(np.argsort(p_values, kind="stable")):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
 def clustered_se(values: ArrayLike, clusters: Sequence[object] | None = None) -> float:
     """Standard error of the mean of ``values`` ``[n]`` when rows of one cluster belong together.
 

@@ -13,6 +13,7 @@ COMMANDS = Path("configs") / "commands.txt"  # what a results folder was made by
 NUMBERS = ".9g"  # in points.csv: enough digits to come back as they were written
 SHORT = ".6g"  # in the tables that are made from it
 SHOWN = 40  # characters of a damaged row in a message
+PRIMARY = 1.0  # nats: the one budget at which objectives are tested against a base
 BUDGETS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)  # nats per completion, the rows of frontier.csv
 
 
@@ -133,6 +134,108 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Against:
+    """How much more of the optimum's gain ``objective`` keeps than ``base``; ``None``: not reached.
+
+    Args:
+        objective: The one.
+        base: The other.
+        kl_budget: Nats per completion. At ``PRIMARY`` there is a test, elsewhere none.
+        difference: Mean over seeds of the difference of the two shares.
+        lo: Lower end of its 95 % interval, paired over prompts and seeds.
+        hi: Upper end.
+        p: Two-sided p-value: the level at which that interval would just touch 0.
+        p_holm: The same after Holm's correction over all objectives that reach the budget.
+        seeds_needed: Where the interval holds 0: seeds that would resolve a difference as large as
+            this with a chance of 80 %, before the correction; ``None`` where none would.
+        n_seeds: Seeds compared pair by pair.
+        n_prompts: Prompts behind it.
+    """
+
+    objective: str
+    base: str
+    kl_budget: float
+    difference: float | None = None
+    lo: float | None = None
+    hi: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    seeds_needed: int | None = None
+    n_seeds: int = 0
+    n_prompts: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnOptimum:
+    """What an objective's own optimum reaches at a KL budget: see ``evaluation.fixed_points``.
+
+    Args:
+        objective: As in ``points.csv``.
+        kl_budget: Nats per completion.
+        reward: Of its own optimum there, on the same prompts as the frontier.
+        share: Of the optimum's gain; below 1 the objective aims elsewhere.
+        ess: Effective sample size that 95 % of the prompts reach or exceed.
+        kept: What the runs have of the own optimum's gain; below 1 it is data or optimisation.
+        why: Why the cells are empty.
+    """
+
+    objective: str
+    kl_budget: float
+    reward: float | None = None
+    share: float | None = None
+    ess: float | None = None
+    kept: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """What an objective's completions are like at a KL budget, mean over seeds.
+
+    Args:
+        objective: As in ``points.csv``.
+        kl_budget: Nats per completion.
+        length: Mean length in tokens, on the hull between checkpoints.
+        n_seeds: Seeds that have checkpoints around the budget.
+    """
+
+    objective: str
+    kl_budget: float
+    length: float
+    n_seeds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What an objective's runs cost, and how much its settings matter.
+
+    Args:
+        objective: As in ``points.csv``.
+        runs: Runs in the tables.
+        seconds: Wall time of a run's training, mean.
+        generated_tokens: Of a run, mean: completions that its config samples, times the mean length
+            at its checkpoints; 0 where it reads pairs. An estimate.
+        trials: Trials behind its settings; those of its stages.
+        trial_seconds: Wall time of all of them.
+        best: Value of the best trial: mean share of the optimum's gain over the tuning budgets.
+        median: Of the trials.
+        worst: Of the trials.
+        near_best: Share of trials with at least nine tenths of the best one's value.
+    """
+
+    objective: str
+    runs: int
+    seconds: float
+    generated_tokens: float | None
+    trials: int
+    trial_seconds: float
+    best: float | None
+    median: float | None
+    worst: float | None
+    near_best: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Hypervolume:
     """Area between an objective's frontier and the reference's reward, up to ``kl_max``.
 
@@ -250,7 +353,18 @@ class WinRate:
     seeds_needed: int | None
 
 
-Derived = FrontierRow | Comparison | Hypervolume | Effect | Importance | WinRate
+Derived = (
+    FrontierRow
+    | Comparison
+    | Against
+    | OwnOptimum
+    | Texts
+    | Cost
+    | Hypervolume
+    | Effect
+    | Importance
+    | WinRate
+)
 
 POINT_COLUMNS = tuple(field.name for field in fields(Point))
 FRONTIER_COLUMNS = tuple(field.name for field in fields(FrontierRow))

@@ -3,7 +3,15 @@ import math
 import numpy as np
 import pytest
 
-from alignlab.evaluation.comparison import Replicates, compare, hypervolumes
+from alignlab.evaluation.comparison import (
+    SMALLEST,
+    Replicates,
+    against,
+    compare,
+    hypervolumes,
+    p_value,
+)
+from alignlab.results.statistics import t_quantile
 
 GRID = [0.5, 1.0, 2.0]
 
@@ -71,3 +79,83 @@ def test_the_spread_of_other_seeds_is_that_of_their_pairs() -> None:
     (spread,) = compare({"a": a, "b": b}, [0.5], [0.5], 101).values()
     assert spread.seeds == 2
     assert spread.seed_sd == pytest.approx(math.sqrt(10))
+
+
+def five_seeds() -> dict[str, Replicates]:
+    """Rewards whose differences from ``dpo`` over five seeds are 1 to 5 (a) and 2 each (b)."""
+    seeds, reached = (0, 1, 2, 3, 4), [2.0] * 5
+    base = [[float(s)] * 3 for s in range(5)]
+    first = [[s + (s + 1.0)] * 3 for s in range(5)]
+    second = [[s + 2.0] * 3 for s in range(5)]
+    return {
+        name: replicates(rows, seeds=seeds, largest=reached)
+        for name, rows in (("dpo", base), ("a", first), ("b", second))
+    }
+
+
+def test_objectives_are_tested_against_a_base_in_shares_of_the_gain() -> None:
+    """Differences 1 to 5 of a gain of 2: mean 1.5, t = 3 / (1.5811 / sqrt(5)) = 4.243, 4 df.
+
+    Replicates move both alike, so prompts add nothing, and b has no error at all.
+    """
+    gains = np.full((3, 3), 2.0)
+    rows = against(five_seeds(), "dpo", gains, GRID, [0.5, 1.0], 101)
+    assert [(row.objective, row.base, row.kl_budget) for row in rows] == [
+        ("a", "dpo", 0.5), ("b", "dpo", 0.5), ("a", "dpo", 1.0), ("b", "dpo", 1.0),
+    ]  # fmt: skip
+    a, b = rows[2:]
+    assert a.difference == pytest.approx(1.5)
+    assert b.difference == pytest.approx(1.0)
+    assert a.hi is not None
+    assert a.hi - 1.5 == pytest.approx(2.7764 * math.sqrt(0.5) / 2, rel=1e-4)
+    assert a.p == pytest.approx(0.01324, rel=1e-3)
+    assert b.p == pytest.approx(SMALLEST)
+    assert a.p_holm == a.p
+    assert b.p_holm == pytest.approx(2 * SMALLEST)
+    assert all(row.p is None and row.p_holm is None for row in rows[:2])
+    assert a.seeds_needed is None  # it is resolved
+
+
+def test_a_base_that_is_not_reached_leaves_a_row_without_numbers() -> None:
+    found = five_seeds() | {"c": replicates([[1.0] * 3], seeds=(0,), largest=[0.7])}
+    rows = against(found, "dpo", np.full((3, 3), 2.0), GRID, [1.0], 101)
+    (c,) = [row for row in rows if row.objective == "c"]
+    assert (c.difference, c.p, c.p_holm, c.n_seeds) == (None, None, None, 0)
+    assert [row.p_holm for row in rows if row.objective == "a"] == [
+        pytest.approx(0.01324, rel=1e-3)  # of two tests, not of three
+    ]
+
+
+def test_a_paired_bootstrap_by_hand() -> None:
+    """Gain 4; differences 1 and, in four replicates, 0, 2, 0, 2, of shares .25, 0, .5, 0, .5.
+
+    Their standard deviation is .28868; t = .25 / .28868 = .866 with 100 degrees of freedom. The
+    two objectives move by 10 together, which a test that is not paired would count.
+    """
+    together = np.array([0.0, 10.0, -10.0, -10.0, 10.0])
+    a = Replicates(
+        values=(together + np.array([1.0, 0.0, 2.0, 0.0, 2.0]))[None, :, None],
+        seeds=(0,),
+        largest=np.ones(1),
+    )
+    b = Replicates(values=together[None, :, None], seeds=(0,), largest=np.ones(1))
+    (row,) = against({"a": a, "b": b}, "b", np.full((5, 1), 4.0), [1.0], [1.0], 101)
+    assert row.difference == pytest.approx(0.25)
+    assert row.hi == pytest.approx(0.25 + 1.98397 * 0.288675, rel=1e-4)
+    assert row.p == pytest.approx(0.38856, rel=1e-3)
+
+
+@pytest.mark.parametrize("level", [0.05, 0.001])
+def test_an_interval_just_touches_0_at_the_p_value(level: float) -> None:
+    """An unpaired difference with both sources of error, moved until 95 % (99.9 %) end at 0."""
+    rng = np.random.default_rng(0)
+    parts = [rng.normal(size=(4, 200)), rng.normal(size=(3, 200))]
+    half = math.hypot(
+        t_quantile(100, 1 - level) * float((parts[0].mean(0) + parts[1].mean(0))[1:].std(ddof=1)),
+        *(
+            t_quantile(len(part) - 1, 1 - level) * float(part[:, 0].std(ddof=1)) / len(part) ** 0.5
+            for part in parts
+        ),
+    )
+    moved = [parts[0] - parts[0][:, 0].mean() - parts[1][:, 0].mean() + half, parts[1]]
+    assert p_value(moved, 101) == pytest.approx(level, rel=1e-6)

@@ -330,3 +330,34 @@ def _truth(world: World, policies: list[Floats]) -> float:
     kl = [0.0, *(float((p * np.log(p / world.ref)).sum(1).mean()) for p in policies)]
     reward = [float((p * world.reward).sum(1).mean()) for p in [world.ref, *policies]]
     return float(np.interp(0.5, kl, reward))
+
+
+def test_a_base_is_compared_in_shares_of_the_resampled_gain() -> None:
+    """Two policies with 0.8 and 0.4 of the optimum's gain on every prompt differ by 0.4, surely.
+
+    Gains differ much between prompts, so that a gain which is not resampled would blur it.
+    """
+    world = World(40, 60, seed=1)
+    _, optimal = world.optimum_at(1.0)
+    gain = world.mean_reward(optimal) - world.mean_reward(world.ref)
+    tables = []
+    for name, share in (("dpo", 0.4), ("ppo", 0.8)):
+        made = flat_table(world, 1.0, 0.0, objective=name, run_id=name)
+        scores = replace(made.scores, reward=made.scores.reward + share * gain)
+        tables.append(replace(made, scores=scores))
+    pool = world.exact_pool()
+    pool = replace(  # forty times over, which changes nothing but the effective sample size
+        pool,
+        proposal=np.repeat(pool.proposal, 40),
+        rewards=np.repeat(pool.rewards, 40, axis=1),
+        log_ref=np.repeat(pool.log_ref, 40, axis=1),
+        log_mixture=np.repeat(pool.log_mixture, 40, axis=1),
+    )
+    found = build_frontier(tables, pool, base="dpo")
+    (row,) = [row for row in found.against if row.kl_budget == 1.0]
+    assert (row.objective, row.base, row.n_seeds) == ("ppo", "dpo", 1)
+    assert row.difference == pytest.approx(0.4, abs=1e-3)
+    assert row.hi is not None
+    blurred = 0.4 * 2.02 * gain.std() / gain.mean() / np.sqrt(40)
+    assert row.hi - 0.4 < 0.6 * blurred
+    assert not build_frontier(tables, pool).against

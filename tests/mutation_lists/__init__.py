@@ -28,6 +28,7 @@ from tests.mutation_lists import (
     rows,
     second_round,
     stored,
+    study,
     sweep,
     templates,
     training,
@@ -69,6 +70,7 @@ LISTS = (
     win_rates,
     doctor,
     tuning,
+    study,
 )
 MUTATIONS: tuple[Mutation, ...] = tuple(
     replace(mutation, group=entries.__name__.rpartition(".")[2])

@@ -184,7 +184,7 @@ MUTATIONS = [
     Mutation(
         "names are read as mathematics",
         "report/figure.py",
-        '        "text.parse_math": False,  # names are text, whatever characters they contain\n',
+        '    "text.parse_math": False,  # names are text, whatever characters they contain\n',
         "",
         "report/test_figure.py::test_names_are_text_whatever_signs_stand_in_them",
     ),

@@ -45,7 +45,7 @@ def refused(content: Any) -> str:
         ({"frontier": {"pool": 1}}, "unknown key frontier.pool. Known: args, needs."),
         (
             {"frontier": {"args": {"reward_lable": "x"}}},
-            "unknown key frontier.args.reward_lable, did you mean reward_label? Known: "
+            "unknown key frontier.args.reward_lable, did you mean reward_label? Known: base, "
             "reward_label.",
         ),
         (

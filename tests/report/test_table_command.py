@@ -1,6 +1,7 @@
 """``alignlab table``: what is bold and why, and text that means something to LaTeX or Markdown."""
 
 import argparse
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from alignlab.errors import ConfigError, DataError
 from alignlab.report.look import Look
 from alignlab.report.table import FEWER, RULE, grid
 from alignlab.report.table_command import add_arguments, as_latex, as_markdown, run
-from alignlab.results.tables import FrontierRow, write_rows
+from alignlab.results.tables import Against, FrontierRow, OwnOptimum, write_rows
+from tests.report.test_study import OWN, ROWS, TESTS
 
 
 def row(objective: str, reward: float | None, half: float, seeds: int = 3) -> FrontierRow:
@@ -111,7 +113,70 @@ def test_the_command_reads_what_was_drawn(
     assert FEWER in said
     assert call(str(tmp_path), "--name", "ppo=PPO") == 0
     assert "\nPPO        2.50±0.20" in capsys.readouterr().out
-    with pytest.raises(ConfigError, match="--share chooses what --latex or --markdown writes"):
+    with pytest.raises(ConfigError, match="--share chooses what --latex, --markdown or --into"):
         call(str(tmp_path), "--share")
     with pytest.raises(ConfigError, match=r"nothing was computed at KL 3\."):
         call(str(tmp_path), "--budgets", "3")
+
+
+def called(*words: str | Path) -> int:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return run(parser.parse_args([str(word) for word in words]))
+
+
+README = """# Title
+| file | content |
+|---|---|
+| `dpo` | is no objective here |
+
+| objective | name | KL 1 | KL 2 | paper |
+|---|---|---|---|---|
+| [DPO](x.md) | `dpo` | 0.1 | 0.2 | one |
+| mine | `mine` | stays | stays | two |
+| PPO | `ppo` | – | 0.5 ± 0.1 | three |
+"""
+
+
+def test_numbers_go_into_a_table_and_all_else_stays(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(README)
+    two = replace(row("ppo", 3.0, 0.5, seeds=2), kl_budget=2.0)
+    rows = [*APART, two, replace(row("dpo", None, 0.1), kl_budget=2.0)]
+    write_rows(tmp_path / "curves.csv", FrontierRow, rows)
+    assert called(tmp_path, "--share", "--into", page) == 0
+    expected = README.replace("0.1 | 0.2", "0.50 ± 0.06 | –").replace(
+        "– | 0.5 ± 0.1", "0.62 ± 0.05 | 0.75 ± 0.12 (two seeds)"
+    )
+    assert page.read_text() == expected
+    page.write_text("# No table\n| `dpo` | here |\n")
+    with pytest.raises(DataError, match="no table with a column such as 'KL 1'"):
+        called(tmp_path, "--into", page)
+
+
+def test_the_readme_is_what_the_command_writes(tmp_path: Path) -> None:
+    """The page's numbers are those of a committed run, to the character."""
+    root = Path(__file__).parents[2]
+    page = tmp_path / "README.md"
+    shutil.copy(root / "README.md", page)
+    assert called(root / "results" / "quickstart-full", "--share", "--into", page) == 0
+    assert page.read_text() == (root / "README.md").read_text()
+
+
+def test_the_tests_against_a_base_are_a_table_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rows(tmp_path / "curves.csv", FrontierRow, ROWS)
+    with pytest.raises(DataError, match=r"against.csv: no such table.*--base OBJECTIVE"):
+        called(tmp_path, "--against")
+    write_rows(tmp_path / "against.csv", Against, TESTS)
+    write_rows(tmp_path / "own_optima.csv", OwnOptimum, OWN)
+    called(tmp_path, "--against", "--markdown")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("| at KL 1 | share of the gain | own optimum's share |")
+    assert "| kto | 0.700 ± 0.050 | - | - | **-0.200 ± 0.050** | <0.001 | <0.001 | - |" in lines
+    called(tmp_path, "--against", "--latex")
+    said = capsys.readouterr().out
+    assert r"kto & $0.700 \pm 0.050$ & -- & -- & $\mathbf{-0.200 \pm 0.050}$ & $<0.001$" in said
+    called(tmp_path, "--against")
+    assert "kto" in capsys.readouterr().out

@@ -39,8 +39,11 @@ def test_lengths_come_back_and_may_be_missing(tmp_path: Path) -> None:
     lengths = np.arange(12.0).reshape(3, 4)
     with_lengths = Pool(**{**vars_of(pool), "lengths": lengths})
     with_lengths.save(path)
-    assert np.array_equal(Pool.load(path).lengths, lengths)
-    taken = Pool.load(path).take(("prompt-2",)).lengths
+    found = Pool.load(path)
+    assert found.lengths is not None
+    assert np.array_equal(found.lengths, lengths)
+    taken = found.take(("prompt-2",)).lengths
+    assert taken is not None
     assert np.array_equal(taken, [[8.0, 9.0, 10.0, 11.0]])
     pq.write_table(pq.ParquetFile(path).read().drop_columns(["length"]), path)
     assert Pool.load(path).lengths is None

@@ -9,6 +9,7 @@ from scipy import stats
 from alignlab.results.statistics import (
     bootstrap_counts,
     clustered_se,
+    holm,
     t_interval,
     wilson_interval,
 )
@@ -66,3 +67,10 @@ def test_bootstrap_counts_are_draws_with_replacement() -> None:
     assert counts[:, 0].mean() == pytest.approx(1, abs=4 * math.sqrt(0.95 / 4000))
     assert counts[:, 0].var() == pytest.approx(0.95, rel=0.1)
     assert np.array_equal(counts, bootstrap_counts(20, 4000, seed=3))
+
+
+def test_holm_on_five_by_hand() -> None:
+    """5 x .01, 4 x .02, 3 x .02, 2 x .3, 1 x .4: none below the one before it, none above 1."""
+    assert holm([0.02, 0.4, 0.01, 0.3, 0.02]) == pytest.approx([0.08, 0.6, 0.05, 0.6, 0.08])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
