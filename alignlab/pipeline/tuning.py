@@ -245,7 +245,7 @@ def _trial(
 ) -> dict[str, Any]:
     """Train with ``settings`` in ``folder``, from its checkpoint if it has one."""
     config = with_settings(job["spec"]["config"], settings)
-    state, began = COMPLETE, time.monotonic()
+    state, began, cpu = COMPLETE, time.monotonic(), time.process_time()
     try:
         seconds = train({**job, "spec": {"config": config}}, folder, reporter).seconds
         evaluations = list(_evaluations(folder, bench))
@@ -259,6 +259,7 @@ def _trial(
         "value": sum(shares) / len(shares),
         "evaluations": evaluations,
         "seconds": round(seconds, 2),
+        "cpu_seconds": round(time.process_time() - cpu, 2),
     }
 
 
@@ -317,6 +318,7 @@ def _rows(
             "value": trial["value"],
             "last_kl": trial["evaluations"][-1][1] if trial["evaluations"] else None,
             "seconds": trial["seconds"],
+            "cpu_seconds": trial["cpu_seconds"],
             "state": trial["state"],
             "chosen_for": " ".join(f"{b:g}" for b, own in chosen.items() if own == number),
         }

@@ -44,10 +44,11 @@ class Results(NamedTuple):
 def read_results(folders: Sequence[Path]) -> Results:
     """All points of ``folders``, the per-prompt table of each, and the pool.
 
-    The pool is ``pool.parquet`` in the folder itself or below its ``stages/``. Several folders need
-    the same prompts, reference and reward; the first pool is used, and another one must agree with
-    it on the reference's mean reward. A single folder without a pool, as those that are kept in
-    git, has the frontier that was drawn from the same points, if its tables hold one.
+    The pool is ``pool.parquet`` in the folder itself or below its ``stages/``; one that has none of
+    the evaluated prompts is left out where there is another. Several folders need the same prompts,
+    reference and reward; the first pool is used, and another one must agree with it on the
+    reference's mean reward. A single folder without a pool, as those that are kept in git, has the
+    frontier that was drawn from the same points, if its tables hold one.
 
     Raises:
         DataError: A folder without points, a point without per-prompt rows or with other ones, a
@@ -70,8 +71,8 @@ def read_results(folders: Sequence[Path]) -> Results:
                 )
             where[key] = folder
         points += own
-        tables += _tables_of(folder, own)
-        pools += [(path, _load_pool(path)) for path in find_pools(folder)]
+        tables += (found := _tables_of(folder, own))
+        pools += _pools_of(folder, {name for table in found for name in table.scores.prompt_ids})
     if not points:
         raise DataError(f"{folders[0]}: {POINTS} has no row. Finish a run with a probe first.")
     if not pools:
@@ -118,6 +119,12 @@ def find_pools(folder: Path) -> list[Path]:
     """The pool files of a results folder; one that was put beside the tables goes first."""
     beside = folder / POOL_NAME
     return [beside] if beside.exists() else sorted((folder / STAGES).rglob(POOL_NAME))
+
+
+def _pools_of(folder: Path, evaluated: set[str]) -> list[tuple[Path, Pool]]:
+    """The folder's pools, without those of other prompts: trials are judged by one of their own."""
+    found = [(path, _load_pool(path)) for path in find_pools(folder)]
+    return [each for each in found if evaluated & set(each[1].prompt_ids)] or found
 
 
 def _load_pool(path: Path) -> Pool:

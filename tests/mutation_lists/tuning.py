@@ -155,6 +155,13 @@ MUTATIONS = (
         "_needless_runs_are_left_out",
     ),
     Mutation(
+        "the report draws the optimum of the trials' prompts",
+        "report/read.py",
+        "return [each for each in found if evaluated & set(each[1].prompt_ids)] or found",
+        "return found",
+        "report/test_read.py::test_a_pool_of_prompts_that_no_run_was_evaluated_on_is_left_out",
+    ),
+    Mutation(
         "validation prompts are among those of the evaluation",
         "worlds/toy.py",
         "enumerate(held_out[after:])",

@@ -149,7 +149,7 @@ class Study:
 
     def rows(self) -> list[dict[str, str]]:
         rows = read_table(self.record.with_suffix(".csv"))
-        return [{name: cell for name, cell in row.items() if name != "seconds"} for row in rows]
+        return [{name: cell for name, cell in row.items() if "seconds" not in name} for row in rows]
 
     def _train(self, job: Mapping[str, Any], folder: Path, reporter: Reporter) -> Trained:
         beta = job["spec"]["config"]["model"]["init_args"]["beta"]
@@ -280,7 +280,7 @@ def call(content: Mapping[str, Any], *words: str) -> "subprocess.Popen[bytes]":
 def outcome(results: Path) -> tuple[Any, ...]:
     """All of a study that does not tell the time."""
     table = read_table(results / "tuning" / "sft.csv")
-    trials = [{name: cell for name, cell in row.items() if name != "seconds"} for row in table]
+    trials = [{name: cell for name, cell in row.items() if "seconds" not in name} for row in table]
     points = read_points(results / "points.csv")
     return trials, [(p.run_id, p.step, p.hparams, p.kl, p.reward, p.config_sha) for p in points]
 

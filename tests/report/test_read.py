@@ -10,6 +10,7 @@ import pytest
 from alignlab.errors import ConfigError, DataError
 from alignlab.report.command import frontier_command
 from alignlab.report.look import Look
+from alignlab.report.read import read_results
 from alignlab.results.prompt_tables import read_prompt_tables, write_prompt_tables
 from alignlab.results.tables import (
     BUDGETS,
@@ -137,6 +138,21 @@ def test_a_budget_of_its_own_is_computed_and_kept_with_the_curves(
     assert "KL budget           0.123\n" in capsys.readouterr().out
     assert 0.123 in {row.kl_budget for row in read_frontier(tmp_path / "curves.csv")}
     assert {row.kl_budget for row in read_frontier(tmp_path / "frontier.csv")} == {*BUDGETS}
+
+
+def test_a_pool_of_prompts_that_no_run_was_evaluated_on_is_left_out(tmp_path: Path) -> None:
+    world = World(16, 20, seed=1)
+    write_results(tmp_path / "a", world, "dpo", (0,))
+    alone = read_results([tmp_path / "a"])
+    assert alone.pool is not None
+    first = tmp_path / "a" / "stages" / "first_pool" / "all" / "pool.parquet"
+    first.parent.mkdir(parents=True)
+    renamed = {name: f"validation-{name}" for name in alone.pool.prompt_ids}
+    other = replace(alone.pool, prompt_ids=tuple(renamed.values()))
+    other.save(first)
+    found = read_results([tmp_path / "a"])
+    assert found.pool is not None
+    assert found.pool.prompt_ids == alone.pool.prompt_ids
 
 
 def test_folders_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
