@@ -22,10 +22,12 @@ from alignlab.models import Lora, Policy, Quantised, ScoreModel
 from alignlab.objectives.astar_po import AStarPO
 from alignlab.objectives.awr import AWR
 from alignlab.objectives.base import Objective
+from alignlab.objectives.cispo import CISPO
 from alignlab.objectives.classify import Classify
 from alignlab.objectives.ddo_rm import DDORM
 from alignlab.objectives.dpo import DPO
 from alignlab.objectives.grpo import GRPO
+from alignlab.objectives.gspo import GSPO
 from alignlab.objectives.kto import KTO
 from alignlab.objectives.kwise_rm import KWiseRewardModel
 from alignlab.objectives.on_policy import Sampling
@@ -35,6 +37,7 @@ from alignlab.objectives.ppo import PPO
 from alignlab.objectives.qrpo import QRPO
 from alignlab.objectives.regression import Regression
 from alignlab.objectives.reinforce import REINFORCE
+from alignlab.objectives.reinforce_pp import REINFORCEPlusPlus
 from alignlab.objectives.rloo import RLOO
 from alignlab.objectives.rm import RewardModel
 from alignlab.objectives.schedule import Schedule
@@ -75,6 +78,10 @@ ON_POLICY: dict[str, dict[str, Any]] = {
     "reinforce": {"kind": REINFORCE, **STEERED},
     "rloo": {"kind": RLOO, **STEERED},
     "grpo": {"kind": GRPO, "clip_epsilon": 0.2, **STEERED},
+    "dapo": {"kind": GRPO, "clip_epsilon": 0.2, "normaliser": "tokens", "drop": True, **STEERED},
+    "gspo": {"kind": GSPO, "kl_coef": 0.1, "drop": True},
+    "cispo": {"kind": CISPO, "kl_coef": 0.1},
+    "reinforce_pp": {"kind": REINFORCEPlusPlus, "drop": True, **STEERED},
     "awr": {"kind": AWR, "beta": 1.0, "kl_coef": 0.1},
     "astar_po": {"kind": AStarPO, "beta": 0.5},
     "online_dpo": {"kind": OnlineDPO, "labels": "sampled", "beta": 0.3},
@@ -155,8 +162,9 @@ def make_cell(
         if given.get("value") == "separate":
             given["value"] = scorer()
         given |= {"pool": source} if name == "astar_po" else {}
+        sampling = Sampling(6, drop_equal_groups=given.pop("drop", False))
         objective = given.pop("kind")(
-            policy(), WordCount(), Sampling(6), optimizer=adam, schedule=schedule, **given
+            policy(), WordCount(), sampling, optimizer=adam, schedule=schedule, **given
         )
         mix = TextData(source, 2 * batch, max_length=8) if "ptx_coef" in given else None
         return objective, RolloutData(

@@ -55,6 +55,7 @@ FEW = [
     Cell("ppo_adapter"),
     Cell("ppo_warm"),
     Cell("rloo", "fsdp2"),
+    Cell("dapo", accumulate=2),
     Cell("reward_model" + AGAIN, "fsdp2"),
 ]
 REST = [

@@ -220,13 +220,13 @@ class RolloutLoader:
         order = permutation(self.seed, rollout * self.inner_epochs + epoch, self.prompts)
         rows = order.view(self.minibatches, self.parts, -1)[minibatch]
         part = micro * (self.parts // self.micro_batches) + self._rank
-        counted = phase.trees.loss_mask.view(self.prompts, -1)[rows.flatten()]
+        mask = phase.trees.loss_mask
+        counted = mask.view(self.prompts, -1, mask.shape[1])[rows.flatten()]
+        completions = counted.any(-1)  # not those of groups that were dropped
         batch = phase.select(rows[part])
         batch.first = step == 0
         batch.trees.totals = StepTotals(
-            rows.numel(),
-            rows.numel() * (len(phase.trees.group) // self.prompts),
-            int(counted.sum()),
+            int(completions.any(-1).sum()), int(completions.sum()), int(counted.sum())
         )
         if self.pretraining is not None:
             number = rollout * self.inner_epochs * self.minibatches + step

@@ -4,7 +4,13 @@ from alignlab.functional.calibration import calibration_gaps
 from alignlab.functional.kl import kl_full, kl_k1, kl_k2, kl_k3
 from alignlab.functional.logps import token_logps, token_logps_and_entropies
 from alignlab.functional.noise import permutation, uniform
-from alignlab.functional.normalise import group_logsumexp, group_normalise, leave_one_out, whiten
+from alignlab.functional.normalise import (
+    group_logsumexp,
+    group_normalise,
+    leave_one_out,
+    unequal,
+    whiten,
+)
 from alignlab.functional.numeric import beyond_rounding, log1mexp
 from alignlab.functional.ranking import bradley_terry, kwise_ranking, plackett_luce
 from alignlab.functional.returns import (
@@ -42,6 +48,7 @@ __all__ = [
     "rewards_to_go",
     "token_logps",
     "token_logps_and_entropies",
+    "unequal",
     "uniform",
     "whiten",
 ]

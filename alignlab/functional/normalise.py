@@ -61,14 +61,28 @@ def group_normalise(rewards: Tensor, group: Tensor, *, scale: bool = True) -> Te
         group: ``[M]`` long, which prompt each completion answers.
         scale: Off leaves the rewards centred in their own unit (arXiv:2503.20783).
     """
+    centred, spread = _centred(rewards, group)
+    return centred / spread if scale else centred
+
+
+def unequal(rewards: Tensor, group: Tensor) -> Tensor:
+    """``[M]`` bool: whether the rewards of a completion's group differ, beyond rounding.
+
+    Args:
+        rewards: ``[M]``.
+        group: ``[M]`` long, which prompt each completion answers.
+    """
+    return _centred(rewards, group)[1].isfinite()
+
+
+def _centred(rewards: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+    """``[M]`` rewards minus their group's mean, and the group's deviation (``_spread``)."""
     member, count = _members(rewards, group)
     zeros = rewards.new_zeros(len(count))
     centred = rewards - (zeros.index_add(0, member, rewards) / count)[member]
-    if not scale:
-        return centred
     deviation = (zeros.index_add(0, member, centred.square()) / count).sqrt()
     largest = zeros.scatter_reduce(0, member, rewards.abs(), "amax")
-    return centred / _spread(deviation, largest)[member]
+    return centred, _spread(deviation, largest)[member]
 
 
 def group_logsumexp(x: Tensor, group: Tensor) -> Tensor:

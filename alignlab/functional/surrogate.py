@@ -16,28 +16,38 @@ def clipped_surrogate(
     mask: Tensor,
     *,
     clip_epsilon: float,
+    clip_epsilon_high: float | None = None,
 ) -> Tensor:
-    """``-min(ratio * A, clip(ratio, 1 - eps, 1 + eps) * A)`` per token (Eq. 7), minimised.
+    """``-min(ratio * A, clip(ratio, 1 - eps, 1 + eps_high) * A)`` per token (Eq. 7), minimised.
 
-    ``old_token_logps`` are those of the policy that sampled, not of the reference. A good token is
-    clipped from above and a bad one from below, before the exponential: of a log-ratio beyond 88
-    that is infinite in float32, and its gradient behind a clip would be NaN instead of 0.
+    ``clip_epsilon_high`` is ``clip_epsilon`` when left out, as published; a larger one lets good
+    tokens rise further than bad ones fall (DAPO, arXiv:2503.14476). ``old_token_logps`` are those
+    of the policy that sampled, not of the reference. A good token is clipped from above and a bad
+    one from below, before the exponential: of a log-ratio beyond 88 that is infinite in float32,
+    and its gradient behind a clip would be NaN instead of 0.
     """
     mask = mask.bool()
     log_ratio = token_logps.masked_fill(~mask, 0) - old_token_logps.masked_fill(~mask, 0)
     advantages = advantages.masked_fill(~mask, 0)
     low = math.log1p(-clip_epsilon) if clip_epsilon < 1 else -math.inf
-    high = math.log1p(clip_epsilon)
+    high = math.log1p(clip_epsilon if clip_epsilon_high is None else clip_epsilon_high)
     held = torch.where(advantages < 0, log_ratio.clamp(min=low), log_ratio.clamp(max=high))
     return -(held.exp() * advantages)
 
 
 def clip_fraction(
-    token_logps: Tensor, old_token_logps: Tensor, mask: Tensor, *, clip_epsilon: float
+    token_logps: Tensor,
+    old_token_logps: Tensor,
+    mask: Tensor,
+    *,
+    clip_epsilon: float,
+    clip_epsilon_high: float | None = None,
 ) -> Tensor:
-    """Share of the tokens under the mask whose ratio has left ``1 - eps`` to ``1 + eps``."""
-    ratio = (token_logps.detach() - old_token_logps)[mask.bool()].exp()
-    return ((ratio - 1).abs() > clip_epsilon).to(ratio).mean()
+    """Share of the tokens under the mask whose ratio has left ``1 - eps`` to ``1 + eps_high``."""
+    moved = (token_logps.detach() - old_token_logps)[mask.bool()].exp() - 1
+    high = clip_epsilon if clip_epsilon_high is None else clip_epsilon_high
+    outside = (moved < -clip_epsilon) | (moved > high)
+    return outside.to(moved).sum() / max(1, len(moved))
 
 
 def clipped_value_loss(

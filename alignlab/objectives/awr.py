@@ -83,5 +83,9 @@ class AWR(LeaveOneOutObjective):
             beta=self.beta,
             weight_cap=self.weight_cap,
         )
-        capped = (batch.advantages[:, 0] / self.beta).exp() >= self.weight_cap
-        return total, {"policy_loss": total / count, "capped": mean_of(capped.sum(), len(capped))}
+        trained = batch.trees.loss_mask.any(1)
+        capped = (batch.advantages[trained, 0] / self.beta).exp() >= self.weight_cap
+        return total, {
+            "policy_loss": mean_of(total, count),
+            "capped": mean_of(capped.sum(), len(capped)),
+        }

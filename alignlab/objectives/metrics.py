@@ -83,8 +83,9 @@ def mean_of(total: Tensor, count: Tensor | int) -> Metric:
 
 
 def largest(values: Tensor) -> Metric:
-    """The largest of all ``values``."""
-    return Metric(_only, _exact(values).max()[None], "max")
+    """The largest of all ``values``, which are not negative; 0 if there is none."""
+    values = _exact(values)
+    return Metric(_only, (values.max() if len(values) else values.new_zeros(()))[None], "max")
 
 
 def correlation(x: Tensor, y: Tensor) -> Metric:

@@ -8,7 +8,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -21,7 +21,14 @@ from alignlab.data.rollouts import RolloutBatch, select_prompts
 from alignlab.data.trees import PromptTree, PromptTrees, collate
 from alignlab.distributed import from_all, own_share, rows_of_all
 from alignlab.errors import ConfigError
-from alignlab.functional import beyond_rounding, kl_k1, kl_k3, leave_one_out
+from alignlab.functional import (
+    beyond_rounding,
+    group_normalise,
+    kl_k1,
+    kl_k3,
+    leave_one_out,
+    unequal,
+)
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models import LiveReference, Policy, Scores, make_reference
 from alignlab.models.modes import reading
@@ -78,6 +85,7 @@ class Sampling:
     precision: Literal["step", "bf16"] = "step"
     score_batch_size: int = 256
     ratio_cap: float = math.inf
+    drop_equal_groups: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "batch_size", "score_batch_size", "ratio_cap"):
@@ -139,7 +147,7 @@ class OnPolicyObjective(Objective):
     """
 
     min_samples: ClassVar[int] = 1  # completions of a prompt
-    unit: ClassVar[Literal["prompts", "completions", "tokens"]] = "tokens"  # of a mean loss
+    unit: Literal["prompts", "completions", "tokens"] = "tokens"  # of a mean loss
     want: tuple[str, ...] = ()  # what ``losses`` needs of the policy besides log-probs
     kl_coef: Tensor
     reward_mean: Tensor
@@ -167,6 +175,12 @@ class OnPolicyObjective(Objective):
                 "update and differ in the reference, and a token that is not kept has no log-prob. "
                 "Set top_k to 0 and top_p to 1 in model.init_args.sampling.spec; a temperature "
                 "below 1 works."
+            )
+        if sampling.drop_equal_groups and self.min_samples < 2:
+            raise ConfigError(
+                f"{type(self).__name__} does not compare the completions of a prompt, so it cannot "
+                "drop groups with equal rewards. Leave out "
+                "model.init_args.sampling.drop_equal_groups."
             )
         self.policy, self.reward, self.sampling = policy, reward, sampling
         self.added_tokens = sampling.max_new_tokens
@@ -263,6 +277,11 @@ class OnPolicyObjective(Objective):
         means["length"] = float(lengths.mean())
         # The mean of -log p over samples is an unbiased estimate of the entropy per token.
         means["entropy"] = -float(scored.token_logps.sum() / scored.trees.loss_mask.sum())
+        if self.sampling.drop_equal_groups:
+            kept = unequal(scored.scores, scored.trees.group)
+            means["kept"] = float(kept.double().mean())
+            counted = batch.trees.loss_mask & kept[:, None]
+            batch = replace(batch, trees=replace(batch.trees, loss_mask=counted))
         self.phase = means
         if self._trainer is not None and self.trainer.logger is not None:
             named = {f"rollout/{name}": value for name, value in means.items()}
@@ -369,7 +388,8 @@ class OnPolicyObjective(Objective):
                 scores = self.policy(batch.trees, spec=self.sampling.spec)
         now, before = scores.token_logps.detach()[scores.mask], batch.old_token_logps[scores.mask]
         self.log_step({"first_log_ratio": largest((now - before).abs())}, 1)
-        check_ratio(now, before, self.policy.precision)
+        if len(now):  # some prompt of this micro-batch was kept
+            check_ratio(now, before, self.policy.precision)
 
 
 def spread(rows: Sequence[Sequence[Tensor]], trees: PromptTrees) -> Tensor:
@@ -388,6 +408,22 @@ class LeaveOneOutObjective(OnPolicyObjective):
         """One advantage per completion (``leave_one_out``)."""
         rewards = self.completion_rewards(scored)
         return self.rollout_batch(scored, leave_one_out(rewards, scored.trees.group))
+
+
+class GroupObjective(OnPolicyObjective):
+    """Judges a completion by its reward among those of its prompt (``group_normalise``)."""
+
+    min_samples = 2
+    scale_by_std: bool
+    kl_in: Literal["reward", "loss", "weighted_loss"] = "reward"
+
+    def advantages(self, scored: Scored) -> RolloutBatch:
+        """One advantage per completion; its reward has the KL penalty if ``kl_in`` says so."""
+        penalised = self.kl_in == "reward"
+        rewards = self.completion_rewards(scored) if penalised else scored.scores
+        return self.rollout_batch(
+            scored, group_normalise(rewards, scored.trees.group, scale=self.scale_by_std)
+        )
 
 
 def check_ratio(now: Tensor, before: Tensor, dtype: torch.dtype) -> float:

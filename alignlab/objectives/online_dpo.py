@@ -6,7 +6,7 @@ have none: whatever ``beta``, the policy leaves the reference without end.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -72,7 +72,7 @@ class OnlineDPO(OnPolicyObjective):
         scale: Factor on reward differences; larger means fewer labels against the reward.
     """
 
-    unit: ClassVar[Literal["prompts", "completions", "tokens"]] = "prompts"
+    unit = "prompts"
 
     def __init__(
         self,

@@ -46,15 +46,17 @@ def ppo_loss(
     mask: Tensor,
     *,
     clip_epsilon: float,
+    clip_epsilon_high: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The clipped surrogate (Eq. 7), minimised, as (sum, count) over the tokens under the mask.
 
     All tensors are ``[M, T]``; cells outside the mask never matter. ``old_token_logps`` are those
-    of the policy that sampled.
+    of the policy that sampled. ``clip_epsilon_high``: see ``clipped_surrogate``.
     """
     losses = clipped_surrogate(
-        token_logps, old_token_logps, advantages, mask, clip_epsilon=clip_epsilon
-    )
+        token_logps, old_token_logps, advantages, mask,
+        clip_epsilon=clip_epsilon, clip_epsilon_high=clip_epsilon_high,
+    )  # fmt: skip
     return losses.sum(), mask.sum()
 
 
@@ -72,6 +74,8 @@ class PPO(OnPolicyObjective):
         value_coef: Weight of the value loss.
         clip_epsilon: How far a token's ratio may move before its gradient stops; ``inf`` leaves
             the importance-weighted gradient.
+        clip_epsilon_high: The same for a token that becomes likelier; ``clip_epsilon`` when left
+            out. A larger one (DAPO, arXiv:2503.14476: 0.28 to 0.2) lets rare good tokens rise.
         value_clip_epsilon: The same for values, in reward units; ``inf`` does not clip.
         discount: Of later rewards; 1 in language tasks.
         gae_lambda: 1 is unbiased, less has lower variance and trusts the values more.
@@ -111,6 +115,7 @@ class PPO(OnPolicyObjective):
         value_lr: float | None = None,
         value_coef: float = 0.1,
         clip_epsilon: float = 0.2,
+        clip_epsilon_high: float | None = None,
         value_clip_epsilon: float = 0.2,
         discount: float = 1.0,
         gae_lambda: float = 0.95,
@@ -140,6 +145,7 @@ class PPO(OnPolicyObjective):
         self.value_lr = checked(self, "value_lr", value_lr, "> 0")
         self.value_coef = checked(self, "value_coef", value_coef, ">= 0")
         self.clip_epsilon = checked(self, "clip_epsilon", clip_epsilon, "> 0")
+        self.clip_epsilon_high = checked(self, "clip_epsilon_high", clip_epsilon_high, "> 0")
         self.value_clip_epsilon = checked(self, "value_clip_epsilon", value_clip_epsilon, "> 0")
         self.discount = checked(self, "discount", discount, "in [0, 1]")
         self.gae_lambda = checked(self, "gae_lambda", gae_lambda, "in [0, 1]")
@@ -233,9 +239,11 @@ class PPO(OnPolicyObjective):
         assert batch.old_values is not None
         mask = batch.trees.loss_mask
         ratios = scores.token_logps, batch.old_token_logps
-        policy_loss, count = ppo_loss(
-            *ratios, batch.advantages, mask, clip_epsilon=self.clip_epsilon
-        )
+        clip: dict[str, Any] = {
+            "clip_epsilon": self.clip_epsilon,
+            "clip_epsilon_high": self.clip_epsilon_high,
+        }
+        policy_loss, count = ppo_loss(*ratios, batch.advantages, mask, **clip)
         value_loss = clipped_value_loss(
             self.value(batch.trees, scores.hidden),
             batch.old_values,
@@ -251,7 +259,7 @@ class PPO(OnPolicyObjective):
         return loss, {
             "policy_loss": policy_loss / count,
             "value_loss": value_loss / count,
-            "clip_fraction": clip_fraction(*ratios, mask, clip_epsilon=self.clip_epsilon),
+            "clip_fraction": clip_fraction(*ratios, mask, **clip),
         }
 
     def training_step(self, batch: RolloutBatch, batch_idx: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from alignlab.data.rollouts import RolloutBatch
 from alignlab.models import Scores
 from alignlab.objectives.base import LossAndMetrics
-from alignlab.objectives.metrics import largest
+from alignlab.objectives.metrics import largest, mean_of
 from alignlab.objectives.on_policy import LeaveOneOutObjective
 
 
@@ -40,4 +40,7 @@ class RLOO(LeaveOneOutObjective):
         mask, log_ratio = batch.trees.loss_mask, scores.token_logps.detach() - batch.old_token_logps
         ratio = log_ratio.masked_fill(~mask, 0).sum(1).exp().clamp(max=self.sampling.ratio_cap)
         total, count = rloo_loss(scores.token_logps, ratio * batch.advantages[:, 0], mask)
-        return total, {"policy_loss": total / count, "ratio_max": largest(ratio)}
+        return total, {
+            "policy_loss": mean_of(total, count),
+            "ratio_max": largest(ratio[mask.any(1)]),
+        }

@@ -1,13 +1,20 @@
 """How the policy gradients follow from each other, from REINFORCE to PPO: exact, by enumeration."""
 
+import math
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
 from alignlab.functional import leave_one_out, rewards_to_go
+from alignlab.objectives.cispo import cispo_loss
+from alignlab.objectives.grpo import grpo_loss
+from alignlab.objectives.gspo import gspo_loss
 from alignlab.objectives.ppo import ppo_loss
 from alignlab.objectives.reinforce import reinforce_loss
+from alignlab.objectives.reinforce_pp import reinforce_pp_loss
 from alignlab.objectives.rloo import rloo_loss
 from alignlab.worlds.enumerable import EnumerableWorld, TabularPolicy, random_world
 
@@ -71,6 +78,54 @@ def test_the_first_minibatch_of_ppo_is_reinforce(clip_epsilon: float) -> None:
     reinforce, tokens = reinforce_loss(logps, advantages, mask)
     assert_close(gradient(ppo, policy), gradient(reinforce, policy), atol=1e-12, rtol=0)
     assert int(count) == int(tokens) == int(mask.sum())
+
+
+def of_completions(world: EnumerableWorld) -> Tensor:
+    """``[S, T]`` advantages, the same for a completion's tokens."""
+    generator = torch.Generator().manual_seed(5)
+    each = torch.randn(len(world.completions.mask), generator=generator, dtype=torch.float64)
+    return each[:, None].expand_as(world.completions.mask)
+
+
+def test_the_first_minibatch_of_gspo_is_grpo_and_of_cispo_the_mean_over_tokens() -> None:
+    """At a ratio of 1 nothing is clipped, and a completion's ratio moves as its mean log-prob."""
+    world, _, policy = setting(length=3)
+    mask, advantages, logps = world.completions.mask, of_completions(world), policy.token_logps()[0]
+    given = logps, logps.detach()
+    gspo, count = gspo_loss(*given, advantages[:, 0], mask, clip_epsilon=3e-4)
+    rest = given[1], advantages, mask
+    grpo, completions = grpo_loss(*given, *rest, clip_epsilon=0.2, kl_coef=0.0)
+    assert_close(gradient(gspo, policy), gradient(grpo, policy), atol=1e-12, rtol=0)
+    assert int(count) == int(completions) == len(mask)
+    cispo, count = cispo_loss(*given, advantages, mask, weight_cap=5.0)
+    dapo, tokens = grpo_loss(*given, *rest, clip_epsilon=0.2, kl_coef=0.0, normaliser="tokens")
+    assert_close(gradient(cispo, policy), gradient(dapo, policy), atol=1e-12, rtol=0)
+    assert int(count) == int(tokens) == int(mask.sum())
+    assert (gradient(grpo, policy) - gradient(dapo, policy)).abs().max() > 0.01
+
+
+def test_on_stale_samples_each_has_its_own_weight() -> None:
+    """Of a token (PPO, REINFORCE++, CISPO without a cap), of a completion (GSPO), none clipped."""
+    world, old, policy = setting(length=3)
+    mask, advantages = world.completions.mask, of_completions(world)
+    given = policy.token_logps()[0], old.token_logps()[0].detach()
+    no_end: dict[str, Any] = {"clip_epsilon": torch.inf}
+    ppo = gradient(ppo_loss(*given, advantages, mask, **no_end)[0], policy)
+    whitened = gradient(reinforce_pp_loss(*given, advantages, mask, **no_end)[0], policy)
+    cispo = gradient(cispo_loss(*given, advantages, mask, weight_cap=torch.inf)[0], policy)
+    for same in (whitened, cispo):
+        assert_close(same, ppo, atol=1e-12, rtol=0)
+    gspo = gradient(gspo_loss(*given, advantages[:, 0], mask, **no_end)[0], policy)
+    by_hand = torch.zeros_like(policy.logits)
+    for s, t in mask.nonzero().tolist():
+        length = int(mask[s].sum())
+        log_ratio = float((given[0] - given[1]).detach()[s, :length].sum()) / length
+        weight = math.exp(log_ratio) * float(advantages[s, 0]) / length
+        by_hand -= weight * gradient(given[0][s, t], policy)
+    assert_close(gspo, by_hand, atol=1e-12, rtol=0)
+    assert (gspo - ppo).abs().max() > 0.01
+    capped = gradient(cispo_loss(*given, advantages, mask, weight_cap=1.1)[0], policy)
+    assert (capped - ppo).abs().max() > 0.01
 
 
 def objective_gradient(

@@ -20,7 +20,9 @@ from trl.trainer.rloo_config import RLOOConfig
 from trl.trainer.rloo_trainer import RLOOTrainer
 
 from alignlab.functional import group_normalise, kl_k1, leave_one_out
+from alignlab.objectives.cispo import cispo_loss
 from alignlab.objectives.grpo import grpo_loss
+from alignlab.objectives.gspo import gspo_loss
 from alignlab.objectives.on_policy import Sampling
 from alignlab.objectives.rloo import RLOO
 
@@ -82,7 +84,7 @@ def trainer_of(phase: Phase, **settings: Any) -> Any:
             gradient_checkpointing_kwargs=None,
             steps_per_generation=2,  # more than one step a phase: log-probs of then are needed
             gradient_accumulation_steps=1,
-            use_bias_correction_kl=False,
+            use_bias_correction_kl=settings.pop("use_bias_correction_kl", False),
             delta=None,
         ),
         "_tokenizer": SimpleNamespace(pad_token_id=0),
@@ -130,15 +132,19 @@ def trl_grpo(phase: Phase, **settings: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def our_grpo(
-    phase: Phase, advantages: Tensor, kl_coef: float, normaliser: float | None = None
+    phase: Phase, advantages: Tensor, kl_coef: float, normaliser: Any = None, **settings: Any
 ) -> tuple[Tensor, Tensor]:
     """The loss and its gradient."""
-    now = phase.now.clone().requires_grad_()
-    spread = advantages[:, None].expand_as(now)
-    total, count = grpo_loss(
-        now, phase.then, phase.ref, spread, phase.mask,
-        clip_epsilon=0.2, kl_coef=kl_coef, normaliser=normaliser,
+    return our(
+        grpo_loss, phase, phase.ref, advantages[:, None].expand_as(phase.now), phase.mask,
+        **{"clip_epsilon": 0.2, "kl_coef": kl_coef, "normaliser": normaliser} | settings,
     )  # fmt: skip
+
+
+def our(function: Any, phase: Phase, *rest: Tensor, **settings: Any) -> tuple[Tensor, Tensor]:
+    """A loss of the policy's log-probs, now and then, and its gradient."""
+    now = phase.now.clone().requires_grad_()
+    total, count = function(now, phase.then, *rest, **settings)
     loss = total / count
     return loss.detach(), torch.autograd.grad(loss, now)[0]
 
@@ -206,6 +212,40 @@ def test_trls_default_averages_over_tokens_and_has_no_penalty(
     if not equal:
         by_token, _ = our_grpo(phase, advantages, kl_coef=0.0, normaliser=sum(lengths) / 12)
         assert_close(loss, by_token)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_dapos_mean_and_range_and_the_weighted_penalty_are_equal(weighted: bool) -> None:
+    """TRL weights the penalty by default (``use_bias_correction_kl``), since 1.10."""
+    assert GRPOConfig.use_bias_correction_kl is True
+    phase = Phase(LENGTHS)
+    theirs = {"loss_type": "dapo", "epsilon_high": 0.28, "use_bias_correction_kl": weighted}
+    advantages, *trl = trl_grpo(phase, scale_rewards="none", beta=0.3, **theirs)
+    ours = our_grpo(phase, advantages, 0.3, "tokens", clip_epsilon_high=0.28, weighted_kl=weighted)
+    assert_close(ours, tuple(trl))
+    assert_close(ours[0] == our_grpo(phase, advantages, 0.3, "tokens")[0], torch.tensor(False))
+
+
+def test_gspo_is_trls_completion_ratio_in_a_mean_over_completions() -> None:
+    phase = Phase(LENGTHS)
+    moved = ((phase.now - phase.then) * phase.mask).sum(1) / phase.lengths
+    assert moved.min() < -0.2
+    assert moved.max() > 0.2
+    theirs = {"importance_sampling_level": "sequence", "epsilon_low": 0.1, "epsilon_high": 0.15}
+    advantages, *trl = trl_grpo(phase, loss_type="grpo", scale_rewards="none", beta=0.0, **theirs)
+    ours = our(gspo_loss, phase, advantages, phase.mask, clip_epsilon=0.1, clip_epsilon_high=0.15)
+    assert_close(ours, tuple(trl))
+
+
+@pytest.mark.parametrize("cap", [1.2, 5.0])
+def test_cispos_cap_is_trls_epsilon_high(cap: float) -> None:
+    """The largest weight itself: TRL's 5 is 5 here."""
+    phase = Phase(LENGTHS)
+    assert (phase.now - phase.then).exp()[phase.mask].max() > 5
+    theirs = {"loss_type": "cispo", "epsilon_high": cap, "scale_rewards": "none", "beta": 0.0}
+    advantages, *trl = trl_grpo(phase, **theirs)
+    spread = advantages[:, None].expand_as(phase.now)
+    assert_close(our(cispo_loss, phase, spread, phase.mask, weight_cap=cap), tuple(trl))
 
 
 def rloo_phase() -> Phase:

@@ -74,6 +74,28 @@ def test_totals_are_those_of_the_minibatch():
         assert first.trees.totals == second.trees.totals == StepTotals(4, 8, tokens)
 
 
+@pytest.mark.parametrize("world", [1, 2])
+def test_totals_leave_out_groups_that_were_dropped(world):
+    """Prompts 1, 2 and 6 are dropped; a step counts what is left of it, on every rank."""
+
+    def collect(rollout: int) -> RolloutBatch:
+        whole = phase(rollout)
+        whole.trees.loss_mask[[2, 3, 4, 5, 12, 13]] = False
+        return whole
+
+    steps: dict[int, list[RolloutBatch]] = {}
+    for rank in range(world):
+        dealt = loader(collect, micro_batches=2 // world, rank=rank, world_size=world)
+        for position, batch in enumerate(dealt):
+            steps.setdefault(position * world // 2, []).append(batch)
+    assert len(steps) == 6
+    for batches in steps.values():
+        left = [p for batch in batches for p in batch.trees.index.tolist() if p not in (1, 2, 6)]
+        tokens = sum(2 * (p % 3 + 1) + 1 for p in left)
+        for batch in batches:
+            assert batch.trees.totals == StepTotals(len(left), 2 * len(left), tokens)
+
+
 def test_a_phase_is_sampled_when_its_first_batch_is_asked_for():
     collect = Phases()
     dealt = loader(collect)

@@ -5,7 +5,13 @@ import torch
 from torch.testing import assert_close
 
 from alignlab.errors import ConfigError
-from alignlab.functional import group_logsumexp, group_normalise, leave_one_out, whiten
+from alignlab.functional import (
+    group_logsumexp,
+    group_normalise,
+    leave_one_out,
+    unequal,
+    whiten,
+)
 
 
 def sample(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,6 +80,13 @@ def test_groups_of_equal_rewards_get_zero() -> None:
     rewards = torch.tensor([0.1, 0.1, 0.1, 5.0, 1e-9, 3e-9])
     group = torch.tensor([0, 0, 0, 1, 2, 2])
     assert_close(group_normalise(rewards, group), torch.tensor([0.0, 0.0, 0.0, 0.0, -1.0, 1.0]))
+
+
+def test_groups_of_equal_rewards_are_found() -> None:
+    """Also where rounding alone makes them differ; a small difference is one."""
+    rewards = torch.tensor([0.1, 0.1, 0.1, 5.0, 1e-9, 3e-9, 0.3, 0.1 + 0.2])
+    group = torch.tensor([0, 0, 0, 1, 2, 2, 3, 3])
+    assert unequal(rewards, group).tolist() == [False] * 4 + [True] * 2 + [False] * 2
 
 
 def test_a_group_does_not_see_the_others() -> None:

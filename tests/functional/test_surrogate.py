@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from alignlab.functional import clipped_surrogate, clipped_value_loss
+from alignlab.functional import clip_fraction, clipped_surrogate, clipped_value_loss
 
 ON = torch.ones(1, 1, dtype=torch.bool)
 
@@ -31,6 +31,36 @@ def test_four_quadrants(ratio: float, advantage: float, loss: float, moves: bool
     assert_close(losses.detach(), cell(loss))
     # d loss / d logp = -ratio * A where it moves
     assert_close(logps.grad, cell(-ratio * advantage if moves else 0.0))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "moves"),
+    [
+        (1.25, 2.0, -2.5, True),  # beyond 1.2, within 1.28
+        (1.5, 2.0, -2.56, False),
+        (0.75, -2.0, 1.6, False),  # below 0.8: the range downwards is the other one
+        (0.85, -2.0, 1.7, True),
+    ],
+)
+def test_the_two_sides_have_their_own_range(
+    ratio: float, advantage: float, loss: float, moves: bool
+) -> None:
+    logps = cell(-1 + math.log(ratio)).requires_grad_()
+    losses = clipped_surrogate(
+        logps, cell(-1), cell(advantage), ON, clip_epsilon=0.2, clip_epsilon_high=0.28
+    )
+    losses.sum().backward()
+    assert_close(losses.detach(), cell(loss))
+    assert_close(logps.grad, cell(-ratio * advantage if moves else 0.0))
+
+
+def test_the_share_of_clipped_tokens() -> None:
+    """Of 0.75, 0.85, 1.25 and 1.5 three are beyond 0.2, two beyond 0.2 down and 0.28 up."""
+    ratios = torch.tensor([[0.75, 0.85], [1.25, 1.5]], dtype=torch.float64)
+    given = ratios.log(), torch.zeros(2, 2), torch.ones(2, 2, dtype=torch.bool)
+    assert clip_fraction(*given, clip_epsilon=0.2) == 0.75
+    assert clip_fraction(*given, clip_epsilon=0.2, clip_epsilon_high=0.28) == 0.5
+    assert clip_fraction(*given[:2], ~given[2], clip_epsilon=0.2) == 0
 
 
 @pytest.mark.parametrize(

@@ -49,9 +49,9 @@ MUTATIONS = (
     ),
     Mutation(
         "GRPO's KL penalty is in the reward too",
-        "objectives/grpo.py",
-        "group_normalise(scored.scores, group",
-        "group_normalise(self.completion_rewards(scored), group",
+        "objectives/on_policy.py",
+        'penalised = self.kl_in == "reward"',
+        "penalised = True",
         "objectives/test_on_policy.py::test_grpo_keeps_the_penalty_out_of_the_reward",
     ),
     Mutation(
@@ -326,8 +326,8 @@ MUTATIONS = (
     Mutation(
         "GRPO multiplies by the deviation",
         "functional/normalise.py",
-        "return centred / _spread(",
-        "return centred * _spread(",
+        "return centred / spread if scale",
+        "return centred * spread if scale",
         "objectives/test_on_policy.py::test_grpo_keeps_the_penalty_out_of_the_reward",
     ),
     Mutation(
@@ -346,7 +346,7 @@ MUTATIONS = (
     ),
     Mutation(
         "GRPO scales by the deviation when told not to",
-        "objectives/grpo.py",
+        "objectives/on_policy.py",
         "scale=self.scale_by_std",
         "scale=True",
         "objectives/test_on_policy.py::test_grpo_keeps_the_penalty_out_of_the_reward",

@@ -34,8 +34,8 @@ MUTATIONS = (
     Mutation(
         "a rollout's micro-batch is divided by its own tokens",
         "data/rollouts.py",
-        "counted = phase.trees.loss_mask.view(self.prompts, -1)[rows.flatten()]",
-        "counted = phase.trees.loss_mask.view(self.prompts, -1)[rows[part]]",
+        "counted = mask.view(self.prompts, -1, mask.shape[1])[rows.flatten()]",
+        "counted = mask.view(self.prompts, -1, mask.shape[1])[rows[part]]",
         "objectives/test_training.py::test_micro_batches_change_no_gradient[ppo]",
     ),
     Mutation(

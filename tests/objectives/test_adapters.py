@@ -28,9 +28,11 @@ from alignlab.data.trees import PromptTree, collate
 from alignlab.models import Lora, Policy, Quantised, ScoreModel
 from alignlab.models.quantised import dequantise, layers_in_4_bits
 from alignlab.objectives.awr import AWR
+from alignlab.objectives.cispo import CISPO
 from alignlab.objectives.classify import Classify
 from alignlab.objectives.dpo import DPO
 from alignlab.objectives.grpo import GRPO
+from alignlab.objectives.gspo import GSPO
 from alignlab.objectives.ipo import IPO
 from alignlab.objectives.kto import KTO
 from alignlab.objectives.kwise_rm import KWiseRewardModel
@@ -42,6 +44,7 @@ from alignlab.objectives.ppo import PPO
 from alignlab.objectives.qrpo import QRPO
 from alignlab.objectives.regression import Regression
 from alignlab.objectives.reinforce import REINFORCE
+from alignlab.objectives.reinforce_pp import REINFORCEPlusPlus
 from alignlab.objectives.rloo import RLOO
 from alignlab.objectives.rm import RewardModel
 from alignlab.objectives.sft import SFT
@@ -73,7 +76,10 @@ ON_POLICY: dict[str, Any] = {
     "ppo_adapter": partial(PPO, value="adapter"),
     "rloo": RLOO,
     "grpo": partial(GRPO, clip_epsilon=0.2),
+    "gspo": GSPO,
+    "cispo": CISPO,
     "reinforce": REINFORCE,
+    "reinforce_pp": REINFORCEPlusPlus,
     "awr": partial(AWR, beta=1.0, kl_coef=0.1),
     "online_dpo": partial(OnlineDPO, labels="sampled"),
 }

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +16,8 @@ REF = LOGPS + torch.tensor([[math.log(2), 0.0], [math.log(4), 0.0]], dtype=torch
 ADVANTAGES = torch.tensor([[2.0, 2.0], [-1.0, -1.0]], dtype=torch.float64)
 
 
-def loss(logps: Tensor, **settings: float) -> tuple[Tensor, Tensor]:
-    given = {"clip_epsilon": 0.2, "kl_coef": 0.5} | settings
+def loss(logps: Tensor, **settings: Any) -> tuple[Tensor, Tensor]:
+    given: dict[str, Any] = {"clip_epsilon": 0.2, "kl_coef": 0.5} | settings
     return grpo_loss(logps, OLD, REF, ADVANTAGES, MASK, **given)
 
 
@@ -39,6 +40,34 @@ def test_a_constant_normaliser_treats_all_tokens_alike() -> None:
     """The same sums over 10 tokens each: -4.246574 / 10 + 1.606853 / 10."""
     total, _ = loss(LOGPS, normaliser=10.0)
     assert total.item() == pytest.approx(-0.4246574 + 0.1606853, abs=1e-6)
+
+
+def test_the_mean_over_tokens_is_a_sum_and_a_count_of_tokens() -> None:
+    """-4.246574 + 1.606853, of 2 and 1 tokens; every token has the same weight."""
+    logps = LOGPS.clone().requires_grad_()
+    total, count = loss(logps, normaliser="tokens")
+    total.backward()
+    assert total.item() == pytest.approx(-4.246574 + 1.606853, abs=1e-6)
+    assert int(count) == 3
+    slopes = [[0.5 * (1 - 2), -2.0], [0.5 * (1 - 4), 0.0]]
+    assert_close(logps.grad, torch.tensor(slopes, dtype=torch.float64))
+
+
+def test_a_wider_range_upwards() -> None:
+    """The token at 1.5 moves again, so 1.5 * 2 = 3; the one at 0.5 stays held at 0.8."""
+    total, _ = loss(LOGPS, kl_coef=0.0, clip_epsilon_high=0.6)
+    assert total.item() == pytest.approx(-(3 + 2) / 2 + 0.8)
+
+
+def test_a_penalty_weighted_by_the_ratio() -> None:
+    """k3 times 1.5, 1 and 0.5; its slope is ratio * log(pi / pi_ref), not ratio * (1 - r)."""
+    logps = LOGPS.clone().requires_grad_()
+    total, _ = loss(logps, weighted_kl=True)
+    total.backward()
+    by_hand = (-4.4 + 0.5 * 0.460279) / 2 + 0.8 + 0.5 * 0.806853
+    assert total.item() == pytest.approx(by_hand, abs=1e-6)
+    slopes = [[0.5 * 1.5 * -0.6931472 / 2, -2 / 2], [0.5 * 0.5 * -1.3862944, 0.0]]
+    assert_close(logps.grad, torch.tensor(slopes, dtype=torch.float64))
 
 
 def test_without_penalty_the_reference_does_not_enter() -> None:

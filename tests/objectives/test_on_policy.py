@@ -3,8 +3,9 @@
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -13,17 +14,21 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from alignlab.data.rollouts import RolloutBatch
-from alignlab.data.trees import PromptTree, collate
+from alignlab.data.trees import PromptTree, StepTotals, collate
 from alignlab.errors import ConfigError, DataError
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models import Scores
 from alignlab.objectives import on_policy
 from alignlab.objectives.awr import AWR
+from alignlab.objectives.cispo import CISPO
 from alignlab.objectives.grpo import GRPO
+from alignlab.objectives.gspo import GSPO
 from alignlab.objectives.metrics import Metric
 from alignlab.objectives.on_policy import OnPolicyObjective, Sampling, Scored
 from alignlab.objectives.online_dpo import OnlineDPO
+from alignlab.objectives.ppo import PPO
 from alignlab.objectives.reinforce import REINFORCE
+from alignlab.objectives.reinforce_pp import REINFORCEPlusPlus
 from alignlab.objectives.rloo import RLOO
 from alignlab.rewards.base import Reward
 from alignlab.rollouts.sampler import sample
@@ -46,13 +51,21 @@ class Length(Reward):
         return torch.tensor([float(len(text.split())) for text in completions])
 
 
+@pytest.fixture(scope="module")
+def start(build: Callable[..., Any]) -> Callable[[str], Any]:
+    """A policy by its dtype, as it is at the start."""
+    built = cache(lambda dtype: build("llama", dtype=dtype))
+    return lambda dtype: deepcopy(built(dtype))
+
+
 @pytest.fixture
-def make(build: Callable[..., Any]) -> Make:
+def make(start: Callable[[str], Any]) -> Make:
     def objective(kind: type[OnPolicyObjective], **settings: Any) -> OnPolicyObjective:
         spec = settings.pop("spec", SamplingSpec())
         adam = partial(torch.optim.AdamW, lr=1e-2)
-        policy = build("llama", dtype=settings.pop("dtype", "float64"))
-        return kind(policy, Length(), Sampling(6, spec), optimizer=adam, **settings)
+        policy = start(settings.pop("dtype", "float64"))
+        sampling = Sampling(6, spec, drop_equal_groups=settings.pop("drop_equal_groups", False))
+        return kind(policy, Length(), sampling, optimizer=adam, **settings)
 
     return objective
 
@@ -102,6 +115,140 @@ def test_grpo_keeps_the_penalty_out_of_the_reward(make: Make) -> None:
     assert_close(batch.ref_token_logps, torch.zeros_like(RATIO) - 1)
     unscaled = make(partial(GRPO, clip_epsilon=0.2), scale_by_std=False).advantages(scored())
     assert unscaled.advantages[:, 0].tolist() == [2.0, -2.0, 1.0, -1.0]
+
+
+@pytest.mark.parametrize("kind", [partial(GRPO, clip_epsilon=0.2, kl_in="reward"), GSPO, CISPO])
+def test_a_penalty_in_the_reward_is_standardised_with_it(make: Make, kind: Any) -> None:
+    """2.6 and -1.3, 2.05 and -0.45, as RLOO's: half their differences, 1.95 and 1.25."""
+    batch = make(kind, kl_coef=0.5, scale_by_std=False).advantages(scored())
+    rows = [[1.95, 1.95, 1.95], [-1.95, 0, 0], [1.25, 1.25, 0], [-1.25, -1.25, -1.25]]
+    assert_close(batch.advantages, torch.tensor(rows, dtype=torch.float64))
+    ones = make(kind, kl_coef=0.5).advantages(scored()).advantages
+    assert_close(ones, torch.tensor(rows, dtype=torch.float64).sign())
+
+
+def test_grpo_puts_the_penalty_in_one_place_only(make: Make) -> None:
+    """In the reward it is not in the loss; in the loss it is k3, weighted or not."""
+    batch = make(partial(GRPO, clip_epsilon=0.2)).advantages(scored())
+    now = Scores(RATIO - 1, TREES.loss_mask, RATIO.sum(1), TREES.completion_lengths, TREES.group)
+    stale = replace(batch, old_token_logps=batch.old_token_logps - math.log(1.1))
+
+    def penalty(kl_in: str, **settings: Any) -> float:
+        grpo = make(partial(GRPO, clip_epsilon=0.2), kl_in=kl_in, kl_coef=0.5, **settings)
+        with_it = grpo.losses(stale, now)[0]
+        grpo.kl_coef.fill_(0)
+        return float(with_it - grpo.losses(stale, now)[0])
+
+    k3 = [[math.exp(-x) - 1 + x for x in row] for row in RATIO.tolist()]
+    by_hand = 0.5 * (sum(k3[0]) / 3 + k3[1][0] + sum(k3[2]) / 2 + sum(k3[3]) / 3)
+    assert penalty("reward") == 0
+    assert penalty("loss") == pytest.approx(by_hand)
+    assert penalty("weighted_loss") == pytest.approx(1.1 * by_hand)
+    assert penalty("loss", normaliser="tokens") == pytest.approx(0.5 * sum(map(sum, k3)))
+    with pytest.raises(ConfigError, match="kl_in: reward, loss, weighted_loss; got 'both'"):
+        penalty("both")
+
+
+def test_reinforce_pp_whitens_penalised_returns_of_the_whole_phase(make: Make) -> None:
+    """Centred rewards 2, -2 | 1, -1 less 0.5 * RATIO from there on; mean 0.6 / 9, variance 2.23."""
+    batch = make(REINFORCEPlusPlus, kl_coef=0.5).advantages(scored())
+    returns = torch.tensor(
+        [[1.6, 1.7, 1.5], [-2.3, 0, 0], [1.05, 0.95, 0], [-1.45, -1.3, -1.15]], dtype=torch.float64
+    )
+    whitened = ((returns - 0.6 / 9) / math.sqrt(2.23)).masked_fill(~TREES.loss_mask, 0)
+    assert_close(batch.advantages, whitened)
+
+
+@pytest.mark.parametrize(
+    "kind", [PPO, partial(GRPO, clip_epsilon=0.2), partial(GSPO, clip_epsilon=0.2),
+             REINFORCEPlusPlus]
+)  # fmt: skip
+@pytest.mark.parametrize(("high", "weight"), [(0.28, 1.25), (None, 1.2)])
+@torch.no_grad()
+def test_the_range_upwards_may_be_wider(
+    make: Make, kind: Any, high: float | None, weight: float
+) -> None:
+    """Every token became 1.25 times as likely, and all have advantage 1."""
+    objective = make(kind, clip_epsilon_high=high, kl_coef=0.0)
+    now = objective.policy(TREES, objective.want)
+    mask = TREES.loss_mask
+    old = now.token_logps.detach() - math.log(1.25) * mask
+    batch = RolloutBatch(TREES, old, mask.double(), 0 * old, 0 * old, old)
+    means = objective.losses(batch, now)[1]
+    loss = means["policy_loss"]
+    assert float(loss.value if isinstance(loss, Metric) else loss) == pytest.approx(-weight)
+    share = means["clip_fraction"]
+    assert float(share.value if isinstance(share, Metric) else share) == (high is None)
+
+
+def test_the_mean_over_tokens_is_over_those_of_the_step(make: Make) -> None:
+    """A micro-batch's sum is divided by the tokens of the whole step, not by its completions."""
+    objective = make(partial(GRPO, clip_epsilon=0.2), normaliser="tokens")
+    objective.log_step = lambda means, weight: None
+    objective.normalised = lambda loss_sum, total: torch.tensor(float(total))
+    batch = objective.collect(PROMPTS, 2, 0)
+    batch.trees.totals = StepTotals(prompts=10, completions=20, tokens=300)
+    assert float(objective.training_step(batch, 0)) == 300
+
+
+class Given(Reward):
+    """Four prompts with two completions each; those of the first and the third are equal."""
+
+    def __call__(self, prompts: Any, completions: Any) -> Tensor:
+        return torch.tensor([1.0, 1.0, 1.0, 2.0, 3.0, 3.0, 0.0, 5.0])
+
+
+DROPPING = [
+    RLOO, partial(AWR, beta=1.0), partial(GRPO, clip_epsilon=0.2), GSPO, CISPO, REINFORCEPlusPlus,
+    partial(GRPO, clip_epsilon=0.2, normaliser="tokens"),
+]  # fmt: skip
+
+
+def dropping(make: Make, kind: Any) -> tuple[Any, dict[str, Metric]]:
+    """An objective outside a trainer, and what it logs."""
+    objective, logged = make(kind, kl_coef=0.3), dict[str, Metric]()
+    objective.reward = Given()
+    objective.sampling = replace(objective.sampling, drop_equal_groups=True)
+    objective.log_step = lambda means, weight: logged.update(means)
+    objective.normalised = lambda loss_sum, total: loss_sum
+    return objective, logged
+
+
+@pytest.mark.parametrize("kind", DROPPING, ids=str)
+def test_groups_with_equal_rewards_do_not_train(make: Make, kind: Any) -> None:
+    """What is left has the loss that it has alone, and the share that is kept is reported."""
+    objective, logged = dropping(make, kind)
+    batch = objective.collect(PROMPTS, 2, 0)
+    assert objective.phase["kept"] == 0.5
+    assert batch.trees.loss_mask.any(1).tolist() == [False, False, True, True] * 2
+    with torch.no_grad():  # stale samples
+        objective.policy.model.get_output_embeddings().weight.mul_(1.05)
+    found = objective.training_step(batch, 0)
+    means = {name: float(metric.value) for name, metric in logged.items()}
+    alone = objective.training_step(batch.select(torch.tensor([1, 3])), 0)
+    assert_close(found, alone)
+    assert means == pytest.approx({name: float(metric.value) for name, metric in logged.items()})
+
+
+@pytest.mark.parametrize("kind", DROPPING, ids=str)
+def test_a_micro_batch_of_dropped_groups_only_moves_nothing(make: Make, kind: Any) -> None:
+    """Its loss and gradients are 0 and not missing: other ranks wait for them."""
+    objective, logged = dropping(make, kind)
+    batch = objective.collect(PROMPTS, 2, 0).select(torch.tensor([0, 2]))
+    batch.first = True
+    loss = objective.training_step(batch, 0)
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert all(float(metric.value) == 0 for metric in logged.values())
+    for weight in objective.policy.parameters():
+        assert weight.grad is not None
+        assert not weight.grad.any()
+
+
+@pytest.mark.parametrize("kind", [REINFORCE, PPO, partial(OnlineDPO, labels="soft")], ids=str)
+def test_dropping_groups_needs_an_objective_that_compares_them(make: Make, kind: Any) -> None:
+    with pytest.raises(ConfigError, match=r"Leave out model\.init_args\.sampling\.drop_equal"):
+        make(kind, drop_equal_groups=True)
 
 
 @pytest.mark.parametrize(

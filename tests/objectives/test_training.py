@@ -74,10 +74,12 @@ def fit(
 
 ALL = ["lm", "sft", "classify", *SCORERS, *DIRECT, "dpo", "dpo_cached"]
 ALL += ON_POLICY
+SLOW = ("gspo", "cispo", "reinforce_pp")  # dapo takes the same path, with fewer groups
+CHOSEN = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in ALL]
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")  # Lightning's advice on loggers and loaders
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", CHOSEN)
 def test_stopping_between_any_two_steps_changes_no_bit(make, tmp_path, name):
     """21 rows in steps of 4 are 6 an epoch (20 pairs: 5), so stops fall inside and at its end.
 
@@ -281,7 +283,7 @@ def test_a_training_that_diverges_ends_as_one(make, tmp_path, steps, message):
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
-@pytest.mark.parametrize("name", [*ALL, "sft_on_prompts"])
+@pytest.mark.parametrize("name", [*CHOSEN, "sft_on_prompts"])
 def test_micro_batches_change_no_gradient(make, tmp_path, name):
     """After one step of plain gradient descent the weights are the gradients.
 
