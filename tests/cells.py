@@ -22,6 +22,7 @@ from alignlab.models import Lora, Policy, Quantised, ScoreModel
 from alignlab.objectives.astar_po import AStarPO
 from alignlab.objectives.awr import AWR
 from alignlab.objectives.base import Objective
+from alignlab.objectives.beta_dpo import BetaDPO
 from alignlab.objectives.cispo import CISPO
 from alignlab.objectives.classify import Classify
 from alignlab.objectives.ddo_rm import DDORM
@@ -40,9 +41,11 @@ from alignlab.objectives.reinforce import REINFORCE
 from alignlab.objectives.reinforce_pp import REINFORCEPlusPlus
 from alignlab.objectives.rloo import RLOO
 from alignlab.objectives.rm import RewardModel
+from alignlab.objectives.sampo import SamPO
 from alignlab.objectives.schedule import Schedule
 from alignlab.objectives.sft import SFT
 from alignlab.objectives.simpo import SimPO
+from alignlab.objectives.tr_dpo import TRDPO
 from alignlab.objectives.unlikelihood import Unlikelihood
 from alignlab.rewards.base import Reward
 
@@ -66,6 +69,11 @@ DIRECT: dict[str, Any] = {
 CANDIDATES: dict[str, Any] = {
     "qrpo": partial(QRPO, beta=0.3),
     "ddo_rm": partial(DDORM, beta=0.5),
+}
+VARIANTS: dict[str, Any] = {  # of DPO, which keep something between steps or draw
+    "tr_dpo": partial(TRDPO, beta=0.3, tau=3),
+    "sampo": partial(SamPO, beta=0.3),
+    "beta_dpo": partial(BetaDPO, beta=0.3, rho=0.7),
 }
 WITHOUT_REFERENCE: dict[str, Any] = {
     "simpo": partial(SimPO, gamma=0.5),
@@ -181,7 +189,7 @@ def make_cell(
     if name.removesuffix("_qlora") in SCORERS:
         scored, rows = SCORERS[name.removesuffix("_qlora")]
         return scored(scorer(), adam, schedule), rows(source, batch, micro)
-    direct = DIRECT | CANDIDATES | WITHOUT_REFERENCE
+    direct = DIRECT | CANDIDATES | VARIANTS | WITHOUT_REFERENCE
     if name in direct:
         return direct[name](policy(), adam, schedule=schedule), pairs
     kinds = {"dpo": "frozen", "dpo_cached": "cached"}

@@ -24,6 +24,7 @@ from tests.cells import (
     QLORA,
     SCORERS,
     VALUES,
+    VARIANTS,
     WITHOUT_REFERENCE,
     rows_file,
 )
@@ -43,7 +44,7 @@ NAMES = [
     *DIRECT,
     *CANDIDATES,
 ]
-NAMES += [*WITHOUT_REFERENCE, *ON_POLICY, *VALUES, *QLORA]
+NAMES += [*VARIANTS, *WITHOUT_REFERENCE, *ON_POLICY, *VALUES, *QLORA]
 CHECKPOINTED = [name + AGAIN for name in ("sft", "reward_model", "dpo_lora", "ppo_adapter", *QLORA)]
 FEW = [
     Cell("sft", accumulate=2),
@@ -62,7 +63,7 @@ REST = [
     Cell(name, strategy, accumulate)
     for name in NAMES + CHECKPOINTED
     for strategy in ("ddp", "fsdp2")
-    for accumulate in ((2,) if name in CHECKPOINTED else (1, 2))
+    for accumulate in ((2,) if name in CHECKPOINTED else (1,) if name == "beta_dpo" else (1, 2))
     if Cell(name, strategy, accumulate) not in FEW
 ]
 EXACT = 1e-12  # of weights that moved by about 0.1
@@ -148,7 +149,7 @@ def test_two_processes_train_what_one_does_in_every_cell(
 
 STOPPED = [
     Cell(name, strategy, steps=7)  # inside an epoch and inside a phase
-    for name in ("sft", "ppo")
+    for name in ("sft", "ppo", "tr_dpo")
     for strategy in ("ddp", "fsdp2")
 ]
 

@@ -5,7 +5,7 @@ at a time. Where a batch has so many that memory matters, they are made again in
 so that only one chunk of them exists.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import torch
@@ -64,39 +64,48 @@ def token_logps(
     Raises:
         ConfigError: chunk below 1.
     """
-    return _chunked(hidden, head, targets, chunk, spec, with_entropies=False)[0]
+    return token_logps_with((), hidden, head, targets, chunk=chunk, spec=spec)[0]
 
 
 def token_logps_and_entropies(
     hidden: Tensor, head: Head, targets: Tensor, *, chunk: int | Chunks, spec: SamplingSpec = PLAIN
 ) -> tuple[Tensor, Tensor]:
     """``token_logps`` and the entropies in nats of the same distributions, both ``[N]``."""
-    logps, entropies = _chunked(hidden, head, targets, chunk, spec, with_entropies=True)
+    logps, entropies = token_logps_with(
+        ("entropies",), hidden, head, targets, chunk=chunk, spec=spec
+    )
     return logps, entropies
 
 
-def _chunked(
+def token_logps_with(
+    also: Collection[str],
     hidden: Tensor,
     head: Head,
     targets: Tensor,
+    *,
     chunk: int | Chunks,
-    spec: SamplingSpec,
-    with_entropies: bool,
+    spec: SamplingSpec = PLAIN,
 ) -> tuple[Tensor, ...]:
+    """``token_logps``, and then what ``also`` names of the same distributions, each ``[N]``.
+
+    ``entropies`` come first, in nats; then ``log_squares``, ``log sum_v p(v)^2``, which have no
+    gradient.
+    """
     size, kept = chunk if isinstance(chunk, Chunks) else (chunk, chunk)
     if size < 1:
         raise ConfigError(f"chunk must be at least 1 position, got {size}.")
 
     def score(hidden: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
         logits = spec.apply(_at_least_float32(head(hidden)))
-        if not with_entropies:
-            return (_Chosen.apply(logits, targets),)
+        last = (_log_squares(logits),) if "log_squares" in also else ()
+        if "entropies" not in also:
+            return (_Chosen.apply(logits, targets), *last)
         logps = logits.log_softmax(-1)
-        return logps.gather(-1, targets[:, None]).squeeze(-1), _entropy(logps)
+        return (logps.gather(-1, targets[:, None]).squeeze(-1), _entropy(logps), *last)
 
     if len(targets) <= size:  # recomputing a single chunk would save nothing
         return score(hidden, targets)
-    tensors = 4 if with_entropies else 1  # as wide as the vocabulary, kept for each position
+    tensors = 4 if "entropies" in also else 1  # as wide as the vocabulary, kept for each position
     again = len(targets) * tensors > kept
     parts = [
         checkpoint(score, h, t, use_reentrant=False) if again else score(h, t)
@@ -130,3 +139,8 @@ def _at_least_float32(logits: Tensor) -> Tensor:
 def _entropy(logps: Tensor) -> Tensor:
     finite = logps.masked_fill(logps == -torch.inf, 0)
     return -(logps.exp() * finite).sum(-1)
+
+
+@torch.no_grad()
+def _log_squares(logits: Tensor) -> Tensor:
+    return (2 * logits.log_softmax(-1)).logsumexp(-1)

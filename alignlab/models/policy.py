@@ -12,8 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from alignlab.data.trees import PromptTrees
 from alignlab.errors import ConfigError
-from alignlab.functional import token_logps, token_logps_and_entropies
-from alignlab.functional.logps import Chunks, chunks_of
+from alignlab.functional.logps import Chunks, chunks_of, token_logps_with
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.adapters import (
     Lora,
@@ -58,6 +57,8 @@ class Scores:
         lengths: ``[M]`` long, tokens that count.
         group: ``[M]`` long, the row of each completion's prompt.
         entropies: ``[M, T]`` nats, on request.
+        log_squares: ``[M, T]``, the log of the sum over the vocabulary of squared probabilities,
+            without gradient, on request.
         hidden: ``[M, T, H]`` states before each counted token, on request.
     """
 
@@ -67,6 +68,7 @@ class Scores:
     lengths: Tensor
     group: Tensor
     entropies: Tensor | None = None
+    log_squares: Tensor | None = None
     hidden: Tensor | None = None
 
 
@@ -209,20 +211,18 @@ class Policy(TreeBackbone):
 
         Args:
             trees: M completions of P prompts.
-            want: Any of ``entropies`` and ``hidden``.
+            want: Any of ``entropies``, ``log_squares`` and ``hidden``.
             spec: The distribution that was sampled from, so that rollout and scoring agree.
         """
         mask = trees.loss_mask
         hidden = self.hidden_states(trees, mask, after=False)
         targets = trees.completion_ids[mask]
-        entropies = None
-        if "entropies" in want:
-            logps, entropies = token_logps_and_entropies(
-                hidden, self.head, targets, chunk=self.chunk, spec=spec
-            )
-        else:
-            logps = token_logps(hidden, self.head, targets, chunk=self.chunk, spec=spec)
+        also = [name for name in ("entropies", "log_squares") if name in want]
+        logps, *found = token_logps_with(
+            also, hidden, self.head, targets, chunk=self.chunk, spec=spec
+        )
         spread = torch.zeros(mask.shape, dtype=logps.dtype, device=logps.device)
+        extras = {name: spread.masked_scatter(mask, x) for name, x in zip(also, found, strict=True)}
         out = spread.masked_scatter(mask, logps)
         return Scores(
             token_logps=out,
@@ -230,8 +230,8 @@ class Policy(TreeBackbone):
             logps=out.sum(1),
             lengths=mask.sum(1),
             group=trees.group,
-            entropies=None if entropies is None else spread.masked_scatter(mask, entropies),
             hidden=self._spread(hidden, mask) if "hidden" in want else None,
+            **extras,
         )
 
     def log_softmax_at(self, trees: PromptTrees, spec: SamplingSpec = PLAIN) -> Tensor:

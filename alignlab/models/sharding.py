@@ -162,6 +162,19 @@ def like_shard(tensor: Tensor, own: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def mix_weights(model: nn.Module, other: nn.Module, share: float) -> None:
+    """Move the weights of ``model`` by ``share`` of the way to those of ``other``, built alike.
+
+    Sharded or not; every rank calls it, outside of their forwards.
+    """
+    for part in (*model.modules(), *other.modules()):
+        if isinstance(part, FSDPModule):  # a forward without a backward leaves weights whole
+            part.reshard()
+    for own, target in zip(model.parameters(), other.parameters(), strict=True):
+        local(own).lerp_(local(target), share)
+
+
+@torch.no_grad()
 def make_whole(model: nn.Module, *, keep: bool) -> None:
     """Put the weights together for good, on the CPU, after training; all ranks call it.
 

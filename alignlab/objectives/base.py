@@ -334,6 +334,7 @@ class PairObjective(TreeObjective):
 
     rows = (PreferencePair,)
     unit = "prompts"
+    want: ClassVar[tuple[str, ...]] = ()  # of the policy's scores, beside log-probs
 
     def __init__(
         self, policy: Policy, optimizer: OptimizerCallable, schedule: Schedule | None = None
@@ -349,7 +350,7 @@ class PairObjective(TreeObjective):
         """One loss per pair."""
         if not self.knows_rows:
             require_pairs(trees)
-        scores = self.policy(trees)
+        scores = self.policy(trees, want=self.want)
         loss = self.pair_loss(trees, scores)
         chosen, rejected = split_pairs(scores.logps.detach())
         margins = loss.chosen_rewards - loss.rejected_rewards

@@ -1,5 +1,9 @@
-"""SimPO: mean log-probs as rewards, and a margin (Meng et al. 2024, arXiv:2405.14734, Eq. 6)."""
+"""SimPO: mean log-probs as rewards, and a margin (Meng et al. 2024, arXiv:2405.14734, Eq. 6).
 
+With ``alpha`` it is AlphaPO (Gupta et al. 2025, arXiv:2501.03884), which bends these rewards.
+"""
+
+import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
@@ -21,8 +25,11 @@ def simpo_loss(
     beta: float,
     gamma: float | None = None,
     gamma_beta_ratio: float | None = None,
+    alpha: float = 0.0,
 ) -> PairLoss:
     """``-log sigmoid(beta * (mean_w - mean_l) - gamma)`` with mean log-probs per token.
+
+    With ``alpha`` each mean becomes ``(1 - exp(-alpha * mean)) / alpha``, which tends to it at 0.
 
     Args:
         policy_chosen_logps: ``[B]`` summed, in nats.
@@ -32,6 +39,7 @@ def simpo_loss(
         beta: Scale of the rewards.
         gamma: The margin that chosen rewards should have (Eq. 6; TRL's ``simpo_gamma``).
         gamma_beta_ratio: ``gamma / beta``, as in the paper's code. Exactly one of the two.
+        alpha: Bends the reward; the exponent is held at 80, below float32's overflow.
 
     Raises:
         ConfigError: Both or neither of ``gamma`` and ``gamma_beta_ratio``.
@@ -39,6 +47,9 @@ def simpo_loss(
     margin = target_margin(beta, gamma, gamma_beta_ratio)
     chosen = beta * policy_chosen_logps / chosen_lengths
     rejected = beta * policy_rejected_logps / rejected_lengths
+    if alpha:
+        exponents = (-alpha / beta * reward for reward in (chosen, rejected))
+        chosen, rejected = (-beta / alpha * torch.expm1(x.clamp(max=80)) for x in exponents)
     return PairLoss(bradley_terry(chosen - margin, rejected), chosen.detach(), rejected.detach())
 
 
@@ -64,6 +75,8 @@ class SimPO(PairObjective):
             drifts further.
         gamma: Margin between chosen and rejected rewards; 0.3-1.6 is usual with ``beta`` 2.
         gamma_beta_ratio: The same divided by ``beta``; exactly one of the two.
+        alpha: AlphaPO's; 0 is SimPO. Above 0, an unlikely completion of a pair counts more than a
+            likely one; 0.1-0.5 is usual.
         schedule: Factor on the learning rate.
 
     Raises:
@@ -77,13 +90,15 @@ class SimPO(PairObjective):
         beta: float = 2.0,
         gamma: float | None = None,
         gamma_beta_ratio: float | None = None,
+        alpha: float = 0.0,
         schedule: Schedule | None = None,
     ) -> None:
         super().__init__(policy, optimizer, schedule)
         self.beta = checked(self, "beta", beta, "> 0")
         self.gamma = checked(self, "gamma", target_margin(beta, gamma, gamma_beta_ratio), ">= 0")
+        self.alpha = alpha
 
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """Eq. 6 on the batch."""
-        lengths = split_pairs(scores.lengths)
-        return simpo_loss(*split_pairs(scores.logps), *lengths, beta=self.beta, gamma=self.gamma)
+        four = *split_pairs(scores.logps), *split_pairs(scores.lengths)
+        return simpo_loss(*four, beta=self.beta, gamma=self.gamma, alpha=self.alpha)

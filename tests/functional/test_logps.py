@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from alignlab.errors import ConfigError
 from alignlab.functional import SamplingSpec, token_logps, token_logps_and_entropies
-from alignlab.functional.logps import Chunks, chunks_of, positions_at_once
+from alignlab.functional.logps import Chunks, chunks_of, positions_at_once, token_logps_with
 
 N, H, V = 11, 5, 13
 
@@ -134,6 +134,46 @@ def test_entropies_worked_by_hand() -> None:
         assert entropies.tolist() == pytest.approx([bits * math.log(2)] * 2)
         (grad,) = torch.autograd.grad(entropies.sum(), logits)
         assert grad.isfinite().all()
+
+
+def test_squares_worked_by_hand() -> None:
+    """1/8, 2/8 and 5/8 have squares of 30/64; at temperature 1/2, 1/30, 4/30 and 25/30, 642/900."""
+    logits = torch.tensor([[0.0, math.log(2), math.log(5)]] * 2, dtype=torch.float64)
+    targets = torch.tensor([0, 2])
+    for spec, squares in (
+        (SamplingSpec(), 30 / 64),
+        (SamplingSpec(temperature=0.5), 642 / 900),
+        (SamplingSpec(top_k=1), 1.0),
+    ):
+        _, found = token_logps_with(
+            ["log_squares"], logits, nn.Identity(), targets, chunk=1, spec=spec
+        )
+        assert found.tolist() == pytest.approx([math.log(squares)] * 2)
+
+
+@pytest.mark.parametrize("chunk", [4, Chunks(4, N)])
+def test_squares_are_kept_for_no_backward_pass(chunk: int | Chunks) -> None:
+    """Nor do they change the log-probs and their gradients, whether or not chunks are repeated."""
+    kept: list[list[tuple[int, ...]]] = []
+    found = []
+    for also in ([], ["log_squares"]):
+        hidden, head, targets = case()
+        kept.append([])
+
+        def pack(x: Tensor) -> Tensor:
+            kept[-1].append(tuple(x.shape))
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            logps, *squares = token_logps_with(also, hidden, head, targets, chunk=chunk)
+        found.append((logps, *gradients(logps.square().sum(), hidden, head)))
+        assert all(not x.requires_grad for x in squares)
+    assert kept[0] == kept[1]
+    for mine, theirs in zip(*found, strict=True):
+        assert torch.equal(mine, theirs)
+    both = token_logps_with(["log_squares", "entropies"], *case(), chunk=chunk)
+    assert_close(both[2], squares[0])
+    assert_close(both[1], token_logps_and_entropies(*case(), chunk=chunk)[1])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])

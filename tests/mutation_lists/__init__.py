@@ -34,6 +34,7 @@ from tests.mutation_lists import (
     templates,
     training,
     tuning,
+    variants,
     watching,
     win_rates,
 )
@@ -51,6 +52,7 @@ LISTS = (
     adapters,
     rewards,
     direct,
+    variants,
     policy_gradient,
     pooled,
     on_policy,

@@ -27,21 +27,34 @@ def column(*values: float) -> Any:
 
 
 @torch.no_grad()
-def by_loop(policy: Policy, trees: list[PromptTree]) -> tuple[Tensor, Tensor]:
-    """Summed log-probs and counted tokens ``[M]``, one forward of the bare model per completion."""
-    sums, counts = [], []
+def distributions(policy: Policy, trees: list[PromptTree]) -> list[list[tuple[int, Tensor]]]:
+    """The counted tokens of each completion, each with the log-probs ``[V]`` that it came from.
+
+    One forward of the bare model per completion.
+    """
+    found = []
     for tree in trees:
         for k, completion in enumerate(tree.completions):
             ids = torch.tensor([(*tree.prompt, *completion)])
             logps = policy.model(ids, use_cache=False).logits[0].log_softmax(-1)
             masks = tree.loss_masks[k] if tree.loss_masks else (True,) * len(completion)
             first = policy.virtual_tokens + len(tree.prompt) - 1
-            kept = [
-                float(logps[first + t, token]) for t, token in enumerate(completion) if masks[t]
-            ]
-            sums.append(sum(kept))
-            counts.append(len(kept))
-    return torch.tensor(sums, dtype=torch.float64), torch.tensor(counts)
+            found.append(
+                [(token, logps[first + t]) for t, token in enumerate(completion) if masks[t]]
+            )
+    return found
+
+
+def tokens_by_loop(policy: Policy, trees: list[PromptTree]) -> list[list[float]]:
+    """Log-probs of the counted tokens of each completion."""
+    return [[float(row[token]) for token, row in each] for each in distributions(policy, trees)]
+
+
+def by_loop(policy: Policy, trees: list[PromptTree]) -> tuple[Tensor, Tensor]:
+    """Summed log-probs and counted tokens ``[M]``."""
+    found = tokens_by_loop(policy, trees)
+    sums = torch.tensor([sum(each) for each in found], dtype=torch.float64)
+    return sums, torch.tensor([len(each) for each in found])
 
 
 def moved(policy: Policy, by: float = 0.3) -> Policy:

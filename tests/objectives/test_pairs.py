@@ -9,8 +9,11 @@ from torch.testing import assert_close
 
 from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError, DataError
+from alignlab.objectives.cal_dpo import CalDPO, cal_dpo_loss
 from alignlab.objectives.cpo import CPO, cpo_loss
+from alignlab.objectives.discopop import DiscoPOP, discopop_loss
 from alignlab.objectives.dpo import DPO, dpo_loss
+from alignlab.objectives.dpop import DPOP, dpop_loss
 from alignlab.objectives.hinge import Hinge, hinge_loss
 from alignlab.objectives.ipo import IPO, ipo_loss
 from alignlab.objectives.lndpo import LNDPO, lndpo_loss
@@ -19,6 +22,7 @@ from alignlab.objectives.rdpo import RDPO, rdpo_loss
 from alignlab.objectives.robust_dpo import RobustDPO, robust_dpo_loss
 from alignlab.objectives.simpo import SimPO, simpo_loss
 from alignlab.objectives.slic import SLiC, slic_loss
+from alignlab.objectives.tr_dpo import TRDPO, tr_dpo_loss
 from tests.objectives.direct import PAIRS, by_loop, moved
 
 FOUR, LENGTHS, TWO = "policy and reference", "lengths", "policy"
@@ -28,7 +32,12 @@ CASES = [  # objective, its loss, settings that are no defaults, what the loss i
     (Hinge, hinge_loss, {"beta": 0.03}, (FOUR,)),
     (LNDPO, lndpo_loss, {"beta": 0.3}, (FOUR, LENGTHS)),
     (RDPO, rdpo_loss, {"beta": 0.3, "alpha": 0.2}, (FOUR, LENGTHS)),
+    (DPOP, dpop_loss, {"beta": 0.3, "lam": 2.0}, (FOUR,)),
+    (DiscoPOP, discopop_loss, {"beta": 0.03, "tau": 0.2}, (FOUR,)),
+    (CalDPO, cal_dpo_loss, {"beta": 0.3, "cal_coef": 0.2}, (FOUR,)),
+    (TRDPO, tr_dpo_loss, {"beta": 0.3}, (FOUR,)),
     (SimPO, simpo_loss, {"beta": 0.3, "gamma_beta_ratio": 0.2}, (TWO, LENGTHS)),
+    (SimPO, simpo_loss, {"beta": 0.3, "gamma": 0.2, "alpha": 0.25}, (TWO, LENGTHS)),
     (ORPO, orpo_loss, {"lam": 0.3}, (TWO, LENGTHS)),
     (CPO, cpo_loss, {"beta": 0.3, "lam": 0.2}, (TWO,)),
     (SLiC, slic_loss, {"delta": 0.3, "lam": 0.2}, (TWO,)),
@@ -89,6 +98,10 @@ def test_dpo_adds_the_chosen_completions_likelihood_per_token(build):
         (LNDPO, math.log(2)),
         (Hinge, 1.0),
         (partial(IPO, tau=0.25), 4.0),
+        (DPOP, math.log(2)),
+        (DiscoPOP, (1 + math.log(2)) / 2),
+        (partial(CalDPO, beta=0.25), math.log(2) + 8),
+        (TRDPO, math.log(2)),
     ],
 )
 @pytest.mark.parametrize("pairs", [1, 3])

@@ -14,6 +14,7 @@ from alignlab.objectives.settings import Range, checked
         ("> 0", [1e-9, math.inf], [0, -1, math.nan]),
         (">= 0", [0, 3], [-1e-9, math.nan]),
         ("in [0, 1]", [0, 1], [-1e-9, 1.01]),
+        ("in (0, 1]", [1e-9, 1], [0, 1.01, math.nan]),
         ("in [0, 0.5)", [0, 0.49], [0.5, -0.1]),
     ],
 )

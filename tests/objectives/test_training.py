@@ -19,7 +19,7 @@ from alignlab.data.rollout_data import RolloutData
 from alignlab.errors import ConfigError, DataError
 from alignlab.objectives.base import Objective
 from alignlab.objectives.schedule import Schedule
-from tests.cells import DIRECT, ON_POLICY, SCORERS, Made, make_cell, rows_file
+from tests.cells import DIRECT, ON_POLICY, SCORERS, VARIANTS, Made, make_cell, rows_file
 
 STEPS = 10  # three PPO phases of four steps, the last one not finished
 WARM = Schedule(warmup_steps=2, decay="cosine", total_steps=STEPS)  # a stopped run plans the whole
@@ -79,7 +79,9 @@ CHOSEN = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name f
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")  # Lightning's advice on loggers and loaders
-@pytest.mark.parametrize("name", CHOSEN)
+@pytest.mark.parametrize(
+    "name", [*CHOSEN, *(pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS)]
+)
 def test_stopping_between_any_two_steps_changes_no_bit(make, tmp_path, name):
     """21 rows in steps of 4 are 6 an epoch (20 pairs: 5), so stops fall inside and at its end.
 
