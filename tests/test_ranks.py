@@ -54,7 +54,6 @@ FEW = [
     Cell("kto", "fsdp2"),
     Cell("ppo", "fsdp2"),
     Cell("ppo_adapter"),
-    Cell("ppo_warm"),
     Cell("rloo", "fsdp2"),
     Cell("dapo", accumulate=2),
     Cell("reward_model" + AGAIN, "fsdp2"),

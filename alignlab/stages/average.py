@@ -35,12 +35,12 @@ def average_reward_models(*, out: str | Path, models: Sequence[str]) -> None:
     if isinstance(models, str) or len(models) < 2:
         raise ConfigError(f"an average needs the folders of two or more models, got {models!r}.")
     for path in models:
-        check_trained_scorer(path)
         if is_adapter(path):
             raise ConfigError(
                 f"{path} has adapters: the mean of two products is not the product of their means. "
                 "Merge them into the weights first: alignlab export RUN --merge."
             )
+        check_trained_scorer(path)
     members = [ScoreModel.load_for_eval(path, "cpu", layout="flat") for path in models]
     for path, member in zip(models[1:], members[1:], strict=True):
         if odd := _difference(members[0], member):

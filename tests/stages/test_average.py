@@ -1,15 +1,17 @@
 """Averaged weights: of equal models the same, of linear heads by hand, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 from transformers import AutoTokenizer, LlamaForCausalLM, LlamaForSequenceClassification
 
 from alignlab.errors import ConfigError
-from alignlab.models import Lora, ScoreModel
+from alignlab.models import ScoreModel
 from alignlab.rewards.model import ModelReward
 from alignlab.stages.average import average_reward_models
 from tests.rewards.test_model import save_tiny
@@ -20,14 +22,13 @@ ASKED = ["a film", "not", "a"], [" good", " bad film", " film"]
 @pytest.fixture
 def folders(tmp_path: Path) -> list[str]:
     """Three models of one base, whose heads are multiples of one another."""
-    found = []
-    for k in (1, 2, 6):
-        folder = save_tiny(tmp_path / f"rm{k}", LlamaForSequenceClassification, num_labels=1)
-        scorer = ScoreModel.load(folder)
-        with torch.no_grad():
-            scorer.head.weight.mul_(k)
-        scorer.save(folder)
-        found.append(folder)
+    first = save_tiny(tmp_path / "rm1", LlamaForSequenceClassification, num_labels=1)
+    weights = load_file(f"{first}/model.safetensors")
+    found = [first]
+    for k in (2, 6):
+        found.append(str(shutil.copytree(first, tmp_path / f"rm{k}")))
+        scaled = weights | {"score.weight": k * weights["score.weight"]}
+        save_file(scaled, f"{found[-1]}/model.safetensors", {"format": "pt"})
     return found
 
 
@@ -97,6 +98,7 @@ def test_one_model_and_none_with_a_head_are_refused(folders, tmp_path) -> None:
     policy = save_tiny(tmp_path / "lm", LlamaForCausalLM)
     with pytest.raises(ConfigError, match="no trained score head"):
         average_reward_models(out=tmp_path / "mean", models=[folders[0], policy])
-    ScoreModel(folders[0], lora=Lora(rank=2)).save(tmp_path / "lora")
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "adapter_config.json").write_text("{}")
     with pytest.raises(ConfigError, match="lora has adapters"):
         average_reward_models(out=tmp_path / "mean", models=[folders[0], str(tmp_path / "lora")])
