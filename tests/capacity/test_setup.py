@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import LlamaConfig
 
 from alignlab.capacity.setup import calls_of, read_setup
 from alignlab.capacity.trace import Call
@@ -94,6 +95,22 @@ def test_completions_of_a_rollout_have_their_full_length(tmp_path: Path) -> None
     assert {(len(t.prompt), *map(len, t.completions)) for t in setup.trees} == {(32, 6, 6, 6)}
     assert setup.rollout is not None
     assert setup.rollout["rollout_size"] == 8
+
+
+def test_the_model_inside_of_a_reward_is_a_reward_model(tmp_path: Path) -> None:
+    LlamaConfig(hidden_size=32, num_labels=1).save_pretrained(tmp_path / "rm")
+    scored = {"class_path": "alignlab.rewards.model.ModelReward",
+              "init_args": {"path": str(tmp_path / "rm")}}  # fmt: skip
+    best = {"class_path": "alignlab.rewards.pooled.BestOfN",
+            "init_args": {"n": 4, "pool": "none.jsonl", "reward": scored}}  # fmt: skip
+    for reward in (scored, best):
+        word = stage(
+            tmp_path, "rloo.RLOO", "rollout_data.RolloutData",
+            reward=reward, sampling={"max_new_tokens": 6}, rows={"rollout_size": 8},
+        )  # fmt: skip
+        found = read_setup([word]).role("reward")
+        assert found is not None
+        assert found.config.hidden_size == 32
 
 
 def test_rows_are_cut_as_the_model_cuts_them(tmp_path: Path) -> None:
