@@ -18,6 +18,7 @@ from alignlab.evaluation.power import Spread, enough
 from alignlab.results.statistics import Floats, holm, t_quantile
 from alignlab.results.tables import PRIMARY, Against, Comparison, Hypervolume
 
+LEVEL = 0.05  # of the tests against a base, all together
 SMALLEST = 1e-12  # p-value; what is smaller is reported as this
 
 
@@ -111,6 +112,7 @@ def against(
         n_prompts: Behind them.
     """
     rows: list[Against] = []
+    spreads: dict[int, Spread] = {}  # of the tests, by the place of their row
     for budget, name in product(budgets, sorted(found.keys() - {base})):
         g = list(grid).index(budget)
         rewards = _parts(found[name], found[base], g, budget)
@@ -121,12 +123,13 @@ def against(
             spread = spread_of(parts, n_prompts)
             row = replace(row, difference=mean, lo=lo, hi=hi, n_seeds=spread.seeds)
             if budget == PRIMARY:
-                needed = enough(spread).seeds if lo <= 0 <= hi else None
-                row = replace(row, p=p_value(parts, n_prompts), seeds_needed=needed)
+                row, spreads[len(rows)] = replace(row, p=p_value(parts, n_prompts)), spread
         rows.append(row)
-    tested = [(i, row.p) for i, row in enumerate(rows) if row.p is not None]
-    for (i, _), adjusted in zip(tested, holm([p for _, p in tested]), strict=True):
-        rows[i] = replace(rows[i], p_holm=adjusted)
+    adjusted = holm([p for i in spreads if (p := rows[i].p) is not None])
+    for (i, spread), p in zip(spreads.items(), adjusted, strict=True):
+        strictest = 1 - LEVEL / len(spreads)
+        needed = None if p < LEVEL else enough(spread, confidence=strictest).seeds
+        rows[i] = replace(rows[i], p_holm=p, seeds_needed=needed)
     return rows
 
 

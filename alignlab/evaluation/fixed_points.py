@@ -18,8 +18,9 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import expit
+from scipy.special import expit, wrightomega
 
 from alignlab.evaluation.oracle import Optimum, log_base_of
 from alignlab.results.pool import Pool
@@ -27,6 +28,7 @@ from alignlab.results.statistics import Floats
 
 STRENGTHS = 2.0 ** np.arange(-12, 13)  # where the search for a budget's strength starts
 NEWTON, CLOSE = 100, 1e-10  # most steps, and the size of one that is the last
+BISECTIONS, FAR = 45, 60.0  # steps, and nats that no constant of interest goes beyond
 Settings = Mapping[str, Any]
 GOLD, LEARNED = "gold", "learned"  # what ``reward`` may be among the settings
 
@@ -101,6 +103,28 @@ class Samples:
             gap: Floats = levels[:, None] - levels
             own[:] = solve(gap, mass)[place]
         return out
+
+    def on_levels(self, tilt: Callable[["Samples"], Floats]) -> Floats:
+        """``tilt`` of the distinct rewards of each prompt, spread to the samples ``[P, N]``."""
+        small, place = self._levels
+        return np.take_along_axis(tilt(small), place, 1)
+
+    @cached_property
+    def _levels(self) -> tuple["Samples", NDArray[np.int64]]:
+        found = [np.unique(row, return_inverse=True) for row in self.rewards]
+        width = max(len(levels) for levels, _ in found)
+        place = np.stack([places for _, places in found])
+        mass = np.zeros((len(found), width))
+        np.add.at(mass, (np.arange(len(found))[:, None], place), np.exp(self.log_base))
+        padded = [np.pad(levels, (0, width - len(levels)), mode="edge") for levels, _ in found]
+        with np.errstate(divide="ignore"):
+            log_base = np.log(mass)  # -inf where a prompt has fewer levels
+        return Samples(log_base=log_base, rewards=np.stack(padded), log_ref=log_base), place
+
+    def quantiles(self, name: str) -> Floats:
+        """``[P, N]`` share of the reference whose reward of this name is no larger."""
+        same = replace(self, rewards=self.reward_named(name))
+        return same.by_level(lambda gap, mass: (gap >= 0) @ mass)
 
     def reward_named(self, name: str) -> Floats:
         """The rewards that an objective trains on: ``GOLD`` or ``LEARNED``."""
@@ -226,6 +250,19 @@ def _per_token(samples: Samples, tilt: Floats, score: Floats) -> Floats:
     return tilt + samples.tokens * c
 
 
+def _normalised(
+    log_base: Floats, tilt_at: Callable[[Floats], Floats], low: Floats, high: Floats
+) -> Floats:
+    """``tilt_at(c)`` for the ``c`` ``[P, 1]`` between the ends that normalises it; it rises."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            mean = np.exp(log_base + tilt_at(middle)).sum(1, keepdims=True)
+            above = ~(mean <= 1)  # also where a tilt is infinite
+            low, high = np.where(above, low, middle), np.where(above, middle, high)
+        return tilt_at(low)
+
+
 def _bradley_terry(gap: Floats, mass: Floats, told: Floats) -> Floats:
     """Scores ``[K]`` of least loss, where the labels of two levels have the mean ``told`` [K, K].
 
@@ -298,16 +335,107 @@ def _online(samples: Samples, at: Settings) -> Floats:
     return at["scale"] * samples.reward_named(at["reward"]) / at["beta"]
 
 
+def _f_dpo(samples: Samples, at: Settings) -> Floats:
+    """``beta f'(pi / pi_ref)`` is the reward and a constant of the prompt (arXiv:2309.16240)."""
+    divergence = at["divergence"] or {}
+    kind = str(divergence.get("class_path", "")).rpartition(".")[2]
+    if at["max_margin"] is not None:
+        raise NoFixedPoint("with a clipped margin there is no formula")
+    if kind not in INVERSES:
+        raise NoFixedPoint("no formula is known for this divergence")
+    inverse = INVERSES[kind](**(divergence.get("init_args") or {}))
+    return samples.on_levels(lambda small: _with_slope(small, inverse, at["beta"]))
+
+
+def _with_slope(samples: Samples, inverse: Callable[[Floats], Floats], beta: float) -> Floats:
+    score = samples.rewards / beta
+    ends = -score.max(1, keepdims=True), -score.min(1, keepdims=True)
+    return _normalised(samples.log_base, lambda c: inverse(score + c), *ends)
+
+
+def _forward(x: Floats) -> Floats:
+    """Solve ``1 - exp(-t) = x``."""
+    return -np.log(np.maximum(1 - x, 0))
+
+
+def _jensen_shannon(x: Floats) -> Floats:
+    """Solve ``log 2 + log sigmoid(t) = x``."""
+    return x - np.log(np.maximum(2 - np.exp(np.minimum(x, 1)), 0))
+
+
+def _chi_squared(x: Floats) -> Floats:
+    """Solve ``exp(t) - 1 + t = x``: with z = exp(t), ``z + log z = x + 1``."""
+    return x + 1 - wrightomega(x + 1)
+
+
+def _alpha(alpha: float = 0.5) -> Callable[[Floats], Floats]:
+    """Solve ``(1 - exp(-alpha t)) / alpha = x``."""
+    return lambda x: _forward(alpha * x) / alpha
+
+
+def _sppo(samples: Samples, at: Settings) -> Floats:
+    """``t + mu exp(t) = (W - 1/2) / beta``, ``mu`` the multiplier that normalises ``t``."""
+
+    def tilt(own: Samples) -> Floats:
+        alone = (own.wins - 0.5) / at["beta"]  # without the multiplier
+        far = np.full((len(alone), 1), FAR + float(np.abs(alone).max()))
+        return _normalised(own.log_base, lambda c: alone - wrightomega(alone - c), -far, far)
+
+    return samples.on_levels(tilt)
+
+
+def _nca(samples: Samples, at: Settings) -> Floats:
+    """``(W + 1/2) sigmoid(beta t) - W + mu exp(t) = 0`` at each completion, ``mu`` as above."""
+    return samples.on_levels(lambda own: _with_win_rate(own, at["beta"]))
+
+
+def _with_win_rate(samples: Samples, beta: float) -> Floats:
+    wins = samples.wins
+    alone = np.log(2 * wins) / beta  # without the multiplier
+    if (np.exp(samples.log_base + alone).sum(1) < 1).any():
+        raise NoFixedPoint("none of this strength: its scores alone are below the reference's")
+
+    def tilt_at(c: Floats) -> Floats:  # mu = exp(-c)
+        low, high = np.minimum(alone, c) - FAR / beta, alone
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            above = (wins + 0.5) * expit(beta * middle) - wins + np.exp(middle - c) > 0
+            low, high = np.where(above, low, middle), np.where(above, middle, high)
+        return low
+
+    far = np.full((len(wins), 1), FAR)
+    return _normalised(samples.log_base, tilt_at, -far, far)
+
+
+def _rated(samples: Samples, at: Settings) -> Floats:
+    if at["value_beta"] not in (None, at["beta"]):
+        raise NoFixedPoint("with another value_beta there is no formula")
+    return samples.reward_named(at["reward"]) / at["beta"]
+
+
+def _qrpo(samples: Samples, at: Settings) -> Floats:
+    return samples.quantiles(at["reward"]) / at["beta"]
+
+
 def _penalised(samples: Samples, at: Settings) -> Floats:
     """The optimum of the reward that it trains on, less ``kl_coef`` times KL."""
     if at["ptx_coef"]:
         raise NoFixedPoint("with a likelihood term there is no formula")
     if at["kl_in"] != "reward":
         raise NoFixedPoint("with a penalty per token in the loss there is no formula of texts")
-    return samples.reward_named(at["reward"]) / at["kl_coef"]
+    if at["n"] is None:
+        return samples.reward_named(at["reward"]) / at["kl_coef"]
+    return (at["n"] - 1) * np.log(samples.quantiles(at["reward"])) / at["kl_coef"]  # vBoN
 
 
-_SCORED = {"reward": GOLD, "ptx_coef": 0.0, "kl_in": "reward"}
+INVERSES: Mapping[str, Callable[..., Callable[[Floats], Floats]]] = {
+    "ReverseKL": lambda: np.asarray,
+    "ForwardKL": lambda: _forward,
+    "JensenShannon": lambda: _jensen_shannon,
+    "ChiSquaredKL": lambda: _chi_squared,
+    "Alpha": _alpha,
+}
+_SCORED = {"reward": GOLD, "ptx_coef": 0.0, "kl_in": "reward", "n": None}
 AIMS: Mapping[str, Aim] = {
     "DPO": Aim(_dpo, reads={"label_smoothing": 0.0, "nll_coef": 0.0}),
     "RobustDPO": Aim(_robust, reads={"label_smoothing": 0.0}),
@@ -317,10 +445,19 @@ AIMS: Mapping[str, Aim] = {
     "SimPO": Aim(_simpo, reads={"gamma": None, "gamma_beta_ratio": None}),
     "CPO": Aim(_cpo, reads={"lam": 1.0}),
     "ORPO": Aim(_orpo, "", {"lam": 0.1}),
+    "FDPO": Aim(_f_dpo, reads={"divergence": None, "max_margin": None}),
+    "SPPO": Aim(_sppo),
+    "NCA": Aim(_nca),
+    "QRPO": Aim(_qrpo, reads={"reward": LEARNED}),
+    "DDORM": Aim(_rated, reads={"reward": LEARNED, "value_beta": None}),
+    "AStarPO": Aim(_rated, reads={"reward": LEARNED, "value_beta": None}),
     "OnlineDPO": Aim(_online, reads={"labels": "", "scale": 1.0, "reward": GOLD}),
     **dict.fromkeys(("PPO", "REINFORCE", "RLOO", "AWR"), Aim(_penalised, "kl_coef", _SCORED)),
 }
 UNKNOWN: Mapping[str, str] = {
+    "EXO": "with more than two completions there is no formula",
+    "BCO": "its shift moves with the policy, so that there is no formula",
+    "APO": "none: it takes the side of the majority",
     "GRPO": "a penalty per token in the loss has no formula of whole texts",
     "Hinge": "with more than two completions there is no formula",
     "SLiC": "with more than two completions there is no formula",

@@ -56,8 +56,8 @@ class Enough:
         return " or ".join(found) or "neither seeds nor prompts alone"
 
 
-def power(spread: Spread) -> float:
-    """The chance that the 95 % interval excludes 0, on either side.
+def power(spread: Spread, confidence: float = 0.95) -> float:
+    """The chance that the interval of this ``confidence`` excludes 0, on either side.
 
     The observed difference is normal around the true one. The observed variance over seeds is an
     independent multiple of chi squared with n - 1 degrees of freedom, and the chance is averaged
@@ -70,24 +70,28 @@ def power(spread: Spread) -> float:
     delta = abs(spread.difference)
     if own == 0:
         return float(delta > 0)
-    square = (t_quantile(spread.prompts - 1) * spread.prompt_sd) ** 2 / spread.prompts
+    square = (t_quantile(spread.prompts - 1, confidence) * spread.prompt_sd) ** 2 / spread.prompts
     half = np.full(1, math.sqrt(square))
     if spread.seeds > 1:
         df = spread.seeds - 1
         observed = spread.seed_sd**2 * chdtri(df, (np.arange(QUANTILES) + 0.5) / QUANTILES) / df
-        half = np.sqrt(square + t_quantile(df) ** 2 * observed / spread.seeds)
+        half = np.sqrt(square + t_quantile(df, confidence) ** 2 * observed / spread.seeds)
     se = math.sqrt(own)
     return float((ndtr((delta - half) / se) + ndtr((-delta - half) / se)).mean())
 
 
-def enough(spread: Spread, wanted: float = POWER) -> Enough:
+def enough(spread: Spread, wanted: float = POWER, confidence: float = 0.95) -> Enough:
     """Seeds and prompts that resolve ``spread.difference`` with a chance of ``wanted``."""
+
+    def resolves(other: Spread) -> bool:
+        return power(other, confidence) >= wanted
+
     seeds = None
     if spread.seed_sd > 0:
-        seeds = _fewest(lambda n: power(replace(spread, seeds=n)) >= wanted, 2, MOST_SEEDS)
+        seeds = _fewest(lambda n: resolves(replace(spread, seeds=n)), 2, MOST_SEEDS)
     return Enough(
         seeds=seeds,
-        prompts=_fewest(lambda n: power(replace(spread, prompts=n)) >= wanted, 2, MOST_PROMPTS),
+        prompts=_fewest(lambda n: resolves(replace(spread, prompts=n)), 2, MOST_PROMPTS),
     )
 
 

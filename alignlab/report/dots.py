@@ -65,8 +65,8 @@ def draw_dots(
             axes.plot([low, high], [place, place], color=colour, linewidth=0.9)
             axes.plot([value], [place], "o", color=colour, markersize=2.8)
             if (aim := aims.get(name)) is not None:
-                axes.plot([aim], [place], "|", color=PALETTE[1], markersize=6, markeredgewidth=1.2)
-        axes.axvline(1.0, color=GREY, linewidth=0.8)
+                axes.plot([aim], [place], "|", color=PALETTE[1], markersize=6, mew=1.2)
+        axes.axvline(1.0, color=GREY, linewidth=0.8, zorder=1)
         axes.set_yticks(range(len(dots)), [look.label(name) for *_, name in dots])
         axes.set_ylim(-0.7, len(dots) - 0.3)
         axes.set_xlabel(f"share of the optimum's gain at KL {PRIMARY:g}")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from alignlab.evaluation.comparison import LEVEL
 from alignlab.evaluation.effects import last_points
 from alignlab.evaluation.fixed_points import (
     AIMS,
@@ -49,7 +50,6 @@ from alignlab.results.tables import (
 TUNING = "tuning"  # folder of the tables of trials, one for each stage
 LEARNED_REWARD = "ModelReward"
 NEAR = 0.9  # of the best trial's value: settings that are nearly as good
-LEVEL = 0.05  # of the tests
 Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
@@ -104,12 +104,19 @@ def settings_of(config: Mapping[str, Any]) -> tuple[str, Settings]:
     """The class of a run's objective and its settings, ``reward`` as ``GOLD`` or ``LEARNED``."""
     model = config["model"]
     settings = dict(model.get("init_args") or {})
-    trained = (settings.pop("reward", None) or {}).get("class_path", "")
-    if trained:
-        learned = trained.rpartition(".")[2] == LEARNED_REWARD
-        gold = trained in {reward.get("class_path") for reward in _probed(config)}
-        settings["reward"] = LEARNED if learned else GOLD if gold else trained
-    return model["class_path"].rpartition(".")[2], settings
+    reward = settings.pop("reward", None) or {}
+    if _class(reward) == "BestOfN":  # of vBoN, around the reward that ranks
+        settings["n"] = reward["init_args"]["n"]
+        reward = reward["init_args"]["reward"]
+    if reward:
+        gold = reward["class_path"] in {own.get("class_path") for own in _probed(config)}
+        known = LEARNED if _class(reward) == LEARNED_REWARD else GOLD if gold else None
+        settings["reward"] = known or reward["class_path"]
+    return _class(model), settings
+
+
+def _class(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("class_path", "")).rpartition(".")[2]
 
 
 def _probed(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -316,9 +323,9 @@ def against_caption(base: str) -> str:
         f"Everything at KL {PRIMARY:g}, mean and half of its 95 % interval, paired over prompts "
         f"and seeds. Bold: different from {base} after Holm's correction at {100 * LEVEL:g} %, "
         "over all objectives that reach this KL. Own optimum: what the objective would keep with "
-        "endless data and a perfect optimiser. Seeds to resolve: where the interval holds 0, those "
-        f"that would resolve a difference of this size with a chance of {100 * POWER:g} %; the "
-        "correction asks for more."
+        "endless data and a perfect optimiser. Seeds to resolve: where the difference is not "
+        f"resolved, how many would resolve one of this size with a chance of {100 * POWER:g} %, at "
+        f"the strictest level of the correction; {MISSING} where seeds alone would not."
     )
 
 

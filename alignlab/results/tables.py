@@ -146,8 +146,9 @@ class Against:
         hi: Upper end.
         p: Two-sided p-value: the level at which that interval would just touch 0.
         p_holm: The same after Holm's correction over all objectives that reach the budget.
-        seeds_needed: Where the interval holds 0: seeds that would resolve a difference as large as
-            this with a chance of 80 %, before the correction; ``None`` where none would.
+        seeds_needed: Where the corrected test does not resolve the difference: seeds that would
+            resolve one of this size with a chance of 80 %, at the strictest level of the
+            correction; ``None`` where seeds alone would not.
         n_seeds: Seeds compared pair by pair.
         n_prompts: Prompts behind it.
     """

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from alignlab.evaluation.comparison import (
     SMALLEST,
@@ -114,6 +115,28 @@ def test_objectives_are_tested_against_a_base_in_shares_of_the_gain() -> None:
     assert b.p_holm == pytest.approx(2 * SMALLEST)
     assert all(row.p is None and row.p_holm is None for row in rows[:2])
     assert a.seeds_needed is None  # it is resolved
+
+
+def test_seeds_that_resolve_a_difference_at_the_strictest_level_of_the_correction() -> None:
+    """Differences of mean 0.6 and sd 2.07, one of three tests: the t-test at 0.05 / 3 has a power
+    of 0.8 from these seeds on (noncentral t)."""
+    base = five_seeds()["dpo"]
+    apart = np.array([-1.0, 1.0, 3.0, -2.0, 2.0])[:, None, None]
+    found = five_seeds() | {
+        "c": Replicates(values=base.values + apart, seeds=base.seeds, largest=base.largest)
+    }
+    rows = against(found, "dpo", np.full((3, 3), 2.0), GRID, [1.0], 101)
+    (c,) = [row for row in rows if row.objective == "c"]
+    assert c.p_holm is not None
+    assert c.p_holm > 0.05
+    assert c.seeds_needed is not None
+
+    def power(n: int) -> float:
+        bound = stats.t.ppf(1 - 0.05 / 3 / 2, n - 1)
+        return float(stats.nct.sf(bound, n - 1, 0.6 / (apart.std(ddof=1) / math.sqrt(n))))
+
+    assert power(c.seeds_needed + 1) > 0.8 > power(c.seeds_needed - 2)
+    assert [row.seeds_needed for row in rows if row.objective != "c"] == [None, None]
 
 
 def test_a_base_that_is_not_reached_leaves_a_row_without_numbers() -> None:

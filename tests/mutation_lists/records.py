@@ -20,8 +20,8 @@ MUTATIONS = (
     Mutation(
         "half-widths of seeds and prompts are added, not their squares",
         "evaluation/power.py",
-        "half = np.sqrt(square + t_quantile(df) ** 2 * observed / spread.seeds)",
-        "half = np.sqrt(square) + t_quantile(df) * np.sqrt(observed / spread.seeds)",
+        "half = np.sqrt(square + t_quantile(df, confidence) ** 2 * observed / spread.seeds)",
+        "half = np.sqrt(square) + t_quantile(df, confidence) * np.sqrt(observed / spread.seeds)",
         f"{POWER}test_power_is_the_share_of_simulated_intervals_that_exclude_zero",
     ),
     Mutation(

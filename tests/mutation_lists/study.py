@@ -33,6 +33,14 @@ MUTATIONS = (
         "evaluation/test_frontier.py::test_a_base_is_compared_in_shares_of_the_resampled_gain",
     ),
     Mutation(
+        "seeds are counted as if there were no correction",
+        "evaluation/comparison.py",
+        "strictest = 1 - LEVEL / len(spreads)",
+        "strictest = 1 - LEVEL",
+        "evaluation/test_comparison.py::"
+        "test_seeds_that_resolve_a_difference_at_the_strictest_level_of_the_correction",
+    ),
+    Mutation(
         "differences against the base are of rewards",
         "evaluation/comparison.py",
         "parts = [part / gains[:, g] for part in rewards]",
@@ -75,6 +83,27 @@ MUTATIONS = (
         "evaluation/test_fixed_points.py::test_a_tilt_per_token_by_hand",
     ),
     Mutation(
+        "chi-PO's own optimum is DPO's with another constant",
+        "evaluation/fixed_points.py",
+        "return x + 1 - wrightomega(x + 1)",
+        "return x",
+        "evaluation/test_fixed_points.py::test_other_divergences_have_the_slope_of_their_definition",
+    ),
+    Mutation(
+        "SPPO's own optimum is not normalised by the multiplier",
+        "evaluation/fixed_points.py",
+        "lambda c: alone - wrightomega(alone - c)",
+        "lambda c: alone + c",
+        "evaluation/test_fixed_points.py::test_win_rates_are_met_up_to_the_multiplier",
+    ),
+    Mutation(
+        "vBoN ranks by the gold reward",
+        "evaluation/fixed_points.py",
+        "same = replace(self, rewards=self.reward_named(name))",
+        "same = replace(self, rewards=self.rewards)",
+        "evaluation/test_fixed_points.py::test_tilts_by_hand",
+    ),
+    Mutation(
         "robust DPO's own optimum is that of flipped labels",
         "evaluation/fixed_points.py",
         'samples.smoothed(1 / kept, -at["label_smoothing"] / kept)',
@@ -98,8 +127,8 @@ MUTATIONS = (
     Mutation(
         "PPO's own optimum has the gold reward whatever it trains on",
         "report/study.py",
-        'settings["reward"] = LEARNED if learned else',
-        'settings["reward"] = GOLD if learned else',
+        "known = LEARNED if",
+        "known = GOLD if",
         "report/test_study.py::test_a_reward_is_gold_if_the_probe_has_it_too",
     ),
     Mutation(

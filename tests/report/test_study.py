@@ -58,6 +58,8 @@ def test_a_reward_is_gold_if_the_probe_has_it_too() -> None:
     assert settings_of(config("DPO", beta=2.0)) == ("DPO", {"beta": 2.0})
     assert settings_of(config("PPO", reward=RULE)) == ("PPO", {"reward": "gold"})
     assert settings_of(config("PPO", reward=learned)) == ("PPO", {"reward": "learned"})
+    ranked = {"class_path": "rewards.BestOfN", "init_args": {"n": 4, "reward": learned}}
+    assert settings_of(config("RLOO", reward=ranked)) == ("RLOO", {"reward": "learned", "n": 4})
     other = settings_of(config("PPO", reward={"class_path": "rewards.Other"}))
     assert other == ("PPO", {"reward": "rewards.Other"})
 
