@@ -313,10 +313,17 @@ class Check:
             dtype=_name(self.dtype),
             outputs=self.config.get("num_labels", 1),
             is_chat=self.tokenizer.chat_template is not None,
+            begins=_begins(self.tokenizer),
             shift=self.shift,
             scale=self.scale,
             said=said,
         )
+
+
+def _begins(tokenizer: Any) -> str:
+    """The beginning-of-text token, if rows begin with it and the tokenizer does not add it."""
+    own = tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
+    return "" if own else tokenizer.bos_token or ""
 
 
 def _name(dtype: torch.dtype) -> str:

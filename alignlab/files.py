@@ -37,6 +37,17 @@ class Stamp(TypedDict):
     mtime_ns: int
 
 
+def refuse_run(source: str) -> None:
+    """Refuse the folder of a run of ``alignlab fit`` as a model's.
+
+    Raises:
+        ConfigError: It is one; names the folder of its model.
+    """
+    path = Path(source)
+    if (path / "config.yaml").is_file() and (path / "model").is_dir():
+        raise ConfigError(f"{source} is the folder of a run. Name its model, {path / 'model'}.")
+
+
 _hashes: dict[str, tuple[tuple[int, ...], str]] = {}
 
 

@@ -16,11 +16,12 @@ import yaml
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from torch.testing import assert_close
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from alignlab import export as module
 from alignlab.callbacks.checkpoints import is_whole
 from alignlab.errors import ConfigError
+from alignlab.evaluation.prompts import load_prompts
 from alignlab.export import TOLERANCE, Check
 from alignlab.files import changed_in, seal
 from alignlab.models import Policy, ScoreModel
@@ -213,6 +214,17 @@ def test_the_card_is_what_the_run_recorded(full: Path, base: Path, tmp_path: Pat
     assert changed_in(tmp_path / "mine") == []
     assert 'AutoModelForCausalLM.from_pretrained("mine")' in card.content
     assert "apply_chat_template" in card.content
+
+
+def test_a_text_of_the_card_begins_as_rows_do(words: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(words)
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": " w5 w6"}')
+    row = list(load_prompts(path, tokenizer)[0].prompt)
+    assert tokenizer(" w5 w6").input_ids == row[1:]  # the tokenizer alone leaves it out
+    assert tokenizer(module._begins(tokenizer) + " w5 w6").input_ids == row
+    tokenizer.bos_token = None
+    assert module._begins(tokenizer) == ""
 
 
 def test_a_checkpoint_of_a_step_is_exported(

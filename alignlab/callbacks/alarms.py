@@ -98,7 +98,7 @@ class Alarms(Callback):
         if length >= AT_LIMIT * longest > first["length"]:
             wrong["length"] = (
                 f"the {source} have {length:.4g} tokens on average, of at most {longest}: few end "
-                "by themselves. Raise max_new_tokens, or set sampling.missing_eos_penalty."
+                "by themselves. Raise max_new_tokens, or see whether rows end in a trained EOS."
             )
         elif not 1 / self.length_factor < length / max(first["length"], 1e-9) < self.length_factor:
             wrong["length"] = (

@@ -50,6 +50,8 @@ class FrontierProbe(Callback):
         limit: How many prompts to use, from the start.
         seed: Seed of the sampling noise; use the same for all runs that you want to compare.
         batch_size: Completions per batch.
+        max_length: Tokens of a prompt; a longer one keeps its end. The model's context has to hold
+            it and ``max_new_tokens``.
 
     Raises:
         ConfigError: A count that is not positive, or an objective that trains no policy.
@@ -67,6 +69,7 @@ class FrontierProbe(Callback):
         limit: int | None = None,
         seed: int = 0,
         batch_size: int = 512,
+        max_length: int | None = None,
     ) -> None:
         if min(samples, max_new_tokens, every_n_steps, batch_size) < 1:
             raise ConfigError(
@@ -82,7 +85,7 @@ class FrontierProbe(Callback):
         self.reward, self.proxy = reward, proxy
         self.samples, self.max_new_tokens = samples, max_new_tokens
         self.every_n_steps, self.limit = every_n_steps, limit
-        self.seed, self.batch_size = seed, batch_size
+        self.seed, self.batch_size, self.max_length = seed, batch_size, max_length
         self._step_before = 0
         self._logged = -1  # step of the evaluation that was logged last
         self.reference: Policy | None = None
@@ -113,7 +116,12 @@ class FrontierProbe(Callback):
             source = self.reference_source
             reference = copy.deepcopy(policy) if source is None else Policy.load(source)
         check_vocabularies(policy, reference)
-        self.prompts = load_prompts(self.prompts_source, reference.tokenizer, limit=self.limit)
+        self.prompts = load_prompts(
+            self.prompts_source,
+            reference.tokenizer,
+            limit=self.limit,
+            max_length=self.max_length,
+        )
         freeze(reference)
         self.reference = reference
 

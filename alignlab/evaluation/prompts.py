@@ -10,7 +10,7 @@ from alignlab.data.trees import PromptTree
 
 
 def load_prompts(
-    source: str | Path, tokenizer: Any, *, limit: int | None = None
+    source: str | Path, tokenizer: Any, *, limit: int | None = None, max_length: int | None = None
 ) -> tuple[PromptTree, ...]:
     """Prompt trees without completions, numbered in the order of the source.
 
@@ -20,11 +20,12 @@ def load_prompts(
         source: A file of prompts, or the hub id of a data set.
         tokenizer: The policy's.
         limit: How many to use, from the start.
+        max_length: Tokens of a prompt; a longer one keeps its end.
 
     Raises:
         DataError: The source cannot be read or has no usable prompt.
     """
     rows, report = read_rows(source, Prompt, limit=limit)
-    trees = tokenise(rows, tokenizer, report)
+    trees = tokenise(rows, tokenizer, report, max_length=max_length, truncation="keep_end")
     report.tell()
     return tuple(trees)

@@ -29,7 +29,7 @@ from transformers.utils import (
 from transformers.utils import logging as logging_of_transformers
 
 from alignlab.errors import ConfigError, DataError
-from alignlab.files import DONE, SEALED, canonical, changed_in
+from alignlab.files import DONE, SEALED, canonical, changed_in, refuse_run
 from alignlab.functional import beyond_rounding
 from alignlab.hub import ask_hub
 from alignlab.models.adapters import (
@@ -435,7 +435,7 @@ def check_source(source: str, what: str) -> None:
     Asking the hub for ``./missing`` would answer that the *name* is malformed.
 
     Raises:
-        ConfigError: There is no such folder, or nothing in it.
+        ConfigError: There is no such folder, nothing in it, or it is that of a run.
         DataError: Its files are not those that its record names.
     """
     path = Path(source)
@@ -443,6 +443,7 @@ def check_source(source: str, what: str) -> None:
         raise ConfigError(f"no such folder for {what}: {source}. Make it first, or name a hub id.")
     if path.is_dir() and not any(path.iterdir()):
         raise ConfigError(f"the folder for {what} is empty: {source}.")
+    refuse_run(source)
     if path.is_dir() and (changed := changed_in(path)):
         raise DataError(
             f"{source}: {', '.join(changed)} is not what was written. Make the folder again; "

@@ -104,6 +104,7 @@ class Exported:
         dtype: Precision of the weights, by name.
         outputs: Numbers that a scorer gives.
         is_chat: Whether the tokenizer has a chat template.
+        begins: The token that training put before a text and the tokenizer alone does not.
         shift: Subtracted from a scorer's logits.
         scale: Divides them then.
         said: What was checked.
@@ -119,6 +120,7 @@ class Exported:
     dtype: str
     outputs: int
     is_chat: bool
+    begins: str
     shift: float
     scale: float
     said: str
@@ -259,7 +261,7 @@ def _usage(made: Exported) -> str:
         stop = f'GenerationConfig.from_pretrained("{made.folder}")'
         lines.append(f"model.generation_config = {stop}")
     lines.append(f'tokenizer = AutoTokenizer.from_pretrained("{made.folder}")')
-    text = "tokenizer('...', return_tensors='pt')"
+    text = f"tokenizer({made.begins + '...'!r}, return_tensors='pt')"
     if made.is_scorer:
         lines.append(f"logits = model(**{text}).logits")
         lines.append(f"score = (logits - {made.shift!r}) / {made.scale!r}")

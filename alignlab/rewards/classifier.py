@@ -69,7 +69,9 @@ class ClassifierReward(Reward):
         if positive.upper() not in named or negative.upper() not in named:
             raise ConfigError(
                 f"{path}: no classes {positive!r} and {negative!r}; it has "
-                f"{', '.join(model.config.id2label.values())}. Name two of them."
+                f"{', '.join(model.config.id2label.values())}. Name two of them as positive "
+                "and negative in the reward's init_args, or save the model with these two names in "
+                "its id2label."
             )
         self.positive, self.negative = named[positive.upper()], named[negative.upper()]
         self.batch_size, self.max_length = batch_size, max_length

@@ -131,8 +131,8 @@ def _check(
         if room is not None and len(tree.prompt) + new > room:
             raise ConfigError(
                 f"prompt {tree.id!r} has {len(tree.prompt)} tokens; with max_new_tokens={new} it "
-                f"exceeds the model's context of {room + policy.virtual_tokens}. Shorten prompts "
-                "or lower max_new_tokens."
+                f"exceeds the model's context of {room + policy.virtual_tokens}. Lower "
+                "max_new_tokens, or cut prompts: max_length of the probe or of the data."
             )
     check_rows(policy.model, policy.tokenizer, prompts, None)
 

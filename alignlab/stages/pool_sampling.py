@@ -163,6 +163,7 @@ def draw_pool(
     proposals: Mapping[str, str] | None = None,
     proposal_samples: Amount = 0,
     batch_size: Count = 256,
+    max_length: Count | None = None,
 ) -> None:
     """Sample the oracle's pool and write ``out/pool.parquet``: a stage of the pipeline.
 
@@ -181,11 +182,12 @@ def draw_pool(
             optimum to larger KL.
         proposal_samples: Samples per prompt from each of them.
         batch_size: Completions side by side.
+        max_length: As in the probe.
     """
     policy = Policy.load_for_eval(reference)
     pool = build_pool(
         policy,
-        load_prompts(prompts, policy.tokenizer, limit=limit),
+        load_prompts(prompts, policy.tokenizer, limit=limit, max_length=max_length),
         build_reward(reward),
         samples=samples,
         max_new_tokens=max_new_tokens,

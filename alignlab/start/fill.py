@@ -9,6 +9,7 @@ from string import Template
 from typing import Any
 
 from alignlab.errors import ConfigError
+from alignlab.files import refuse_run
 
 FILES = files("alignlab.start") / "files"
 KINDS = ("dpo", "ppo", "sft-chat", "rm", "kto", "compare")
@@ -29,6 +30,7 @@ def settings(folder: Path, *, policy: str, reward: str | None, **given: Any) -> 
     """
     given = {name: value for name, value in given.items() if value is not None}
     steps = given.get("steps", 100)
+    max_length, new_tokens = given.get("max_length", 512), given.get("new_tokens", 64)
     return {
         "folder": str(folder),
         "name": folder.name,
@@ -40,14 +42,20 @@ def settings(folder: Path, *, policy: str, reward: str | None, **given: Any) -> 
         "steps": steps,
         "warmup": max(1, steps // 10),
         "every": max(1, steps // 3),
-        "max_length": 512,
-        "new_tokens": 64,
+        "max_length": max_length,
+        "new_tokens": new_tokens,
+        "prompt_length": max(1, max_length - new_tokens),
         **given,
     }
 
 
 def learning_rate(policy: str) -> float:
-    """A rate to start from, of the weights in a folder's files, or the ``7B`` of a model's name."""
+    """A rate to start from, of the weights in a folder's files, or the ``7B`` of a model's name.
+
+    Raises:
+        ConfigError: The folder is that of a run.
+    """
+    refuse_run(policy)
     size = sum(file.stat().st_size for file in Path(policy).glob("*.safetensors")) / 4
     if not size:
         named = re.search(r"(\d+(?:\.\d+)?)([bm])(?![a-z])", Path(policy).name.lower())

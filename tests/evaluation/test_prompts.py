@@ -24,6 +24,8 @@ def test_prompts_are_numbered_and_what_is_left_out_is_reported(
     ]
     assert "2 of 3 rows kept" in capsys.readouterr().err
     assert [tree.id for tree in load_prompts(path, tokenizer, limit=1)] == [trees[0].id]
+    first, last = load_prompts(path, tokenizer, max_length=2)
+    assert (first.prompt, last.prompt) == (trees[0].prompt, (trees[1].prompt[0], 7))  # its end
     path.write_text('{"text": "x"}\n')
     with pytest.raises(DataError, match=r"prompts\.jsonl"):
         load_prompts(path, tokenizer)

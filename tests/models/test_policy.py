@@ -15,6 +15,7 @@ from alignlab.models import Lora, Policy
 from alignlab.models.backbone import probe_trees
 from alignlab.models.decoding import decoding_of
 from alignlab.models.modes import reading
+from alignlab.start.fill import learning_rate
 from tests.tiny import FAMILIES, VOCABULARY
 
 TREES = [PromptTree(0, "a", (1, 5, 6), ((7, 8, 2), (9,))), PromptTree(1, "b", (1,), ((4, 4, 4),))]
@@ -150,6 +151,15 @@ def test_bad_configs_say_what_to_do(words, tmp_path):
         Policy(config={"model_type": "no-such-thing"}, tokenizer=str(words))
     with pytest.raises(ConfigError, match="is empty"):
         Policy(source=str(tmp_path))
+
+
+def test_the_folder_of_a_run_is_not_a_model(build, tmp_path):
+    build().save(tmp_path / "version_0" / "model")
+    (tmp_path / "version_0" / "config.yaml").write_text("model: {}")
+    with pytest.raises(ConfigError, match=r"is the folder of a run. Name its model, .*_0/model\."):
+        Policy(str(tmp_path / "version_0"))
+    with pytest.raises(ConfigError, match="is the folder of a run"):
+        learning_rate(str(tmp_path / "version_0"))
 
 
 def test_the_precision_of_a_forward_is_that_of_its_coarsest_part(build):

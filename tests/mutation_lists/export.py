@@ -6,6 +6,27 @@ MERGED = "test_export.py::test_merged_weights_are_those_of_base_and_adapters"
 
 MUTATIONS = (
     Mutation(
+        "the card's text begins without the token that rows begin with",
+        "export.py",
+        'return "" if own else tokenizer.bos_token or ""',
+        'return ""',
+        "test_export.py::test_a_text_of_the_card_begins_as_rows_do",
+    ),
+    Mutation(
+        "a run's folder is read as a model's",
+        "files.py",
+        'if (path / "config.yaml").is_file() and (path / "model").is_dir():',
+        "if False:",
+        "models/test_policy.py::test_the_folder_of_a_run_is_not_a_model",
+    ),
+    Mutation(
+        "prompts of an evaluation lose their end",
+        "evaluation/prompts.py",
+        'truncation="keep_end"',
+        'truncation="keep_start"',
+        "evaluation/test_prompts.py::test_prompts_are_numbered_and_what_is_left_out_is_reported",
+    ),
+    Mutation(
         "an exported folder is kept whatever it computes",
         "export.py",
         "if not (gap <= TOLERANCE or rounded):",

@@ -30,7 +30,7 @@ def card_of(config: dict[str, Any], tmp_path: Path) -> str:
     made = Exported(
         folder="mine", step=None, architecture="Llama", auto_class="AutoModelForCausalLM",
         base=None, quantised=None, adds_tokens=False, dtype="float32", outputs=0, is_chat=False,
-        shift=0.0, scale=1.0, said="Checked.",
+        begins="<bos>", shift=0.0, scale=1.0, said="Checked.",
     )  # fmt: skip
     run = Run(tmp_path / "run", tmp_path, tmp_path, True, config, {"config_sha": "abc"})
     return card(run, made)
@@ -48,6 +48,10 @@ def test_settings_are_those_that_shape_what_is_learned() -> None:
         "schedule.warmup_steps": 5,
         "trainer.max_steps": 4,
     }
+
+
+def test_a_text_begins_as_in_training(tmp_path: Path) -> None:
+    assert "inputs = tokenizer('<bos>...', return_tensors='pt')" in card_of(CONFIG, tmp_path)
 
 
 def test_the_card_names_the_reward_that_was_trained_on(tmp_path: Path) -> None:
