@@ -111,7 +111,7 @@ MUTATIONS = (
         "evaluation/test_fixed_points.py::test_tilts_by_hand",
     ),
     Mutation(
-        "an own optimum's samples count alike, whoever drew them",
+        "samples of an own optimum count alike, from whichever proposal",
         "evaluation/fixed_points.py",
         "log_base=log_base_of(pool.rewards, pool.log_ratio),",
         "log_base=log_base_of(pool.rewards, None),",
