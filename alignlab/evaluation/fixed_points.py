@@ -297,6 +297,17 @@ def _robust(samples: Samples, at: Settings) -> Floats:
     return samples.smoothed(1 / kept, -at["label_smoothing"] / kept) / at["beta"]
 
 
+def _tilted(samples: Samples, at: Settings) -> Floats:
+    """DPO's, whatever the weights of pairs and wherever the reference has moved."""
+    return samples.rewards / at["beta"]
+
+
+def _beta_dpo(samples: Samples, at: Settings) -> Floats:
+    if at["rho"] != 1:
+        raise NoFixedPoint("where pairs are dropped there is no formula")
+    return _tilted(samples, at)
+
+
 def _ipo(samples: Samples, at: Settings) -> Floats:
     score = samples.wins / at["tau"]
     return _per_token(samples, np.zeros_like(score), score) if at["per_token"] else score
@@ -312,8 +323,8 @@ def _lndpo(samples: Samples, at: Settings) -> Floats:
 
 
 def _simpo(samples: Samples, at: Settings) -> Floats:
-    if at["gamma"] or at["gamma_beta_ratio"]:
-        raise NoFixedPoint("with a margin there is no formula")
+    if at["gamma"] or at["gamma_beta_ratio"] or at["alpha"]:
+        raise NoFixedPoint("with a margin or a bend there is no formula")
     return _per_token(samples, -samples.log_ref, samples.rewards / at["beta"])
 
 
@@ -442,9 +453,12 @@ AIMS: Mapping[str, Aim] = {
     "IPO": Aim(_ipo, "tau", {"per_token": True}),
     "RDPO": Aim(_rdpo, reads={"alpha": 0.05}),
     "LNDPO": Aim(_lndpo),
-    "SimPO": Aim(_simpo, reads={"gamma": None, "gamma_beta_ratio": None}),
+    "SimPO": Aim(_simpo, reads={"gamma": None, "gamma_beta_ratio": None, "alpha": 0.0}),
     "CPO": Aim(_cpo, reads={"lam": 1.0}),
     "ORPO": Aim(_orpo, "", {"lam": 0.1}),
+    "WPO": Aim(_tilted),
+    "TRDPO": Aim(_tilted),
+    "BetaDPO": Aim(_beta_dpo, reads={"rho": 0.8}),
     "FDPO": Aim(_f_dpo, reads={"divergence": None, "max_margin": None}),
     "SPPO": Aim(_sppo),
     "NCA": Aim(_nca),
@@ -452,13 +466,16 @@ AIMS: Mapping[str, Aim] = {
     "DDORM": Aim(_rated, reads={"reward": LEARNED, "value_beta": None}),
     "AStarPO": Aim(_rated, reads={"reward": LEARNED, "value_beta": None}),
     "OnlineDPO": Aim(_online, reads={"labels": "", "scale": 1.0, "reward": GOLD}),
-    **dict.fromkeys(("PPO", "REINFORCE", "RLOO", "AWR"), Aim(_penalised, "kl_coef", _SCORED)),
+    **dict.fromkeys(
+        ("PPO", "REINFORCE", "RLOO", "AWR", "GSPO", "CISPO", "REINFORCEPlusPlus"),
+        Aim(_penalised, "kl_coef", _SCORED),
+    ),
+    "GRPO": Aim(_penalised, "kl_coef", {**_SCORED, "kl_in": "loss"}),
 }
 UNKNOWN: Mapping[str, str] = {
     "EXO": "with more than two completions there is no formula",
     "BCO": "its shift moves with the policy, so that there is no formula",
     "APO": "none: it takes the side of the majority",
-    "GRPO": "a penalty per token in the loss has no formula of whole texts",
     "Hinge": "with more than two completions there is no formula",
     "SLiC": "with more than two completions there is no formula",
     "KTO": "none: each completion goes to the side of its majority",

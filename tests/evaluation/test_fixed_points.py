@@ -75,6 +75,8 @@ def test_tilts_by_hand() -> None:
     assert gap("OnlineDPO", beta=0.5, scale=2.0) == pytest.approx(4 * math.log(9))
     assert gap("RLOO", kl_coef=2.0, n=4) == pytest.approx(1.5 * math.log(4 / 3))
     assert gap("RLOO", kl_coef=2.0, n=4, reward=LEARNED) == pytest.approx(1.5 * math.log(1 / 4))
+    assert gap("GRPO", kl_coef=0.5, kl_in="reward") == pytest.approx(2 * math.log(9))
+    assert gap("BetaDPO", beta=0.5, rho=1.0) == pytest.approx(2 * math.log(9))
     assert gap("QRPO", beta=0.5) == pytest.approx(2 * (1 / 4 - 1))
     assert gap("DDORM", beta=0.5) == pytest.approx(-2)
     assert gap("AStarPO", beta=0.5, reward=GOLD) == pytest.approx(2 * math.log(9))
@@ -259,6 +261,9 @@ def test_what_the_pool_cannot_say_is_left_out() -> None:
     [
         ("DPO", {"nll_coef": 0.1}, "likelihood"),
         ("SimPO", {"gamma_beta_ratio": 0.2}, "margin"),
+        ("SimPO", {"gamma": 0.0, "alpha": 0.25}, "bend"),
+        ("BetaDPO", {}, "dropped"),
+        ("GRPO", {}, "per token"),
         ("CPO", {}, "imitation"),
         ("ORPO", {}, "contrast"),
         ("OnlineDPO", {"labels": "argmax"}, "without end"),
@@ -287,6 +292,9 @@ FILES = {
     "FDPO": "f_dpo",
     "DDORM": "ddo_rm",
     "AStarPO": "astar_po",
+    "TRDPO": "tr_dpo",
+    "BetaDPO": "beta_dpo",
+    "REINFORCEPlusPlus": "reinforce_pp",
 }
 
 

@@ -135,6 +135,10 @@ README = """# Title
 | [DPO](x.md) | `dpo` | 0.1 | 0.2 | one |
 | mine | `mine` | stays | stays | two |
 | PPO | `ppo` | – | 0.5 ± 0.1 | three |
+
+| file | content | and | more |
+|---|---|---|---|
+| it | `dpo` | is no objective | here |
 """
 
 
