@@ -107,4 +107,11 @@ MUTATIONS = (
         "if False:",
         "data/test_rows.py::test_unusable_rows_are_refused_with_the_reason",
     ),
+    Mutation(
+        "a plan forgets the reward model inside of another reward",
+        "capacity/setup.py",
+        'while reward.get("reward"):',
+        "while False:",
+        "capacity/test_setup.py::test_the_model_inside_of_a_reward_is_a_reward_model",
+    ),
 )
