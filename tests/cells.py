@@ -22,6 +22,7 @@ from alignlab.models import Lora, Policy, Quantised, ScoreModel
 from alignlab.objectives.astar_po import AStarPO
 from alignlab.objectives.awr import AWR
 from alignlab.objectives.base import Objective
+from alignlab.objectives.bco import BCO
 from alignlab.objectives.beta_dpo import BetaDPO
 from alignlab.objectives.cispo import CISPO
 from alignlab.objectives.classify import Classify
@@ -65,6 +66,7 @@ SCORERS: dict[str, tuple[Any, Any]] = {
 DIRECT: dict[str, Any] = {
     "unlikelihood": partial(Unlikelihood, alpha=0.5),
     "kto": partial(KTO, beta=0.3),
+    "bco": partial(BCO, beta=0.3),
 }
 CANDIDATES: dict[str, Any] = {
     "qrpo": partial(QRPO, beta=0.3),

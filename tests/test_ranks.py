@@ -52,6 +52,7 @@ FEW = [
     Cell("dpo_lora", "fsdp2", 2),
     Cell("simpo"),
     Cell("kto", "fsdp2"),
+    Cell("bco", accumulate=2),
     Cell("ppo", "fsdp2"),
     Cell("ppo_adapter"),
     Cell("rloo", "fsdp2"),

@@ -12,12 +12,13 @@ from alignlab.models.modes import reading
 from alignlab.models.sharding import local
 from alignlab.objectives.base import TreeObjective
 from alignlab.objectives.dpo import DPO
+from alignlab.objectives.f_dpo import FDPO
 from alignlab.objectives.lndpo import LNDPO
 from alignlab.objectives.on_policy import OnPolicyObjective, check_ratio
 from alignlab.objectives.robust_dpo import RobustDPO
 from alignlab.rewards.base import Reward, checked_rewards
 
-LOGISTIC = (DPO, LNDPO, RobustDPO)  # whose loss is log 2 where policy and reference are equal
+LOGISTIC = (DPO, FDPO, LNDPO, RobustDPO)  # whose loss is log 2 where policy and reference are equal
 
 
 def trained(patient: Patient) -> Verdict:

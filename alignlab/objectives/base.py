@@ -239,7 +239,7 @@ class TreeObjective(Objective):
     """
 
     rows: ClassVar[tuple[type[Row], ...]] = ()  # any, if none is named
-    margins: ClassVar[bool] = False  # whether it reads those of pairs
+    margins = False  # whether it reads those of pairs
     unit: ClassVar[Literal["prompts", "completions", "tokens"]]
     reference: Reference  # of objectives that compare the policy with its start
     _held_out: dict[str, Metric]

@@ -4,7 +4,7 @@ from typing import Literal, TypeVar
 
 from alignlab.errors import ConfigError
 
-Range = Literal["> 0", ">= 0", "in [0, 1]", "in (0, 1]", "in [0, 0.5)"]
+Range = Literal["> 0", ">= 0", "in [0, 1]", "in (0, 1]", "in [0, 0.5)", "in (0, 0.5)"]
 Number = TypeVar("Number", int, float, int | None, float | None)
 FITS = {
     "> 0": lambda value: value > 0,  # infinity is
@@ -12,6 +12,7 @@ FITS = {
     "in [0, 1]": lambda value: 0 <= value <= 1,
     "in (0, 1]": lambda value: 0 < value <= 1,
     "in [0, 0.5)": lambda value: 0 <= value < 0.5,
+    "in (0, 0.5)": lambda value: 0 < value < 0.5,
 }
 
 

@@ -9,19 +9,26 @@ from torch.testing import assert_close
 
 from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError, DataError
+from alignlab.functional.divergences import Alpha, ChiSquaredKL, ForwardKL, JensenShannon
+from alignlab.objectives.apo import APO, apo_loss
+from alignlab.objectives.bco import BCO, bco_loss
 from alignlab.objectives.cal_dpo import CalDPO, cal_dpo_loss
 from alignlab.objectives.cpo import CPO, cpo_loss
 from alignlab.objectives.discopop import DiscoPOP, discopop_loss
 from alignlab.objectives.dpo import DPO, dpo_loss
 from alignlab.objectives.dpop import DPOP, dpop_loss
+from alignlab.objectives.exo import EXO, exo_loss
+from alignlab.objectives.f_dpo import FDPO, f_dpo_loss
 from alignlab.objectives.hinge import Hinge, hinge_loss
 from alignlab.objectives.ipo import IPO, ipo_loss
 from alignlab.objectives.lndpo import LNDPO, lndpo_loss
+from alignlab.objectives.nca import NCA, nca_loss
 from alignlab.objectives.orpo import ORPO, orpo_loss
 from alignlab.objectives.rdpo import RDPO, rdpo_loss
 from alignlab.objectives.robust_dpo import RobustDPO, robust_dpo_loss
 from alignlab.objectives.simpo import SimPO, simpo_loss
 from alignlab.objectives.slic import SLiC, slic_loss
+from alignlab.objectives.sppo import SPPO, sppo_loss
 from alignlab.objectives.tr_dpo import TRDPO, tr_dpo_loss
 from tests.objectives.direct import PAIRS, by_loop, moved
 
@@ -31,6 +38,12 @@ CASES = [  # objective, its loss, settings that are no defaults, what the loss i
     (RobustDPO, robust_dpo_loss, {"beta": 0.3, "label_smoothing": 0.2}, (FOUR,)),
     (Hinge, hinge_loss, {"beta": 0.03}, (FOUR,)),
     (LNDPO, lndpo_loss, {"beta": 0.3}, (FOUR, LENGTHS)),
+    (FDPO, f_dpo_loss, {"beta": 0.3, "divergence": Alpha(0.3), "max_margin": 0.5}, (FOUR,)),
+    (EXO, exo_loss, {"beta": 0.3, "label_smoothing": 0.2}, (FOUR,)),
+    (NCA, nca_loss, {"beta": 0.3}, (FOUR,)),
+    (BCO, partial(bco_loss, delta=torch.tensor(0.0)), {"beta": 0.3}, (FOUR,)),
+    (SPPO, sppo_loss, {"beta": 0.3}, (FOUR,)),
+    (APO, apo_loss, {"beta": 0.3, "raise_chosen": False}, (FOUR,)),
     (RDPO, rdpo_loss, {"beta": 0.3, "alpha": 0.2}, (FOUR, LENGTHS)),
     (DPOP, dpop_loss, {"beta": 0.3, "lam": 2.0}, (FOUR,)),
     (DiscoPOP, discopop_loss, {"beta": 0.03, "tau": 0.2}, (FOUR,)),
@@ -102,6 +115,13 @@ def test_dpo_adds_the_chosen_completions_likelihood_per_token(build):
         (DiscoPOP, (1 + math.log(2)) / 2),
         (partial(CalDPO, beta=0.25), math.log(2) + 8),
         (TRDPO, math.log(2)),
+        (partial(FDPO, divergence=ChiSquaredKL()), math.log(2)),
+        (partial(EXO, label_smoothing=0.2), math.log(1.25)),  # log 0.5 less the mean of logs
+        (NCA, 2 * math.log(2)),
+        (BCO, 2 * math.log(2)),
+        (partial(SPPO, beta=0.25), 8.0),
+        (APO, 1.0),
+        (partial(APO, raise_chosen=False), 1.0),
     ],
 )
 @pytest.mark.parametrize("pairs", [1, 3])
@@ -113,6 +133,32 @@ def test_before_training_policy_and_reference_agree(build, kind, start, pairs):
     assert means["rewards/accuracies"] == 0.5  # a tie is half a hit
     losses.sum().backward()
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in objective.parameters())
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        partial(f_dpo_loss, divergence=ForwardKL()),
+        partial(f_dpo_loss, divergence=JensenShannon()),
+        partial(f_dpo_loss, divergence=Alpha(0.5)),
+        partial(f_dpo_loss, divergence=ChiSquaredKL()),
+        partial(f_dpo_loss, divergence=ChiSquaredKL(), max_margin=4.0),
+        partial(exo_loss, label_smoothing=1e-3),
+        nca_loss,
+        partial(bco_loss, delta=torch.tensor(-50.0)),
+        sppo_loss,
+        partial(apo_loss, raise_chosen=True),
+        partial(apo_loss, raise_chosen=False),
+    ],
+)
+def test_losses_and_gradients_are_finite_at_log_ratios_of_200(loss):
+    """In float32, where e^200 is none; ``beta`` 1 scales nothing down."""
+    pairs = torch.cartesian_prod(*2 * [torch.tensor([-200.0, -20.0, 0.0, 20.0, 200.0])])
+    chosen, rejected = pairs.T.clone().requires_grad_()
+    losses = loss(chosen, rejected, torch.zeros(25), torch.zeros(25), beta=1.0).losses
+    for side in torch.autograd.grad(losses.sum(), (chosen, rejected)):
+        assert torch.isfinite(side).all()
+    assert torch.isfinite(losses).all()
 
 
 def test_a_batch_that_is_no_pairs_is_refused(build):

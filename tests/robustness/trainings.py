@@ -13,6 +13,7 @@ STEPS = 9  # of 21 rows in steps of 4: an epoch and a half; three rollout phases
 EVERY = 3  # steps between two evaluations
 OBJECTIVES = "alignlab.objectives."
 DATA = "alignlab.data.modules."
+DIVERGENCES = "alignlab.functional.divergences."
 MODEL = {
     "model_type": "llama", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
     "intermediate_size": 24, "num_key_value_heads": 1, "max_position_embeddings": 64,
@@ -40,6 +41,12 @@ PAIRS: dict[str, tuple[str, dict[str, Any]]] = {  # name -> class, its settings
     "hinge": ("hinge.Hinge", {}),
     "unlikelihood": ("unlikelihood.Unlikelihood", {}),
     "kto": ("kto.KTO", {"beta": 0.3}),
+    "f_dpo": ("f_dpo.FDPO", {"divergence": {"class_path": DIVERGENCES + "ForwardKL"}}),
+    "exo": ("exo.EXO", {}),
+    "nca": ("nca.NCA", {}),
+    "bco": ("bco.BCO", {"beta": 0.3}),
+    "sppo": ("sppo.SPPO", {}),
+    "apo": ("apo.APO", {}),
     "dpo_lora": ("dpo.DPO", {}),
     "dpo_cached": ("dpo.DPO", {"reference": "cached"}),
 }
