@@ -67,7 +67,7 @@ class BetaDPO(PairObjective):
     Args:
         alpha: How much ``beta`` follows, >= 0; with 0 and ``rho`` 1 it is DPO.
         rho: Share of the pairs of a step that are kept, in (0, 1].
-        seed: Which pairs are kept is a function of it, the epoch, the row and the margins.
+        seed: Which pairs are kept is a function of it, the optimizer step, rows and margins.
 
     Raises:
         ConfigError: A number out of its range; while training, several micro-batches in a step, or
@@ -117,7 +117,7 @@ class BetaDPO(PairObjective):
             whole = self.trainer.strategy.reduce(whole, reduce_op="sum")
         self.usual.lerp_(whole.mean(), 1 - MOMENTUM)
         self.spread.lerp_(whole.std(correction=0), 1 - MOMENTUM)
-        noise = uniform(self.seed, self.current_epoch, ids, torch.zeros_like(ids), -1)
+        noise = uniform(self.seed, self.global_step, ids, torch.zeros_like(ids), -1)
         kept = kept_pairs(whole, self.usual, self.spread, noise, self.rho)
         factor = 1 + self.alpha * (whole[kept].mean() - self.usual)
         if factor <= 0:

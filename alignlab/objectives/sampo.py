@@ -49,12 +49,12 @@ def kept_tokens(mask: Tensor, noise: Tensor) -> Tensor:
 
 
 class SamPO(PairObjective):
-    """DPO on a random subset of the longer completion's tokens, a new one in each epoch.
+    """DPO on a random subset of the longer completion's tokens, a new one each time.
 
     What is not listed is as in ``DPO``.
 
     Args:
-        seed: Subsets are a function of it, the epoch, the row and the token's position.
+        seed: Subsets are a function of it, the optimizer step, the row and a token's position.
     """
 
     def __init__(
@@ -75,9 +75,9 @@ class SamPO(PairObjective):
     def pair_loss(self, trees: PromptTrees, scores: Scores) -> PairLoss:
         """Eq. 7 on the batch."""
         ids, positions = trees.index[trees.group], torch.arange(scores.mask.shape[1])
-        side, epoch = torch.arange(len(ids)) % 2, self.current_epoch
+        side, step = torch.arange(len(ids)) % 2, self.global_step
         noise = uniform(  # a sampler's positions count from 0: no other noise uses these
-            self.seed, epoch, ids[:, None], side.to(ids)[:, None], -1 - positions.to(ids)
+            self.seed, step, ids[:, None], side.to(ids)[:, None], -1 - positions.to(ids)
         )
         kept, ref = kept_tokens(scores.mask, noise), self.reference.token_logps(trees)
         return sampo_loss(

@@ -74,11 +74,18 @@ MUTATIONS = (
         "objectives/test_sampo.py::test_kept_are_as_many_of_both_and_only_tokens_that_count",
     ),
     Mutation(
-        "SamPO keeps the same tokens in every epoch",
+        "SamPO keeps the same tokens in every step",
         "objectives/sampo.py",
-        "side, epoch = torch.arange(len(ids)) % 2, self.current_epoch",
-        "side, epoch = torch.arange(len(ids)) % 2, 0",
-        "objectives/test_sampo.py::test_each_epoch_has_other_subsets",
+        "side, step = torch.arange(len(ids)) % 2, self.global_step",
+        "side, step = torch.arange(len(ids)) % 2, 0",
+        "objectives/test_sampo.py::test_each_step_has_other_subsets",
+    ),
+    Mutation(
+        "SamPO counts epochs, which a run that is stopped in one counts otherwise",
+        "objectives/sampo.py",
+        "side, step = torch.arange(len(ids)) % 2, self.global_step",
+        "side, step = torch.arange(len(ids)) % 2, self.current_epoch",
+        "objectives/test_training.py::test_stopping_between_any_two_steps_changes_no_bit[sampo]",
     ),
     Mutation(
         "TR-DPO's reference moves a step late",

@@ -97,7 +97,7 @@ def test_two_ranks_share_one_step(build, monkeypatch):
     def run(first: int, trees: list, others: torch.Tensor) -> list[float]:
         objective.usual.zero_(), objective.spread.zero_()
         reduce = lambda x, reduce_op: given.setdefault(first, x.clone()) + others  # noqa: E731
-        trainer = SimpleNamespace(strategy=SimpleNamespace(reduce=reduce), current_epoch=0)
+        trainer = SimpleNamespace(strategy=SimpleNamespace(reduce=reduce), global_step=0)
         monkeypatch.setattr(BetaDPO, "trainer", trainer)
         batch = collate(trees)
         batch.step, batch.first = PAIRS, first

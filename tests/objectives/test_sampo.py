@@ -47,7 +47,7 @@ def test_every_token_is_kept_as_often_and_every_two_together():
 
 
 def test_a_batch_is_the_sum_over_kept_tokens_by_a_loop(build):
-    """The row, the epoch and the seed say which tokens; the rest of the batch does not."""
+    """The row, the step and the seed say which tokens; the rest of the batch does not."""
     policy = build("llama")
     ref = tokens_by_loop(policy, PAIRS)
     seeds = [SamPO(policy, torch.optim.AdamW, beta=0.3, seed=k) for k in range(6)]
@@ -73,12 +73,12 @@ def test_a_batch_is_the_sum_over_kept_tokens_by_a_loop(build):
     assert len(found) > 1
 
 
-def test_each_epoch_has_other_subsets(build, monkeypatch):
+def test_each_step_has_other_subsets(build, monkeypatch):
     objective = SamPO(build("llama"), torch.optim.AdamW, beta=0.3)
     moved(objective.policy)
     found = []
-    for epoch in range(6):
-        monkeypatch.setattr(SamPO, "current_epoch", epoch)
+    for step in range(6):
+        monkeypatch.setattr(SamPO, "global_step", step)
         found.append([objective.losses(collate(PAIRS[:1]))[0].item() for _ in range(2)])
     assert all(first == second for first, second in found)
     assert len({first for first, _ in found}) > 1
