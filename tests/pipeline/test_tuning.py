@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,9 @@ def test_a_trials_shares_are_its_own_hull_over_the_optimum_and_0_where_not_reach
 def test_a_pool_that_does_not_carry_to_a_budget_is_refused() -> None:
     with pytest.raises(DataError, match=r"^tune: .* too few to know the optimum at KL 0\.8\. Draw"):
         tuning.Bench(pool_of(), [0.1, 0.8])
+    rare = replace(pool_of(), rewards=np.tile([0.0] * 127 + [5.0], (2, 1)))
+    with pytest.raises(DataError, match=r"too few to know the optimum at KL 3\. Draw"):
+        tuning.Bench(rare, [3.0])  # nearly all of its weight is on one sample
 
 
 def trial(kl: float, *shares: float) -> dict[str, Any]:
@@ -256,13 +260,13 @@ def demo(
         "reference": str(tmp_path / "reference"),
         "prompts": str(tmp_path / "prompts.jsonl"),
         "reward": {"class_path": "tests.sweep.training.Without"},
-        "samples": 128,
+        "samples": 512,
         "max_new_tokens": 4,
         "seed": 0,
     }
     return {
         "seeds": [0, 1],
-        "tune": {"trials": 5, "needs": ["pool"], "pool": "{pool}", "budgets": [0.001, 0.002, 0.5]},
+        "tune": {"trials": 5, "needs": ["pool"], "pool": "{pool}", "budgets": [0.001, 0.002, 0.05]},
         "stages": {
             "pool": {"call": "alignlab.stages.pool_sampling.draw_pool", "args": pool},
             "sft": stage,
