@@ -54,7 +54,8 @@ def test_a_plain_copy_of_the_question_is_no_prompt_of_its_own(tmp_path: Path) ->
     for record in (whole, {"prompt": "hi", **pair}, {"prompt": "hi", **pair, "completion": "x"}):
         records = [record, {**record, "prompt": "ho"}]
         prompts, refusals = read(tmp_path, records, Prompt)
-        assert refusals.counts == {"prompt of the pair is not shared": 1}
+        why = "prompt is not the last question that chosen and rejected share"
+        assert refusals.counts == {f"{why}: correct it or remove the column": 1}
         assert [row.prompt for row in prompts] == [(USER,)]
         assert [row.prompt for row in read(tmp_path, records, PreferencePair)[0]] == [(USER,)]
     assert [row.prompt for row in read(tmp_path, [whole], Demonstration)[0]] == [(USER,)]
@@ -214,6 +215,28 @@ def test_the_chosen_side_of_a_pair_is_a_demonstration(tmp_path: Path) -> None:
     ]
 
 
+def test_a_plain_prompt_may_be_the_first_question_of_a_longer_conversation(tmp_path: Path) -> None:
+    """As in UltraChat; where more than the last turns differ, it must be the last question."""
+    ask, system = Turn("user", "and then?"), Turn("system", "be kind")
+    long = (system, USER, YES, ask)
+    good = {"chosen": messages(*long, YES), "rejected": messages(*long, NO)}
+    apart = {"chosen": messages(*long, YES, USER, YES), "rejected": messages(*long, NO)}
+    records = [
+        {"prompt": USER.content, **good},
+        {"prompt": ask.content, **good},
+        {"prompt": YES.content, **good},
+        {"prompt": USER.content + " ", **good},
+        {"prompt": USER.content, **apart},
+        {"prompt": ask.content, **apart},
+    ]
+    rows, refusals = read(tmp_path, records, PreferencePair)
+    assert [row.id for row in rows] == [f"rows.jsonl:{k}" for k in (1, 2, 6)]
+    assert [row.prompt for row in rows] == [long] * 3
+    assert (rows[0].chosen, rows[0].rejected) == ((YES,), (NO,))
+    why = "prompt is not the last question that chosen and rejected share"
+    assert refusals.counts == {f"{why}: correct it or remove the column": 3}
+
+
 def test_dialogue_warts_are_counted(tmp_path: Path) -> None:
     """The warts of HH: equal replies, an empty reply, earlier turns that differ."""
     start = "\n\nHuman: hi\n\nAssistant:"
@@ -325,7 +348,8 @@ def test_row_without_a_column_that_others_have(tmp_path: Path) -> None:
         (
             {"prompt": "ho", "chosen": messages(USER, YES), "rejected": messages(USER, NO)},
             PreferencePair,
-            "prompt of the pair is not shared",
+            "prompt is not the last question that chosen and rejected share: "
+            "correct it or remove the column",
         ),
         ({"chosen": "a", "rejected": "b"}, PreferencePair, "no 'prompt' column and no"),
     ],
@@ -413,4 +437,5 @@ def test_judgements(tmp_path: Path) -> None:
     records = [{"prompt": "hi", "completion": "a", "label": label} for label in labels]
     rows, refusals = read(tmp_path, records, JudgedCompletion)
     assert [row.label for row in rows] == 2 * ["desirable", "undesirable"]
-    assert refusals.counts == {"wrong value in 'label'": 2, "missing column 'label'": 1}
+    allowed = "allowed are desirable, undesirable, true, false, 1 and 0"
+    assert refusals.counts == {f"wrong value in 'label': {allowed}": 2, "missing column 'label'": 1}

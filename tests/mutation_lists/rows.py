@@ -313,4 +313,19 @@ MUTATIONS = (
         "    if True:",
         "data/test_files.py::test_what_cannot_be_read_says_so",
     ),
+    Mutation(
+        "a first question of any turns is taken for a copy of the last",
+        "data/rows/pair.py",
+        "asked[:1] if len(chosen) == len(rejected) == 1 else []",
+        "asked[:1]",
+        "data/test_formats.py::"
+        "test_a_plain_prompt_may_be_the_first_question_of_a_longer_conversation",
+    ),
+    Mutation(
+        "a wrong label is refused without the allowed ones",
+        "data/rows/reader.py",
+        'f"wrong value in {name!r}: {allowed}"',
+        'f"wrong value in {name!r}"',
+        "data/test_formats.py::test_judgements",
+    ),
 )

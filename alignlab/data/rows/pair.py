@@ -31,8 +31,11 @@ class PreferencePair(Completable):
             prompt, chosen, rejected = _shared_beginning(read)
         ends = read.flag("chosen_ends"), read.flag("rejected_ends")
         pair = cls(read.id, prompt, chosen, rejected, *ends, read.number("margin"))
-        if copied is not None and prompt[-1] != Turn("user", copied):
-            raise Refused("prompt of the pair is not shared")
+        if copied is not None and Turn("user", copied) not in _questions(prompt, chosen, rejected):
+            raise Refused(
+                "prompt is not the last question that chosen and rejected share: "
+                "correct it or remove the column"
+            )
         return pair
 
     def check(self) -> None:
@@ -53,6 +56,16 @@ class PreferencePair(Completable):
     def labels(self) -> tuple[float, ...] | None:
         """The margin and 0."""
         return None if self.margin is None else (float(self.margin), 0.0)
+
+
+def _questions(prompt: Text, chosen: Text, rejected: Text) -> list[str | Turn]:
+    """The turns that a plain prompt may be a copy of.
+
+    The last shared one, or the first question of a conversation whose last turns alone differ, as
+    in UltraChat.
+    """
+    asked = [turn for turn in prompt if isinstance(turn, Turn) and turn.role == "user"]
+    return [prompt[-1], *(asked[:1] if len(chosen) == len(rejected) == 1 else [])]
 
 
 def _shared_beginning(read: Reader) -> tuple[Text, Text, Text]:

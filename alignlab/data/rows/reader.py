@@ -124,7 +124,8 @@ class Reader:
             raise Refused(f"missing column {name!r}")
         truth = value == yes if value in (yes, no) else _truth(value)
         if not isinstance(truth, bool):
-            raise Refused(f"wrong value in {name!r}", f": wants {yes} or {no}, got {shown(value)}")
+            allowed = f"allowed are {yes}, {no}, true, false, 1 and 0"
+            raise Refused(f"wrong value in {name!r}: {allowed}", f"; got {shown(value)}")
         return truth
 
     def _get(self, name: str) -> Any:
