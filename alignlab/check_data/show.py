@@ -60,12 +60,16 @@ def as_text(check: Check, *, colours: bool) -> str:
             lines += _aligned([list(section.columns), *table])
         blocks.append("\n".join([clean(section.title), *(f"  {line}" for line in lines)]))
     for example in check.examples:
-        lines = [clean(example.id)]
+        lines = [clean(_headed(example))]
         for column, pieces in example.branches:
             text = "".join(_shown(piece, colours) for piece in pieces)
             lines.append(f"  {column}:\n    " + text.replace("\n", "\n    "))
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def _headed(example: Example) -> str:
+    return f"{example.id} ({example.label})" if example.label else example.id
 
 
 def as_page(check: Check) -> str:
@@ -106,7 +110,11 @@ def as_json(check: Check) -> dict[str, Any]:
             ],
         }
     made["examples"] = [
-        {"id": example.id, "branches": [{"column": c, "pieces": p} for c, p in example.branches]}
+        {
+            "id": example.id,
+            "label": example.label or None,
+            "branches": [{"column": c, "pieces": p} for c, p in example.branches],
+        }
         for example in check.examples
     ]
     return made
@@ -150,6 +158,8 @@ def _recognised(check: Check) -> Section:
         lines.append(
             f"chosen has more words than rejected in {data.longer / len(data.ids):.1%} of pairs"
         )
+    if labels := data.labels:
+        lines.append("labels: " + ", ".join(f"{n:,} {label}" for label, n in labels.items()))
     return Section("Recognised", lines)
 
 
@@ -255,6 +265,7 @@ def _survey_json(data: Survey) -> dict[str, Any]:
             for what, places in data.repeats.found().items()
         },
         "glued": data.named(data.glued),
+        "labels": data.labels,
         "stops": data.stops,
         "unused": report.unused,
         "notes": report.notes,

@@ -137,6 +137,13 @@ class Survey:
         return f"{types}, {len(files):,} file(s), {size:,.1f} MB"
 
     @property
+    def labels(self) -> dict[str, int]:
+        """How many completions have each judgement; empty for other rows."""
+        if self.kind is not JudgedCompletion:
+            return {}
+        return {"desirable": self.desirable, "undesirable": len(self.ids) - self.desirable}
+
+    @property
     def template(self) -> str:
         """What a prompt and its completion are rendered with."""
         read_as, first = self.report.read_as, self.sample[0]

@@ -4,16 +4,25 @@ Rows are tokenised by the functions that training calls, so the same rows are re
 """
 
 import json
+import random
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
 from alignlab.check_data.survey import Listening, Survey
 from alignlab.data.blocks import iter_texts
-from alignlab.data.rows import Completable, LabelledText, Row, RowReport, Text
+from alignlab.data.rows import (
+    Completable,
+    JudgedCompletion,
+    LabelledText,
+    RatedCompletion,
+    Row,
+    RowReport,
+    Text,
+)
 from alignlab.data.rows.split import text_key
 from alignlab.data.tokenise import iter_trees
 from alignlab.data.tree import PromptTree
@@ -32,10 +41,12 @@ class Example:
     Args:
         id: Its name.
         branches: For each completion its column and its text with the prompt, in pieces.
+        label: How the row's one completion was judged or rated, if it was.
     """
 
     id: str
     branches: list[tuple[str, list[Piece]]]
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,7 @@ def tokenised(found: Survey, tokenizer: Any) -> Tokens:
     )
     trees = _trees(found.sample, tokenizer, report)
     lengths: dict[str, list[int]] = {}
-    chosen = _spread(trees)
+    chosen = _drawn(trees)
     examples = []
     for tree in trees:
         columns = _columns(found.sample[tree.row])
@@ -106,7 +117,8 @@ def tokenised(found: Survey, tokenizer: Any) -> Tokens:
         for name, counts in parts.items():
             lengths.setdefault(name, []).extend(counts)
         if tree.index in chosen:
-            examples.append(_example(tree, columns, tokenizer))
+            label = _label(found.sample[tree.row])
+            examples.append(replace(_example(tree, columns, tokenizer), label=label))
     return Tokens(report, refused, lengths, examples, _template(tokenizer))
 
 
@@ -135,10 +147,15 @@ def _masks(tree: PromptTree) -> Sequence[Sequence[bool]]:
     return tree.loss_masks or [[True] * len(ids) for ids in tree.completions]
 
 
-def _spread(rows: Sequence[Any]) -> set[int]:
-    """Places that lie evenly among all."""
-    count = min(EXAMPLES, len(rows))
-    return {place * len(rows) // count for place in range(count)}
+def _drawn(rows: Sequence[Any]) -> set[int]:
+    """Places drawn at random, the same at every call: a file may repeat with a period."""
+    return set(random.Random(0).sample(range(len(rows)), min(EXAMPLES, len(rows))))
+
+
+def _label(row: Row) -> str:
+    if isinstance(row, JudgedCompletion):
+        return row.label
+    return f"rating {row.rating:g}" if isinstance(row, RatedCompletion) else ""
 
 
 def _example(tree: PromptTree, columns: Sequence[str], tokenizer: Any) -> Example:
@@ -168,7 +185,7 @@ def _pieces(
 
 def plain_examples(rows: Sequence[Row]) -> list[Example]:
     """Rows without a tokenizer: which texts are trained on, with the speakers' names."""
-    chosen = _spread(rows)
+    chosen = _drawn(rows)
     return [_plain(row) for place, row in enumerate(rows) if place in chosen]
 
 
@@ -180,7 +197,7 @@ def _plain(row: Row) -> Example:
         (branch.column, [*prompt, *chain.from_iterable(_said(branch.text, prompt=False))])
         for branch in row.branches()
     ]
-    return Example(row.id, branches or [("prompt", prompt)])
+    return Example(row.id, branches or [("prompt", prompt)], _label(row))
 
 
 def _said(text: Text, *, prompt: bool) -> list[list[Piece]]:

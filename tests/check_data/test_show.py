@@ -4,7 +4,17 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.check_data.checking import checked
-from alignlab.check_data.show import BEGIN, END, PASSAGES, Check, as_page, as_text, clean, sections
+from alignlab.check_data.show import (
+    BEGIN,
+    END,
+    PASSAGES,
+    Check,
+    as_json,
+    as_page,
+    as_text,
+    clean,
+    sections,
+)
 from alignlab.check_data.survey import Source
 from tests.data.files import jsonl
 
@@ -34,6 +44,20 @@ def test_what_is_trained_on_is_marked(tmp_path: Path) -> None:
     assert "  completion:\n    a« b»" in as_text(found, colours=False)
     assert "  completion:\n    a\x1b[32m b\x1b[0m" in as_text(found, colours=True)
     assert "<pre>a<mark> b</mark></pre>" in as_page(found)
+
+
+def test_labels_are_counted_and_shown_beside_the_rows(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "completion": f" {k}", "label": k > 0} for k in range(3)]
+    found = check(tmp_path, rows)
+    said = as_text(found, colours=False)
+    assert "  labels: 2 desirable, 1 undesirable\n" in said
+    for k, label in enumerate(("undesirable", "desirable", "desirable")):
+        assert f"rows.jsonl:{k + 1} ({label})\n  completion:" in said
+        assert f"<h3>rows.jsonl:{k + 1} ({label})</h3>" in as_page(found)
+        assert as_json(found)["examples"][k]["label"] == label
+    assert as_json(found)["data"]["labels"] == {"desirable": 2, "undesirable": 1}
+    plain = check(tmp_path, [{"text": "a"}])
+    assert "labels:" not in as_text(plain, colours=False)
 
 
 def test_long_texts_keep_both_ends_in_a_terminal(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +97,25 @@ def test_rows_that_only_tokenising_refuses(tmp_path: Path) -> None:
         tokenised(read(tmp_path, same), words())
 
 
-def test_examples_lie_evenly_among_the_rows(tmp_path: Path) -> None:
-    found = read(tmp_path, *({"text": "a"} for _ in range(25)))
-    names = [f"rows.jsonl:{k}" for k in (1, 3, 6, 8, 11, 13, 16, 18, 21, 23)]
-    assert len(names) == EXAMPLES
-    assert [example.id for example in tokenised(found, words()).examples] == names
-    assert [example.id for example in plain_examples(found.sample)] == names
+def test_examples_are_drawn_at_random_and_the_same_at_every_call(tmp_path: Path) -> None:
+    """Every tenth of 100 rows is of another kind: rows at even distances would show one kind."""
+    found = read(tmp_path, *({"text": "a" if k % 10 else "b"} for k in range(100)))
+    shown = [example.id for example in plain_examples(found.sample)]
+    places = [int(name.partition(":")[2]) for name in shown]
+    assert len(set(places)) == EXAMPLES
+    assert places == sorted(places)
+    assert len({b - a for a, b in pairwise(places)}) > 3
+    assert [example.id for example in tokenised(found, words()).examples] == shown
+
+
+def test_rows_are_shown_with_their_judgement_or_rating(tmp_path: Path) -> None:
+    judged = [{"prompt": "a", "completion": " b", "label": label} for label in (True, 0, "0")]
+    found = read(tmp_path, *judged)
+    wanted = ["desirable", "undesirable", "undesirable"]
+    assert [example.label for example in plain_examples(found.sample)] == wanted
+    assert [example.label for example in tokenised(found, words()).examples] == wanted
+    found = read(tmp_path, {"prompt": "a", "completion": " b", "rating": 2.5})
+    assert [example.label for example in plain_examples(found.sample)] == ["rating 2.5"]
 
 
 def test_without_a_tokenizer_texts_are_marked(tmp_path: Path) -> None:

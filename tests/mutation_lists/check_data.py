@@ -148,4 +148,25 @@ MUTATIONS = (
         "if False:",
         "data/rows/test_report.py::test_a_summary_has_few_lines",
     ),
+    Mutation(
+        "rows that are shown are the first ones",
+        "check_data/tokens.py",
+        "random.Random(0).sample(range(len(rows)), min(EXAMPLES, len(rows)))",
+        "range(min(EXAMPLES, len(rows)))",
+        TOKENS + "test_examples_are_drawn_at_random_and_the_same_at_every_call",
+    ),
+    Mutation(
+        "the numbers of the two labels are exchanged",
+        "check_data/survey.py",
+        '{"desirable": self.desirable, "undesirable": len(self.ids) - self.desirable}',
+        '{"undesirable": self.desirable, "desirable": len(self.ids) - self.desirable}',
+        SHOW + "test_labels_are_counted_and_shown_beside_the_rows",
+    ),
+    Mutation(
+        "the label of a row with tokens is not shown",
+        "check_data/tokens.py",
+        "replace(_example(tree, columns, tokenizer), label=label)",
+        "_example(tree, columns, tokenizer)",
+        TOKENS + "test_rows_are_shown_with_their_judgement_or_rating",
+    ),
 )
