@@ -132,7 +132,7 @@ def test_stage_files_say_how_to_run_them(
 
 
 def test_an_objectives_file_says_what_the_objective_is_and_no_more() -> None:
-    assert len(LAID) == 59
+    assert len(LAID) >= 116  # that none is overlooked; a new objective adds some
     for path in [*LAID, *BASES]:
         lines = path.read_text().splitlines()
         assert lines[0].startswith("# "), f"{path}: no header"
