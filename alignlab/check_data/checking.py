@@ -9,15 +9,20 @@ from alignlab.data.repeats import CYCLIC, OPPOSED
 JUDGED = {OPPOSED: "another row says the opposite", CYCLIC: "in a cycle of preferences"}
 
 
-def checked(source: Source, test: Source | None = None, tokenizer: str | None = None) -> Check:
+def checked(
+    source: Source,
+    test: Source | None = None,
+    tokenizer: str | None = None,
+    chat_format: str | None = None,
+) -> Check:
     """Read the rows once, the test rows before them.
 
     Raises:
-        ConfigError: No such tokenizer, or it lacks what the rows need.
+        ConfigError: No such tokenizer or chat format, or it lacks what the rows need.
         DataError: A source cannot be read, or no row of it can be used.
     """
     tokens = None
-    coder = load(tokenizer) if tokenizer else None
+    coder = load(tokenizer, chat_format) if tokenizer else None
     if test is None:
         data = survey(source)
         held_out = shared = None

@@ -17,6 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("source", metavar="FILE|ID", help="a file, folder or pattern, or the hub id of a data set")
     add("--test", metavar="FILE|ID", help="held-out rows: what do they share with the others?")
     add("--tokenizer", metavar="DIR|ID", help="also show tokens: lengths, and which are trained on")
+    add("--chat-format", metavar="llama3|FILE", help="of a tokenizer without a chat template: "
+        "llama3, or a template's file (*.jinja), as in a policy's chat_format")  # fmt: skip
     add("--as", choices=KINDS, dest="kind", help="the kind of row (default: what the columns say)")
     add("--split", metavar="NAME", help="which part of the source")
     add("--test-split", metavar="NAME", help="which part of --test")
@@ -62,7 +64,9 @@ def run(args: argparse.Namespace) -> int:
     test = Source(args.test, kind, args.test_split, columns) if args.test else None
     if args.test_split and test is None:
         raise ConfigError("--test-split is a part of --test, which is not given.")
-    check = checked(source, test, args.tokenizer)
+    if args.chat_format and not args.tokenizer:
+        raise ConfigError("--chat-format is set on the tokenizer. Give --tokenizer, too.")
+    check = checked(source, test, args.tokenizer, args.chat_format)
     if args.html is not None:
         atomic_write(args.html, as_page(check).encode(errors="backslashreplace"))
         print(f"page: {args.html}", file=sys.stderr)

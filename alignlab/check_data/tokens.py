@@ -1,4 +1,6 @@
-"""Rows as tokens: how long they are, and which tokens are trained on. Torch is not imported.
+"""Rows as tokens: how long they are, and which tokens are trained on.
+
+Torch is not imported, unless a chat format is set.
 
 Rows are tokenised by the functions that training calls, so the same rows are refused.
 """
@@ -68,14 +70,14 @@ class Tokens:
     template: str
 
 
-def load(source: str) -> Any:
-    """The tokenizer that training would use.
+def load(source: str, chat_format: str | None = None) -> Any:
+    """The tokenizer that training would use; a ``chat_format`` is as in ``Policy``.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is none, or it has another chat template.
     """
     config = Path(source) / "tokenizer_config.json"
-    if config.is_file() and (Path(source) / "tokenizer.json").is_file():
+    if chat_format is None and config.is_file() and (Path(source) / "tokenizer.json").is_file():
         try:
             named = json.loads(config.read_text(encoding="utf-8")).get("tokenizer_class")
         except (ValueError, AttributeError):
@@ -86,7 +88,7 @@ def load(source: str) -> Any:
             return PreTrainedTokenizerFast.from_pretrained(source)
     from alignlab.models.loading import load_tokenizer
 
-    return load_tokenizer(source)
+    return load_tokenizer(source, chat_format)
 
 
 def tokenised(found: Survey, tokenizer: Any) -> Tokens:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Spans = tuple[tuple[int, int], ...]
 _Inputs = tuple[list[dict[str, Any]], list[Any] | None]  # messages and tools
 _CALLS = ("tool_calls", "function_call", "tools")  # what a row must not lose
+_RENDERING = "use one that does, such as that of docs/sft.md, Tools"
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # nor a reply that is trained on
 TODAY = datetime(2024, 7, 26)  # of templates that write the date; Llama 3's have it without a clock
 # transformers gives templates the clock as a function and takes no other from callers. A macro of
@@ -141,7 +142,7 @@ def unread_fields(
         if fewer == turns or not template.renders_alike(fewer, whole, opens=not completion):
             continue
         if name in _CALLS or (name in _THOUGHTS and completion):
-            raise Refused(f"chat template does not render {name!r}")
+            raise Refused(f"chat template does not render {name!r}: {_RENDERING}")
         unread.append(name)
     return unread
 
@@ -158,8 +159,9 @@ class _Template:
         if tokenizer.chat_template is None:
             raise ConfigError(
                 "conversational rows need a chat template, and the tokenizer "
-                f"{tokenizer.name_or_path!r} has none. Use a chat model's tokenizer, set "
-                "policy.init_args.chat_format (llama3), or pass rows of plain text."
+                f"{tokenizer.name_or_path!r} has none. Use a chat model's tokenizer, give "
+                "chat_format (model.init_args.policy.chat_format: llama3 or a template's file; "
+                "--chat-format of check-data), or pass rows of plain text."
             )
         self.tokenizer = tokenizer
         special = frozenset(str(t) for t in tokenizer.added_tokens_decoder.values() if t.special)

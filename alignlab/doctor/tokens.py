@@ -64,7 +64,7 @@ def markers(patient: Patient) -> Verdict | None:
         return ok(f"{', '.join(found)}: a token each")
     return warning(
         f"{', '.join(split)} of the rows are no tokens of this tokenizer: the chat template is "
-        "another model's. Use the model's own, or policy.init_args.chat_format."
+        "another model's. Use the model's own, or model.init_args.policy.chat_format."
     )
 
 

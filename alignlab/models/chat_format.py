@@ -1,4 +1,4 @@
-"""A chat format for tokenizers that have no chat template: Llama 3's, as Meta published it.
+"""Chat formats for tokenizers that have none: a template's file, or Llama 3's as Meta published it.
 
     <|begin_of_text|><|start_header_id|>user<|end_header_id|>
 
@@ -11,13 +11,15 @@ once in front (arXiv:2407.21783, section 4.1.1; the model card's prompt format).
 ``<|eot_id|>``, a plain text at ``<|end_of_text|>``: both stop a completion.
 """
 
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import torch
+from jinja2 import TemplateSyntaxError
 
 from alignlab.errors import ConfigError
 
-ChatFormat = Literal["llama3"]
+ChatFormat = str  # llama3, or the path of a template's file, which ends in .jinja
 BEGIN, END = "<|begin_of_text|>", "<|end_of_text|>"
 OPEN, CLOSE, TURN_END = "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"
 LLAMA3 = (
@@ -34,21 +36,24 @@ LLAMA3 = (
 def set_chat_format(tokenizer: Any, name: ChatFormat) -> dict[int, int | None]:
     """Give ``tokenizer`` the format's special tokens and template; nothing if it has them already.
 
-    ``<|begin_of_text|>`` becomes its beginning-of-text token, ``<|eot_id|>`` its end-of-text token.
+    With ``llama3``, ``<|begin_of_text|>`` becomes its beginning-of-text token, ``<|eot_id|>`` its
+    end-of-text token. A template's file adds no tokens.
 
     Returns:
         The ids of added tokens, each with the id of the token whose part it takes over, if any.
 
     Raises:
-        ConfigError: The tokenizer has another chat template.
+        ConfigError: No such format or file, or the tokenizer has another chat template.
     """
-    if name != "llama3":
-        raise ConfigError(f"chat_format must be llama3, got {name!r}.")
-    if tokenizer.chat_template not in (None, LLAMA3):
+    template = LLAMA3 if name == "llama3" else _template_in(name)
+    if tokenizer.chat_template not in (None, template):
         raise ConfigError(
             f"the tokenizer {tokenizer.name_or_path!r} has a chat template of its own, which "
-            f"chat_format {name} would replace. Leave policy.init_args.chat_format out."
+            f"chat_format {name} would replace. Leave chat_format out."
         )
+    if name != "llama3":
+        tokenizer.chat_template = template
+        return {}
     parts = {
         BEGIN: tokenizer.bos_token_id,
         END: tokenizer.eos_token_id,
@@ -66,6 +71,26 @@ def set_chat_format(tokenizer: Any, name: ChatFormat) -> dict[int, int | None]:
         for token, part in parts.items()
         if token not in known
     }
+
+
+def _template_in(name: str) -> str:
+    """The template in a file.
+
+    Raises:
+        ConfigError: It is no readable file with a template in Jinja's language.
+    """
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    if not name.endswith(".jinja"):
+        raise ConfigError(
+            f"chat_format must be llama3 or a template's file, *.jinja, got {name!r}."
+        )
+    try:
+        template = Path(name).read_text(encoding="utf-8")
+        render_jinja_template([], chat_template=template)  # renders nothing, reads the template
+    except (OSError, UnicodeDecodeError, TemplateSyntaxError) as problem:
+        raise ConfigError(f"chat_format {name}: no chat template: {problem}.") from problem
+    return template
 
 
 def set_stops(model: Any, tokenizer: Any) -> None:

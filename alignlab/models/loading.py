@@ -39,7 +39,7 @@ from alignlab.models.adapters import (
     read_base,
     record_base,
 )
-from alignlab.models.chat_format import copy_token_rows
+from alignlab.models.chat_format import copy_token_rows, set_chat_format
 from alignlab.models.limits import embedded
 from alignlab.models.modes import reading
 from alignlab.models.precise import make_precise
@@ -58,17 +58,20 @@ PACKAGES = {  # that an attention function needs, and a GPU
 }
 
 
-def load_tokenizer(source: str) -> Any:
-    """The fast tokenizer in a local folder or of a hub id.
+def load_tokenizer(source: str, chat_format: str | None = None) -> Any:
+    """The fast tokenizer in a local folder or of a hub id; a ``chat_format`` is as in ``Policy``.
 
     Raises:
-        ConfigError: Nothing usable there.
+        ConfigError: Nothing usable there, or it has a chat template beside ``chat_format``.
     """
     check_source(source, "a tokenizer")
     try:
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as problem:
         raise ConfigError(_unreachable(source, "a tokenizer", problem)) from problem
+    if chat_format is not None:
+        set_chat_format(tokenizer, chat_format)
+    return tokenizer
 
 
 def attention(name: str | None) -> dict[str, Any]:

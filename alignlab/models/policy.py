@@ -96,8 +96,9 @@ class Policy(TreeBackbone):
         head_dtype: Precision of the logits' matmul. Log-probs are float32 or finer.
         chunk: The most positions whose logits are made at once; fewer if the vocabulary is large.
         chat_format: For a tokenizer without a chat template: ``llama3`` adds the special tokens
-            that are missing, the template and the stop set. They are saved with the model. With
-            ``lora``, the rows of added tokens are trained beside the adapters.
+            that are missing, the template and the stop set; the path of a file, ``*.jinja``, sets
+            the template that it holds. They are saved with the model. With ``lora``, the rows of
+            added tokens are trained beside the adapters.
         attn_implementation: The attention function of transformers, such as ``sdpa``, ``eager`` or
             ``flash_attention_2``; ``None`` for the model's default.
         activation_checkpointing: Compute the activations of each layer again in the backward pass,
@@ -149,7 +150,7 @@ class Policy(TreeBackbone):
         if source is not None and added:
             self._add_tokens(added, learnt=prompt_tuning is None)
             base["tokens"] = added
-        if chat_format is not None:
+        if chat_format == "llama3":
             set_stops(self.model, self.tokenizer)
         if lora is not None:
             self.model = add_lora(self.model, lora, base["tokens"])

@@ -233,5 +233,10 @@ def test_the_transcript_in_the_documentation(
     assert said.err == f"{last}\n"
 
 
+def test_a_chat_format_needs_a_tokenizer(planted: Path) -> None:
+    with pytest.raises(ConfigError, match="Give --tokenizer, too"):
+        call(planted, "--chat-format", "llama3")
+
+
 def test_kinds_are_those_of_the_survey() -> None:
     assert tuple(survey.KINDS) == command.KINDS

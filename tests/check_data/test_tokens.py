@@ -82,6 +82,19 @@ def test_whole_texts_and_prompts(tmp_path: Path) -> None:
     assert found.examples[0].branches == [("prompt", [("<s> a b", False)])]
 
 
+def test_a_chat_format_is_shown_before_training(tmp_path: Path) -> None:
+    """Of a tokenizer without a template: that of a file, and Llama 3's."""
+    bytewise(None).save_pretrained(tmp_path / "plain")
+    (tmp_path / "chat.jinja").write_text(CHATML)
+    rows = read(tmp_path, {"messages": CHAT[:2]})
+    with pytest.raises(ConfigError, match="--chat-format of check-data"):
+        tokenised(rows, load(str(tmp_path / "plain")))
+    for name, trained in ((str(tmp_path / "chat.jinja"), "b<|im_end|>"), ("llama3", "b<|eot_id|>")):
+        (example,) = tokenised(rows, load(str(tmp_path / "plain"), name)).examples
+        ((_, pieces),) = example.branches
+        assert "".join(text for text, counts in pieces if counts).startswith(trained)
+
+
 def test_rows_that_only_tokenising_refuses(tmp_path: Path) -> None:
     """Equal as tokens; a special token inside a completion."""
     good = {"prompt": "a", "chosen": " b", "rejected": " c"}

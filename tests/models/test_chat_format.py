@@ -1,5 +1,6 @@
 """Llama 3's chat format on tokenizers that lack it: strings and ids typed from its publication."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from alignlab.data.chat import render, unread_fields
 from alignlab.data.rows import Demonstration, Prompt, RowReport, Turn
 from alignlab.data.tokenise import tokenise
 from alignlab.data.trees import PromptTree, collate
@@ -291,5 +293,50 @@ def test_adapters_learn_added_tokens(base, tmp_path, tied: bool, quantised) -> N
 
 
 def test_an_unknown_format() -> None:
-    with pytest.raises(ConfigError, match="chat_format must be llama3, got 'llama4'"):
-        set_chat_format(llama_like(), "llama4")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"must be llama3 or a template's file, .* got 'llama4'"):
+        set_chat_format(llama_like(), "llama4")
+
+
+TOOLS = [{"type": "function", "function": {"name": "heat", "parameters": {}}}]
+CALL = {"type": "function", "function": {"name": "heat", "arguments": '{"in": "a"}'}}
+
+
+def documented(tmp_path: Path) -> str:
+    """The template of the page, in a file."""
+    page = (Path(__file__).parents[2] / "docs" / "sft.md").read_text()
+    path = tmp_path / "tools.jinja"
+    path.write_text(page.partition("```jinja\n")[2].partition("```")[0])
+    return str(path)
+
+
+def test_a_template_in_a_file_renders_tools(base, tmp_path) -> None:
+    """That of the docs: calls and the words of the assistant are trained on, the result is not."""
+    policy = Policy(base(), chat_format=documented(tmp_path))
+    policy.save(tmp_path / "chat")
+    turns = (
+        Turn("user", "hot").with_extra("tools", TOOLS),
+        Turn("assistant", "").with_extra("tool_calls", [CALL]),
+        Turn("tool", "30"),
+        Turn("assistant", "yes"),
+    )
+    for tokenizer in (policy.tokenizer, Policy(str(tmp_path / "chat")).tokenizer):
+        found = render(tokenizer, turns[:1], turns[1:], ends=True)
+        shown = [found.text[a:b] for a, b in found.spans or ()]
+        assert found.text[: found.boundary] == (
+            '<s>Tools: [{"type": "function", "function": {"name": "heat", "parameters": {}}}]</s>'
+            "\nuser\nhot</s>\nassistant\n"
+        )
+        assert shown == ['<call>{"name": "heat", "arguments": {"in": "a"}}</call></s>', "yes"]
+        assert found.ends
+        assert unread_fields(tokenizer, turns[:1], turns[1:]) == []
+    assert policy.stop_ids == [policy.tokenizer.eos_token_id]
+    Policy(str(tmp_path / "chat"), chat_format=documented(tmp_path))  # a YAML that says it twice
+
+
+def test_a_file_without_a_template(tmp_path) -> None:
+    path = tmp_path / "chat.jinja"
+    with pytest.raises(ConfigError, match="no chat template"):
+        set_chat_format(llama_like(), str(path))
+    path.write_text("{% for message in messages %}")
+    with pytest.raises(ConfigError, match="no chat template: Unexpected end of template"):
+        set_chat_format(llama_like(), str(path))

@@ -109,4 +109,18 @@ MUTATIONS = (
         "if found := None and self.special.search(turn.content) or",
         "data/test_chat.py::test_special_token_that_an_author_wrote_is_refused",
     ),
+    Mutation(
+        "the template of a file is not set",
+        "models/chat_format.py",
+        "tokenizer.chat_template = template\n        return {}",
+        "return {}",
+        "models/test_chat_format.py::test_a_template_in_a_file_renders_tools",
+    ),
+    Mutation(
+        "check-data leaves the chat format out",
+        "check_data/tokens.py",
+        "load_tokenizer(source, chat_format)",
+        "load_tokenizer(source)",
+        "check_data/test_tokens.py::test_a_chat_format_is_shown_before_training",
+    ),
 )
