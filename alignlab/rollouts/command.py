@@ -1,6 +1,7 @@
 """``alignlab sample``: completions of prompts with their log-probs, to look at or to keep."""
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,19 @@ from alignlab.files import check_writable
 EXAMPLE = (
     'alignlab sample --policy results/quickstart/stages/sft/all --prompt "the plot of this film"'
 )
+PLAIN = (
+    "--prompt is continued as plain text: the policy's chat template is not applied to it. For a "
+    "user's turn use alignlab chat, or --prompts with a file of conversations."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommand's options."""
     parser.add_argument("--policy", required=True, metavar="DIR", help="folder or hub id")
     given = parser.add_mutually_exclusive_group(required=True)
-    given.add_argument("--prompt", action="append", metavar="TEXT", help="may be repeated")
+    given.add_argument(
+        "--prompt", action="append", metavar="TEXT", help="plain text; may be repeated"
+    )
     given.add_argument("--prompts", metavar="FILE", help="file or hub id of prompts")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N prompts of --prompts")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="of each prompt")
@@ -85,6 +92,8 @@ def _records(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         rows = [Prompt(f"prompt {i + 1}", text) for i, text in enumerate(args.prompt)]
         report = RowReport("--prompt", seen=len(rows))
     policy = Policy.load_for_eval(args.policy)
+    if args.prompt and policy.tokenizer.chat_template:
+        print(PLAIN, file=sys.stderr)
     trees = tokenise(rows, policy.tokenizer, report)
     report.tell()
     drawn = sample(

@@ -123,4 +123,18 @@ MUTATIONS = (
         "load_tokenizer(source)",
         "check_data/test_tokens.py::test_a_chat_format_is_shown_before_training",
     ),
+    Mutation(
+        "sample continues plain text past a chat template without a word",
+        "rollouts/command.py",
+        "if args.prompt and policy.tokenizer.chat_template:",
+        "if False:",
+        "rollouts/test_command.py::test_a_prompt_that_goes_past_the_chat_template_is_reported",
+    ),
+    Mutation(
+        "a speaker of ShareGPT that the page names is not known",
+        "data/rows/nested.py",
+        '    "observation": "tool",\n',
+        "",
+        "data/rows/test_nested.py::test_the_page_names_all_speakers",
+    ),
 )

@@ -44,6 +44,24 @@ def test_prints_completions_with_their_log_probs(
     assert capsys.readouterr().out == printed
 
 
+def test_a_prompt_that_goes_past_the_chat_template_is_reported(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--max-new-tokens", "1", "--prompt", " w4", "--policy"]
+    call(*words, str(folder))
+    assert capsys.readouterr().err == ""
+    policy = Policy.load(str(folder))
+    policy.tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    policy.save(tmp_path / "chat")
+    call(*words, str(tmp_path / "chat"))
+    said = capsys.readouterr()
+    assert said.out.startswith(" w4|")
+    assert said.err == f"{command.PLAIN}\n"
+    (tmp_path / "rows.jsonl").write_text('{"prompt": [{"role": "user", "content": " w4"}]}\n')
+    call(*words[:2], "--prompts", str(tmp_path / "rows.jsonl"), "--policy", str(tmp_path / "chat"))
+    assert command.PLAIN not in capsys.readouterr().err
+
+
 def test_writes_records_with_rewards(folder: Path, tmp_path: Path) -> None:
     prompts, out = tmp_path / "prompts.jsonl", tmp_path / "deep" / "out.jsonl"
     prompts.write_text("".join(f'{{"prompt": " w{n}"}}\n' for n in (5, 6, 7)))

@@ -1,10 +1,12 @@
 """Lists, conversations and tools, given as such or as text."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from alignlab.data.rows.nested import ChatVote, as_turns, is_chat, parsed, tools_of
+from alignlab.data.rows.nested import ROLES, ChatVote, as_turns, is_chat, parsed, tools_of
 from alignlab.data.rows.values import Refused, Turn
 
 HI = {"role": "user", "content": "Hi"}
@@ -84,3 +86,19 @@ def test_tools_are_a_list_without_nulls() -> None:
     assert tools_of(None) is None
     with pytest.raises(Refused, match="wants a list of tools"):
         tools_of('{"name": "add"}')
+
+
+def test_the_page_names_all_speakers() -> None:
+    """The table of ShareGPT's speakers in the docs, read as it says."""
+    page = (Path(__file__).parents[3] / "docs" / "formats.md").read_text()
+    table = page.partition("| role | `from` |")[2].partition("\n\n")[0]
+    named = set()
+    for line in table.splitlines()[2:]:
+        role, speakers = line.strip("| ").split(" | ")
+        for speaker in re.findall(r"`(\w+)`", speakers.partition(":")[0]):
+            turn = {"from": speaker, "value": '{"name": "heat", "arguments": {}}'}
+            (found,) = as_turns("conversations", [turn])
+            assert found.role == role.partition(",")[0]
+            assert ("tool_calls" in found.extra) == ("call" in role)
+            named.add(speaker)
+    assert named == {*ROLES, "function_call", "tool_call"}
