@@ -8,7 +8,7 @@ from pathlib import Path
 from alignlab.errors import ConfigError
 
 EXAMPLE = "alignlab check-data pairs.jsonl --test test.jsonl --tokenizer MODEL --html report.html"
-KINDS = ("pair", "ranking", "rated", "judged", "demonstration", "text", "prompt")
+KINDS = ("pair", "ranking", "candidates", "rated", "judged", "demonstration", "text", "prompt")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
