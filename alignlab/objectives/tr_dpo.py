@@ -67,7 +67,7 @@ class TRDPO(PairObjective):
         schedule: Schedule | None = None,
     ) -> None:
         super().__init__(policy, optimizer, schedule)
-        if reference != "frozen" or hasattr(policy.model, "peft_config"):
+        if reference != "frozen" or hasattr(policy.model, "disable_adapter"):
             raise ConfigError(
                 "TRDPO moves the weights of its reference towards the policy's, which neither "
                 "cached log-probs nor adapters allow. Set model.init_args.reference to frozen, and "
