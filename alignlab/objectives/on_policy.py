@@ -142,11 +142,12 @@ class OnPolicyObjective(Objective):
         schedule: Factor on the learning rate.
 
     Raises:
-        ConfigError: A negative coefficient, a target or horizon that is not positive, or samples
-            by top-k or top-p.
+        ConfigError: A negative coefficient, a target or horizon that is not positive, samples by
+            top-k or top-p, or a setting of the sampling that the objective does not use.
     """
 
     min_samples: ClassVar[int] = 1  # completions of a prompt
+    caps_ratio: ClassVar[bool] = False  # whether it reads ``sampling.ratio_cap``
     unit: Literal["prompts", "completions", "tokens"] = "tokens"  # of a mean loss
     want: tuple[str, ...] = ()  # what ``losses`` needs of the policy besides log-probs
     kl_coef: Tensor
@@ -181,6 +182,11 @@ class OnPolicyObjective(Objective):
                 f"{type(self).__name__} does not compare the completions of a prompt, so it cannot "
                 "drop groups with equal rewards. Leave out "
                 "model.init_args.sampling.drop_equal_groups."
+            )
+        if sampling.ratio_cap < math.inf and not self.caps_ratio:
+            raise ConfigError(
+                f"{type(self).__name__} does not cap importance weights, got ratio_cap "
+                f"{sampling.ratio_cap}. Leave out model.init_args.sampling.ratio_cap."
             )
         self.policy, self.reward, self.sampling = policy, reward, sampling
         self.added_tokens = sampling.max_new_tokens

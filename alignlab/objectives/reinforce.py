@@ -33,6 +33,8 @@ class REINFORCE(OnPolicyObjective):
     Arguments: see ``OnPolicyObjective``.
     """
 
+    caps_ratio = True
+
     def advantages(self, scored: Scored) -> RolloutBatch:
         """Rewards-to-go minus their mean."""
         mask = scored.trees.loss_mask

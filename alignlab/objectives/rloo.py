@@ -33,6 +33,8 @@ class RLOO(LeaveOneOutObjective):
     weighted by the completion's ratio, without clipping. Arguments: see ``OnPolicyObjective``.
     """
 
+    caps_ratio = True
+
     unit = "completions"
 
     def losses(self, batch: RolloutBatch, scores: Scores) -> LossAndMetrics:

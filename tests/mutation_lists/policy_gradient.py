@@ -4,6 +4,13 @@ from tests.mutation_lists.mutation import Mutation
 
 MUTATIONS = (
     Mutation(
+        "a cap on importance weights that nobody reads is taken",
+        "objectives/on_policy.py",
+        "if sampling.ratio_cap < math.inf and not self.caps_ratio:",
+        "if False:",
+        "objectives/test_on_policy.py::test_a_cap_that_an_objective_does_not_read_is_refused",
+    ),
+    Mutation(
         "k1 with its sign turned",
         "functional/kl.py",
         "return logps - ref_logps",

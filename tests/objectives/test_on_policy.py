@@ -64,7 +64,9 @@ def make(start: Callable[[str], Any]) -> Make:
         spec = settings.pop("spec", SamplingSpec())
         adam = partial(torch.optim.AdamW, lr=1e-2)
         policy = start(settings.pop("dtype", "float64"))
-        sampling = Sampling(6, spec, drop_equal_groups=settings.pop("drop_equal_groups", False))
+        names = {"drop_equal_groups", "ratio_cap"} & settings.keys()
+        own = {name: settings.pop(name) for name in names}
+        sampling = Sampling(6, spec, **own)
         return kind(policy, Length(), sampling, optimizer=adam, **settings)
 
     return objective
@@ -249,6 +251,15 @@ def test_a_micro_batch_of_dropped_groups_only_moves_nothing(make: Make, kind: An
 def test_dropping_groups_needs_an_objective_that_compares_them(make: Make, kind: Any) -> None:
     with pytest.raises(ConfigError, match=r"Leave out model\.init_args\.sampling\.drop_equal"):
         make(kind, drop_equal_groups=True)
+
+
+def test_a_cap_that_an_objective_does_not_read_is_refused(make: Make) -> None:
+    make(RLOO, ratio_cap=2.0)
+    make(REINFORCE, ratio_cap=2.0)
+    with pytest.raises(
+        ConfigError, match=r"PPO does not cap importance weights, got ratio_cap 2\.0"
+    ):
+        make(PPO, ratio_cap=2.0)
 
 
 @pytest.mark.parametrize(
