@@ -20,10 +20,10 @@ def test_killed_trainings_end_with_the_same_bits(tmp_path: Path) -> None:
 
 
 def test_every_objective_is_among_the_trainings() -> None:
-    """31: one of each file, plain texts, PPO with a pretraining mix, DPO with LoRA or a cache."""
+    """49: one of each file, plain texts, and variants of SimPO, PPO and DPO."""
     files = {path.stem for path in (ROOT / "alignlab" / "objectives").glob("*.py")}
     shared = {"__init__", "base", "schedule", "settings", "metrics"}
     shared |= {"scored", "rankings", "candidates", "on_policy"}
-    more = {"lm", "ppo_ptx", "dpo_lora", "dpo_cached"}
+    more = {"lm", "ppo_ptx", "dpo_lora", "dpo_cached", "alphapo"}
     assert set(NAMES) == (files - shared) | more
-    assert len(NAMES) == 31
+    assert len(NAMES) == 49
