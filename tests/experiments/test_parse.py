@@ -17,7 +17,7 @@ from alignlab.plan.experiment import Job, Plan, load_plan
 from alignlab.training import fit
 
 EXPERIMENTS = sorted(path.parent for path in Path("experiments").rglob("pipeline.yaml"))
-SCALES = [
+SCALES: list[tuple[Path, str | None, bool]] = [
     (folder, scale, smoke)
     for folder in EXPERIMENTS
     for scale, smoke in product(
@@ -68,7 +68,11 @@ def find(class_path: str) -> Any:
     return getattr(import_module(module), name)
 
 
-@pytest.mark.parametrize(("folder", "scale", "smoke"), SCALES)
+# What the slow ones parse, `make smoke` trains for the largest scales.
+@pytest.mark.parametrize(
+    ("folder", "scale", "smoke"),
+    [pytest.param(*each, marks=[pytest.mark.slow] * each[2]) for each in SCALES],
+)
 def test_stages_parse(folder: Path, scale: str | None, smoke: bool, parse: Any) -> None:
     plan = load_plan(folder, scale=scale, smoke=smoke)
     for job in one_of_each_stage(plan):

@@ -72,6 +72,7 @@ def test_a_process_may_serve_one_run_or_all(write: Write, own: bool, processes: 
     assert [t.state for t in study().trials] == [TrialState.COMPLETE] * 2
 
 
+@pytest.mark.slow
 def test_one_more_value_runs_one_more_trial_and_those_taken_out_are_named(
     write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:

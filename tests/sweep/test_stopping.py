@@ -73,6 +73,7 @@ def test_a_run_beyond_its_kl_has_diverged_and_what_it_logged_outlives_it(
     assert not list(RESULTS.glob("stages/small/*"))  # nothing was trained again
 
 
+@pytest.mark.slow
 def test_a_pruned_trial_has_one_run_and_stays_pruned(sweep: Sweep) -> None:
     keys = {"metrics": {"kl": "minimize"}, "seeds": [0, 1]}
     path = sweep(pruner={"threshold": {"upper": 0.1}}, **keys)
