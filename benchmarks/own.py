@@ -33,7 +33,7 @@ from sides.alignlab_side import trees_of
 from sides.work import Case, resident
 
 from alignlab.data.trees import PromptTrees, collate
-from alignlab.functional import token_logps
+from alignlab.functional.logps import chunks_of, token_logps
 from alignlab.models import Policy
 from alignlab.models.layouts import Layout
 
@@ -154,7 +154,7 @@ def memory(_: Policy, pairs: int, tokens: int = 16384, vocabulary: int = 128000)
     gradients = 4 * (head.weight.numel() + hidden.numel())
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    token_logps(hidden, head, targets, chunk=4096).sum().backward()
+    token_logps(hidden, head, targets, chunk=chunks_of(4096, vocabulary)).sum().backward()
     added = resident("VmHWM") - before - gradients
     what = f"MiB of {tokens} log-probs at vocabulary {vocabulary}"
     return [{"part": "memory", "what": what, "value": round(added / 2**20)}]
