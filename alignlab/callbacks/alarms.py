@@ -97,13 +97,14 @@ class Alarms(Callback):
             )
         if length >= AT_LIMIT * longest > first["length"]:
             wrong["length"] = (
-                f"the {source} have {length:.4g} tokens on average, of at most {longest}: few end "
-                "by themselves. Raise max_new_tokens, or see whether rows end in a trained EOS."
+                f"completions of the {source} have {length:.4g} tokens on average, of at most "
+                f"{longest}: few end by themselves. Raise max_new_tokens, or see whether rows end "
+                "in a trained EOS."
             )
         elif not 1 / self.length_factor < length / max(first["length"], 1e-9) < self.length_factor:
             wrong["length"] = (
-                f"the {source} have {length:.4g} tokens on average, at first {first['length']:.4g}."
-                " Read samples: the reward may pay for length."
+                f"completions of the {source} have {length:.4g} tokens on average, at first "
+                f"{first['length']:.4g}. Read samples: the reward may pay for length."
             )
         if now.get("entropy", 1.0) < self.entropy * first.get("entropy", 0.0):
             wrong["entropy"] = (
