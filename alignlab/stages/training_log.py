@@ -36,9 +36,19 @@ def write_curve(
             f"{folder}: no {', '.join(missing)} in the log. "
             f"Logged: {', '.join(logged) or 'nothing'}."
         )
-    values = {figure: {e.step: float(e.value) for e in log.Scalars(figure)} for figure in figures}
+    values = {figure: _last_values(log, figure) for figure in figures}
     steps = sorted({step for found in values.values() for step in found})
     write_table(
         Path(out) / "curve.csv",
         [{"step": step, **{f: values[f].get(step, "") for f in figures}} for step in steps],
     )
+
+
+def _last_values(log: EventAccumulator, figure: str) -> dict[int, float]:
+    """The value of each step; the last one written counts where a training was continued.
+
+    Files are read in the order of their names, in which the tenth writer of a process comes
+    before the ninth, so the time of writing decides.
+    """
+    written = sorted(log.Scalars(figure), key=lambda event: float(event.wall_time))
+    return {event.step: float(event.value) for event in written}

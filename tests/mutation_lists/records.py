@@ -11,6 +11,13 @@ POWER = "evaluation/test_power.py::"
 
 MUTATIONS = (
     Mutation(
+        "a step that was logged twice has the value of the log file whose name comes last",
+        "stages/training_log.py",
+        "sorted(log.Scalars(figure), key=lambda event: float(event.wall_time))",
+        "log.Scalars(figure)",
+        "stages/test_training_log.py::test_curve_of_a_training_that_was_continued",
+    ),
+    Mutation(
         "the chance of seeing a difference forgets that seeds' spread is estimated",
         "evaluation/power.py",
         "chdtri(df, (np.arange(QUANTILES) + 0.5) / QUANTILES) / df",
