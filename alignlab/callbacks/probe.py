@@ -15,7 +15,7 @@ from alignlab.data.trees import PromptTree
 from alignlab.distributed import from_all, own_share
 from alignlab.errors import ConfigError
 from alignlab.evaluation.points import PointEstimate, evaluate_policy
-from alignlab.evaluation.prompts import load_prompts
+from alignlab.evaluation.prompts import load_pairs, load_prompts
 from alignlab.evaluation.scoring import check_vocabularies
 from alignlab.models.loading import freeze
 from alignlab.models.policy import Policy
@@ -52,6 +52,9 @@ class FrontierProbe(Callback):
         batch_size: Completions per batch.
         max_length: Tokens of a prompt; a longer one keeps its end. The model's context has to hold
             it and ``max_new_tokens``.
+        pairs: File of held-out preference pairs of these prompts, or hub id of a data set. Every
+            evaluation then has the mean log-probs of their preferred and of their other completions
+            (``chosen_logp`` and ``rejected_logp``).
 
     Raises:
         ConfigError: A count that is not positive, or an objective that trains no policy.
@@ -70,6 +73,7 @@ class FrontierProbe(Callback):
         seed: int = 0,
         batch_size: int = 512,
         max_length: int | None = None,
+        pairs: str | None = None,
     ) -> None:
         if min(samples, max_new_tokens, every_n_steps, batch_size) < 1:
             raise ConfigError(
@@ -82,6 +86,7 @@ class FrontierProbe(Callback):
                 f"and {seed}."
             )
         self.prompts_source, self.reference_source = prompts, reference
+        self.pairs_source = pairs
         self.reward, self.proxy = reward, proxy
         self.samples, self.max_new_tokens = samples, max_new_tokens
         self.every_n_steps, self.limit = every_n_steps, limit
@@ -90,6 +95,7 @@ class FrontierProbe(Callback):
         self._logged = -1  # step of the evaluation that was logged last
         self.reference: Policy | None = None
         self.prompts: tuple[PromptTree, ...] = ()
+        self.pairs: dict[str, list[PromptTree]] = {}  # by the prompt's id
         self.tried: PointEstimate | None = None  # of one completion, before the first step
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -122,6 +128,15 @@ class FrontierProbe(Callback):
             limit=self.limit,
             max_length=self.max_length,
         )
+        if self.pairs_source is not None:
+            pairs = load_pairs(
+                self.pairs_source,
+                self.prompts,
+                reference.tokenizer,
+                max_length=self.max_length,
+                max_new_tokens=self.max_new_tokens,
+            )
+            self.pairs = dict(zip((tree.id for tree in self.prompts), pairs, strict=True))
         freeze(reference)
         self.reference = reference
 
@@ -208,6 +223,7 @@ class FrontierProbe(Callback):
             seed=self.seed,
             stop_ids=policy.stop_ids,
             proxy=self.proxy,
+            pairs=[self.pairs[tree.id] for tree in prompts] if self.pairs else (),
             batch_size=self.batch_size,
         )
 

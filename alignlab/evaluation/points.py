@@ -12,10 +12,10 @@ import numpy as np
 
 from alignlab.data.trees import PromptTree
 from alignlab.errors import DataError
-from alignlab.evaluation.scoring import completion_kl, evaluating
+from alignlab.evaluation.scoring import completion_kl, completion_logps, evaluating
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.policy import Policy
-from alignlab.results.prompt_tables import PromptScores
+from alignlab.results.prompt_tables import OF_PAIRS, PromptScores
 from alignlab.results.run_folder import SampleText
 from alignlab.results.statistics import Floats
 from alignlab.rewards.base import Reward, checked_rewards
@@ -51,6 +51,7 @@ def evaluate_policy(
     seed: int,
     stop_ids: Sequence[int],
     proxy: Reward | None = None,
+    pairs: Sequence[Sequence[PromptTree]] = (),
     batch_size: int = 256,
     spec: SamplingSpec = PLAIN,
 ) -> PointEstimate:
@@ -66,6 +67,8 @@ def evaluate_policy(
         seed: Of the sampling noise; give every run the same.
         stop_ids: Tokens that end a completion.
         proxy: A learned reward, reported beside the gold one.
+        pairs: Held-out pairs of each prompt (see ``evaluation.prompts.load_pairs``), to report the
+            log-probs of their completions.
         batch_size: Completions side by side.
         spec: The distribution that is sampled and scored.
 
@@ -92,6 +95,7 @@ def evaluate_policy(
         questions, answers = drawn.texts(policy.tokenizer)
         gold = checked_rewards(reward, questions, answers).numpy()
         learned = None if proxy is None else checked_rewards(proxy, questions, answers).numpy()
+        held_out = _pair_logps(policy, pairs, spec, batch_size) if pairs else {}
     lengths = np.array([len(c) for t in drawn.trees for c in t.completions], dtype=np.float64)
     scores = PromptScores(
         prompt_ids=ids,
@@ -101,6 +105,8 @@ def evaluate_policy(
         proxy_reward=None if learned is None else _per_prompt(learned, samples),
         length=_per_prompt(lengths, samples),
         n_samples=np.full(len(ids), samples, dtype=np.int64),
+        entropy=-_per_prompt(_sums(kl.token_logps.numpy(), lengths), samples),
+        **held_out,
     )
     texts = [
         SampleText(
@@ -133,6 +139,24 @@ def distinct_ids(prompts: Sequence[PromptTree]) -> tuple[str, ...]:
             "load_prompts, which numbers them."
         )
     return ids
+
+
+def _pair_logps(
+    policy: Policy, pairs: Sequence[Sequence[PromptTree]], spec: SamplingSpec, batch_size: int
+) -> dict[str, Floats]:
+    """``[P]`` mean log-prob of each prompt's preferred completions, and of the other ones."""
+    trees = [tree for own in pairs for tree in own]
+    logps = completion_logps(policy, trees, spec=spec, batch_size=batch_size).numpy()
+    borders = np.cumsum([len(own) for own in pairs])[:-1]
+    means = [own.mean(0) for own in np.split(logps.reshape(-1, 2), borders)]
+    return dict(zip(OF_PAIRS, np.array(means).T, strict=True))
+
+
+def _sums(tokens: Floats, lengths: Floats) -> Floats:
+    """Sums over the tokens of each completion; ``tokens`` are those of one after another."""
+    ends = np.cumsum(lengths.astype(np.int64))
+    sums: Floats = np.add.reduceat(tokens, ends - lengths.astype(np.int64))
+    return sums
 
 
 def _per_prompt(values: Floats, samples: int) -> Floats:

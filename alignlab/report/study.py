@@ -34,7 +34,9 @@ from alignlab.report.read import AGAINST, OWN_OPTIMA, Results
 from alignlab.report.table import MISSING, PLUS_MINUS, Grid, aligned
 from alignlab.results.csv_tables import read_table
 from alignlab.results.pool import Pool
+from alignlab.results.prompt_tables import PromptTable
 from alignlab.results.run_records import CONFIGS
+from alignlab.results.statistics import Floats
 from alignlab.results.tables import (
     BUDGETS,
     PRIMARY,
@@ -47,6 +49,7 @@ from alignlab.results.tables import (
     write_rows,
 )
 
+OF_TEXTS = ("length", "entropy", "chosen_logp", "rejected_logp")
 TUNING = "tuning"  # folder of the tables of trials, one for each stage
 LEARNED_REWARD = "ModelReward"
 NEAR = 0.9  # of the best trial's value: settings that are nearly as good
@@ -74,7 +77,7 @@ def write_study(
         own = own_rows(found.pool.take(prompts), rows, runs)
     write_rows(out / AGAINST, Against, frontier.against)
     write_rows(out / OWN_OPTIMA, OwnOptimum, own)
-    write_rows(out / "texts.csv", Texts, text_rows(found.points, BUDGETS))
+    write_rows(out / "texts.csv", Texts, text_rows(found.tables, BUDGETS))
     write_rows(out / "costs.csv", Cost, cost_rows(found.points, runs, folders))
     draw_dots(rows, own, base, out, look)
     return frontier._replace(own_optima=own)
@@ -192,41 +195,45 @@ def _best_of(
     return best, why
 
 
-def text_rows(points: Sequence[Point], budgets: Sequence[float]) -> list[Texts]:
-    """How long completions are along each objective's frontier: mean over its seeds.
+def text_rows(tables: Sequence[PromptTable], budgets: Sequence[float]) -> list[Texts]:
+    """How long, how varied and how likely completions are along each objective's frontier.
 
-    Per seed between the checkpoints on the hull, from the first of them on; a budget that a seed
-    does not have is left out of its mean.
+    Mean over its seeds, for each between the checkpoints on its hull, from the first of them on; a
+    budget that a seed does not have is left out.
     """
-    grouped: dict[str, dict[int, list[Point]]] = defaultdict(lambda: defaultdict(list))
-    for point in sorted(points, key=lambda point: point.order):
-        grouped[point.objective][point.seed].append(point)
+    grouped: dict[str, dict[int, list[PromptTable]]] = defaultdict(lambda: defaultdict(list))
+    for table in sorted(tables, key=lambda table: (table.run_id, table.step)):
+        grouped[table.objective][table.seed].append(table)
     rows = []
     for objective, seeds in sorted(grouped.items()):
-        found = [_lengths(own, budgets) for own in seeds.values()]
+        own = np.array([_along_the_hull(tables, budgets) for tables in seeds.values()])
         for k, budget in enumerate(budgets):
-            own = [lengths[k] for lengths in found if not np.isnan(lengths[k])]
-            if own:
+            measured = own[~np.isnan(own[:, k, 0]), k]  # of the seeds that have the budget
+            if len(measured):
+                named: dict[str, Any] = {
+                    name: None if np.isnan(value) else float(value)
+                    for name, value in zip(OF_TEXTS, measured.mean(0), strict=True)
+                }
                 rows.append(
-                    Texts(objective=objective, kl_budget=budget, length=mean(own), n_seeds=len(own))
+                    Texts(objective=objective, kl_budget=budget, n_seeds=len(measured), **named)
                 )
     return rows
 
 
-def _lengths(points: Sequence[Point], budgets: Sequence[float]) -> list[float]:
-    """Length at each budget on one seed's hull; NaN outside of its checkpoints."""
-    ordered = sorted(points, key=lambda point: (point.kl, -point.reward))  # the hull's origin first
-    kl, reward, length = (
-        np.array([[getattr(point, name) for point in ordered]])
-        for name in ("kl", "reward", "length")
-    )
+def _along_the_hull(tables: Sequence[PromptTable], budgets: Sequence[float]) -> Floats:
+    """``[budgets, OF_TEXTS]`` of one seed; NaN outside of its checkpoints, or not measured."""
+    nothing = dict.fromkeys(OF_TEXTS, float("nan"))
+    means = [nothing | table.scores.means() for table in tables]
+    means.sort(key=lambda mean: (mean["kl"], -mean["reward"]))  # the hull's origin first
+    kl, reward = (np.array([[mean[name] for mean in means]]) for name in ("kl", "reward"))
     hull = hull_vertices(kl, reward)[0]
-    found = interpolate(kl[:, hull], length[:, hull], np.array(budgets))[0]
-    first, last = kl[0, hull[0]], kl[0, hull[-1]]
-    return [
-        float(value) if first <= budget <= last else float("nan")
-        for value, budget in zip(found, budgets, strict=True)
-    ]
+    at = np.array(budgets)
+    outside = (at < kl[0, hull[0]]) | (at > kl[0, hull[-1]])
+    columns = []
+    for name in OF_TEXTS:
+        values = np.array([[mean[name] for mean in means]])
+        columns.append(np.where(outside, np.nan, interpolate(kl[:, hull], values[:, hull], at)[0]))
+    return np.stack(columns, axis=1)
 
 
 def cost_rows(points: Sequence[Point], runs: Runs, folders: Sequence[Path]) -> list[Cost]:
@@ -238,11 +245,13 @@ def cost_rows(points: Sequence[Point], runs: Runs, folders: Sequence[Path]) -> l
         drawn = [_completions(config) for config in runs.get(objective, ())]
         values = sorted(float(trial["value"]) for trial in trials.get(objective, ()))
         best = values[-1] if values else None
+        cpu = [float(trial["cpu_seconds"]) for trial in trials.get(objective, ())]
         rows.append(
             Cost(
                 objective=objective,
                 runs=len(own),
                 seconds=mean(point.seconds for point in own),
+                cpu_seconds=mean(cpu) if cpu else None,
                 generated_tokens=mean(drawn) * lengths if drawn else None,
                 trials=len(values),
                 trial_seconds=sum(float(trial["seconds"]) for trial in trials.get(objective, ())),

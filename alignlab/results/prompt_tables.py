@@ -18,9 +18,11 @@ from alignlab.errors import DataError, in_a_line
 from alignlab.files import atomic_write
 from alignlab.results.run_folder import Evaluation
 from alignlab.results.statistics import Floats, clustered_se
-from alignlab.results.tables import Point
+from alignlab.results.tables import POINT_COLUMNS, Point
 
-MEASURES = ("kl", "kl_k1", "reward", "proxy_reward", "length")
+OF_PAIRS = ("chosen_logp", "rejected_logp")
+MEASURES = ("kl", "kl_k1", "reward", "proxy_reward", "length", "entropy", *OF_PAIRS)
+OPTIONAL = ("proxy_reward", "entropy", *OF_PAIRS)  # not asked for, or not measured by older code
 WITH_ERROR = ("kl", "kl_k1", "reward")
 SCORE_COLUMNS: dict[str, type] = {
     "prompt_id": str,
@@ -43,6 +45,11 @@ class PromptScores:
         proxy_reward: ``[P]`` learned reward, or ``None``.
         length: ``[P]`` tokens per completion.
         n_samples: ``[P]`` completions behind the means.
+        entropy: ``[P]`` minus the log-prob of the policy's own completions, nats per completion:
+            an unbiased estimate of their entropy. ``None`` in tables of older code.
+        chosen_logp: ``[P]`` log-prob of the preferred completions of held-out pairs, nats per
+            completion, or ``None``.
+        rejected_logp: ``[P]`` log-prob of the other completions of these pairs.
     """
 
     prompt_ids: tuple[str, ...]
@@ -52,6 +59,9 @@ class PromptScores:
     proxy_reward: Floats | None
     length: Floats
     n_samples: NDArray[np.int64]
+    entropy: Floats | None = None
+    chosen_logp: Floats | None = None
+    rejected_logp: Floats | None = None
 
     @classmethod
     def joined(cls, parts: Sequence["PromptScores"]) -> "PromptScores":
@@ -93,7 +103,8 @@ class PromptTable:
         """
         scores = self.scores
         values: dict[str, Any] = {name: getattr(self, name) for name in NAMES}
-        values |= {"proxy_reward": None} | scores.means() | scores.errors() | shared
+        means = {name: scores.means().get(name) for name in MEASURES if name in POINT_COLUMNS}
+        values |= means | scores.errors() | shared
         n_samples = int(scores.n_samples.sum())
         return Point(**values, n_prompts=len(scores.prompt_ids), n_samples=n_samples)
 
@@ -152,7 +163,7 @@ def write_scores(path: Path, scores: PromptScores) -> None:
 
 def read_scores(path: Path) -> PromptScores:
     """What ``write_scores`` wrote; raises like ``read_prompt_tables``."""
-    frame = read_parquet(path, SCORE_COLUMNS, ("proxy_reward",)).to_pydict()
+    frame = read_parquet(path, SCORE_COLUMNS, OPTIONAL).to_pydict()
     return _scores(frame, range(len(frame["prompt_id"])))
 
 
@@ -205,7 +216,7 @@ def read_prompt_tables(path: Path) -> list[PromptTable]:
     Raises:
         DataError: The file is missing, is no Parquet table, or lacks a column.
     """
-    table = read_parquet(path, PROMPT_COLUMNS, ("proxy_reward",))
+    table = read_parquet(path, PROMPT_COLUMNS, OPTIONAL)
     frame = {name: table.column(name).to_pylist() for name in PROMPT_COLUMNS}
     keys = list(zip(*(frame[name] for name in NAMES), strict=True))
     return [

@@ -196,14 +196,21 @@ class Texts:
     Args:
         objective: As in ``points.csv``.
         kl_budget: Nats per completion.
-        length: Mean length in tokens, on the hull between checkpoints.
         n_seeds: Seeds that have checkpoints around the budget.
+        length: Mean length in tokens, on the hull between checkpoints, as all that follows.
+        entropy: Of completions, nats per completion; ``None`` in results of older code.
+        chosen_logp: Log-prob of the preferred completions of held-out pairs, nats per completion;
+            ``None`` where the probe had none.
+        rejected_logp: Log-prob of the other completions of these pairs.
     """
 
     objective: str
     kl_budget: float
-    length: float
     n_seeds: int
+    length: float
+    entropy: float | None = None
+    chosen_logp: float | None = None
+    rejected_logp: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +221,7 @@ class Cost:
         objective: As in ``points.csv``.
         runs: Runs in the tables.
         seconds: Wall time of a run's training, mean.
+        cpu_seconds: CPU time of a trial with its evaluations, mean.
         generated_tokens: Of a run, mean: completions that its config samples, times the mean length
             at its checkpoints; 0 where it reads pairs. An estimate.
         trials: Trials behind its settings; those of its stages.
@@ -227,6 +235,7 @@ class Cost:
     objective: str
     runs: int
     seconds: float
+    cpu_seconds: float | None
     generated_tokens: float | None
     trials: int
     trial_seconds: float

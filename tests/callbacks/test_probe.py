@@ -248,6 +248,7 @@ class Unusable(Reward):
         ({"proxy": Unusable()}, "Unusable: 1 of 1 scores are not finite"),
         ({"max_new_tokens": 10_000}, "exceeds the model's context"),
         ({"prompts": "gone.jsonl"}, "gone.jsonl: no such file"),
+        ({"pairs": "gone.jsonl"}, "gone.jsonl: no such file"),
     ],
 )
 def test_what_no_evaluation_could_do_is_said_before_the_first_step(
@@ -257,6 +258,26 @@ def test_what_no_evaluation_could_do_is_said_before_the_first_step(
     with pytest.raises((ConfigError, DataError), match=said):
         train(files, run, stop, **changed)
     assert not (run / "points").exists()
+
+
+def test_held_out_pairs_are_measured_at_every_evaluation(files: Path, run: Path) -> None:
+    """Training raises the log-probs of what it imitates; nothing else of the tables changes."""
+    rows = [
+        {"prompt": " w4 w5"[: 3 * (1 + i % 2)], "chosen": " w6", "rejected": " w7 w8"}
+        for i in (0, 1)
+    ]
+    pairs = files / "pairs.jsonl"
+    pairs.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    module = train(files, run, pairs=str(pairs))
+    last = read_scores(run / "points" / "step-000005.parquet")
+    tree = PromptTree(0, "x", (1, 4), ((6, EOS), (7, 8, EOS)))
+    with torch.no_grad():
+        chosen, rejected = module.policy(collate([tree])).token_logps.sum(1).tolist()
+    assert last.chosen_logp is not None
+    assert last.rejected_logp is not None
+    assert last.prompt_ids[0] == "p0"
+    assert last.chosen_logp[0] == pytest.approx(chosen, rel=1e-5)
+    assert last.rejected_logp[0] == pytest.approx(rejected, rel=1e-5)
 
 
 def test_the_longest_prompt_is_tried(files: Path, run: Path) -> None:

@@ -116,7 +116,7 @@ def outcomes(policy: Policy, reference: Policy, tree: PromptTree) -> list[dict[s
     for a in range(VOCABULARY):
         ratio = p0[a] - q0[a]
         if a == EOS:
-            shared = {"kl": step, "kl_k1": ratio, "reward": 0.1, "length": 1}
+            shared = {"kl": step, "kl_k1": ratio, "reward": 0.1, "length": 1, "entropy": -p0[a]}
             found.append({"p": np.exp(p0[a]), **shared})
             continue
         p1, q1 = next_logps(policy, [*tree.prompt, a]), next_logps(reference, [*tree.prompt, a])
@@ -128,6 +128,7 @@ def outcomes(policy: Policy, reference: Policy, tree: PromptTree) -> list[dict[s
                 "kl_k1": ratio + p1[b] - q1[b],
                 "reward": 0.1 + (a > EOS) + (b > EOS),
                 "length": 2,
+                "entropy": -p0[a] - p1[b],  # minus the log-prob of the completion
             }
             for b in range(VOCABULARY)
         ]
@@ -155,7 +156,7 @@ def test_estimates_agree_with_enumeration_of_every_completion(
         assert sum(o["p"] for o in every) == pytest.approx(1)
         mean = {n: sum(o["p"] * o[n] for o in every) for n in every[0]}
         assert mean["kl_k1"] == pytest.approx(mean["kl"], rel=1e-9)
-        for name in ("kl", "kl_k1", "reward", "length"):
+        for name in ("kl", "kl_k1", "reward", "length", "entropy"):
             se = (sum(o["p"] * (o[name] - mean[name]) ** 2 for o in every) / 400) ** 0.5
             value = getattr(found.scores, name)[i]
             assert value == pytest.approx(mean[name], abs=4 * se + 1e-6), name
@@ -179,6 +180,45 @@ def evaluate(
         "batch_size": 7,
     } | changed
     return evaluate_policy(policy, reference, prompts, Length(), **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("batch_size", [1, 100])
+def test_log_probs_of_held_out_pairs_are_means_over_each_prompts_pairs(
+    policies: tuple[Policy, Policy], batch_size: int
+) -> None:
+    """One pair, three and two; the second prompt's pairs condition on prompts of their own."""
+    prompts = [PromptTree(i, f"p{i}", (1, 3 + i), ()) for i in range(3)]
+    rng = np.random.default_rng(1)
+    pairs = [
+        [
+            PromptTree(
+                10 * i + k,
+                f"pair {i} {k}",
+                (1, 3 + i, *[4] * (k if i == 1 else 0)),
+                tuple(tuple(rng.integers(3, VOCABULARY, size=n).tolist()) for n in (1 + k, 3)),
+            )
+            for k in range(count)
+        ]
+        for i, count in enumerate((1, 3, 2))
+    ]
+    found = evaluate(*policies, prompts, pairs=pairs, batch_size=batch_size).scores
+    for side, name in enumerate(("chosen_logp", "rejected_logp")):
+        by_hand = [
+            np.mean(
+                [
+                    sum(
+                        next_logps(policies[0], [*tree.prompt, *tree.completions[side][:t]])[token]
+                        for t, token in enumerate(tree.completions[side])
+                    )
+                    for tree in own
+                ]
+            )
+            for own in pairs
+        ]
+        assert getattr(found, name) == pytest.approx(by_hand, rel=1e-9)
+    without = evaluate(*policies, prompts, batch_size=batch_size)
+    assert without.scores.chosen_logp is None
+    assert np.array_equal(without.scores.kl, found.kl)
 
 
 def test_the_reference_against_itself_has_kl_zero(

@@ -4,6 +4,35 @@ from tests.mutation_lists.mutation import Mutation
 
 MUTATIONS = (
     Mutation(
+        "entropy is that of the first completions alone",
+        "evaluation/points.py",
+        "ends - lengths.astype(np.int64)",
+        "np.zeros_like(ends)",
+        "evaluation/test_points.py::test_estimates_agree_with_enumeration_of_every_completion",
+    ),
+    Mutation(
+        "log-probs of held-out pairs go to prompts as if each had one pair",
+        "evaluation/points.py",
+        "np.cumsum([len(own) for own in pairs])[:-1]",
+        "np.arange(1, len(pairs))",
+        "evaluation/test_points.py::"
+        "test_log_probs_of_held_out_pairs_are_means_over_each_prompts_pairs[1]",
+    ),
+    Mutation(
+        "held-out pairs are known by their own tokens, which are cut elsewhere",
+        "evaluation/prompts.py",
+        'max_length=max_length, truncation="keep_end"\n    )\n    found',
+        'max_length=None, truncation="keep_end"\n    )\n    found',
+        "evaluation/test_prompts.py::test_held_out_pairs_belong_to_the_prompt_with_the_same_tokens",
+    ),
+    Mutation(
+        "what was not measured by all seeds is the mean of those that have it",
+        "report/study.py",
+        "measured.mean(0)]",
+        "np.nanmean(measured, 0)]",
+        "report/test_study.py::test_texts_lie_on_the_hull_between_checkpoints",
+    ),
+    Mutation(
         "KL is that of the reference to the policy",
         "evaluation/scoring.py",
         "kl_full(log_p, log_q)",

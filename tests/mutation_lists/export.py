@@ -22,8 +22,8 @@ MUTATIONS = (
     Mutation(
         "prompts of an evaluation lose their end",
         "evaluation/prompts.py",
-        'truncation="keep_end"',
-        'truncation="keep_start"',
+        'report, max_length=max_length, truncation="keep_end"',
+        'report, max_length=max_length, truncation="keep_start"',
         "evaluation/test_prompts.py::test_prompts_are_numbered_and_what_is_left_out_is_reported",
     ),
     Mutation(

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -21,6 +22,7 @@ from alignlab.report.study import (
     text_rows,
 )
 from alignlab.results.csv_tables import read_table, write_table
+from alignlab.results.prompt_tables import PromptScores, PromptTable
 from alignlab.results.tables import Against, FrontierRow, OwnOptimum, Point
 from tests.evaluation.worlds import World
 from tests.report.test_command import write_results
@@ -100,20 +102,33 @@ def test_own_optima_are_shares_of_the_same_gain() -> None:
     assert nothing.why == "no config of its runs is there"
 
 
-def test_lengths_lie_on_the_hull_between_checkpoints() -> None:
+def table(
+    seed: int, step: int, kl: float, reward: float, length: float, **more: Any
+) -> PromptTable:
+    shared = {"kl": kl, "kl_k1": kl, "reward": reward, "length": length, **more}
+    measures: dict[str, Any] = {name: np.array([v - 1.0, v + 1.0]) for name, v in shared.items()}
+    scores = PromptScores(
+        prompt_ids=("a", "b"), n_samples=np.array([4, 4]), **{"proxy_reward": None, **measures}
+    )
+    return PromptTable(objective="dpo", run_id=f"dpo-s{seed}", seed=seed, step=step, scores=scores)
+
+
+def test_texts_lie_on_the_hull_between_checkpoints() -> None:
     """Seed 0 goes from 8 to 12 tokens, past a point below the hull; seed 1 stays at 20."""
-    points = [
-        point("dpo", 0, 1, 0.5, 1.0, 8.0),
-        point("dpo", 0, 2, 1.0, 0.0, 99.0),
-        point("dpo", 0, 3, 1.5, 2.0, 12.0),
-        point("dpo", 1, 1, 0.8, 1.0, 20.0),
-        point("dpo", 1, 2, 1.2, 1.5, 20.0),
+    tables = [
+        table(0, 1, 0.5, 1.0, 8.0, entropy=6.0, chosen_logp=-9.0, rejected_logp=-9.5),
+        table(0, 2, 1.0, 0.0, 99.0, entropy=0.0, chosen_logp=0.0, rejected_logp=0.0),
+        table(0, 3, 1.5, 2.0, 12.0, entropy=4.0, chosen_logp=-8.0, rejected_logp=-12.5),
+        table(1, 1, 0.8, 1.0, 20.0, entropy=7.0),
+        table(1, 2, 1.2, 1.5, 20.0, entropy=3.0),
     ]
-    rows = text_rows(points, [0.25, 0.5, 1.0, 2.0])
-    assert [(row.kl_budget, row.length, row.n_seeds) for row in rows] == [
-        (0.5, 8.0, 1),
-        (1.0, 15.0, 2),
-    ]
+    rows = text_rows(tables, [0.25, 0.5, 1.0, 2.0])
+    assert [(row.kl_budget, row.n_seeds) for row in rows] == [(0.5, 1), (1.0, 2)]
+    first, second = rows
+    assert (first.length, first.entropy) == pytest.approx((8.0, 6.0))
+    assert (first.chosen_logp, first.rejected_logp) == pytest.approx((-9.0, -9.5))
+    assert (second.length, second.entropy) == pytest.approx((15.0, 5.0))
+    assert (second.chosen_logp, second.rejected_logp) == (None, None)  # not of every seed
 
 
 def test_costs_by_hand(tmp_path: Path) -> None:
@@ -122,11 +137,14 @@ def test_costs_by_hand(tmp_path: Path) -> None:
     points.append(point("dpo", 0, 30, 1.0, 1.0, 5.0))
     data = {"rollout_size": 8, "batch_size": 4, "inner_epochs": 2, "samples_per_prompt": 2}
     drawing = {**config("RLOO", {"max_steps": 10}), "data": {"init_args": data}}
-    trials = [{"trial": i, "value": v, "seconds": 3.0} for i, v in enumerate((0.5, 0.9, 0.82, 0.0))]
+    trials = [
+        {"trial": i, "value": v, "seconds": 3.0, "cpu_seconds": 2.0 + i}
+        for i, v in enumerate((0.5, 0.9, 0.82, 0.0))
+    ]
     write_table(tmp_path / "tuning" / "rloo.csv", trials)
     dpo, rloo = cost_rows(points, {"rloo": [drawing], "dpo": [config("DPO")]}, [tmp_path])
     assert (rloo.runs, rloo.seconds, rloo.generated_tokens) == (2, 10.0, 48 * 5.0)
-    assert (rloo.trials, rloo.trial_seconds) == (4, 12.0)
+    assert (rloo.trials, rloo.trial_seconds, rloo.cpu_seconds) == (4, 12.0, 3.5)
     assert (rloo.best, rloo.worst, rloo.near_best) == (0.9, 0.0, 0.5)  # 0.82 >= 0.81
     assert rloo.median == pytest.approx(0.66)
     assert (dpo.seconds, dpo.generated_tokens, dpo.trials, dpo.best) == (30.0, 0.0, 0, None)

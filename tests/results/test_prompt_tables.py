@@ -8,6 +8,8 @@ from scipy import stats
 
 from alignlab.errors import DataError
 from alignlab.results.prompt_tables import (
+    MEASURES,
+    OPTIONAL,
     PROMPT_COLUMNS,
     PromptScores,
     PromptTable,
@@ -31,6 +33,9 @@ def make_table(step: int, *, proxy: bool = True) -> PromptTable:
             proxy_reward=rng.normal(size=3) if proxy else None,
             length=np.array([3.0, 4.0, 8.0]),
             n_samples=np.array([4, 4, 4]),
+            entropy=rng.random(3),
+            chosen_logp=rng.normal(size=3) if proxy else None,
+            rejected_logp=rng.normal(size=3) if proxy else None,
         ),
     )
 
@@ -45,9 +50,10 @@ def test_round_trip_in_order_of_step(tmp_path: Path) -> None:
         ("dpo", "dpo-s0", 0, 20),
     ]
     assert back[0].scores.proxy_reward is None
+    assert back[0].scores.chosen_logp is None
     wanted = make_table(20).scores
     assert back[1].scores.prompt_ids == wanted.prompt_ids
-    for name in ("kl", "kl_k1", "reward", "proxy_reward", "length", "n_samples"):
+    for name in (*MEASURES, "n_samples"):
         assert np.array_equal(getattr(back[1].scores, name), getattr(wanted, name)), name
     write_prompt_tables(path, back)
     assert path.read_bytes() == once
@@ -59,6 +65,17 @@ def test_the_files_columns_are_the_documented_ones(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     write_prompt_tables(path, [make_table(1)])
     assert tuple(pq.ParquetFile(path).schema_arrow.names) == tuple(PROMPT_COLUMNS)
+
+
+def test_a_table_of_older_code_has_no_entropy_and_no_held_out_pairs(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "t.parquet"
+    write_prompt_tables(path, [make_table(1)])
+    pq.write_table(pq.read_table(path).drop_columns(list(OPTIONAL[1:])), path)
+    (table,) = read_prompt_tables(path)
+    assert (table.scores.entropy, table.scores.chosen_logp) == (None, None)
+    assert table.scores.means().keys() == {"kl", "kl_k1", "reward", "proxy_reward", "length"}
 
 
 def test_point_is_the_mean_over_prompts_with_clustered_errors() -> None:
