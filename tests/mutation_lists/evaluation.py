@@ -28,8 +28,8 @@ MUTATIONS = (
     Mutation(
         "what was not measured by all seeds is the mean of those that have it",
         "report/study.py",
-        "measured.mean(0)]",
-        "np.nanmean(measured, 0)]",
+        "zip(OF_TEXTS, measured.mean(0), strict=True)",
+        "zip(OF_TEXTS, np.nanmean(measured, 0), strict=True)",
         "report/test_study.py::test_texts_lie_on_the_hull_between_checkpoints",
     ),
     Mutation(
