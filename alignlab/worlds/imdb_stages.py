@@ -124,11 +124,13 @@ def write_prompts(
     shortest: Count = 2,
     longest: Count = 8,
     seed: Seed = 0,
+    validation: Amount = 0,
 ) -> None:
     """Stage: the first few tokens of reviews as prompts, for training and for evaluation.
 
-    Writes ``train.jsonl`` from training and unsupervised reviews and ``test.jsonl`` from test
-    reviews; a prompt that is in both is left out of ``train.jsonl``, and each is written once.
+    Writes ``train.jsonl`` from training and unsupervised reviews, ``test.jsonl`` from test reviews
+    and, where asked for, ``validation.jsonl`` from the test reviews after those. Each prompt is
+    written once: one that is in several goes to test before validation before training.
 
     Args:
         out: Folder to write.
@@ -139,6 +141,7 @@ def write_prompts(
         shortest: Least tokens of a prompt.
         longest: Most tokens.
         seed: Decides the lengths, see ``prefix_prompts``.
+        validation: Prompts wanted to choose settings on, which are not those of the evaluation.
 
     Raises:
         DataError: There are fewer distinct prompts.
@@ -149,6 +152,7 @@ def write_prompts(
     # Openings such as "This movie" are common: test prompts are chosen first, then kept out.
     wanted_of: list[tuple[str, Sequence[Split], int]] = [
         ("test", ("test",), test),
+        ("validation", ("test",), validation),
         ("train", TRAINING, train),
     ]
     for file, parts, wanted in wanted_of:
@@ -169,8 +173,9 @@ def write_prompts(
                 f"{source}: {len(prompts)} distinct {file} prompts of {shortest}-{longest} tokens, "
                 f"{wanted} wanted. Ask for fewer or longer ones."
             )
-        write_rows(Path(out) / f"{file}.jsonl", prompts)
-        counts[file] = len(prompts)
+        if file != "validation" or wanted:
+            write_rows(Path(out) / f"{file}.jsonl", prompts)
+            counts[file] = len(prompts)
     (Path(out) / "summary.json").write_text(json.dumps(counts) + "\n")
 
 

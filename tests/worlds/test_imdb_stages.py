@@ -134,6 +134,16 @@ def test_prompts_are_short_distinct_and_unseen_in_training(source: str, tmp_path
     assert len({*train, *test}) == 80
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tok")
     assert {len(tokenizer(text)["input_ids"]) for text in train} <= set(range(2, 9))
+    assert not (tmp_path / "p" / "validation.jsonl").exists()
+    write_prompts(
+        out=tmp_path / "v", source=source, tokenizer=str(tmp_path / "tok"), train=60, test=20,
+        validation=30,
+    )  # fmt: skip
+    files = ("train", "test", "validation")
+    found = [[row["prompt"] for row in rows(tmp_path / "v" / f"{f}.jsonl")] for f in files]
+    assert found[1] == test  # the evaluation's stay the same
+    assert len(found[2]) == 30
+    assert len({text for own in found for text in own}) == 110
     with pytest.raises(DataError, match=r"distinct train prompts.*100000 wanted"):
         write_prompts(
             out=tmp_path / "q",
