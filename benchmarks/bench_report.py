@@ -7,13 +7,25 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sides.cases import SWEEP
+
 PACKAGES = ("torch", "lightning", "transformers", "trl", "accelerate")
+SIZES = {  # of the sweep, as its cases are named: the field of a case, and the axis
+    "prompt": ("prompt", "prompt tokens"),
+    "completion": ("completion", "completion tokens"),
+    "k": ("k", "completions of a prompt (GRPO)"),
+    "batch": ("batch", "prompts of a step"),
+    "vocabulary": ("vocabulary", "vocabulary"),
+    "width": ("hidden", "width of the model"),
+}
+BASE = "sweep-prompt-128"  # the others differ from it in one size; GRPO's from one another
 Rows = Sequence[dict[str, Any]]
 
 
 def write_report(folder: Path, rows: Rows) -> None:
-    """Write ``README.md`` and ``ratios.png`` of the rows of ``table.csv``."""
-    draw(folder / "ratios.png", rows)
+    """Write ``README.md``, ``ratios.png`` and ``sweep.png`` of the rows of ``table.csv``."""
+    draw(folder / "ratios.png", [row for row in rows if not row["case"].startswith("sweep")])
+    draw_sweep(folder / "sweep.png", rows)
     lines = [
         "# alignlab beside its peers",
         "",
@@ -74,6 +86,47 @@ def draw(path: Path, rows: Rows) -> None:
     axes.axvline(1, color="grey", linewidth=0.8)
     axes.set_yticks(range(len(shown)), [f"{r['case']} ({r['peer']})" for r in reversed(shown)])
     axes.set_xlabel("processor time of the peer over alignlab's\n(stroke: limit of products)")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def swept(rows: Rows) -> dict[str, list[tuple[int, dict[str, Any]]]]:
+    """For each size of the sweep that has rows of ``trl``: its values in order, with their rows."""
+    known = {row["case"]: row for row in rows if row["peer"] == "trl"}
+    found = {}
+    for size, (field, _) in SIZES.items():
+        own = [case for case in SWEEP if case.name.startswith(f"sweep-{size}-")]
+        own += [case for case in SWEEP if case.name == BASE and size not in ("prompt", "k")]
+        values = [(getattr(case, field), known[case.name]) for case in own if case.name in known]
+        found[size] = sorted(values, key=lambda value: value[0])
+    return {size: values for size, values in found.items() if values}
+
+
+def draw_sweep(path: Path, rows: Rows) -> None:
+    """The ratio to TRL along each size that is swept; no figure where none was."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    found = swept(rows)
+    if not found:
+        return
+    figure, axes = plt.subplots(2, 3, figsize=(8, 4.6), sharey=True)
+    for (size, values), panel in zip(found.items(), axes.flat, strict=False):
+        sizes = [value for value, _ in values]
+        middle, least, most = (
+            [float(row[f"cpu_ratio{end}"]) for _, row in values] for end in ("", "_least", "_most")
+        )
+        panel.plot(sizes, middle, "o-", color="#4c72b0", markersize=4)
+        panel.fill_between(sizes, least, most, alpha=0.3, color="#4c72b0")
+        panel.axhline(1, color="grey", linewidth=0.8)
+        panel.set_xscale("log", base=2)
+        panel.set_xticks(sizes, list(map(str, sizes)))
+        panel.set_xlabel(SIZES[size][1])
+        panel.set_ylim(bottom=0)
+    figure.supylabel("processor time of TRL over alignlab's", fontsize=10)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)

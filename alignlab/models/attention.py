@@ -6,7 +6,8 @@ its prompt and itself, whatever else is in the row. Long branches are causal cal
 kernel; trees, and completions of one prompt, that together have up to ``BLOCK`` tokens share a
 call, under a small mask.
 
-Run on CPUs only. On a GPU the same calls are made, which is right and not yet fast for short trees.
+Run on CPUs only. On a GPU the same calls are made, which is right and not yet fast for short trees;
+docs/models.md says why no single kernel is called there.
 """
 
 from collections.abc import Sequence

@@ -181,18 +181,25 @@ def trainer_of(case: Case, folder: Path, meter: Meter, **settings: Any) -> L.Tra
     )
 
 
-def train(case: Case, folder: Path, meter: Meter) -> dict[str, Any]:
-    """Train and measure; of given completions, what the updates did to their log-probs."""
+def train(case: Case, folder: Path, meter: Meter, **settings: Any) -> dict[str, Any]:
+    """Train and measure; of given completions, what the updates did to their log-probs.
+
+    Args:
+        case: The work.
+        folder: Holds the model.
+        meter: Gets every step, unless ``settings`` have other ``callbacks``.
+        settings: Of the trainer.
+    """
     for silenced in NOT_SHOWN:
         warnings.filterwarnings("ignore", **silenced)
     data, objective = Rows(case), objective_of(case, model_of(case, folder), folder)
     if not case.samples or not case.given:
-        trainer_of(case, folder, meter).fit(objective, datamodule=data)
+        trainer_of(case, folder, meter, **settings).fit(objective, datamodule=data)
         return meter.result(units_of(case))
     on_policy.sample = partial(given_samples, case)  # type: ignore[assignment]
     watched = collate(data.train_trees[:2])
     before = logps_of(objective.policy, watched)
-    trainer_of(case, folder, meter).fit(objective, datamodule=data)
+    trainer_of(case, folder, meter, **settings).fit(objective, datamodule=data)
     meter.losses = changes(before, logps_of(objective.policy, watched))
     return meter.result(units_of(case))
 

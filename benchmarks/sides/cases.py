@@ -36,11 +36,13 @@ CASES = [
     for case in CASES
 ]
 
-_BASE = Case("sweep", "dpo", 128, 40, steps=3, warmup=1)
+# One size at a time differs from 128 + 40 tokens, pairs and batches of 8. With few steps all of it
+# takes half an hour on one core.
+_BASE = Case("sweep", "dpo", 128, 40, steps=2, warmup=1)
 SWEEP = [
     *(replace(_BASE, name=f"sweep-prompt-{n}", prompt=n) for n in (32, 128, 512)),
     *(replace(_BASE, name=f"sweep-completion-{n}", completion=n) for n in (10, 160)),
-    *(replace(_BASE, name=f"sweep-batch-{n}", batch=n) for n in (2, 32)),
+    *(replace(_BASE, name=f"sweep-batch-{n}", batch=n, steps=s) for n, s in ((2, 4), (32, 1))),
     *(replace(_BASE, name=f"sweep-vocabulary-{n}", vocabulary=n) for n in (2048, 32768)),
     *(replace(_BASE, name=f"sweep-width-{n}", hidden=n) for n in (64, 512)),
     *(

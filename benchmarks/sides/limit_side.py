@@ -3,7 +3,8 @@
 Necessary are, for each prompt, its tokens once and each completion's tokens once, the head at the
 positions that predict a completion's token, and attention over the keys that a token may see; three
 times each (forward, and two products backward) where weights are trained, once for a reference.
-Sampling needs a pass over each prompt and one over each token. Each product's rate is measured on
+Sampling needs a pass over each prompt and one over each token. KTO's divergence needs a second
+completion behind each prompt, read by policy and reference. Each product's rate is measured on
 the step's own shape, in the case's precision.
 """
 
@@ -73,10 +74,16 @@ def attention(case: Case, keys: float, length: int, *, trained: bool) -> Product
     return Product(flops, max(1, length), case.hidden // 4, max(1, length), 4, trained)
 
 
+def prompt_keys(row: Row) -> float:
+    """Pairs of a query and a key in a prompt."""
+    n = len(row["prompt"])
+    return n * (n + 1) / 2
+
+
 def tree_keys(row: Row) -> float:
     """Pairs of a query and a key in a prompt with its completions."""
     n = len(row["prompt"])
-    return n * (n + 1) / 2 + sum(len(c) * (n + (len(c) + 1) / 2) for c in row["completions"])
+    return prompt_keys(row) + sum(len(c) * (n + (len(c) + 1) / 2) for c in row["completions"])
 
 
 def necessary(case: Case) -> Iterator[Product]:
@@ -101,6 +108,11 @@ def necessary(case: Case) -> Iterator[Product]:
         yield attention(case, keys, longest, trained=trained)
         if case.objective != "rm":
             yield head(case, sum(completions), sum(completions) // steps, trained=trained)
+    if case.objective == "kto":
+        tokens, keys = 2 * sum(completions), 2 * (keys - sum(map(prompt_keys, rows)))
+        yield from layers(case, tokens, tokens // 2 // steps, trained=False)
+        yield attention(case, keys, longest, trained=False)
+        yield head(case, tokens, tokens // 2 // steps, trained=False)
 
 
 def run(case: Case, folder: Path) -> dict[str, Any]:

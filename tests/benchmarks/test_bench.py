@@ -111,6 +111,17 @@ def test_the_limit_of_an_on_policy_step(bench: Any) -> None:
     assert sum(product.flops for product in limit.necessary(case)) == by_hand
 
 
+def test_the_limit_of_kto_reads_a_second_completion(bench: Any) -> None:
+    """A prompt of 3 and 2 tokens: four passes over it, two more over the 2 tokens alone."""
+    limit = importlib.import_module("sides.limit_side")
+    sizes = {"hidden": 4, "layers": 1, "vocabulary": 16, "exact": True}
+    case = bench.Case("kto", "kto", 3, 1, 1, batch=1, steps=1, warmup=0, **sizes)
+    weights = 4 * 4 * 4 + 3 * 4 * 12
+    keys, second = 1 + 2 + 3 + 4 + 5, 4 + 5
+    read = 4 * (2 * 5 * weights + 4 * 4 * keys) + 2 * (2 * 2 * weights + 4 * 4 * second)
+    assert sum(product.flops for product in limit.necessary(case)) == read + 6 * 2 * 2 * 4 * 16
+
+
 def test_the_page_names_the_machine_and_every_row(bench: Any, case: Any, tmp_path: Path) -> None:
     report = importlib.import_module("bench_report")
     runs = [{"cpu": 1.0, "wall": 1.0, "gflop": 1.0}], [{"cpu": 2.5, "wall": 3.0, "gflop": 1.0}]
@@ -122,6 +133,31 @@ def test_the_page_names_the_machine_and_every_row(bench: Any, case: Any, tmp_pat
     assert "| dpo-small | limit | 2.50 |" in page
     assert "instructions for bfloat16" in page
     assert (tmp_path / "ratios.png").stat().st_size > 1000
+
+
+def test_each_size_of_the_sweep_includes_the_base(bench: Any, tmp_path: Path) -> None:
+    """GRPO's cases, of several completions, have no base; ratios are those of TRL alone."""
+    report = importlib.import_module("bench_report")
+    for ratio, each in enumerate(bench.SWEEP, start=1):
+        runs = [{"cpu": 1.0, "wall": 1.0}], [{"cpu": float(ratio), "wall": 1.0}]
+        rows = [bench.row_of(each, peer, *runs, {}) for peer in ("trl", "limit")]
+        bench.add_rows(tmp_path, rows)
+    rows = bench.read_table(tmp_path)
+    found = report.swept(rows)
+    ratios = {size: [float(row["cpu_ratio"]) for _, row in own] for size, own in found.items()}
+    assert ratios == {
+        "prompt": [1, 2, 3],
+        "completion": [4, 2, 5],
+        "k": [12, 13],
+        "batch": [6, 2, 7],
+        "vocabulary": [8, 2, 9],
+        "width": [10, 2, 11],
+    }
+    assert [value for value, _ in found["width"]] == [64, 256, 512]
+    report.draw_sweep(tmp_path / "sweep.png", rows)
+    assert (tmp_path / "sweep.png").stat().st_size > 1000
+    report.draw_sweep(tmp_path / "none.png", [])
+    assert not (tmp_path / "none.png").exists()
 
 
 @pytest.mark.slow  # two processes that import all they need
