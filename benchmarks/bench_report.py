@@ -125,7 +125,7 @@ def draw_sweep(path: Path, rows: Rows) -> None:
         panel.set_xscale("log", base=2)
         panel.set_xticks(sizes, list(map(str, sizes)))
         panel.set_xlabel(SIZES[size][1])
-        panel.set_ylim(bottom=0)
+    axes.flat[0].set_ylim(bottom=0)
     figure.supylabel("processor time of TRL over alignlab's", fontsize=10)
     figure.tight_layout()
     figure.savefig(path, dpi=120)

@@ -34,6 +34,10 @@ from alignlab.training import fit
 
 ROWS = 14
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
+NOTE = (
+    "`Optimizer.step` contains Python's own time of the whole step, which Lightning computes "
+    "inside of it; `aten::_fused_adamw_` is the update of the weights."
+)
 KNOWN = {case.name: case for case in CASES}
 
 
@@ -111,7 +115,7 @@ def main() -> None:
     names = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
     options = words[len(names) :]
     call = f"Made by `python {shlex.join(sys.argv)}`."
-    pages = ["# Profiles of training steps", f"{call} {machine()}"]
+    pages = ["# Profiles of training steps", f"{call} {machine()}", NOTE]
     for name in names or [""]:
         with tempfile.TemporaryDirectory() as folder:
             if name in KNOWN:
