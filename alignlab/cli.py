@@ -142,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         own.set_defaults(command=_frontier if name == "frontier" else command.run)
     _add_export(commands)
     _add_replay(commands)
+    _add_overoptimisation(commands)
     _add_records(commands)
     stages = _add(
         commands, "stages", "list what 'call:' in a pipeline.yaml may name", "alignlab stages"
@@ -259,6 +260,19 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     export.set_defaults(command=_export)
 
 
+def _add_overoptimisation(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> None:
+    own = _add(
+        commands,
+        "overoptimisation",
+        "fit and draw gold against learned reward again, from an experiment's tables",
+        "alignlab overoptimisation results/quickstart-overoptimisation",
+    )
+    own.add_argument("results", type=_path, metavar="RESULTS_DIR", help="its results folder")
+    own.set_defaults(command=_overoptimisation)
+
+
 def _add_replay(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     replay = _add(
         commands,
@@ -364,6 +378,13 @@ def _replay(args: argparse.Namespace) -> int:
     from alignlab.training.replay import replay
 
     return replay(args.step, args.weights)
+
+
+def _overoptimisation(args: argparse.Namespace) -> int:
+    from alignlab.stages.overoptimisation import draw_again
+
+    draw_again(args.results)
+    return SUCCESS
 
 
 def _stages(args: argparse.Namespace) -> int:

@@ -32,7 +32,7 @@ BELOW = {
     "evaluation": {"functional", "data", "models", "rewards", "rollouts", "results"},
     "stages": {
         *("functional", "data", "models", "worlds", "rewards", "rollouts"),
-        *("evaluation", "results"),
+        *("evaluation", "results", "report.overoptimisation"),
     },
     "callbacks": {
         *("functional", "data", "models", "rewards", "rollouts"),
@@ -112,6 +112,7 @@ TESTED_IN = {
     "evaluation.scoring": "evaluation/test_points.py",  # a point is made of its numbers
     "models.backbone": "models/test_layouts.py",  # what both layouts share
     "models.heads": "models/test_families.py",  # logits against each family's own
+    "report.overoptimisation": "stages/test_overoptimisation.py",  # drawn from that stage's tables
     "plan.space": "sweep/test_space.py",  # read from sweeps' files
     "stages.completed": "stages/test_pairs.py",  # the beginning of that stage
     "training.fit": "test_cli.py",

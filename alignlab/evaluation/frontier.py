@@ -37,7 +37,7 @@ from alignlab.evaluation.oracle import OracleCurve, reference_reward
 from alignlab.evaluation.power import Spread
 from alignlab.results.pool import Pool
 from alignlab.results.prompt_tables import PromptTable
-from alignlab.results.statistics import Floats, bootstrap_counts
+from alignlab.results.statistics import Floats, half_weights, halves
 from alignlab.results.tables import (
     BUDGETS,
     Against,
@@ -149,7 +149,7 @@ def build_frontier(
     )
 
 
-def common_prompts(tables: Iterable[PromptTable], pool: Pool) -> tuple[str, ...]:
+def common_prompts(tables: Iterable[PromptTable], pool: Pool | None = None) -> tuple[str, ...]:
     """The prompts that every table is about, ordered by a hash of their names.
 
     Even and odd places of this order are the two halves: a split that no property of the prompts
@@ -168,7 +168,7 @@ def common_prompts(tables: Iterable[PromptTable], pool: Pool) -> tuple[str, ...]
                 f"which {len(own & names)} are among the {len(names)} of the other runs. "
                 "Evaluate all runs on the same prompts, each once."
             )
-    chosen = pool.prompt_ids if names is None else names
+    chosen = (pool.prompt_ids if pool else ()) if names is None else names
     if len(chosen) < 4:
         raise DataError(f"a frontier needs at least 4 prompts (two per half), got {len(chosen)}.")
     return tuple(sorted(chosen, key=lambda name: hashlib.sha256(name.encode()).digest()))
@@ -204,11 +204,8 @@ class _Bench:
         self.budgets = budgets
         n = len(pool.prompt_ids)
         self.n_prompts = n
-        self.halves = [np.arange(0, n, 2), np.arange(1, n, 2)]
-        self.weights = np.empty((1 + replicates, n))  # of prompts, each half's sum to 1
-        for k, half in enumerate(self.halves):
-            counts = bootstrap_counts(len(half), replicates, 2 * seed + k)
-            self.weights[:, half] = np.vstack([np.ones(len(half)), counts]) / len(half)
+        self.halves = halves(n)
+        self.weights = half_weights(n, replicates, seed)
         self.reference = reference_reward(pool)
         self.oracle = OracleCurve(pool, budgets)
         self.reference_means = self.weights @ self.reference / 2  # [1 + B]

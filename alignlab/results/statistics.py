@@ -109,3 +109,20 @@ def bootstrap_counts(n: int, replicates: int, seed: int) -> Floats:
     """
     generator = np.random.default_rng(seed)
     return generator.multinomial(n, np.full(n, 1 / n), size=replicates).astype(np.float64)
+
+
+def halves(n: int) -> list[NDArray[np.int64]]:
+    """The even and the odd places of ``n`` units: what is chosen on one is read on the other."""
+    return [np.arange(0, n, 2), np.arange(1, n, 2)]
+
+
+def half_weights(n: int, replicates: int, seed: int) -> Floats:
+    """Bootstrap weights of ``n`` units, each half resampled by itself: ``[1 + replicates, n]``.
+
+    The weights of each half sum to 1. Row 0 is the sample itself.
+    """
+    weights = np.empty((1 + replicates, n))
+    for k, half in enumerate(halves(n)):
+        counts = bootstrap_counts(len(half), replicates, 2 * seed + k)
+        weights[:, half] = np.vstack([np.ones(len(half)), counts]) / len(half)
+    return weights

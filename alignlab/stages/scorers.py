@@ -14,12 +14,15 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from alignlab.bounds import Count, Seed, Share
-from alignlab.data.rows import LabelledText, split_by_prompt
+from alignlab.data.rows import Demonstration, LabelledText, split_by_prompt
+from alignlab.data.sources import read_rows
+from alignlab.data.texts import completion_text, prompt_text
 from alignlab.errors import ConfigError, DataError
 from alignlab.functional import calibration_gaps
 from alignlab.models.loading import build_model, load_model, load_tokenizer
 from alignlab.results.csv_tables import write_table
 from alignlab.results.run_folder import RunFolder
+from alignlab.rewards import Reward
 from alignlab.rewards.build import build_reward
 from alignlab.rewards.ngrams import NgramScorer, calibrate, fit_nbsvm, frequent_ngrams, words
 from alignlab.worlds.imdb import read_imdb
@@ -135,6 +138,7 @@ def compare_scorers(
     gold: Mapping[str, Any],
     watchdog: Mapping[str, Any],
     runs: Sequence[str | Sequence[str]],
+    baseline: str | None = None,
 ) -> None:
     """Stage: do gains on the gold scorer hold on one whose labels nobody optimised?
 
@@ -147,6 +151,8 @@ def compare_scorers(
         gold: ``class_path`` and ``init_args`` of the scorer that was optimised, a log-odds.
         watchdog: ``class_path`` and ``init_args`` of the watchdog, a log-odds too.
         runs: Folders of runs, or lists of them.
+        baseline: File of the reference's own completions, as demonstrations: the row ``reference``,
+            from which gains are counted.
 
     Raises:
         DataError: No run has kept texts.
@@ -157,23 +163,37 @@ def compare_scorers(
     for folder in folders:
         for evaluation in folder.evaluations:
             kept = evaluation.read_texts()
-            row: dict[str, Any] = {
-                "run": folder.long_name,
-                "step": evaluation.step,
-                "texts": len(kept),
-            }
-            for name, scorer in scorers.items():
-                logits = scorer([k.prompt for k in kept], [k.completion for k in kept])
-                row[f"{name}_logit"] = round(float(logits.mean()), 6)
-                row[f"{name}_probability"] = round(float(logits.sigmoid().mean()), 6)
-            rows.append(row)
+            texts = [k.prompt for k in kept], [k.completion for k in kept]
+            rows.append(_compared(folder.long_name, evaluation.step, scorers, *texts))
     if not rows:
         raise DataError(
             f"none of {len(folders)} runs has kept texts. Compare runs that "
             " were evaluated by FrontierProbe."
         )
     rows.sort(key=lambda row: (row["run"], row["step"]))
+    if baseline is not None:
+        found, report = read_rows(baseline, Demonstration)
+        report.tell()
+        prompts = [prompt_text(row.prompt) for row in found]
+        answers = [completion_text(row.completion, row.ends) for row in found]
+        rows.insert(0, _compared("reference", 0, scorers, prompts, answers))
     write_table(Path(out) / "watchdog.csv", rows, numbers="")
+
+
+def _compared(
+    run: str,
+    step: int,
+    scorers: Mapping[str, Reward],
+    prompts: Sequence[str],
+    completions: Sequence[str],
+) -> dict[str, Any]:
+    """A row of ``watchdog.csv``."""
+    row: dict[str, Any] = {"run": run, "step": step, "texts": len(completions)}
+    for name, scorer in scorers.items():
+        logits = scorer(prompts, completions)
+        row[f"{name}_logit"] = round(float(logits.mean()), 6)
+        row[f"{name}_probability"] = round(float(logits.sigmoid().mean()), 6)
+    return row
 
 
 def fetch_classifier(*, out: str | Path, source: str) -> None:

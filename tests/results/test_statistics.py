@@ -9,6 +9,8 @@ from scipy import stats
 from alignlab.results.statistics import (
     bootstrap_counts,
     clustered_se,
+    half_weights,
+    halves,
     holm,
     t_interval,
     wilson_interval,
@@ -67,6 +69,17 @@ def test_bootstrap_counts_are_draws_with_replacement() -> None:
     assert counts[:, 0].mean() == pytest.approx(1, abs=4 * math.sqrt(0.95 / 4000))
     assert counts[:, 0].var() == pytest.approx(0.95, rel=0.1)
     assert np.array_equal(counts, bootstrap_counts(20, 4000, seed=3))
+
+
+def test_halves_are_resampled_apart() -> None:
+    """Seven units: four even places in quarters, three odd ones in thirds."""
+    weights = half_weights(7, 50, seed=2)
+    assert [half.tolist() for half in halves(7)] == [[0, 2, 4, 6], [1, 3, 5]]
+    assert weights[0] == pytest.approx([1 / 4, 1 / 3] * 3 + [1 / 4])
+    for half in halves(7):
+        assert weights[:, half].sum(1) == pytest.approx(np.ones(51))
+        assert weights[:, half] * len(half) == pytest.approx(np.round(weights[:, half] * len(half)))
+    assert len({*map(tuple, weights)}) > 40
 
 
 def test_holm_on_five_by_hand() -> None:

@@ -11,11 +11,13 @@ import torch
 from torch.testing import assert_close
 
 from alignlab.errors import ConfigError, DataError
+from alignlab.results.csv_tables import read_table
 from alignlab.results.run_folder import Evaluation, SampleText
 from alignlab.rewards.base import Reward
 from alignlab.rewards.ngrams import NgramScorer
 from alignlab.rewards.sentiment import SentimentReward
 from alignlab.stages.scorers import compare_scorers, crop, fit_sentiment, measure
+from tests.data.files import jsonl
 
 GOOD = ["great", "superb", "touching", "funny", "brilliant"]
 BAD = ["awful", "boring", "dull", "a mess", "terrible"]
@@ -157,6 +159,17 @@ def test_scorers_are_compared_on_the_texts_that_runs_kept(tmp_path: Path) -> Non
         "dpo-beta0.5-s0,120,4,1.0,0.690399,1.0,0.690399",
         "ppo-s1,7,1,2.0,0.880797,0.0,0.5",
     ]
+    own = [{"prompt": "A", "completion": f" {word}"} for word in ("good", "film")]
+    compare_scorers(
+        out=tmp_path / "watch",
+        gold=gold,
+        watchdog=watchdog,
+        runs=[str(tmp_path / "ppo" / "s1")],
+        baseline=str(jsonl(tmp_path, own)),
+    )
+    first, _ = read_table(tmp_path / "watch" / "watchdog.csv")
+    assert list(first.values())[:4] == ["reference", "0", "2", "1.0"]
+    assert first["watchdog_logit"] == "0.0"
     with pytest.raises(DataError, match="none of 1 runs has kept texts"):
         compare_scorers(
             out=tmp_path / "none",
