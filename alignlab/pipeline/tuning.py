@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from alignlab.pipeline.training import train
 from alignlab.plan import overlay
 from alignlab.plan.experiment import short_names
 from alignlab.plan.schema import Keys, Text, check
-from alignlab.plan.space import DimensionKeys, Space, build, design, space_of
+from alignlab.plan.space import DimensionKeys, Point, Space, build, design, space_of
 from alignlab.results.csv_tables import write_table
 from alignlab.results.pool import POOL_NAME, Pool
 from alignlab.results.prompt_tables import read_scores
@@ -97,11 +98,15 @@ class Search:
         space: What is varied.
         trials: How many there will be.
         seed: Of the samplers.
+        first: Settings to begin with, dotted key -> value; none if it is empty.
     """
 
-    def __init__(self, space: Space, trials: int, seed: int) -> None:
+    def __init__(
+        self, space: Space, trials: int, seed: int, first: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         points = design(("qmc", {"seed": seed}), space, max(1, trials // FIRST)) or []
+        points = [Point(STAGE, dict(first)), *points] if first else points
         sampler = build("tpe", {"seed": seed, "n_startup_trials": len(points)})
         self._space, self._asked = space, 0
         self._study = optuna.create_study(direction="maximize", sampler=sampler)
@@ -183,7 +188,7 @@ def tune(job: Mapping[str, Any], folder: Path, reporter: Reporter) -> Trained:
     """
     keys, path = job["spec"]["tune"], Path(job["record"])
     bench = Bench(Pool.load(Path(keys["pool"]) / POOL_NAME), keys["budgets"])
-    search = Search(space_in(keys), keys["trials"], keys["seed"])
+    search = Search(space_in(keys), keys["trials"], keys["seed"], keys.get("first") or {})
     trials: list[dict[str, Any]] = []
     path.unlink(missing_ok=True)  # of other trials
     for number in range(keys["trials"]):

@@ -45,6 +45,8 @@ def as_config(command: str, words: Sequence[str], folder: Path) -> list[str]:
         run += [] if value is None else [option, str(value)]
     try:
         job = _job(plan, stage, args.seed, args.point, run)
+        if job.lacks:
+            raise ConfigError(job.lacks)
         if job.budget is not None and not plan.chosen(job):
             raise ConfigError(_not_tuned(plan, job, run))
         absent = _absent_inputs(plan, job, rest, run)

@@ -129,6 +129,7 @@ class Job:
         needs: Stage or run, as in ``pipeline.yaml`` -> names of the jobs whose output is read.
         config_sha: Hash of spec, seed, data files and upstream hashes.
         budget: KL in nats, of a run that takes the settings which trials found to be best there.
+        lacks: Why it cannot be carried out yet; empty if it can.
     """
 
     stage: str
@@ -140,6 +141,7 @@ class Job:
     needs: dict[str, tuple[str, ...]]
     config_sha: str
     budget: float | None = None
+    lacks: str = ""
 
     @property
     def tunes(self) -> bool:
@@ -173,7 +175,7 @@ class Plan:
         stages: Name -> stage.
         inputs: The results folder in which needs lie, where that is not ``results`` itself: a
             sweep's runs read an experiment's stages.
-        notes: What was given and is not used.
+        notes: What was given and is not used, and what other results have given.
     """
 
     name: str
@@ -277,7 +279,13 @@ class Plan:
         return filled
 
     def to_check(self, job: Job) -> dict[str, Any]:
-        """The job's spec, and whether its evaluations are to be points of the frontier."""
+        """The job's spec, and whether its evaluations are to be points of the frontier.
+
+        Raises:
+            ConfigError: It cannot be carried out yet.
+        """
+        if job.lacks:
+            raise ConfigError(job.lacks)
         return self.resolved(job) | {"evaluated": job.objective is not None or job.tunes}
 
 
@@ -322,7 +330,7 @@ def load_plan(
         frontier=frontier.get("args") or {},
         frontier_needs=tuple(job.name for found in read.values() for job in found),
         stages={stage.name: stage for stage in stages},
-        notes=tuple(_unused(stages, jobs, {key for layer in layers for key in layer})),
+        notes=(*_unused(stages, jobs, {key for layer in layers for key in layer}), *_taken(stages)),
     )
     for job in jobs.values():
         plan.resolved(job)  # every placeholder can be filled
@@ -404,14 +412,21 @@ def merged_stages(layers: Sequence[Mapping[str, Any]]) -> list[Stage]:
             stage.entry["tune"] = reduce(overlay.merge, tunes, TUNE)
         stage.check()
         stages[name] = stage
-    return list(_in_order(stages))
+    only = next((layer["only"] for layer in reversed(layers) if layer.get("only")), None)
+    if only is None:
+        return list(_in_order(stages, stages))
+    for name in set(only) - set(stages):
+        raise ConfigError(f"only: there is no stage {name!r}. Stages: {', '.join(stages)}.")
+    frontier = reduce(overlay.merge, (layer.get("frontier") or {} for layer in layers))
+    return list(_in_order(stages, [*only, *(frontier.get("needs") or [])]))
 
 
-def _in_order(stages: Mapping[str, Stage]) -> Iterator[Stage]:
-    """``stages`` as they are listed, but for those that a scale adds before what needs them."""
+def _in_order(stages: Mapping[str, Stage], names: Iterable[str]) -> Iterator[Stage]:
+    """The stages ``names`` as they are listed, each after those that it needs."""
     placed: set[str] = set()
 
-    def place(name: str) -> Iterator[Stage]:
+    def place(need: str) -> Iterator[Stage]:
+        name = need.partition("-")[0]  # of a run, its stage
         if name in stages and name not in placed:
             placed.add(name)
             entry = stages[name].entry
@@ -420,7 +435,7 @@ def _in_order(stages: Mapping[str, Stage]) -> Iterator[Stage]:
                 yield from place(need)
             yield stages[name]
 
-    for name in stages:
+    for name in names:
         yield from place(name)
 
 
@@ -446,10 +461,12 @@ def expand(
     """
     entry = stage.entry
     where = f"stage {stage.name!r}"
-    spec = _spec(stage, experiment)
+    tune, settings, lacks = _tuning(stage)
+    spec = _with_point(_spec(stage, experiment), settings, None)
     upstream = needed(stage.name, entry.get("needs") or [], jobs)
-    if entry.get("tune"):
-        return list(_tuned(stage, spec, experiment, jobs, asked))
+    if tune:
+        found = _tuned(stage, tune, spec, experiment, jobs, asked)
+        return [replace(job, hparams=short_names(settings), lacks=lacks) for job in found]
     points = _points(entry.get("grid") or {}, where)
     seeds = [*asked, *others] if entry.get("per_seed") else [None]
     check_count(len(points) * len(seeds), MOST_RUNS, f"{where}: runs")
@@ -462,18 +479,58 @@ def expand(
             stage=stage.name,
             key="-".join(parts) or ALL,
             seed=seed,
-            hparams=short_names(point),
+            hparams=short_names({**settings, **point}),
             objective=entry.get("objective"),
             spec=here,
             needs={},
             config_sha="",
+            lacks=lacks,
         )
         expanded.append(_hashed(job, upstream, experiment, asked))
     return expanded
 
 
+def _tuning(stage: Stage) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """What is left to find by trials, what another results folder has found, and what it lacks.
+
+    Returns:
+        ``tune`` with the space that is left, empty where none is; dotted key -> value of the other
+        folder; a message where that folder has no such values yet.
+
+    Raises:
+        ConfigError: Several budgets, or a free key that is not in the space.
+    """
+    tune = stage.entry.get("tune") or {}
+    space = {key: values for key, values in tune.get("space", {}).items() if values is not None}
+    if not tune.get("fixed"):
+        return {**tune, "space": space} if tune else {}, {}, ""
+    where, free = f"stage {stage.name!r}: tune.fixed", tune["fixed"]["free"]
+    if len(tune["budgets"]) > 1:
+        raise ConfigError(f"{where} takes settings at one KL, got budgets {tune['budgets']}.")
+    if unknown := [key for key in free if key not in space]:
+        raise ConfigError(f"{where}.free has {unknown[0]}, not in the space: {', '.join(space)}.")
+    (budget,) = tune["budgets"]
+    path = Path(tune["fixed"]["results"]) / TUNING / f"{stage.name}.json"
+    chosen = (read_record(path) or {}).get("chosen", [])
+    found = next((each["settings"] for each in chosen if each["budget"] == budget), None) or {}
+    lacks = f"{where}: {path} has no settings for KL {budget:g}. Make these trials first."
+    left = {**tune, "space": {key: space[key] for key in free}, "first": found}
+    fixed = {key: value for key, value in found.items() if key not in free}
+    return left if free else {}, fixed, "" if found.keys() >= space.keys() else lacks
+
+
+def _taken(stages: Iterable[Stage]) -> Iterator[str]:
+    """Messages about settings of another results folder."""
+    for stage in stages:
+        if settings := short_names(_tuning(stage)[1]):
+            listed = ", ".join(f"{key} {value}" for key, value in settings.items())
+            folder = stage.entry["tune"]["fixed"]["results"]
+            yield f"stage {stage.name!r} has settings of {folder}: {listed}"
+
+
 def _tuned(
     stage: Stage,
+    keys: Mapping[str, Any],
     spec: dict[str, Any],
     experiment: Path,
     jobs: Mapping[str, Job],
@@ -484,7 +541,7 @@ def _tuned(
     Raises:
         ConfigError: The trials' seed is one of the runs', or a need that is not an earlier stage.
     """
-    keys, seed = stage.entry["tune"], stage.entry["tune"]["seed"]
+    seed = keys["seed"]
     if seed in asked:
         raise ConfigError(
             f"stage {stage.name!r}: tune.seed {seed} is also a seed of the runs, which would then "
@@ -496,10 +553,10 @@ def _tuned(
         overlay.set_dotted(trial["config"], dotted, value)
     trial = _with_point(trial, {}, seed)
     budgets = list(map(float, keys["budgets"]))
-    trial["tune"] = {key: keys[key] for key in ("trials", "seed", "pool")} | {
-        "budgets": budgets,
-        "space": {key: values for key, values in keys["space"].items() if values is not None},
-    }
+    trial["tune"] = {key: keys[key] for key in ("trials", "seed", "pool", "space")}
+    trial["tune"]["budgets"] = budgets
+    if "first" in keys:
+        trial["tune"]["first"] = {key: keys["first"].get(key) for key in keys["space"]}
     tuning = Job(stage.name, TUNING, seed, {}, None, trial, {}, "")
     upstream = needed(stage.name, [*needs, *(keys.get("needs") or [])], jobs)
     yield (tuning := _hashed(tuning, upstream, experiment, asked))
@@ -664,7 +721,7 @@ def _seeds_by_name(stages: Iterable[Stage], asked: Sequence[int]) -> list[int]:
     """
     needs = [need for stage in stages for need in stage.entry.get("needs") or []]
     named = {int(match[1]) for need in needs if (match := re.fullmatch(r".+-s(\d+)", need))}
-    named |= {stage.entry["tune"]["seed"] for stage in stages if stage.entry.get("tune")}
+    named |= {tune["seed"] for stage in stages if (tune := _tuning(stage)[0])}
     return sorted(named - set(asked))
 
 

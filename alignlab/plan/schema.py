@@ -97,6 +97,13 @@ class Changes(Keys):
     )
 
 
+class FixedKeys(Keys):
+    """Settings that are taken from the trials of another results folder."""
+
+    results: Text = Field(description="The folder, such as results/study.")
+    free: list[Text] = Field(description="Dotted keys of the space that are found by trials here.")
+
+
 class TuneKeys(Keys):
     """Settings that are found by trials, on prompts and a seed that no run of the tables has."""
 
@@ -108,6 +115,9 @@ class TuneKeys(Keys):
     pool: Text | None = key("Folder of reference samples of the trials' prompts, as {stage}.")
     budgets: Budgets | None = key(
         "KL in nats ([0.5, 1, 2]); the runs take the best settings at each."
+    )
+    fixed: FixedKeys | None = key(
+        "Take settings from the trials of another results folder, at the one budget."
     )
 
 
@@ -143,6 +153,9 @@ class PipelineKeys(Keys):
     tune: TuneKeys | None = key("What the tune keys of the stages have in common.")
     stages: dict[Text, StageKeys | None] | None = key(
         "Name -> stage, in order; null drops a stage of an earlier file."
+    )
+    only: Annotated[list[Text], Field(min_length=1)] | None = key(
+        "Stages to keep, with those that they and the frontier need; all others are dropped."
     )
     frontier: FrontierKeys | None = None
 

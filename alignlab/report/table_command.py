@@ -22,7 +22,15 @@ from alignlab.report.table import (
     has_fewer_seeds,
 )
 from alignlab.results.csv_tables import read_typed
-from alignlab.results.tables import Against, FrontierRow, OwnOptimum, read_frontier
+from alignlab.results.tables import (
+    PRIMARY,
+    Against,
+    FrontierRow,
+    Order,
+    OwnOptimum,
+    read_frontier,
+    write_rows,
+)
 
 EXAMPLE = "alignlab table results/quickstart --latex --arms dpo,ppo,oracle --budgets 0.5,1,2"
 CURVES, AGAINST, OWN_OPTIMA = "curves.csv", "against.csv", "own_optima.csv"
@@ -59,6 +67,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="the tests of 'alignlab frontier --base' instead, beside own optima",
     )
+    what.add_argument(
+        "--order",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="does the order at KL 1 survive in these folders, which have the same objectives "
+        "under another condition? Writes order.csv into RESULTS_DIR, too",
+    )
     add_look(parser)
 
 
@@ -67,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         ConfigError: An objective or a budget is not in the table; ``--share`` without a format, or
-            ``--against`` with ``--into``.
+            ``--against`` or ``--order`` with ``--into``.
         DataError: The folder has not been drawn, or without a base; a file without such a table.
     """
     path, look = args.results / CURVES, chosen_look(args)
@@ -82,12 +98,15 @@ def run(args: argparse.Namespace) -> int:
     look.check(row.objective for row in rows)
     check_budgets(look, rows)
     if args.into:
-        if args.against:
-            raise ConfigError("--against: --into writes a frontier only. Leave one out.")
+        if args.against or args.order:
+            other = "--against" if args.against else "--order"
+            raise ConfigError(f"{other}: --into writes a frontier only. Leave one out.")
         fill_table(args.into, rows, share=args.share)
         return 0
     if args.against:
         table, caption = _against(args.results, rows, look)
+    elif args.order:
+        table, caption = _order(args.results, args.order, look)
     else:
         rows = [row for row in rows if row.kl_budget in look.columns()]
         if not (args.latex or args.markdown):
@@ -114,6 +133,16 @@ def _against(folder: Path, rows: Sequence[FrontierRow], look: Look) -> tuple[Gri
     own = read_typed(folder / OWN_OPTIMA, OwnOptimum)
     base = tests[0].base if tests else ""
     return against_grid(base, rows, tests, own, look), against_caption(look.label(base))
+
+
+def _order(folder: Path, others: Sequence[Path], look: Look) -> tuple[Grid, str]:
+    from alignlab.report.order import ORDER, order_caption, order_grid, order_rows, read_case
+
+    if look.budgets not in ((), (PRIMARY,)):
+        raise ConfigError(f"--budgets: --order compares at KL {PRIMARY:g} only. Leave one out.")
+    found = order_rows(read_case(folder), [read_case(other) for other in others], look)
+    write_rows(folder / ORDER, Order, found)
+    return order_grid(found, look), order_caption(found, look)
 
 
 def as_text(table: Grid, caption: str) -> str:

@@ -167,6 +167,36 @@ class Against:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Order:
+    """An objective in one of several results folders at KL ``PRIMARY``, and the first one's order.
+
+    Args:
+        results: Name of the folder.
+        objective: The one.
+        share: Of the optimum's gain; ``None`` where it does not reach this KL.
+        share_lo: Lower end of its 95 % interval.
+        share_hi: Upper end.
+        rank: Among the folder's objectives by ``share``, from 1.
+        n_seeds: Seeds that reach this KL.
+        survives: Objectives, with spaces between them, that the first folder resolves to be below
+            this one, as this folder does.
+        reversed: Those that this folder resolves to be above it.
+        not_resolved: Those of which it resolves neither.
+    """
+
+    results: str
+    objective: str
+    share: float | None
+    share_lo: float | None
+    share_hi: float | None
+    rank: int | None
+    n_seeds: int
+    survives: str
+    reversed: str
+    not_resolved: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class OwnOptimum:
     """What an objective's own optimum reaches at a KL budget: see ``evaluation.fixed_points``.
 
@@ -367,6 +397,7 @@ Derived = (
     FrontierRow
     | Comparison
     | Against
+    | Order
     | OwnOptimum
     | Texts
     | Cost

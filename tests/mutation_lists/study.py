@@ -2,6 +2,8 @@
 
 from tests.mutation_lists.mutation import Mutation
 
+ORDER = "report/test_order.py"
+
 MUTATIONS = (
     Mutation(
         "Holm's correction forgets the smaller p-values before it",
@@ -172,5 +174,54 @@ MUTATIONS = (
         "    dots.sort()\n",
         "",
         "report/test_dots.py::test_objectives_are_sorted_and_the_optimum_is_a_line",
+    ),
+    Mutation(
+        "a pair is resolved if its difference is positive",
+        "report/order.py",
+        "for row in compared if row.lo > 0}",
+        "for row in compared if row.difference > 0}",
+        f"{ORDER}::test_a_resolved_pair_survives_is_reversed_or_is_not_resolved",
+    ),
+    Mutation(
+        "a pair with the better one second is not seen",
+        "report/order.py",
+        "above |= {(row.other, row.objective) for row in compared if row.hi < 0}",
+        "above |= set()",
+        f"{ORDER}::test_a_resolved_pair_survives_is_reversed_or_is_not_resolved",
+    ),
+    Mutation(
+        "orders are those at another KL",
+        "report/order.py",
+        "for row in read_typed(comparisons, Comparison) if row.kl_budget == PRIMARY]",
+        "for row in read_typed(comparisons, Comparison)]",
+        f"{ORDER}::test_a_resolved_pair_survives_is_reversed_or_is_not_resolved",
+    ),
+    Mutation(
+        "a pair that is not resolved counts as surviving",
+        "report/order.py",
+        "kept = [other for other in below if (name, other) in case.above]",
+        "kept = [other for other in below if (other, name) not in case.above]",
+        f"{ORDER}::test_a_resolved_pair_survives_is_reversed_or_is_not_resolved",
+    ),
+    Mutation(
+        "orders that the base does not resolve are counted",
+        "report/order.py",
+        "below = [other for other in names if (name, other) in base.above]",
+        "below = [other for other in names if (name, other) in base.above | case.above]",
+        f"{ORDER}::test_a_resolved_pair_survives_is_reversed_or_is_not_resolved",
+    ),
+    Mutation(
+        "an objective is ranked among those that are not shown",
+        "report/order.py",
+        "found = {name: case.rows[name] for name in names if name in case.rows}",
+        "found = case.rows",
+        f"{ORDER}::test_the_arms_that_are_shown_are_ranked_among_themselves",
+    ),
+    Mutation(
+        "best-of-n, optimum and reference are in the order",
+        "report/order.py",
+        "if name not in CURVES_WITHOUT_TRAINING}",
+        "}",
+        f"{ORDER}::test_a_resolved_pair_survives_is_reversed_or_is_not_resolved",
     ),
 )

@@ -104,6 +104,16 @@ def test_a_third_is_spread_and_the_rest_goes_by_the_values_and_the_seed_alone() 
     assert {type(s[STEPS]) for s in first} == {int}
 
 
+def test_a_search_may_begin_with_settings_that_are_known() -> None:
+    known = {BETA: 2.34, STEPS: 7}
+    search = tuning.Search(tuning.space_in({"space": SPACE}), 12, 3, known)
+    first = []
+    for _ in range(5):
+        first.append(search.ask())
+        search.tell(1.0)
+    assert first == [known, *asked(lambda settings: 1.0)[:4]]
+
+
 def test_the_order_of_keys_in_a_file_changes_nothing() -> None:
     turned = dict(reversed(SPACE.items()))
     assert tuning.space_in({"space": turned}) == tuning.space_in({"space": SPACE})

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from alignlab.errors import ConfigError
-from alignlab.plan.experiment import Job, load_plan
+from alignlab.files import write_record
+from alignlab.plan.experiment import Job, Plan, load_plan
 from tests.plan.conftest import DPO, PIPELINE, SFT, TUNED, changed, decide, shas, tuned, write
 
 
@@ -500,6 +501,15 @@ def test_a_scale_may_add_what_the_trials_read(experiment: Path) -> None:
         ({"tune": {"trials": 0}}, r"tune\.trials must be greater than 0"),
         ({"tune": {"steps": 3}}, r"unknown key stages\.dpo\.tune\.steps"),
         ({"tune": {"needs": ["nothing"]}}, r"stage 'dpo' needs 'nothing', which is neither"),
+        ({"tune": {"fixed": {"results": "other"}}}, r"tune\.fixed\.free is missing"),
+        (
+            {"tune": {"fixed": {"results": "other", "free": []}}},
+            r"stage 'dpo': tune\.fixed takes settings at one KL, got budgets \[1, 2\.0\]",
+        ),
+        (
+            {"tune": {"budgets": [1], "fixed": {"results": "other", "free": ["x", "lt"]}}},
+            r"tune\.fixed\.free has lt, not in the space: lr, model\.init_args\.beta, x",
+        ),
     ],
 )
 def test_tuning_that_cannot_be_is_refused(
@@ -518,3 +528,75 @@ def test_no_stage_reads_runs_of_which_only_tuning_knows_whether_there_are_any(
     write(experiment, scales__other={"stages": {"texts": {"call": "m.f", "needs": ["dpo"]}}})
     with pytest.raises(ConfigError, match=r"'texts' needs 'dpo', whose settings are found by tri"):
         load_plan(experiment, scale="other")
+
+
+def test_a_scale_keeps_the_stages_that_it_names_and_what_they_need(experiment: Path) -> None:
+    stages = {
+        "held_out": {"call": "m.f"},
+        "pool": {"call": "m.g", "needs": ["pairs-s0"]},
+        "pairs": {"call": "m.pairs", "needs": ["world"], "per_seed": True},
+        "ipo": PIPELINE["stages"]["dpo"] | {"objective": "ipo"},
+    }
+    write(experiment, scales__one={"stages": stages, "only": ["ipo"]})
+    assert list(load_plan(experiment, scale="one").stages) == ["world", "sft", "ipo"]
+    drawn = {"stages": stages, "only": ["ipo"], "frontier": {"needs": ["pool"]}}
+    write(experiment, scales__one=drawn)
+    kept = ["world", "sft", "ipo", "pairs", "pool"]
+    assert list(load_plan(experiment, scale="one").stages) == kept
+    write(experiment, scales__one={"only": ["dqo"]})
+    with pytest.raises(ConfigError, match=r"only: there is no stage 'dqo'\. Stages: world, sft, d"):
+        load_plan(experiment, scale="one")
+
+
+FOUND = {"model.init_args.beta": 0.7, "lr": 0.2, "x": 3}
+
+
+def fixed(experiment: Path, *free: str, settings: Any = FOUND, budget: float = 2.0) -> Plan:
+    """The tuned experiment with settings that the trials of another folder found."""
+    other = experiment / "other"
+    chosen = [{"budget": 1.0, "settings": {}}, {"budget": budget, "settings": settings}]
+    write_record(other / "tuning" / "dpo.json", {"chosen": chosen})
+    tuned(experiment)
+    scale = {"tune": {"budgets": [2], "fixed": {"results": str(other), "free": list(free)}}}
+    write(experiment, scales__again=scale)
+    return load_plan(experiment, scale="again", results=experiment / "out")
+
+
+def test_trials_find_what_is_free_and_take_the_rest_from_another_folder(experiment: Path) -> None:
+    plan = fixed(experiment, "lr")
+    search, run = plan.jobs["dpo-tuning"], plan.jobs["dpo-best2-s1"]
+    tune = plan.resolved(search)["tune"]
+    assert (tune["space"].keys(), tune["first"]) == ({"lr"}, {"lr": 0.2})
+    for job in (search, run):
+        config = plan.resolved(job)["config"]
+        assert (config["model"]["init_args"]["beta"], config["x"]) == (0.7, 3)
+        assert "lr" not in config
+    assert plan.hparams(run) == {"beta": 0.7, "x": 3}
+    assert plan.notes == (f"stage 'dpo' has settings of {experiment / 'other'}: beta 0.7, x 3",)
+    other = fixed(experiment, "lr", settings={**FOUND, "x": 4})
+    assert changed(plan, other) == {"dpo-tuning", "dpo-best2-s0", "dpo-best2-s1"}
+
+
+def test_where_nothing_is_free_there_are_runs_and_no_trials(experiment: Path) -> None:
+    plan = fixed(experiment)
+    run = plan.jobs["dpo-s1"]
+    assert [job.name for job in plan.jobs.values() if job.stage == "dpo"] == ["dpo-s0", run.name]
+    config = plan.resolved(run)["config"]
+    assert (config["model"]["init_args"]["beta"], config["x"], config["lr"]) == (0.7, 3, 0.2)
+    assert config["seed_everything"] == 1
+    assert plan.hparams(run) == {"beta": 0.7, "lr": 0.2, "x": 3}
+    assert run.needs["pairs"] == ("pairs-s1",)
+
+
+@pytest.mark.parametrize("free", [(), ("lr",)])
+@pytest.mark.parametrize(
+    "wrong", [{"settings": None}, {"settings": {"lr": 0.2, "x": 3}}, {"budget": 3.0}]
+)
+def test_settings_that_are_not_there_are_told_before_anything_runs(
+    experiment: Path, free: tuple[str, ...], wrong: dict[str, Any]
+) -> None:
+    plan = fixed(experiment, *free, **wrong)
+    for job in [job for job in plan.jobs.values() if job.stage == "dpo"]:
+        with pytest.raises(ConfigError, match=r"dpo\.json has no settings for KL 2\. Make these"):
+            plan.to_check(job)
+    plan.to_check(plan.jobs["sft"])
