@@ -1,6 +1,7 @@
 """Every stage of every experiment at every scale, against the signatures it will meet."""
 
 import re
+from functools import cache
 from importlib import import_module
 from itertools import product
 from pathlib import Path
@@ -31,20 +32,17 @@ SCALES: list[tuple[Path, str | None, bool]] = [
 ]
 FILES = sorted(path for path in Path("experiments").glob("[!_]*/*.yaml") if path.name[0] != "_")
 BASES = sorted(Path("experiments").glob("*/_*.yaml"))
-# Overrides keys of a base, or is used without a pipeline.
-LAID = {
-    path.resolve()
-    for folder, scale, _ in SCALES
-    for stage in load_plan(folder, scale=scale).stages.values()
-    if isinstance(stage.entry.get("fit"), list)
-    for path in (folder / name for name in stage.entry["fit"])
-    if path.name[0] != "_"
-}
 ALONE = [
     *sorted(Path("experiments/own_data").glob("[!p]*.yaml")),
     Path("experiments/imdb/classify.yaml"),
 ]
 SIBLINGS = [path for path in FILES if "dpo.yaml differs only in `model`" in path.read_text()]
+
+
+@cache
+def read(folder: Path, scale: str | None, smoke: bool = False) -> Plan:
+    """The plan of a scale, read once for all tests; they only look at it."""
+    return load_plan(folder, scale=scale, smoke=smoke)
 
 
 def one_of_each_stage(plan: Plan) -> list[Job]:
@@ -82,7 +80,7 @@ def keeps_some(folder: Path, scale: str | None) -> bool:
     ],
 )
 def test_stages_parse(folder: Path, scale: str | None, smoke: bool, parse: Any) -> None:
-    plan = load_plan(folder, scale=scale, smoke=smoke)
+    plan = read(folder, scale, smoke)
     for job in one_of_each_stage(plan):
         spec = plan.resolved(job)
         if "config" in spec:
@@ -102,8 +100,8 @@ def test_smoke_runs_train_in_their_scales_precision(
         trained = {stage: config["trainer"] for stage, config in configs.items() if config}
         return {stage: trainer.get("precision", "32-true") for stage, trainer in trained.items()}
 
-    full = precisions(load_plan(folder, scale=scale))
-    small = precisions(load_plan(folder, scale=scale, smoke=smoke))
+    full = precisions(read(folder, scale))
+    small = precisions(read(folder, scale, smoke))
     assert {stage: full.get(stage, found) for stage, found in small.items()} == small
 
 
@@ -111,7 +109,7 @@ def test_smoke_runs_train_in_their_scales_precision(
 def test_objectives_are_given_rows_that_they_train_on(folder: Path) -> None:
     configs = [yaml.safe_load(path.read_text()) for path in ALONE if path.parent == folder]
     for scale in [scale for own, scale, smoke in SCALES if own == folder and not smoke]:
-        jobs = one_of_each_stage(load_plan(folder, scale=scale))
+        jobs = one_of_each_stage(read(folder, scale))
         configs += [job.spec["config"] for job in jobs if "config" in job.spec]
     for config in configs:
         objective, data = (find(config[part]["class_path"]) for part in ("model", "data"))
@@ -139,13 +137,22 @@ def test_stage_files_say_how_to_run_them(
     fit.Command(as_config("fit", words, tmp_path))
     folder, _, stage = words[0].partition(":")
     scale = words[words.index("--scale") + 1] if "--scale" in words else None
-    files = load_plan(Path(folder), scale=scale).stages[stage].entry["fit"]
+    files = read(Path(folder), scale).stages[stage].entry["fit"]
     assert Path(files if isinstance(files, str) else files[-1]).name == path.name
 
 
 def test_an_objectives_file_says_what_the_objective_is_and_no_more() -> None:
-    assert len(LAID) >= 116  # that none is overlooked; a new objective adds some
-    for path in [*LAID, *BASES]:
+    laid = {  # overrides keys of a base, or is used without a pipeline
+        path.resolve()
+        for folder, scale, smoke in SCALES
+        if not smoke
+        for stage in read(folder, scale).stages.values()
+        if isinstance(stage.entry.get("fit"), list)
+        for path in (folder / name for name in stage.entry["fit"])
+        if path.name[0] != "_"
+    }
+    assert len(laid) >= 116  # that none is overlooked; a new objective adds some
+    for path in [*laid, *BASES]:
         lines = path.read_text().splitlines()
         assert lines[0].startswith("# "), f"{path}: no header"
         own = [line for line in lines if not line.startswith("#")]
@@ -169,7 +176,7 @@ def test_a_stages_own_paths_are_folders_that_an_experiment_makes() -> None:
         plan.folder(job).as_posix()
         for folder, scale, smoke in SCALES
         if not smoke
-        for plan in [load_plan(folder, scale=scale)]
+        for plan in [read(folder, scale)]
         for job in plan.jobs.values()
     }
     for path in Path("experiments").glob("*/*.yaml"):
