@@ -30,6 +30,9 @@ TEXTS = 64  # completions kept to read, from as many different prompts as possib
 class FrontierProbe(Callback):
     """Evaluates the policy every ``every_n_steps`` optimizer steps and at the end of training.
 
+    With ``also_after`` it evaluates after these early steps, too: a frontier's curve is a straight
+    line from the reference to its first checkpoint.
+
     Each evaluation leaves the files of ``results.run_folder.Evaluation`` in the run's folder:
     per-prompt scores, samples to read, and the training time. Its numbers are a function of the
     weights and of this callback's arguments alone, so a run that was killed and continued ends
@@ -55,9 +58,11 @@ class FrontierProbe(Callback):
         pairs: File of held-out preference pairs of these prompts, or hub id of a data set. Every
             evaluation then has the mean log-probs of their preferred and of their other completions
             (``chosen_logp`` and ``rejected_logp``).
+        also_after: Further optimizer steps, such as ``[2, 4, 8]``, to evaluate after.
 
     Raises:
-        ConfigError: A count that is not positive, or an objective that trains no policy.
+        ConfigError: A count that is not positive, a further step that is due anyway or given
+            twice, or an objective that trains no policy.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class FrontierProbe(Callback):
         batch_size: int = 512,
         max_length: int | None = None,
         pairs: str | None = None,
+        also_after: Sequence[int] = (),
     ) -> None:
         if min(samples, max_new_tokens, every_n_steps, batch_size) < 1:
             raise ConfigError(
@@ -84,6 +90,13 @@ class FrontierProbe(Callback):
             raise ConfigError(
                 f"FrontierProbe needs limit >= 1 and a seed from 0 to {LARGEST_SEED}; got {limit} "
                 f"and {seed}."
+            )
+        self.also_after = frozenset(also_after)
+        wrong = [step for step in also_after if step < 1 or step % every_n_steps == 0]
+        if wrong or len(self.also_after) < len(also_after):
+            raise ConfigError(
+                "FrontierProbe needs different steps >= 1 in also_after, none of them a multiple "
+                f"of every_n_steps ({every_n_steps}); got {list(also_after)}."
             )
         self.prompts_source, self.reference_source = prompts, reference
         self.pairs_source = pairs
@@ -155,15 +168,18 @@ class FrontierProbe(Callback):
             if trainer.is_global_zero:
                 for evaluation in evaluations_in(run_folder(trainer)):
                     evaluation.remove()
-        elif step % self.every_n_steps == 0:
+        elif self._is_due(step):
             self._measure(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Evaluate after an optimizer step that is due (not after each of its micro-batches)."""
         step, before = trainer.global_step, self._step_before
         self._step_before = step
-        if step != before and step % self.every_n_steps == 0:
+        if step != before and self._is_due(step):
             self._measure(trainer, pl_module)
+
+    def _is_due(self, step: int) -> bool:
+        return step % self.every_n_steps == 0 or step in self.also_after
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate the trained policy."""

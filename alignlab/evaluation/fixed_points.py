@@ -29,6 +29,7 @@ from alignlab.results.statistics import Floats
 STRENGTHS = 2.0 ** np.arange(-12, 13)  # where the search for a budget's strength starts
 NEWTON, CLOSE = 100, 1e-10  # most steps, and the size of one that is the last
 BISECTIONS, FAR = 45, 60.0  # steps, and nats that no constant of interest goes beyond
+POINTS = 64  # betas of the learned reward's own optima
 Settings = Mapping[str, Any]
 GOLD, LEARNED = "gold", "learned"  # what ``reward`` may be among the settings
 
@@ -214,6 +215,27 @@ def own_optima(
             solved = at(brentq(lambda x, k=budget: mean_kl(x) - k, *ends, xtol=1e-9))
         found.append(solved if solved is not None and solved.reliable else None)
     return found
+
+
+def proxy_optima(pool: Pool) -> list[Optimum]:
+    """What optimisation of the learned reward leads to: its optima, with their gold reward.
+
+    They are the ceiling of every objective that learns of the gold reward from this model alone.
+
+    Args:
+        pool: With learned rewards.
+
+    Returns:
+        Those that the pool represents reliably, KL rising.
+    """
+    samples = Samples.of(pool)
+    proxy = samples.reward_named(LEARNED)
+    spread = float(proxy.std(1).mean())
+    if spread == 0:
+        return []
+    betas = spread * np.geomspace(8.0, 0.05, POINTS)  # KL is about (spread / beta)^2 / 2
+    found = [tilted(samples, proxy / beta, float(beta)) for beta in betas]
+    return [solved for solved in found if solved.reliable]
 
 
 def _mixed(samples: Samples, end: Optimum, budget: float) -> Optimum | None:

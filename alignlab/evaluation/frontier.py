@@ -32,6 +32,7 @@ from alignlab.evaluation.comparison import (
     hypervolumes,
     interval,
 )
+from alignlab.evaluation.fixed_points import proxy_optima
 from alignlab.evaluation.hull import hull_vertices, interpolate
 from alignlab.evaluation.oracle import OracleCurve, reference_reward
 from alignlab.evaluation.power import Spread
@@ -137,7 +138,12 @@ def build_frontier(
                 kl = np.stack([point.kl for point in sampled])
                 reward = np.stack([point.reward for point in sampled])
                 rows += bench.rows(objective, bench.replicates([Curve(kl=kl, reward=reward)]))
-    rows += bench.oracle_rows() + bench.reference_rows()
+    if bench.pool.proxy is not None:
+        ends = proxy_optima(bench.pool)
+        if ends:
+            kl, reward = np.stack([end.kl for end in ends]), np.stack([end.reward for end in ends])
+            rows += bench.rows("oracle_proxy", bench.replicates([Curve(kl=kl, reward=reward)]))
+    rows += bench.oracle_rows() + bench.bound_rows() + bench.reference_rows()
     listed = [budget for budget in BUDGETS if budget in budgets]
     n, reference = bench.n_prompts, bench.reference_means
     known = [b for b in listed if bench.optimum_is_known(b)] if base else []
@@ -245,6 +251,16 @@ class _Bench:
                 shift = row.oracle_reward - estimate.value  # the grid's error, about 1e-4
                 row = _with_reward(row, Estimate(*(end + shift for end in estimate)))
                 row = _with_efficiency(row, Estimate(1.0, 1.0, 1.0))
+            rows.append(row)
+        return rows
+
+    def bound_rows(self) -> list[FrontierRow]:
+        """The dual bound's rows: nothing is claimed below the estimate."""
+        rows = []
+        for g, bound in enumerate(self.oracle.bounds()):
+            row = replace(self._empty_row("dual_bound", g), n_seeds=1)
+            if bound is not None:
+                row = _with_reward(row, Estimate(bound.reward, bound.reward, bound.limit))
             rows.append(row)
         return rows
 

@@ -14,9 +14,17 @@ and everything below is exact for it; KL is never negative and is 0 at beta = in
     w_i = base_i exp(r_i / beta) / Z,     Z = sum_i base_i exp(r_i / beta)
     R* = sum_i w_i r_i
     KL* = sum_i w_i log(w_i / base_i) = R* / beta - log Z
+
+**The dual bound.** By Lagrange duality no policy of mean KL k has more reward than
+mean_p(beta log Z_p) + beta k, whatever beta is; the optimum's own beta makes it an equality. But
+the logarithm of an estimated Z is too low on average (Jensen). Let A and B be two halves of a
+prompt's samples. A logarithm lies below its tangents, log Z <= log Z_A + Z / Z_A - 1, and Z_B is
+an unbiased estimate of Z that is independent of Z_A, so log Z_A + Z_B / Z_A - 1 errs upwards on
+average, whatever the number of samples. No weight is normalised here: base_i is pi_ref / m itself.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
@@ -29,6 +37,9 @@ POOR_SHARE = 0.05  # of the prompts may fall below MIN_ESS
 _SMALLEST = (
     1e-6  # beta below which all weight is on the best samples, in units of the rewards' range
 )
+MIN_BOUND_ESS = 10.0  # where the bound's limit still holds (the tests simulate it)
+_ONE_SIDED = 1.645  # standard errors that a normal variable exceeds with a chance of 5 %
+_COARSER = 4  # the bound takes every fourth beta of the grid
 _GRID, _MARGIN = 96, 1.5  # betas, and how far they reach beyond those of the observed prompts
 
 
@@ -124,6 +135,18 @@ def optimum_at_kl(pool: Pool, budget: float) -> Optimum | None:
     return _solve_anywhere(pool.rewards, log_base, budget)
 
 
+class DualBound(NamedTuple):
+    """An upper bound on the reward of every policy within a KL budget, mean over prompts.
+
+    Attributes:
+        reward: The estimate, which errs upwards on average.
+        limit: One-sided 95 % limit: ``reward`` and the sampling error of these prompts' pool.
+    """
+
+    reward: float
+    limit: float
+
+
 class OracleCurve:
     """The optimum at many budgets, and for resampled prompts.
 
@@ -140,7 +163,7 @@ class OracleCurve:
     """
 
     def __init__(self, pool: Pool, budgets: Floats) -> None:
-        self.budgets = budgets
+        self.budgets, self._pool = budgets, pool
         self.optima: list[Optimum | None] = [None] * len(budgets)
         self._betas, self._dual = np.ones(0), np.zeros((len(pool.rewards), 0))
         rewards, log_base = pool.rewards, log_base_of(pool.rewards, pool.log_ratio)
@@ -167,6 +190,69 @@ class OracleCurve:
             if solved is not None:
                 out[:, k] = (dual + self._betas * self.budgets[k]).min(1)
         return out
+
+    def bounds(self) -> list[DualBound | None]:
+        """The dual bound at each budget.
+
+        Beta is chosen on the half of the samples whose tangent is used. So it is as independent of
+        the other half as the tangent is, and the mean still errs upwards.
+
+        Returns:
+            ``None`` where the optimum's effective sample size is under 10, or a proposal has fewer
+            than 4 samples per prompt: the limit is not reliable either.
+        """
+        counts = np.bincount(self._pool.proposal)
+        if not len(self._betas) or counts[counts > 0].min() < 4:
+            return [None] * len(self.budgets)
+        betas = self._betas[::_COARSER]
+        grid = [log_z_by_half(self._pool, float(beta)) for beta in betas]
+        plain, above, variance = np.stack([np.mean(each, axis=2) for each in grid], axis=2)
+        rows = np.arange(2)
+        found: list[DualBound | None] = []
+        for solved, budget in zip(self.optima, self.budgets, strict=True):
+            best = (betas * (plain + budget)).argmin(1)
+            reward = float((betas[best] * (above[rows, best] + budget)).mean())
+            errors = betas[best] ** 2 * variance[rows, best] / len(self._pool.prompt_ids)
+            limit = reward + _ONE_SIDED * float(np.sqrt(errors.mean()))
+            known = solved is not None and solved.ess_reached >= MIN_BOUND_ESS
+            found.append(DualBound(reward, limit) if known else None)
+        return found
+
+
+class LogZ(NamedTuple):
+    """Estimates of log Z, a row for each half of the samples, ``[2, P]``.
+
+    Attributes:
+        plain: The logarithm of the half's Z, which errs downwards on average.
+        above: Its tangent at the half's Z, read at the other half's, which errs upwards.
+        variance: Of the sampling error of ``above`` for a given half.
+    """
+
+    plain: Floats
+    above: Floats
+    variance: Floats
+
+
+def log_z_by_half(pool: Pool, beta: float) -> LogZ:
+    """log Z at ``beta`` from either half of the samples: every second one of each proposal.
+
+    Args:
+        pool: At least 2 samples per prompt from each proposal.
+        beta: > 0.
+    """
+    score = pool.rewards / beta + (0.0 if pool.log_ratio is None else pool.log_ratio)
+    top = score.max(1)
+    terms = np.exp(score - top[:, None])
+    z, error = np.zeros((2, len(terms))), np.zeros((2, len(terms)))
+    for j in np.unique(pool.proposal):
+        own = np.flatnonzero(pool.proposal == j)
+        share = len(own) / terms.shape[1]
+        for k in (0, 1):
+            drawn = terms[:, own[k::2]]
+            z[k] += share * drawn.mean(1)
+            error[k] += share**2 * drawn.var(1) / max(drawn.shape[1] - 1, 1)
+    plain = top + np.log(z)
+    return LogZ(plain, plain + z[::-1] / z - 1, error[::-1] / z**2)
 
 
 def reference_reward(pool: Pool) -> Floats:

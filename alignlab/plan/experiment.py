@@ -30,7 +30,9 @@ PROBE = "alignlab.callbacks.probe.FrontierProbe"
 MOST_RUNS = 2_000  # of one stage: grid points times seeds
 CHECK, FRONTIER = "check", "frontier"  # jobs of no stage: check the configs, draw the frontier
 TAKEN = ("seed", "out", "experiment", "results", FRONTIER, CHECK, "workers", "logs")
-ROWS = ("best_of_n", "best_of_n_gt", "oracle", "reference")  # of the frontier, of no run
+ROWS = (  # of the frontier, of no run
+    "best_of_n", "best_of_n_gt", "oracle", "oracle_proxy", "dual_bound", "reference"
+)  # fmt: skip
 INSTALLED = Path(__file__).parents[1]  # in a wheel it holds ``experiments`` of the repository
 TUNING = "tuning"  # key of the job that finds a stage's settings; folder of all tuning tables
 TUNE: dict[str, Any] = {"trials": 24, "seed": 100, "budgets": [0.5, 1.0, 2.0]}  # defaults

@@ -28,6 +28,8 @@ CROWD_NOTE = (
 )
 UNTRAINED: dict[str, dict[str, Any]] = {
     "oracle": {"color": "black", "linestyle": "-"},
+    "dual_bound": {"color": "black", "linestyle": ":", "linewidth": 0.8},
+    "oracle_proxy": {"color": "black", "linestyle": (0, (7, 2))},
     "best_of_n": {"color": GREY, "linestyle": (0, (5, 2))},
     "best_of_n_gt": {"color": GREY, "linestyle": (0, (1.5, 1.5))},
 }
@@ -222,7 +224,8 @@ def _panels(
         for other in names:
             axes.plot(*curves[other].line, color="#D0D0D0", linewidth=0.7, zorder=1)
         for other, kind in UNTRAINED.items():
-            axes.plot(*untrained[other].line, linewidth=1, zorder=2, **kind)
+            if untrained[other].budgets:
+                axes.plot(*untrained[other].line, zorder=2, **{"linewidth": 1, **kind})
         _band(axes, curves[name], colour)
         axes.plot(*curves[name].line, color=colour, linewidth=1.8 * small, zorder=3)
         own_points = [point for point in points if point.objective == name]

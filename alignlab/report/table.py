@@ -7,8 +7,8 @@ from alignlab.report.look import EVERYTHING, Look
 from alignlab.results.tables import FrontierRow
 
 MISSING, PLUS_MINUS = "-", "±"
-CURVES_WITHOUT_TRAINING = ("best_of_n", "best_of_n_gt", "oracle", "reference")
-BOUNDS = ("oracle", "reference")  # of all policies: they take no part in a comparison
+BOUNDS = ("oracle", "dual_bound", "reference")  # of all policies: they take no part in a comparison
+CURVES_WITHOUT_TRAINING = ("best_of_n", "best_of_n_gt", "oracle_proxy", *BOUNDS)
 SHOWN = "mean and half of its 95 % interval"
 RULE = (
     "Bold: the interval lies above the intervals of all other rows with a value, optimum and "

@@ -15,7 +15,10 @@ SYMBOLS = {
     "o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down",
     "P": "cross", "X": "x", "*": "star",
 }  # fmt: skip
-DASHES = {"best_of_n": "dash", "best_of_n_gt": "dot", "reference": "dot"}
+DASHES = {
+    "best_of_n": "dash", "best_of_n_gt": "dot", "reference": "dot",
+    "oracle_proxy": "longdash", "dual_bound": "dot",
+}  # fmt: skip
 LOG_TICKS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 PLOTLY_DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
 
@@ -69,7 +72,7 @@ def _curves(
 
 def _curve(name: str, curve: Curve, names: Sequence[str], label: str) -> list[dict[str, Any]]:
     trained = name not in CURVES_WITHOUT_TRAINING
-    colour = "#000000" if name == "oracle" else GREY
+    colour = "#000000" if name in ("oracle", "oracle_proxy", "dual_bound") else GREY
     dash = DASHES.get(name, "solid")
     if trained:
         colour, _, own_dash = style(name, names)

@@ -79,8 +79,8 @@ class FrontierRow:
     """The best reward an objective reaches within a KL budget; ``None`` where unknown.
 
     Args:
-        objective: As in ``points.csv``; also ``best_of_n``, ``best_of_n_gt``, ``oracle`` and
-            ``reference``.
+        objective: As in ``points.csv``; also ``best_of_n``, ``best_of_n_gt``, ``oracle``,
+            ``oracle_proxy`` (the learned reward's own optimum), ``dual_bound`` and ``reference``.
         kl_budget: Nats per completion.
         reward: Mean over seeds of the concave hull's reward at the budget.
         reward_lo: Lower end of its 95 % interval (seeds and prompts; prompts only if n_seeds = 1).

@@ -228,6 +228,18 @@ def test_a_new_run_forgets_the_files_of_an_older_one(
     assert tables(run) == tables(whole[0])
 
 
+def test_further_early_steps_are_evaluated_too(files: Path, run: Path) -> None:
+    train(files, run, every_n_steps=4, also_after=[1, 3])
+    found = sorted(path.stem for path in (run / "points").glob("*.parquet"))
+    assert found == ["step-000001", "step-000003", "step-000004", "step-000005"]
+
+
+@pytest.mark.parametrize("steps", [[0], [2], [1, 1]])
+def test_further_steps_that_say_nothing_new_are_refused(files: Path, steps: list[int]) -> None:
+    with pytest.raises(ConfigError, match="different steps >= 1 in also_after, none of them a"):
+        make_probe(files, every_n_steps=2, also_after=steps)
+
+
 def test_bad_settings_are_told(files: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="every_n_steps and batch_size >= 1; got 3, 4, 0"):
         make_probe(files, every_n_steps=0)

@@ -100,12 +100,43 @@ def test_rows_for_every_objective_and_budget() -> None:
         flat_table(world, 1.0, 0.5, objective=name, run_id=name) for name in ("ppo_gt", "dpo")
     ]
     rows = build_frontier(tables, world.pool(512, 0)).rows
-    names = ["dpo", "ppo_gt", "best_of_n", "best_of_n_gt", "oracle", "reference"]
+    names = ["dpo", "ppo_gt", "best_of_n", "best_of_n_gt", "oracle_proxy"]
+    names += ["oracle", "dual_bound", "reference"]
     assert [(row.objective, row.kl_budget) for row in rows] == [
         (name, budget) for name in names for budget in BUDGETS
     ]
     without_proxy = build_frontier([], world.exact_pool()).rows
-    assert {row.objective for row in without_proxy} == {"oracle", "reference"}
+    assert {row.objective for row in without_proxy} == {"oracle", "dual_bound", "reference"}
+
+
+def test_the_learned_rewards_own_optimum_against_enumeration() -> None:
+    """All prompts are alike, so that both halves move along the same curve of gold reward."""
+    world = World(8, 30, seed=2)
+    world.ref[:], world.reward[:] = world.ref[0], world.reward[0]
+    learned = world.reward + np.random.default_rng(0).normal(size=30)
+    pool = world.exact_pool()
+    many = replace(  # 100 copies of each completion, so that no weight is large
+        pool,
+        rewards=np.repeat(world.reward, 100, 1),
+        proxy=np.repeat(learned, 100, 1),
+        proposal=np.ones(3000, dtype=np.int64),
+        log_ref=np.repeat(np.log(world.ref / 100), 100, 1),
+        log_mixture=np.full((8, 3000), -np.log(3000)),
+    )
+    rows = by_key(build_frontier([], many).rows)
+    for budget in (0.25, 0.5, 1.0):
+        lo, hi = 1e-3, 1e3
+        for _ in range(80):
+            beta = (lo * hi) ** 0.5
+            policy = world.tilted(beta, learned)
+            lo, hi = (beta, hi) if world.kl(policy).mean() > budget else (lo, beta)
+        exact = world.mean_reward(policy).mean()
+        row = rows["oracle_proxy", budget]
+        assert row.reward == pytest.approx(exact, abs=2e-3)
+        optimum = rows["oracle", budget].reward
+        assert optimum is not None
+        assert exact < optimum - 0.05  # another reward's optimum is not the optimum
+        assert row.n_seeds == 1
 
 
 def test_the_optimum_itself_has_efficiency_one_and_a_worse_policy_its_share() -> None:

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 
 from alignlab.evaluation.oracle import (
+    MIN_BOUND_ESS,
     OracleCurve,
+    log_z_by_half,
     optimum,
     optimum_at_kl,
     oracle_efficiency,
     reference_reward,
 )
+from alignlab.results.pool import Pool
 from tests.evaluation.worlds import World
 
 
@@ -149,3 +152,70 @@ def test_a_curve_of_unreachable_budgets_is_empty() -> None:
 
 def test_efficiency_is_the_share_of_the_gain() -> None:
     assert oracle_efficiency(2.5, 1.0, 3.0) == 0.75
+
+
+def test_a_tangent_worked_by_hand() -> None:
+    """Terms exp(r) pi_ref / m of two proposals, 2 and 4 samples, shares 1/3 and 2/3.
+
+    Samples 0, 2 and 4 are one half: Z_A = 1/3 * 2 + 2/3 * (1 + 4) / 2 = 7/3, and the others
+    Z_B = 1/3 * 4 + 2/3 * (2 + 8) / 2 = 14/3. The tangents are log Z_A + Z_B / Z_A - 1
+    and the reverse.
+    """
+    ratio = np.log([[0.5, 0.5, 2.0, 2.0, 2.0, 2.0]])
+    terms = np.array([[2.0, 4.0, 1.0, 2.0, 4.0, 8.0]])
+    pool = Pool(
+        prompt_ids=("p",),
+        rewards=(np.log(terms) - ratio) * 3.0,
+        proxy=None,
+        proposals=("reference", "other"),
+        proposal=np.array([0, 0, 1, 1, 1, 1]),
+        log_ref=ratio,
+        log_mixture=np.zeros((1, 6)),
+    )
+    found = log_z_by_half(pool, 3.0)
+    a, b = 7 / 3, 14 / 3
+    assert found.plain[:, 0] == pytest.approx(np.log([a, b]))
+    assert found.above[:, 0] == pytest.approx([np.log(a) + b / a - 1, np.log(b) + a / b - 1])
+    # A mean of two samples: half of ((1 - 2.5)^2 + (4 - 2.5)^2) / (2 - 1), and of 2 and 8 18 / 2;
+    # both times the squared share 4/9. One sample alone has no variance.
+    assert found.variance[:, 0] == pytest.approx([4.0 / a**2, 1.0 / b**2])
+
+
+def test_the_dual_bound_lies_above_the_optimum_where_the_plain_estimate_lies_below() -> None:
+    """50 pools of an enumerated world: the mean errs upwards, 95 % of the limits hold."""
+    world = World(24, 100, seed=6)
+    exact = world.optimum_at(1.5)[0]
+    z = np.array(
+        [
+            sum(q * np.exp(r / 0.5) for q, r in zip(ref, reward, strict=True))
+            for ref, reward in zip(world.ref, world.reward, strict=True)
+        ]
+    )
+    plain, above, found = [], [], []
+    for seed in range(50):
+        pool = world.pool(48, seed, [world.tilted(1.0)], 48)
+        logs = log_z_by_half(pool, 0.5)
+        above.append((logs.above - np.log(z)).mean())
+        plain.append((logs.plain - np.log(z)).mean())
+        (bound,) = OracleCurve(pool, np.array([1.5])).bounds()
+        assert bound is not None
+        found.append(bound)
+    error = np.std(above) / 50**0.5
+    assert np.mean(plain) < -3 * error
+    assert np.mean(above) > 3 * error
+    rewards, limits = np.array(found).T
+    assert rewards.mean() > exact
+    assert (limits > exact).mean() >= 0.95
+    assert rewards.mean() < exact + 0.05 * (exact - world.mean_reward(world.ref).mean())
+
+
+def test_no_bound_from_too_few_samples() -> None:
+    world = World(24, 400, seed=4)
+    curve = OracleCurve(world.pool(96, 0), np.array([0.25, 2.5, 50.0]))
+    near, far, beyond = curve.bounds()
+    assert near is not None
+    assert curve.optima[1] is not None
+    assert curve.optima[1].ess_reached < MIN_BOUND_ESS
+    assert (far, beyond) == (None, None)
+    lone = world.pool(96, 0, [world.tilted(1.0)], 3)  # one half has a single sample of it
+    assert OracleCurve(lone, np.array([0.25])).bounds() == [None]

@@ -4,6 +4,49 @@ from tests.mutation_lists.mutation import Mutation
 
 MUTATIONS = (
     Mutation(
+        "the dual bound takes the logarithm of an estimate, which is too low on average",
+        "evaluation/oracle.py",
+        "plain + z[::-1] / z - 1",
+        "plain + 0 * z",
+        "evaluation/test_oracle.py::"
+        "test_the_dual_bound_lies_above_the_optimum_where_the_plain_estimate_lies_below",
+    ),
+    Mutation(
+        "a tangent is read at the half of the samples that it touches",
+        "evaluation/oracle.py",
+        "z[::-1] / z - 1",
+        "z / z - 1",
+        "evaluation/test_oracle.py::test_a_tangent_worked_by_hand",
+    ),
+    Mutation(
+        "halves of a pool hold the proposals in equal shares",
+        "evaluation/oracle.py",
+        "share = len(own) / terms.shape[1]",
+        "share = 1 / len(pool.proposals)",
+        "evaluation/test_oracle.py::test_a_tangent_worked_by_hand",
+    ),
+    Mutation(
+        "the dual bound is given wherever the pool has a sample",
+        "evaluation/oracle.py",
+        "MIN_BOUND_ESS = 10.0",
+        "MIN_BOUND_ESS = 0.0",
+        "evaluation/test_oracle.py::test_no_bound_from_too_few_samples",
+    ),
+    Mutation(
+        "the learned reward's own optimum is that of the gold reward",
+        "evaluation/fixed_points.py",
+        "tilted(samples, proxy / beta, float(beta))",
+        "tilted(samples, samples.rewards / beta, float(beta))",
+        "evaluation/test_frontier.py::test_the_learned_rewards_own_optimum_against_enumeration",
+    ),
+    Mutation(
+        "further steps of a probe are not evaluated",
+        "callbacks/probe.py",
+        "or step in self.also_after",
+        "or step == -1",
+        "callbacks/test_probe.py::test_further_early_steps_are_evaluated_too",
+    ),
+    Mutation(
         "entropy is that of the first completions alone",
         "evaluation/points.py",
         "ends - lengths.astype(np.int64)",
