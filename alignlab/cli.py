@@ -17,6 +17,7 @@ from alignlab import __version__
 from alignlab.capacity import command as plan_command
 from alignlab.chat import command as chat_command
 from alignlab.check_data import command as check_data_command
+from alignlab.claims import command as claims_command
 from alignlab.doctor import command as doctor_command
 from alignlab.errors import ConfigError, DataError, failure, is_full
 from alignlab.records import command as records_command
@@ -44,6 +45,7 @@ COMMANDS: tuple[tuple[str, str, Any], ...] = (  # those with a module of their o
     ("chat", "talk to a policy, or to two side by side", chat_command),
     ("frontier", "print and draw reward against KL", frontier_command),
     ("table", "print a frontier for a paper or a README", table_command),
+    ("claims", "which claims of papers and lectures held, by committed tables", claims_command),
     (
         "winrate",
         "how often a judge prefers a policy's completions, over temperatures",

@@ -68,6 +68,10 @@ BELOW = {
         *("evaluation", "results.statistics"),
     },
     "chat": {"functional", "data", "models", "rollouts", "winrate.policies"},
+    "claims": {
+        *("functional", "models.backbone", "worlds", "objectives"),
+        *("capacity.copies", "evaluation", "results"),
+    },
     "export": {
         *("functional", "models", "results"),
         *("callbacks.checkpoints", "callbacks.resume", "training.identity"),
@@ -75,7 +79,7 @@ BELOW = {
     "cli": {
         *("training", "rollouts", "stages", "callbacks", "plan", "capacity"),
         *("pipeline", "sweep", "report", "winrate", "start", "export", "records"),
-        *("doctor", "chat", "check_data"),
+        *("doctor", "chat", "check_data", "claims"),
     },
 }
 LARGEST = 0.15  # of all lines, in one room

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from alignlab.errors import ConfigError
 from alignlab.rewards.base import Reward
-from alignlab.worlds.toy import sentiment
+from alignlab.worlds.toy import is_review, sentiment
 
 
 class ToySentiment(Reward):
@@ -19,6 +19,15 @@ class ToySentiment(Reward):
         if len(prompts) != len(completions):
             raise ValueError(f"{len(prompts)} prompts for {len(completions)} completions")
         return torch.tensor([sentiment(text) for text in completions], dtype=torch.float64)
+
+
+class ToyReview(Reward):
+    """1 for a completion that the toy world's grammar can write after its prompt, 0 for others."""
+
+    def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        """``[N]`` float64, 0 or 1; prompts are those of ``alignlab.worlds.toy.all_prompts()``."""
+        found = [is_review(p, text) for p, text in zip(prompts, completions, strict=True)]
+        return torch.tensor(found, dtype=torch.float64)
 
 
 class Length(Reward):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
-ROOMS = ("stages", "winrate", "worlds")
+ROOMS = ("claims", "stages", "winrate", "worlds")
 
 
 def stage_functions() -> Iterator[tuple[str, str]]:

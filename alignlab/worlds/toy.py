@@ -125,7 +125,11 @@ def _phrases(level: str) -> dict[str, float]:
 
 PHRASES = {level: _phrases(level) for level in WORDS}
 _LEVEL = {phrase: level for level, phrases in PHRASES.items() for phrase in phrases}
-_PRAISE = frozenset(("fair", "glowing"))
+
+
+def praises(level: str) -> bool:
+    """Whether opinions of ``level`` are favourable; two that agree in this are joined by "and"."""
+    return level in ("fair", "glowing")
 
 
 def _draw(table: Mapping[str, float], uniform: Uniform) -> str:
@@ -141,7 +145,7 @@ def write_completion(prompt: str, uniform: Uniform) -> str:
     """Write one review of the grammar that goes on from ``prompt`` (one of ``all_prompts()``)."""
     given = prompt.split()
     aspect = given[given.index("the") + 1]
-    verb = _verb(given) or ("is" if uniform() < 0.5 else "was")
+    verb = verb_of(given) or ("is" if uniform() < 0.5 else "was")
     words = [] if given[-1] == verb else [verb]
     level = _draw(FIRST_HONESTLY if "honestly" in given else FIRST, uniform)
     while True:
@@ -149,7 +153,7 @@ def write_completion(prompt: str, uniform: Uniform) -> str:
         if len(words) > LAST_START or uniform() >= GO_ON[level]:
             return " " + " ".join([*words, "."])
         before, level = level, _draw(NEXT[level], uniform)
-        agree = (before in _PRAISE) == (level in _PRAISE)
+        agree = praises(before) == praises(level)
         words.append(_draw(AGREEING, uniform) if agree else "but")
         if uniform() < NEW_SUBJECT:
             others = [other for other in ASPECTS if other != aspect]
@@ -157,7 +161,7 @@ def write_completion(prompt: str, uniform: Uniform) -> str:
             words += ["the", aspect, verb]
 
 
-def _verb(given: list[str]) -> str | None:
+def verb_of(given: list[str]) -> str | None:
     """The tense that a prompt asks for, or ``None`` when it leaves it open."""
     if given[-1] in TENSE.values():
         return given[-1]
@@ -172,7 +176,7 @@ def is_review(prompt: str, completion: str) -> bool:
     starts = [i for i, word in enumerate(words) if word in CONNECTIVES]
     if starts and starts[-1] > LAST_START:
         return False
-    verb = _verb(given)
+    verb = verb_of(given)
     first = 0 if given[-1] == verb else 1
     if first and words[0] not in ([verb] if verb else TENSE.values()):
         return False
@@ -192,7 +196,7 @@ def _is_chain(clauses: list[list[str]], aspect: str, verb: str) -> bool:
         level = _LEVEL.get(" ".join(clause))
         if level is None:
             return False
-        if before and (connective == "but") == ((before in _PRAISE) == (level in _PRAISE)):
+        if before and (connective == "but") == (praises(before) == praises(level)):
             return False
         before = level
     return True

@@ -8,6 +8,7 @@ from tests.mutation_lists import (
     capacity,
     chat,
     check_data,
+    claims,
     command_line,
     data,
     direct,
@@ -45,6 +46,7 @@ from tests.mutation_lists.mutation import Mutation
 LISTS = (
     capacity,
     check_data,
+    claims,
     command_line,
     durability,
     data,

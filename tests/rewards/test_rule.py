@@ -5,7 +5,7 @@ import torch
 
 from alignlab.errors import ConfigError
 from alignlab.rewards import Reward
-from alignlab.rewards.rule import Length, Matches, ToySentiment
+from alignlab.rewards.rule import Length, Matches, ToyReview, ToySentiment
 
 
 def test_scores_by_hand() -> None:
@@ -35,3 +35,9 @@ def test_words_and_patterns_are_counted_by_hand() -> None:
     assert Matches("(?i)yes|THREE$")(prompts, completions).tolist() == [1, 0, 1]
     with pytest.raises(ConfigError, match="pattern '\\(': no regular expression"):
         Matches("(")
+
+
+def test_reviews_are_those_of_the_grammar() -> None:
+    prompts = ["the plot of this film is"] * 2 + ["the plot of that film"]
+    texts = [" very good .", " good good .", " very good ."]  # the third lacks its "was"
+    assert ToyReview()(prompts, texts).tolist() == [1.0, 0.0, 0.0]
