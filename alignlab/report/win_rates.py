@@ -15,7 +15,9 @@ from alignlab.results.csv_tables import read_table, read_typed
 from alignlab.results.tables import WinRate
 
 WIN_RATES, VERDICTS, TEXTS = "winrates.csv", "verdicts.csv", "winrate_texts.csv"
+DIFFERENCES = "winrate_differences.csv"
 PAGE = "winrate.html"
+FLOOR = 0.05  # a rate below it says that the judge tells the policy apart, and not by how much
 SETTINGS = {
     "svg.hashsalt": "alignlab",
     "svg.fonttype": "path",
@@ -35,14 +37,15 @@ def read_win_rates(folder: Path) -> list[WinRate]:
 
 
 def redraw_win_rates(folder: Path) -> None:
-    """Draw what a folder's tables hold again; nothing where it has no win rates.
+    """Draw again what the tables of a folder, and of folders in it, hold of win rates.
 
     The page needs the texts, which a committed folder may lack.
     """
-    if rows := read_win_rates(folder):
-        draw_win_rates(rows, folder)
-        if (folder / TEXTS).exists():
-            write_win_page(folder)
+    for own in (folder, *sorted(path.parent for path in folder.glob(f"*/{WIN_RATES}"))):
+        if rows := read_win_rates(own):
+            draw_win_rates(rows, own)
+            if (own / TEXTS).exists():
+                write_win_page(own)
 
 
 def draw_win_rates(rows: Sequence[WinRate], out: Path) -> list[Path]:
@@ -131,7 +134,7 @@ def win_rate_table(rows: Sequence[WinRate]) -> str:
             row.policy,
             row.against,
             f"{row.temperature:g}",
-            percent(row.rate, row.lo, row.hi),
+            _rate(row),
             percent(row.length_controlled, row.length_controlled_lo, row.length_controlled_hi),
             f"{row.ties / row.n_matches:.0%}",
             MISSING if row.consistency is None else f"{row.consistency:.0%}",
@@ -141,6 +144,10 @@ def win_rate_table(rows: Sequence[WinRate]) -> str:
     widths = [max(map(len, column)) for column in zip(*[header, *lines], strict=True)]
     padded = [map(str.ljust, line, widths) for line in (header, *lines)]
     return "\n".join("  ".join(line).rstrip() for line in padded)
+
+
+def _rate(row: WinRate) -> str:
+    return percent(row.rate, row.lo, row.hi) + " floor" * (row.rate < FLOOR)
 
 
 def percent(rate: float | None, lo: float | None, hi: float | None) -> str:
@@ -154,7 +161,8 @@ def win_rate_sentences(rows: Sequence[WinRate]) -> list[str]:
     """What is resolved, what more would resolve the rest, and what to be careful with.
 
     A difference to 50 % is resolved if both intervals exclude it: the bootstrap's has no width
-    where all prompts agree, Wilson's does not count seeds.
+    where all prompts agree, Wilson's does not count seeds. A rate below 5 % is a floor, on which
+    policies and temperatures cannot be compared.
     """
     meetings: dict[str, list[WinRate]] = {}
     for row in rows:
@@ -170,6 +178,8 @@ def win_rate_sentences(rows: Sequence[WinRate]) -> list[str]:
 
 
 def _finding(row: WinRate) -> str:
+    if row.rate < FLOOR:
+        return f"floor (below {100 * FLOOR:.0f} %)"
     if min(row.lo, row.wilson_lo) > 0.5:
         return "above 50 %"
     return "below 50 %" if max(row.hi, row.wilson_hi) < 0.5 else "not resolved"
@@ -209,7 +219,7 @@ def write_win_page(folder: Path) -> Path:
                 row.policy,
                 row.against,
                 f"{row.temperature:g}",
-                percent(row.rate, row.lo, row.hi),
+                _rate(row),
                 percent(row.rate, row.wilson_lo, row.wilson_hi),
                 percent(row.length_controlled, row.length_controlled_lo, row.length_controlled_hi),
                 f"{row.wins} / {row.ties} / {row.losses}",

@@ -43,7 +43,8 @@ def write_table(
     """
     rows = list(rows)
     text = io.StringIO()
-    table = csv.DictWriter(text, columns or list(rows[0]), lineterminator="\n")
+    # With a terminator of both, a cell with either of them is quoted; lines still end in a newline.
+    table = csv.DictWriter(_Lines(text), columns or list(rows[0]), lineterminator="\r\n")
     table.writeheader()
     for row in rows:
         table.writerow({name: spell(value, numbers) for name, value in row.items()})
@@ -52,6 +53,16 @@ def write_table(
         return False
     atomic_write(path, content)
     return True
+
+
+class _Lines:
+    """A file that gets the lines of a CSV writer, which end in carriage return and newline."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, line: str) -> int:
+        return self._file.write(line.removesuffix("\r\n") + "\n")
 
 
 def spell(value: object, numbers: str) -> str:

@@ -9,16 +9,24 @@ from alignlab.data.texts import CompletionText
 from alignlab.errors import ConfigError, DataError
 from alignlab.files import check_writable
 from alignlab.functional.sampling import SamplingSpec
-from alignlab.report.win_rates import TEXTS, VERDICTS, WIN_RATES, draw_win_rates, write_win_page
+from alignlab.report.win_rates import (
+    DIFFERENCES,
+    TEXTS,
+    VERDICTS,
+    WIN_RATES,
+    draw_win_rates,
+    write_win_page,
+)
 from alignlab.results.csv_tables import write_table
 from alignlab.results.tables import SHORT, WinRate, write_rows
+from alignlab.winrate.differences import differences
 from alignlab.winrate.matches import Judge, Match, Verdict
 from alignlab.winrate.memo import NAME, Memo
-from alignlab.winrate.policies import COLUMNS, Contender, identity_of, paired
+from alignlab.winrate.policies import COLUMNS, Contender, paired
 from alignlab.winrate.prompts import HeldOut, read_held_out
 from alignlab.winrate.questions import shown_prompt
 from alignlab.winrate.rates import Decided, decided, win_rates
-from alignlab.winrate.sampling import Settings, Stream, completions, fitting
+from alignlab.winrate.sampling import Settings, Stream, completions, fitting, stream_of
 
 TEMPERATURES = (0.0, 0.25, 0.5, 0.75, 1.0)
 SHOWN_PROMPTS = 8  # whose texts are on the page
@@ -85,8 +93,9 @@ class Contest:
 def hold(contest: Contest, judge: Judge, out: Path, *, memo: Path | None = None) -> list[WinRate]:
     """Sample, judge, and write every file; returns the rows of ``winrates.csv``.
 
-    ``verdicts.csv`` has a row for each decided match, ``winrate_texts.csv`` the texts of some, and
-    the figure and ``winrate.html`` are made of these tables. A call that was stopped goes on.
+    ``verdicts.csv`` has a row for each decided match, ``winrate_differences.csv`` the differences
+    between policies and temperatures, ``winrate_texts.csv`` the texts of some, and the figure and
+    ``winrate.html`` are made of these tables. A call that was stopped goes on.
 
     Args:
         contest: Who meets whom.
@@ -120,14 +129,14 @@ def _meetings(contest: Contest) -> list[_Meeting]:
     found = []
     for policy, other in contest.bouts():
         if isinstance(other, str):
-            columns = [(Stream(source, identity_of(source), 0), None) for source in policy.sources]
-            found.append(_Meeting(policy.name, other, columns))
+            own_streams = [stream_of(policy, k) for k in range(len(policy.sources))]
+            found.append(_Meeting(policy.name, other, [(own, None) for own in own_streams]))
             continue
         pairs = []
-        for own, theirs in paired(policy, other):
-            ids = identity_of(own), identity_of(theirs)
-            second = int(ids[0] == ids[1])  # a model that meets itself has noise of its own
-            pairs.append((Stream(own, ids[0], 0), Stream(theirs, ids[1], second)))
+        for k in range(len(paired(policy, other))):
+            own, theirs = stream_of(policy, k), stream_of(other, k)
+            second = int(own.identity == theirs.identity)  # a model that meets itself
+            pairs.append((own, theirs._replace(number=second)))
         found.append(_Meeting(policy.name, other.name, pairs))
     return found
 
@@ -140,8 +149,8 @@ def _matches(contest: Contest, held: Sequence[HeldOut], memo: Memo) -> list[Matc
         wanted.setdefault(own, set()).update(contest.temperatures)
         if theirs is not None:
             wanted.setdefault(theirs, set()).update(map(contest.opposing, contest.temperatures))
-    sources = list(dict.fromkeys(stream.source for stream in wanted))
-    held = fitting(held, sources, contest.sampling.max_new_tokens)
+    asked = list(dict.fromkeys((stream.source, stream.before) for stream in wanted))
+    held = fitting(held, asked, contest.sampling.max_new_tokens)
     drawn = {
         stream: completions(stream, held, sorted(temperatures), contest.sampling, memo)
         for stream, temperatures in wanted.items()
@@ -203,6 +212,8 @@ def write_results(
     write_table(out / VERDICTS, [_verdict_row(one) for one in known], numbers=SHORT)
     rows = win_rates(matches, verdicts, judge=judge.name, both_orders=judge.both_orders)
     write_rows(out / WIN_RATES, WinRate, rows)
+    if compared := [each._asdict() for each in differences(known)]:
+        write_table(out / DIFFERENCES, compared, numbers=SHORT)
     shown = sorted({one.match.place for one in known})[:SHOWN_PROMPTS]
     texts = [one for one in known if one.match.place in shown and not one.match.pair]
     texts = [one for one in texts if not one.match.sample]

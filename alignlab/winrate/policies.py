@@ -23,10 +23,16 @@ class Contender:
     Args:
         name: In tables and figures.
         sources: Folder or hub id of each seed's model.
+        before: Text before every prompt, such as solved examples.
+        best_of: A completion is the best of this many samples.
+        ranked_by: Folder of the reward model that ranks them, for each of ``sources``.
     """
 
     name: str
     sources: tuple[str, ...]
+    before: str = ""
+    best_of: int = 1
+    ranked_by: tuple[str, ...] = ()
 
 
 def read_contender(text: str, *, scale: str | None, results: Path | None) -> Contender:

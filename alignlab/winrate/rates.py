@@ -75,7 +75,7 @@ def _row(
     for pair in pairs:
         some = [one for one in own if one.match.pair == pair]
         values = np.array([one.value for one in some])
-        weights = counts[:, np.searchsorted(prompts, [one.match.place for one in some])]
+        weights = _weights(some, prompts, counts)
         rates.append(_mean(values, weights))
         at_equal_length.append(length_controlled(values, _longer(some), weights))
     rate, lo, hi = interval([np.stack(rates)], len(prompts))
@@ -112,6 +112,27 @@ def _row(
         prompts_needed=needed.prompts,
         seeds_needed=needed.seeds,
     )
+
+
+def replicated_rate(
+    own: Sequence[Decided], pair: int, prompts: Sequence[int], counts: Floats
+) -> Floats:
+    """``[R]`` rates of one pair of runs, for each row of ``counts`` ``[R, len(prompts)]``.
+
+    Args:
+        own: Matches on these prompts.
+        pair: Which of the pairs of runs.
+        prompts: Their places, ascending.
+        counts: How often each prompt counts.
+    """
+    some = [one for one in own if one.match.pair == pair]
+    weights = _weights(some, prompts, counts)
+    return _mean(np.array([one.value for one in some]), weights)
+
+
+def _weights(some: Sequence[Decided], prompts: Sequence[int], counts: Floats) -> Floats:
+    """``[R, M]`` how often each match counts: as often as its prompt was drawn."""
+    return counts[:, np.searchsorted(prompts, [one.match.place for one in some])]
 
 
 def _mean(values: Floats, weights: Floats) -> Floats:

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from alignlab.data.rows import Refused, RowReport
+from alignlab.data.rows import Prompt, Refused, RowReport
 from alignlab.data.sources import as_json
 from alignlab.data.texts import CompletionText
 from alignlab.data.tokenise import tokenise
 from alignlab.data.trees import PromptTree
-from alignlab.errors import DataError
+from alignlab.errors import ConfigError, DataError
 from alignlab.files import sha_of
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.adapters import is_adapter
@@ -24,7 +24,9 @@ from alignlab.models.policy import Policy
 from alignlab.rollouts.comparison import check_samples
 from alignlab.rollouts.sampler import sample
 from alignlab.winrate.memo import Memo
+from alignlab.winrate.policies import Contender, identity_of
 from alignlab.winrate.prompts import HeldOut
+from alignlab.winrate.scored import RewardJudge
 
 KEPT_AT_ONCE = 256  # prompts that are sampled between two writes
 
@@ -52,11 +54,17 @@ class Stream(NamedTuple):
         source: Folder or hub id.
         identity: See ``identity_of``.
         number: 0; 1 for the opponent where a model meets itself.
+        before: Text before every prompt.
+        best_of: A completion is the best of this many.
+        ranked_by: Folder of the reward model that ranks these.
     """
 
     source: str
     identity: str
     number: int
+    before: str = ""
+    best_of: int = 1
+    ranked_by: str = ""
 
     @property
     def rollout(self) -> int:
@@ -64,17 +72,34 @@ class Stream(NamedTuple):
         return int(sha_of(self.identity)[:12], 16) + self.number
 
 
-def fitting(held: Sequence[HeldOut], sources: Sequence[str], max_new_tokens: int) -> list[HeldOut]:
+def stream_of(contender: Contender, seed: int) -> Stream:
+    """Its completions of one seed; a contender of one seed has the same ones for all."""
+    source = contender.sources[seed % len(contender.sources)]
+    identity, before, best_of = identity_of(source), contender.before, contender.best_of
+    if before or best_of > 1:  # the rankers of all seeds choose from the same samples
+        identity = sha_of({"model": identity, "before": before, "best of": best_of})
+    ranked_by = contender.ranked_by[seed % len(contender.ranked_by)] if best_of > 1 else ""
+    return Stream(source, identity, 0, before, best_of, ranked_by)
+
+
+def fitting(
+    held: Sequence[HeldOut], readers: Sequence[tuple[str, str]], max_new_tokens: int
+) -> list[HeldOut]:
     """The prompts that all models can read and complete; others are reported.
+
+    Args:
+        held: All of them.
+        readers: Each model's folder or hub id, and the text before its prompts.
+        max_new_tokens: Bound on a completion.
 
     Raises:
         DataError: None is left.
     """
     left = {one.place: one for one in held}
-    for source in sources:
+    for source, before in readers:
         report = RowReport(source, seen=len(held))
         room = None if is_adapter(source) else context_of(load_config(source))
-        trees = tokenise([one.row for one in held], load_tokenizer(source), report)
+        trees = tokenise(_rows(held, before), load_tokenizer(source), report)
         long = [t for t in trees if room is not None and len(t.prompt) + max_new_tokens > room]
         for tree in long:
             why = f"with {max_new_tokens} more tokens longer than the context of {room}"
@@ -97,10 +122,16 @@ def completions(
 ) -> dict[float, list[list[CompletionText]]]:
     """The completions of every prompt, by temperature; what the memo lacks is sampled.
 
+    Of equally good ones, the first is the best.
+
     Raises:
         ConfigError: The samples are not what the policy's forward scores (see ``check_samples``).
         DataError: A prompt that leaves no room for ``max_new_tokens``.
     """
+    if stream.best_of > 1:
+        more = settings._replace(samples=settings.samples * stream.best_of)
+        pool = completions(stream._replace(best_of=1), held, temperatures, more, memo)
+        return {t: _best(stream, held, texts, memo) for t, texts in pool.items()}
     policy: Policy | None = None
     for temperature in temperatures:
         keys = [_key(stream, one, temperature, settings) for one in held]
@@ -117,6 +148,34 @@ def completions(
         ]
         for temperature in temperatures
     }
+
+
+def _best(
+    stream: Stream, held: Sequence[HeldOut], texts: Sequence[list[CompletionText]], memo: Memo
+) -> list[list[CompletionText]]:
+    """Of every ``best_of`` neighbours the one with the highest score."""
+    ranker, n = RewardJudge(stream.ranked_by), stream.best_of
+    asked = [(one.text, text) for one, own in zip(held, texts, strict=True) for text in own]
+    scores = iter(ranker.scores(asked, memo))
+    found = []
+    for own in texts:
+        scored = [(next(scores), text) for text in own]
+        groups = [scored[k : k + n] for k in range(0, len(scored), n)]
+        found.append([max(group, key=lambda each: each[0])[1] for group in groups])
+    return found
+
+
+def _rows(held: Sequence[HeldOut], before: str) -> list[Prompt]:
+    """The prompts as a model reads them.
+
+    Raises:
+        ConfigError: Text before a prompt that is a conversation.
+    """
+    if not before:
+        return [one.row for one in held]
+    if any(not isinstance(one.row.prompt, str) for one in held):
+        raise ConfigError("examples can be put before prompts that are text, not conversations.")
+    return [replace(one.row, prompt=before + str(one.row.prompt)) for one in held]
 
 
 def _key(stream: Stream, one: HeldOut, temperature: float, settings: Settings) -> str:
@@ -139,7 +198,7 @@ def _draw(
     settings: Settings,
 ) -> list[list[tuple[str, bool]]]:
     """Text and whether it ended, of each completion of each prompt."""
-    rows = [one.row for one in held]
+    rows = _rows(held, stream.before)
     tokenised = tokenise(rows, policy.tokenizer, RowReport(stream.source, seen=len(rows)))
     trees: list[PromptTree] = [replace(tree, index=held[tree.row].place) for tree in tokenised]
     samples = settings.samples if temperature > 0 else 1

@@ -41,11 +41,19 @@ class RewardJudge:
         Raises:
             DataError: A score that is not a finite number.
         """
-        texts = {
-            self._key(match.prompt, text): (match.prompt, text)
-            for match in matches
-            for text in (match.own, match.theirs)
-        }
+        texts = [(m.prompt, text) for m in matches for text in (m.own, m.theirs)]
+        scores = iter(self.scores(texts, memo))
+        pairs = list(zip(scores, scores, strict=True))  # own, theirs, own, ...
+        return [Verdict(0.5 if a == b else float(a > b), None) for a, b in pairs]
+
+    def scores(self, asked: Sequence[tuple[str, str]], memo: Memo) -> list[float]:
+        """The score of every prompt and completion; each text is scored once.
+
+        Raises:
+            DataError: A score that is not a finite number.
+        """
+        keys = [self._key(*each) for each in asked]
+        texts = dict(zip(keys, asked, strict=True))
         absent = [key for key in texts if key not in memo]
         reward = build_reward(self._spec) if absent else None
         for start in range(0, len(absent), AT_ONCE):
@@ -54,12 +62,7 @@ class RewardJudge:
             assert reward is not None
             scores = checked_rewards(reward, prompts, completions)
             memo.keep(dict(zip(some, scores.tolist(), strict=True)))
-        found: list[Verdict | None] = []
-        for match in matches:
-            own = memo[self._key(match.prompt, match.own)]
-            theirs = memo[self._key(match.prompt, match.theirs)]
-            found.append(Verdict(0.5 if own == theirs else float(own > theirs), None))
-        return found
+        return [memo[key] for key in keys]
 
     def _key(self, prompt: str, completion: str) -> str:
         turns = prompt.messages if isinstance(prompt, PromptText) else None

@@ -3,11 +3,15 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
+from itertools import starmap
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Required, TypedDict
 
 from alignlab.bounds import Count, Seed
-from alignlab.errors import ConfigError
+from alignlab.data.rows import Demonstration
+from alignlab.data.sources import read_rows
+from alignlab.data.texts import prompt_text
+from alignlab.errors import ConfigError, DataError
 from alignlab.files import atomic_write
 from alignlab.report.win_rates import VERDICTS
 from alignlab.results.run_folder import RunFolder
@@ -20,6 +24,21 @@ from alignlab.winrate.sampling import Settings
 from alignlab.winrate.scored import RewardJudge
 
 Models = str | list[str]  # folder of one seed, or of each
+
+
+class Variant(TypedDict, total=False):
+    """A model that is not simply sampled.
+
+    ``model`` is its folder. ``examples`` is a file of demonstrations, of which the first ``shots``
+    (3) stand before every prompt. ``best_of`` samples are ranked by the reward model in the folder
+    ``ranked_by``, or by that of each seed, and the best is kept.
+    """
+
+    model: Required[str]
+    examples: str
+    shots: int
+    best_of: int
+    ranked_by: Models
 
 
 class Served(TypedDict):
@@ -36,6 +55,7 @@ def measure_win_rates(
     policies: dict[str, Models] | list[Models],
     prompts: str,
     max_new_tokens: Count,
+    variants: dict[str, Variant] | None = None,
     against: dict[str, Models] | None = None,
     columns: Sequence[str] = (),
     reward: Mapping[str, Any] | str | None = None,
@@ -57,6 +77,7 @@ def measure_win_rates(
             which are named by their runs, those that differ in the seed alone together.
         prompts: Held-out pairs, demonstrations or prompts.
         max_new_tokens: Bound on a completion.
+        variants: Further policies by name: prompted with examples, or best of n.
         against: Opponents by name, as ``policies``.
         columns: Opponents in the file of prompts: chosen, rejected or completion.
         reward: Decides, unless ``endpoint`` does: ``class_path`` and ``init_args``.
@@ -73,11 +94,13 @@ def measure_win_rates(
         results: Folder that gets the tables, the figure and the page, too.
 
     Raises:
-        ConfigError: Not exactly one of ``reward`` and ``endpoint``, or as ``hold``.
+        ConfigError: Not exactly one of ``reward`` and ``endpoint``, a variant that lacks a key, or
+            as ``hold``.
+        DataError: Examples that cannot be read, or too few.
     """
     opponents: list[Contender | str] = [*_contenders(against or {}), *columns]
     contest = Contest(
-        policies=_contenders(policies),
+        policies=[*_contenders(policies), *starmap(_variant, (variants or {}).items())],
         against=opponents,
         prompts=prompts,
         limit=limit,
@@ -102,6 +125,34 @@ def _contenders(given: Mapping[str, Models] | Sequence[Models]) -> list[Contende
         Contender(name, (models,) if isinstance(models, str) else tuple(models))
         for name, models in given.items()
     ]
+
+
+def _variant(name: str, given: Variant) -> Contender:
+    best_of, shots = given.get("best_of", 1), given.get("shots", 3)
+    rankers = given.get("ranked_by", ())
+    ranked_by = (rankers,) if isinstance(rankers, str) else tuple(rankers)
+    if best_of < 1 or (best_of > 1) != bool(ranked_by):
+        raise ConfigError(
+            f"variant {name!r}: best_of and ranked_by belong together, got {best_of} and "
+            f"{list(ranked_by)}. Give best_of >= 2 with ranked_by, or neither."
+        )
+    if "shots" in given and ("examples" not in given or shots < 1):
+        raise ConfigError(f"variant {name!r}: shots must be at least 1, with examples.")
+    before = _solved(given["examples"], shots) if "examples" in given else ""
+    sources = (given["model"],) * max(1, len(ranked_by))
+    return Contender(name, sources, before, best_of, ranked_by)
+
+
+def _solved(file: str, shots: int) -> str:
+    """The first demonstrations of a file with their completions, a blank line after each.
+
+    Raises:
+        DataError: There are fewer.
+    """
+    rows, _ = read_rows(file, Demonstration, limit=shots)
+    if len(rows) < shots:
+        raise DataError(f"{file}: {len(rows)} demonstrations, {shots} wanted. Lower shots.")
+    return "".join(f"{prompt_text(row.prompt)}{row.completion}\n\n" for row in rows)
 
 
 def _judge(reward: Mapping[str, Any] | str | None, endpoint: Served | None) -> Judge:

@@ -140,31 +140,49 @@ def shuffle_pairs(
 
 
 def write_prompts(
-    *, out: str | Path, source: str, tokenizer: str, longest: Count, limit: Count | None = None
+    *,
+    out: str | Path,
+    source: str,
+    tokenizer: str,
+    longest: Count,
+    longest_reply: Count | None = None,
+    limit: Count | None = None,
 ) -> None:
     """Stage: ``prompts.jsonl``, each prompt of a file of pairs that is short enough, once.
+
+    ``pairs.jsonl`` has the same rows with their replies.
 
     Args:
         out: Folder to write.
         source: A file of pairs.
         tokenizer: Hub id or folder of the policy's: lengths are in its tokens.
         longest: Most tokens of a prompt; longer ones are left out, and counted in ``rows.csv``.
+        longest_reply: Most tokens of either reply; without it they may have any length.
         limit: How many to keep.
     """
     tok = load_tokenizer(tokenizer)
+
+    def size(text: object) -> int:
+        return len(tok(str(text), add_special_tokens=False, verbose=False)["input_ids"])
+
     rows, refusals = read_rows(source, PreferencePair)
-    prompts: dict[str, Prompt] = {}
+    prompts: dict[str, PreferencePair] = {}
     for row in rows:
         text = str(row.prompt)
         if text in prompts:
             refusals.add(row.id, Refused("prompt occurs twice"))
-        elif len(tok(text, add_special_tokens=False, verbose=False)["input_ids"]) > longest:
+        elif size(text) > longest:
             refusals.add(row.id, Refused(f"prompt longer than {longest} tokens"))
+        elif (
+            longest_reply is not None and max(map(size, (row.chosen, row.rejected))) > longest_reply
+        ):
+            refusals.add(row.id, Refused(f"a reply longer than {longest_reply} tokens"))
         else:
-            prompts[text] = Prompt(row.id, text)
+            prompts[text] = row
     refusals.require_rows(len(prompts))
     kept = list(prompts.values())[:limit]
-    write_rows(Path(out) / "prompts.jsonl", kept)
+    write_rows(Path(out) / "prompts.jsonl", [Prompt(row.id, str(row.prompt)) for row in kept])
+    write_rows(Path(out) / "pairs.jsonl", kept)
     write_tally(Path(out), tally("prompts", refusals, len(kept)))
 
 

@@ -1,6 +1,7 @@
 """Made-up TL;DR rows with the columns and the warts of the real sets: for smoke runs."""
 
 import random
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ def make_up_posts(
     out: str | Path,
     posts: Count = 200,
     columns: Literal["fields", "prompt"] = "fields",
+    elsewhere: Sequence[str] = (),
     seed: Seed = 0,
 ) -> None:
     """Stage: what ``gather_posts`` makes, of made-up posts.
@@ -27,6 +29,7 @@ def make_up_posts(
         out: Folder to write.
         posts: Posts in all.
         columns: The post's fields as in OpenAI's own set, or the prompt as in ``trl-lib/tldr``.
+        elsewhere: As in ``gather_posts``; posts are of relationships, tifu and AskReddit.
         seed: Decides all of them.
     """
     rng = random.Random(seed)
@@ -46,7 +49,7 @@ def make_up_posts(
         ]
     source = Path(out) / "made_up.parquet"
     write_parquet(source, rows)
-    gather_posts(out=out, source=str(source))
+    gather_posts(out=out, source=str(source), elsewhere=elsewhere)
 
 
 def make_up_comparisons(

@@ -19,7 +19,7 @@ from alignlab.data.rows import (
     split_by_prompt,
 )
 from alignlab.data.sources import first_available, read_rows, write_rows
-from alignlab.errors import ConfigError
+from alignlab.errors import ConfigError, DataError
 from alignlab.models.loading import load_tokenizer
 from alignlab.worlds.negatives import (
     KINDS,
@@ -35,7 +35,11 @@ from alignlab.worlds.tldr import Part, fit_prompt, read_comparisons, read_posts
 
 
 def gather_posts(
-    *, out: str | Path, source: str | Sequence[str], limit: Count | None = None
+    *,
+    out: str | Path,
+    source: str | Sequence[str],
+    limit: Count | None = None,
+    elsewhere: Sequence[str] = (),
 ) -> None:
     """Stage: read posts with their summaries once, so that nothing after this needs a network.
 
@@ -46,11 +50,31 @@ def gather_posts(
         out: Folder to write.
         source: A file or hub id, see ``alignlab.worlds.tldr``; of several, the first that exists.
         limit: How many posts of each part to keep, at random.
+        elsewhere: Subreddits whose posts are in no part: they are the test part of a file of their
+            own, ``elsewhere.parquet``, to see how what was trained on the others does there.
+
+    Raises:
+        DataError: A subreddit of ``elsewhere`` that has no post.
     """
     parts = read_posts(first_available(source))
-    kept = {part: found.rows[:limit] for part, found in parts.items()}
+    names = {name.casefold() for name in elsewhere}
+    kept, away = {}, []
+    for part, found in parts.items():
+        inside = []
+        for post in found.rows:
+            if post.subreddit.casefold() in names:
+                found.refusals.add(post.id, Refused("subreddit is kept for elsewhere.parquet"))
+                away.append(post)
+            else:
+                inside.append(post)
+        kept[part] = inside[:limit]
+    if absent := names - {post.subreddit.casefold() for post in away}:
+        raise DataError(f"elsewhere: no post of {', '.join(sorted(absent))}. Leave it out.")
     rows = [{**asdict(post), "split": part} for part, posts in kept.items() for post in posts]
     write_parquet(Path(out) / "posts.parquet", rows)
+    if away:
+        rows = [{**asdict(post), "split": "test"} for post in away]
+        write_parquet(Path(out) / "elsewhere.parquet", rows)
     write_tally(
         Path(out),
         [

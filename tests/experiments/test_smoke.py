@@ -14,7 +14,15 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
 @pytest.mark.parametrize(
-    ("name", "scale"), [("imdb", "paper"), ("imdb", "full"), ("tldr", "paper"), ("hh", "paper")]
+    ("name", "scale"),
+    [
+        ("imdb", "paper"),
+        ("imdb", "full"),
+        ("tldr", "paper"),
+        ("tldr", "temperature"),
+        ("hh", "paper"),
+        ("hh", "policies"),
+    ],
 )
 def test_every_stage_works(
     name: str, scale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -101,7 +101,7 @@ MUTATIONS = (
     Mutation(
         "a model that meets itself shares its noise",
         "winrate/contest.py",
-        "second = int(ids[0] == ids[1])",
+        "second = int(own.identity == theirs.identity)",
         "second = 0",
         "winrate/test_contest.py::test_a_policy_against_a_column_another_policy_and_itself",
     ),
@@ -172,9 +172,9 @@ MUTATIONS = (
     Mutation(
         "the bootstrap draws matches and not prompts",
         "winrate/rates.py",
-        "weights = counts[:, np.searchsorted(prompts, [one.match.place for one in some])]",
-        "weights = np.concatenate([np.ones((1, len(some))),"
-        " bootstrap_counts(len(some), replicates, 0)])",
+        "return counts[:, np.searchsorted(prompts, [one.match.place for one in some])]",
+        "return np.concatenate([np.ones((1, len(some))),"
+        " bootstrap_counts(len(some), len(counts) - 1, 0)])",
         "winrate/test_rates.py::test_matches_of_one_prompt_are_no_independent_evidence",
     ),
     Mutation(
@@ -224,7 +224,7 @@ MUTATIONS = (
     Mutation(
         "a folder without texts cannot be drawn again",
         "report/win_rates.py",
-        "if (folder / TEXTS).exists():",
+        "if (own / TEXTS).exists():",
         "if True:",
         "report/test_win_rates.py::test_a_folder_is_drawn_again_from_its_tables",
     ),
@@ -234,5 +234,75 @@ MUTATIONS = (
         "tables = (*objectives, rates, *settings, _runs(found), trials)",
         "tables = (*objectives, *settings, _runs(found), trials)",
         "report/test_sections.py::test_win_rates_are_listed_where_there_are_some",
+    ),
+    Mutation(
+        "the worst of n is kept",
+        "winrate/sampling.py",
+        "max(group, key=lambda each: each[0])",
+        "min(group, key=lambda each: each[0])",
+        "winrate/test_sampling.py::test_the_best_of_n_is_the_one_that_the_ranker_prefers",
+    ),
+    Mutation(
+        "one seed's ranker chooses for all seeds",
+        "winrate/sampling.py",
+        "contender.ranked_by[seed % len(contender.ranked_by)]",
+        "contender.ranked_by[0]",
+        "winrate/test_sampling.py::test_the_best_of_n_is_the_one_that_the_ranker_prefers",
+    ),
+    Mutation(
+        "a model is not shown the examples",
+        "winrate/sampling.py",
+        "    rows = _rows(held, stream.before)",
+        '    rows = _rows(held, "")',
+        "winrate/test_sampling.py::test_examples_stand_before_the_prompt_and_take_room",
+    ),
+    Mutation(
+        "examples take no room in the context",
+        "winrate/sampling.py",
+        "tokenise(_rows(held, before), load_tokenizer(source), report)",
+        "tokenise([one.row for one in held], load_tokenizer(source), report)",
+        "winrate/test_sampling.py::test_examples_stand_before_the_prompt_and_take_room",
+    ),
+    Mutation(
+        "equal seeds of two policies are not paired",
+        "winrate/differences.py",
+        "len(parts) == 2 and len(parts[0]) == len(parts[1])",
+        "False",
+        "winrate/test_differences.py::test_seeds_are_paired_where_both_have_them",
+    ),
+    Mutation(
+        "a change with the temperature has the wrong sign",
+        "winrate/differences.py",
+        "sides[-1].append((-sign, (name, minus)))",
+        "sides[-1].append((sign, (name, minus)))",
+        "winrate/test_differences.py::test_differences_worked_by_hand",
+    ),
+    Mutation(
+        "a rate of 5 % is a floor, too",
+        "report/win_rates.py",
+        '" floor" * (row.rate < FLOOR)',
+        '" floor" * (row.rate <= FLOOR)',
+        "report/test_win_rates.py::test_the_table_as_text",
+    ),
+    Mutation(
+        "posts of a held-out subreddit stay in the training part",
+        "worlds/tldr_stages.py",
+        "                away.append(post)\n            else:\n                inside.append(post)",
+        "                away.append(post)\n            inside.append(post)",
+        "worlds/test_tldr_stages.py::test_posts_of_other_subreddits_are_in_no_part",
+    ),
+    Mutation(
+        "long replies of people are compared with short ones of a policy",
+        "worlds/hh.py",
+        "max(map(size, (row.chosen, row.rejected))) > longest_reply",
+        "False",
+        "worlds/test_hh.py::test_prompts_that_are_short_enough_each_once",
+    ),
+    Mutation(
+        "a carriage return in a cell ends the row",
+        "results/csv_tables.py",
+        'list(rows[0]), lineterminator="\\r\\n")',
+        'list(rows[0]), lineterminator="\\n")',
+        "results/test_csv_tables.py::test_a_cell_may_hold_any_end_of_line",
     ),
 )

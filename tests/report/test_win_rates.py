@@ -67,6 +67,8 @@ def test_the_table_as_text() -> None:
     assert lines[1] == "  ".join(["dpo        ", "chosen ", "0.5", *cells])
     assert lines[2].endswith("-                  8%    -")
     assert percent(0.5, None, 0.6) == "-"
+    low = win_rate_table([replace(ROW, rate=rate, lo=0.01, hi=0.09) for rate in (0.049, 0.05)])
+    assert [" floor" in line for line in low.split("\n")] == [False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -79,6 +81,7 @@ def test_the_table_as_text() -> None:
         ({"rate": 0.4, "hi": 0.49, "wilson_hi": 0.49}, "below 50 % at temperature 0.5."),
         ({"lo": 1.0, "hi": 1.0, "rate": 1.0}, "not resolved"),  # few prompts that all agree
         ({"lo": 0.49, "wilson_lo": 0.51}, "not resolved"),
+        ({"rate": 0.049, "lo": 0.0, "hi": 0.9}, "chosen: floor (below 5 %) at temperature 0.5."),
     ],
 )
 def test_a_difference_is_resolved_if_both_intervals_exclude_one_half(changed, sentence) -> None:
@@ -149,3 +152,8 @@ def test_a_folder_is_drawn_again_from_its_tables(
     write_table(tmp_path / "winrate_texts.csv", texts)
     redraw_win_rates(tmp_path)
     assert "Why?" in (tmp_path / "winrate.html").read_text()
+    (tmp_path / "elsewhere").mkdir()
+    write_rows(tmp_path / "elsewhere" / "winrates.csv", WinRate, [ROW, ROW])
+    redraw_win_rates(tmp_path)
+    assert drawn[2:] == [[ROW], [ROW, ROW]]
+    assert (tmp_path / "elsewhere" / "winrate.svg").exists()

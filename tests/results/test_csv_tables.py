@@ -43,3 +43,11 @@ def test_missing_and_empty_tables(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,b\n")
     with pytest.raises(DataError, match=r"t\.csv: the table holds no rows"):
         read_table(tmp_path / "t.csv")
+
+
+def test_a_cell_may_hold_any_end_of_line(tmp_path: Path) -> None:
+    """A carriage return that is not quoted would end the row for a reader."""
+    rows = [{"text": f"a{end}b", "n": "1"} for end in ("\r", "\n", "\r\n", "\u2028", "\x1c")]
+    write_table(tmp_path / "t.csv", rows)
+    assert (tmp_path / "t.csv").read_bytes().startswith(b'text,n\n"a\rb",1\n"a\nb",1\n')
+    assert read_table(tmp_path / "t.csv") == rows

@@ -4,12 +4,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from alignlab.errors import ConfigError
+from alignlab.errors import ConfigError, DataError
 from alignlab.pipeline.calls import check_call
 from alignlab.results.csv_tables import read_table
 from alignlab.winrate import command
 from alignlab.winrate.contest import TEMPERATURES
-from alignlab.winrate.stage import _contenders, measure_win_rates
+from alignlab.winrate.policies import Contender
+from alignlab.winrate.stage import _contenders, _variant, measure_win_rates
+from tests.data.files import jsonl
 from tests.winrate.server import served
 from tests.winrate.test_command import call
 
@@ -92,11 +94,34 @@ def test_runs_that_differ_in_the_seed_alone_are_seeds_of_one_policy() -> None:
     ]
 
 
+def test_a_variant_is_prompted_with_examples_or_the_best_of_n(tmp_path: Path) -> None:
+    rows = [{"id": f"e{k}", "prompt": f"Post {k}. TL;DR:", "completion": f" it {k}"} for k in "abc"]
+    examples = str(jsonl(tmp_path, rows))
+    assert _variant("zero", {"model": "lm"}) == Contender("zero", ("lm",))
+    before = "Post a. TL;DR: it a\n\nPost b. TL;DR: it b\n\n"
+    shown = _variant("few", {"model": "lm", "examples": examples, "shots": 2})
+    assert shown == Contender("few", ("lm",), before)
+    best = _variant("best", {"model": "sft", "best_of": 16, "ranked_by": ["rm0", "rm1"]})
+    assert best == Contender("best", ("sft", "sft"), best_of=16, ranked_by=("rm0", "rm1"))
+    with pytest.raises(ConfigError, match="'x': best_of and ranked_by belong together"):
+        _variant("x", {"model": "sft", "best_of": 16})
+    with pytest.raises(ConfigError, match="'x': best_of and ranked_by belong together"):
+        _variant("x", {"model": "sft", "ranked_by": "rm"})
+    with pytest.raises(ConfigError, match="'x': shots must be at least 1, with examples"):
+        _variant("x", {"model": "lm", "shots": 2})
+    with pytest.raises(DataError, match=r"3 demonstrations, 4 wanted\. Lower shots"):
+        _variant("x", {"model": "lm", "examples": examples, "shots": 4})
+
+
 def test_its_arguments_are_checked_before_any_stage_starts() -> None:
     args = {"policies": {"a": ["x", "y"]}, "prompts": "p", "max_new_tokens": 4, "reward": SUM}
     check_call(PATH, yaml.safe_load(json.dumps(args | {"temperatures": [0, 0.5]})))
     with pytest.raises(ConfigError, match=r"max_new_tokens must be a whole number > 0"):
         check_call(PATH, args | {"max_new_tokens": 0})
+    best = {"best": {"model": "m", "best_of": 4, "ranked_by": ["a", "b"]}}
+    check_call(PATH, args | {"variants": best})
+    with pytest.raises(ConfigError, match=r"Missing required keys: .*'model'"):
+        check_call(PATH, args | {"variants": {"best": {"best_of": 4}}})
     with pytest.raises(ConfigError, match=r"Missing required keys: .*'question'"):
         check_call(PATH, args | {"endpoint": {"url": "u"}})
 

@@ -171,6 +171,20 @@ def test_prompts_that_are_short_enough_each_once(tmp_path: Path) -> None:
         ("prompts", "refused", "prompt occurs twice", 1),
         ("prompts", "kept", "", 2),
     ]
+    pair = lines(tmp_path / "pairs.jsonl")[1]
+    assert pair["id"] == lines(tmp_path / "prompts.jsonl")[1]["id"]
+    assert [pair[key] for key in ("prompt", "chosen", "rejected")] == [
+        asked("How?"),
+        " Yes.",
+        " No.",
+    ]
+    rows = [row(short), row(asked("How?"), good=" Yes, yes."), row(asked("Who?"), bad=" No, no.")]
+    write_prompts(
+        out=tmp_path / "short", source=str(jsonl(tmp_path, rows)),
+        tokenizer=str(tmp_path / "tokenizer"), longest=len(short), longest_reply=len(" Yes."),
+    )  # fmt: skip
+    assert [one["prompt"] for one in lines(tmp_path / "short" / "pairs.jsonl")] == [short]
+    assert ("prompts", "refused", "a reply longer than 5 tokens", 2) in table(tmp_path / "short")
 
 
 def test_made_up_dialogues_have_the_columns_and_warts_of_the_real_ones(tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from alignlab.data.rows import PreferencePair
 from alignlab.data.sources import read_rows
-from alignlab.errors import ConfigError
+from alignlab.errors import ConfigError, DataError
 from alignlab.worlds.tldr_stages import (
     gather_posts,
     write_comparisons,
@@ -69,6 +71,25 @@ def test_gathered_posts(posts: Path, tmp_path: Path) -> None:
     gather_posts(out=tmp_path / "few", source=str(posts), limit=3)
     kept = [row[3] for row in table(tmp_path / "few") if row[1] == "kept"]
     assert kept == [3, 3, 3]
+
+
+def test_posts_of_other_subreddits_are_in_no_part(posts: Path, tmp_path: Path) -> None:
+    rows = pq.read_table(posts).to_pylist()
+    for k, row in enumerate(rows):
+        row["subreddit"] = "DnD" if k % 10 == 0 else "rpg" if k == 1 else "tifu"
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "mixed.parquet")
+    source, out = str(tmp_path / "mixed.parquet"), tmp_path / "out"
+    gather_posts(out=out, source=source, elsewhere=["dnd", "rpg"], limit=40)
+    away = pq.read_table(out / "elsewhere.parquet").to_pylist()
+    kept = pq.read_table(out / "posts.parquet").to_pylist()
+    assert {row["subreddit"] for row in kept} == {"tifu"}
+    assert {row["subreddit"] for row in away} == {"DnD", "rpg"}
+    assert {row["split"] for row in away} == {"test"}
+    assert len(kept) + len(away) == 52
+    refused = [row[3] for row in table(out) if row[2] == "subreddit is kept for elsewhere.parquet"]
+    assert sum(refused) == len(away)
+    with pytest.raises(DataError, match=r"no post of chess\. Leave it out"):
+        gather_posts(out=tmp_path / "none", source=source, elsewhere=["chess"])
 
 
 def test_demonstrations_and_why_rows_are_missing(
