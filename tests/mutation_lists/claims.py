@@ -106,7 +106,7 @@ MUTATIONS = (
         "worlds/toy_grammar.py",
         "ways = {words: p for words, p in phrases.items() if words[:done] == state.words}",
         "ways = {words: p for words, p in phrases.items() if len(words) > done}",
-        "worlds/test_toy_grammar.py::test_a_text_that_is_no_review_breaks_and_one_that_is_does_not",
+        "worlds/test_toy_grammar.py::test_within_an_opinion_by_hand",
     ),
     Mutation(
         "excess is the cross entropy",

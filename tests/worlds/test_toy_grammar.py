@@ -23,6 +23,21 @@ def test_the_first_words_by_hand() -> None:
     assert sum(found.values()) == pytest.approx(1.0)
 
 
+def test_within_an_opinion_by_hand() -> None:
+    """After "very": only levels that are not negated, each as often as it says "very"."""
+    very = {
+        "harsh": 0.20 * 0.90 * 0.15,
+        "poor": 0.43 * 0.70 * 0.15,
+        "fair": 0.27 * 0.75 * 0.15,
+        "glowing": 0.10 * 0.90 * 0.22,
+    }
+    found = next_words(PROMPT, ("very",))
+    assert found["superb"] == pytest.approx(0.3 * very["glowing"] / sum(very.values()))
+    assert found["awful"] == pytest.approx(0.5 * very["harsh"] / sum(very.values()))
+    assert sum(found.values()) == pytest.approx(1.0)
+    assert "very" not in found
+
+
 def test_after_an_opinion_by_hand() -> None:
     """A glowing review goes on with 0.42: to praise (0.8) with "and" or a comma, else "but"."""
     found = next_words(PROMPT, ("superb",))
