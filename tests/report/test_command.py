@@ -59,7 +59,8 @@ def test_one_folder_gets_its_table_and_figures(
     write_results(tmp_path, world, "dpo", (0, 1, 2))
     frontier_command([tmp_path])
     rows = read_frontier(tmp_path / "frontier.csv")
-    objectives = ["dpo", "best_of_n", "best_of_n_gt", "oracle", "reference"]
+    objectives = ["dpo", "best_of_n", "best_of_n_gt", "oracle_proxy", "oracle", "dual_bound"]
+    objectives.append("reference")
     assert [(r.objective, r.kl_budget) for r in rows] == [
         (name, budget) for name in objectives for budget in BUDGETS
     ]
