@@ -34,7 +34,7 @@ PREFIXES = ("data", "own", "broken")
 class Step(NamedTuple):
     """A policy's next-word distribution after one prefix, beside the grammar's.
 
-    Args:
+    Attributes:
         position: Words of the completion before it.
         prefix: One of ``PREFIXES``: of the data, of the policy's own samples, or of these where the
             grammar cannot go on from it.

@@ -31,7 +31,7 @@ END = ""  # the end of the text, which follows the full stop
 class State(NamedTuple):
     """Where the grammar is: what it does next depends on this alone and on the words so far.
 
-    Args:
+    Attributes:
         step: ``verb``, ``opinion``, ``said``, ``subject``, ``aspect``, ``tense`` or ``stop``.
         level: Of the opinion in progress, or of the last one.
         aspect: What the review speaks of.
