@@ -18,7 +18,7 @@ no peak has been observed.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy.special import xlogy
@@ -62,7 +62,8 @@ class Fit:
         seeds: Names of the S seeds.
         coefficients: ``[S, 1 + B, 2]`` alpha and beta of each seed in each replicate; row 0 is the
             observed sample itself.
-        r2: Share of the variance of all checkpoints' gains that the mean curve explains.
+        r2: Share of the variance of all checkpoints' gains that the mean curve explains; NaN where
+            all gains are equal.
         reached: The d that every seed reached.
         n_prompts: Behind them.
     """
@@ -105,6 +106,11 @@ def terms(form: Form, d: Floats) -> Floats:
     return np.stack([d, -bend], axis=-1)
 
 
+def distance(kl: Any) -> Any:
+    """``d``, the square root of KL; an estimate at the reference may be rounded to below 0."""
+    return np.sqrt(np.maximum(kl, 0.0))
+
+
 def peak_of(form: Form, ratio: float) -> float:
     """The d at which the curve with alpha / beta = ``ratio`` is largest."""
     if form == "best_of_n":
@@ -125,7 +131,7 @@ def fit(runs: Sequence[Run], form: Form, weights: Floats) -> Fit:
     """
     found, observed = [], []
     for run in runs:
-        x = terms(form, np.sqrt(weights @ run.kl.T / 2))  # [1 + B, T, 2]
+        x = terms(form, distance(weights @ run.kl.T / 2))  # [1 + B, T, 2]
         y = (weights @ run.gain.T / 2)[..., None]
         across = x.swapaxes(1, 2)
         try:
@@ -141,12 +147,13 @@ def fit(runs: Sequence[Run], form: Form, weights: Floats) -> Fit:
     coefficients = np.stack(found)
     x, y = (np.concatenate(parts) for parts in zip(*observed, strict=True))
     residuals = y - x @ coefficients[:, 0].mean(0)
+    spread = float(np.sum((y - y.mean()) ** 2))
     return Fit(
         form=form,
         seeds=tuple(run.seed for run in runs),
         coefficients=coefficients,
-        r2=1 - float(residuals @ residuals) / float(np.sum((y - y.mean()) ** 2)),
-        reached=min(math.sqrt(run.kl.mean(1).max()) for run in runs),
+        r2=1 - float(residuals @ residuals) / spread if spread else math.nan,
+        reached=min(float(distance(run.kl.mean(1).max())) for run in runs),
         n_prompts=weights.shape[1],
     )
 

@@ -12,7 +12,7 @@ import yaml
 from alignlab.errors import DataError
 from alignlab.evaluation.comparison import interval, spread_of
 from alignlab.evaluation.frontier import REPLICATES, common_prompts
-from alignlab.evaluation.overoptimisation import Fit, Form, Run, decline, fit
+from alignlab.evaluation.overoptimisation import Fit, Form, Run, decline, distance, fit
 from alignlab.evaluation.power import enough
 from alignlab.files import atomic_write
 from alignlab.report.overoptimisation import draw_overoptimisation
@@ -187,7 +187,7 @@ class _Study:
                 kl = float(table.scores.kl.mean())
                 row: dict[str, Any] = {"curve": curve, "form": self.forms[curve]}
                 row |= {"seed": table.seed, "run_id": table.run_id, "step": table.step}
-                row |= {"kl": kl, "d": math.sqrt(kl)}
+                row |= {"kl": kl, "d": float(distance(kl))}
                 for score in (GOLD, PROXY):
                     gain = self.gain(table, score)
                     row[f"{score}_gain"] = None if gain is None else float(gain.mean())
@@ -261,7 +261,7 @@ def _peak_samples(
         if not evaluations or peak is None:
             continue
         at = {evaluation.step: evaluation for evaluation in evaluations}
-        top = min(kl, key=lambda step: abs(math.sqrt(kl[step]) - peak.d))
+        top = min(kl, key=lambda step: abs(float(distance(kl[step])) - peak.d))
         pair = [(step, at[step].read_texts()) for step in (top, max(kl))]
         for chosen, before, after in _chosen(*(texts for _, texts in pair)):
             row: dict[str, Any] = {"curve": objective, "run_id": run_id, "chosen": chosen}

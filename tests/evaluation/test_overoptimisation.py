@@ -157,3 +157,12 @@ def test_two_checkpoints_are_refused() -> None:
     same = Run(seed=3, kl=np.ones((5, 8)), gain=run.gain)
     with pytest.raises(DataError, match="seed 3: 5 checkpoints"):
         fit([same], "rl", half_weights(8, 5, 0))
+
+
+def test_a_kl_that_is_rounded_to_below_zero_is_zero_and_equal_gains_explain_nothing() -> None:
+    run = exact("best_of_n", 0.0, 0.0)
+    kl = run.kl.copy()
+    kl[0] = -1e-9
+    found = fit([Run(seed=0, kl=kl, gain=run.gain)], "best_of_n", half_weights(8, 5, 0))
+    np.testing.assert_allclose(found.coefficients, 0.0, atol=1e-12)
+    assert math.isnan(found.r2)

@@ -7,6 +7,14 @@ TABLES = "stages/test_overoptimisation.py::"
 
 MUTATIONS = (
     Mutation(
+        "the square root of a KL that is rounded to below zero is not a number",
+        "evaluation/overoptimisation.py",
+        "np.sqrt(np.maximum(kl, 0.0))",
+        "np.sqrt(kl)",
+        "evaluation/test_overoptimisation.py::"
+        "test_a_kl_that_is_rounded_to_below_zero_is_zero_and_equal_gains_explain_nothing",
+    ),
+    Mutation(
         "the curve of training bends like that of best-of-n",
         "evaluation/overoptimisation.py",
         'bend = d * d if form == "best_of_n" else xlogy(d, d)',
@@ -16,7 +24,7 @@ MUTATIONS = (
     Mutation(
         "curves are fitted over KL instead of its root",
         "evaluation/overoptimisation.py",
-        "x = terms(form, np.sqrt(weights @ run.kl.T / 2))",
+        "x = terms(form, distance(weights @ run.kl.T / 2))",
         "x = terms(form, weights @ run.kl.T / 2)",
         FITS + "test_the_numbers_that_made_the_data_are_found",
     ),
