@@ -1,8 +1,7 @@
 """The claims, a card each, and the rule by which a committed table decides it.
 
 To add one: a ``Claim`` with a sentence, the results folder that it reads, and a function of this
-folder that returns a ``Finding``. A claim
-whose folder or table is not there is not run.
+folder that returns a ``Finding``. A claim whose folder or table is not there is not run.
 """
 
 import math

@@ -15,6 +15,7 @@ from alignlab.errors import ConfigError
 
 # Whose values are rewards, or lists of them, wherever they stand.
 KEYS = ("reward", "proxy", "gold", "watchdog", "members")
+NAMED = ("proposals", "policies", "against", "variants")  # whose keys are names that users choose
 FORMS = (
     "Write length, regex:PATTERN, my_reward.py:FUNCTION, package.module.Class, the folder or hub "
     "id of a scorer, or a sum such as 0.7*FIRST + 0.3*SECOND."
@@ -44,16 +45,22 @@ def with_classes(value: Any) -> Any:
 
     A reward is the value of one of ``KEYS``, which may be the last part of a dotted key. A text
     there that has none of the forms is left as it is, for the parser to refuse: the metrics of a
-    sweep have a key ``reward``, too.
+    sweep have a key ``reward``, too. The keys below one of ``NAMED`` are names, not arguments: a
+    policy may be called ``gold``.
     """
     if isinstance(value, list):
         return [with_classes(item) for item in value]
     if not isinstance(value, dict):
         return value
-    return {
-        key: _with_class(item) if str(key).rpartition(".")[2] in KEYS else with_classes(item)
-        for key, item in value.items()
-    }
+    return {key: _with_classes(str(key).rpartition(".")[2], item) for key, item in value.items()}
+
+
+def _with_classes(name: str, value: Any) -> Any:
+    if name in KEYS:
+        return _with_class(value)
+    if name in NAMED and isinstance(value, dict):
+        return {key: with_classes(item) for key, item in value.items()}
+    return with_classes(value)
 
 
 def options_with_classes(words: Iterable[str]) -> list[str]:

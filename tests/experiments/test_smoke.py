@@ -18,6 +18,8 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
     [
         ("imdb", "paper"),
         ("imdb", "full"),
+        ("imdb", "overoptimisation"),
+        ("quickstart", "overoptimisation"),
         ("tldr", "paper"),
         ("tldr", "temperature"),
         ("hh", "paper"),

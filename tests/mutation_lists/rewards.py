@@ -4,6 +4,13 @@ from tests.mutation_lists.mutation import Mutation
 
 MUTATIONS = (
     Mutation(
+        "a proposal or policy that is called gold is read as a reward",
+        "rewards/spec.py",
+        "if name in NAMED and isinstance(value, dict):",
+        "if False:",
+        "rewards/test_spec.py::test_names_that_users_choose_are_no_rewards",
+    ),
+    Mutation(
         "a score is read in the last column",
         "models/score.py",
         "trees.completion_lengths - 1] = True",
@@ -186,8 +193,8 @@ MUTATIONS = (
     Mutation(
         "a reward in a dotted key keeps its short form",
         "rewards/spec.py",
-        'str(key).rpartition(".")[2] in KEYS',
-        "key in KEYS",
+        '_with_classes(str(key).rpartition(".")[2], item)',
+        "_with_classes(key, item)",
         "rewards/test_spec.py::test_only_values_of_rewards_change",
     ),
     Mutation(

@@ -89,6 +89,14 @@ def test_a_folder_needs_no_slash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert as_class("judge") == made("given.Scorer", path="./judge")
 
 
+def test_names_that_users_choose_are_no_rewards() -> None:
+    """A policy may be called as an argument is; a reward below its name still is one."""
+    kept = {"proposals": {"gold": "{ppo}", "proxy": "a/b"}, "args": {"policies": {"reward": "c/d"}}}
+    assert with_classes(kept) == kept
+    variant = {"variants": {"gold": {"model": "m", "reward": "length"}}}
+    assert with_classes(variant)["variants"]["gold"] == {"model": "m", "reward": LENGTH}
+
+
 def test_only_values_of_rewards_change() -> None:
     given = {
         "metrics": {"reward": "maximize", "length": "minimize"},  # a sweep's
