@@ -367,23 +367,44 @@ def read_layers(experiment: Path, scale: str | None, smoke: bool) -> list[dict[s
     if scale == SMOKE:  # its results folder would be that of a smoke run
         raise ConfigError("smoke is not a scale of its own: give --smoke, with a scale or without.")
     scales = experiment / "scales"
-    names = [*([scale] if scale else []), *[SMOKE] * smoke]
-    if smoke and (scales / f"{scale}.smoke.yaml").is_file():
-        names.append(f"{scale}.smoke")  # what this scale alone needs to be small
+    chain = _extended(scales, scale) if scale else []
+    names = [*chain, *[SMOKE] * smoke]
+    if smoke:  # what these scales alone need to be small
+        names += [f"{name}.{SMOKE}" for name in chain if (scales / f"{name}.smoke.yaml").is_file()]
     layers: list[dict[str, Any]] = []
     for path in [experiment / "pipeline.yaml", *(scales / f"{name}.yaml" for name in names)]:
-        if not path.is_file():
-            known = sorted(p.stem for p in scales.glob("*.yaml") if "." not in p.stem)
-            raise ConfigError(
-                f"{experiment} has no scale {path.stem!r}. Known: {', '.join(known) or 'none'}."
-            )
-        layers.append(_read(path, layers))
+        layers.append(_read(_there(path), layers))
     return layers
+
+
+def _extended(scales: Path, scale: str) -> list[str]:
+    """The scales that ``scale`` extends, first ones first, and itself at the end."""
+    chain = [scale]
+    while further := overlay.read_yaml(_there(scales / f"{chain[0]}.yaml")).get("extends"):
+        if not re.fullmatch(SCALE, str(further)) or further in (*chain, SMOKE):
+            raise ConfigError(
+                f"{scales / chain[0]}.yaml: extends must name another scale of the experiment "
+                f"that does not extend this one, got {further!r}."
+            )
+        chain.insert(0, further)
+    return chain
+
+
+def _there(path: Path) -> Path:
+    """``path``, if there is such a file; else an error lists the scales that there are."""
+    if path.is_file():
+        return path
+    known = sorted(p.stem for p in path.parent.glob("*.yaml") if "." not in p.stem)
+    raise ConfigError(
+        f"{path.parents[1]} has no scale {path.stem!r}. Known: {', '.join(known) or 'none'}."
+    )
 
 
 def _read(path: Path, before: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     layer = overlay.read_yaml(path)
-    check(PipelineKeys, layer, str(path))
+    keys = check(PipelineKeys, layer, str(path))
+    if keys.extends and not before:
+        raise ConfigError(f"{path}: 'extends' is for a scale, which names another. Take it out.")
     stages = {name for earlier in before for name in earlier.get("stages") or {}}
     for name, entry in (layer.get("stages") or {}).items():
         if name not in stages and not {"fit", "call"} & set(entry or {}):

@@ -148,6 +148,7 @@ class FrontierKeys(Keys):
 class PipelineKeys(Keys):
     """An experiment's pipeline.yaml, or a scale, which has the same keys."""
 
+    extends: Text | None = key("In a scale: another scale, which this one changes.")
     seeds: Seeds | None = key("A stage with per_seed runs once for each.")
     set: Settings | None = key("Dotted key -> value, set in every stage that trains.")
     tune: TuneKeys | None = key("What the tune keys of the stages have in common.")

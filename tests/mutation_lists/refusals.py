@@ -51,6 +51,20 @@ MUTATIONS = (
         f"{LAYERS}test_a_scale_is_a_name_and_no_path",
     ),
     Mutation(
+        "an extended scale's smoke file is passed over",
+        "plan/experiment.py",
+        "for name in chain if (scales",
+        "for name in chain[-1:] if (scales",
+        f"{LAYERS}test_a_scale_can_extend_another",
+    ),
+    Mutation(
+        "a scale may extend the smoke overlay",
+        "plan/experiment.py",
+        "or further in (*chain, SMOKE):",
+        "or further in chain:",
+        f"{LAYERS}test_scales_do_not_extend_each_other",
+    ),
+    Mutation(
         "a cache that the run writes changes its hash",
         "plan/content.py",
         "key: item if key in WRITTEN else by_content(item, experiment)",

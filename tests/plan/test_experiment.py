@@ -176,6 +176,43 @@ def test_a_scale_can_bring_its_own_smoke(experiment: Path) -> None:
         load_plan(experiment, scale="huge")
 
 
+def test_a_scale_can_extend_another(experiment: Path) -> None:
+    write(
+        experiment,
+        scales__big={"stages": {"world": {"args": {"rows": 100, "words": 5}}}},
+        scales__bigger={"extends": "big", "stages": {"world": {"args": {"rows": 1000}}}},
+        scales__biggest={"extends": "bigger", "seeds": [4]},
+        scales__smoke={"stages": {"world": {"args": {"rows": 2}}}},
+    )
+    write(experiment / "scales", **{"big.smoke": {"stages": {"world": {"args": {"words": 1}}}}})
+    plan = load_plan(experiment, scale="biggest")
+    assert plan.jobs["world"].spec["args"] == {"rows": 1000, "words": 5}
+    assert (plan.name, plan.seeds) == ("demo-biggest", (4,))
+    smoke = load_plan(experiment, scale="biggest", smoke=True).jobs["world"].spec["args"]
+    assert smoke == {"rows": 2, "words": 1}
+
+
+@pytest.mark.parametrize("extended", ["small", "other", "smoke", "../small"])
+def test_scales_do_not_extend_each_other(experiment: Path, extended: str) -> None:
+    write(
+        experiment,
+        scales__small={"extends": extended},
+        scales__other={"extends": "small"},
+        scales__smoke={},
+    )
+    with pytest.raises(ConfigError, match=r"small\.yaml: extends must name another scale"):
+        load_plan(experiment, scale="small" if extended != "other" else "other")
+
+
+def test_a_pipeline_extends_nothing(experiment: Path) -> None:
+    write(experiment, scales__small={"extends": "big"})
+    with pytest.raises(ConfigError, match=r"no scale 'big'\. Known: small"):
+        load_plan(experiment, scale="small")
+    write(experiment, pipeline={"extends": "small", "stages": {"world": {"call": "m.world"}}})
+    with pytest.raises(ConfigError, match=r"pipeline\.yaml: 'extends' is for a scale"):
+        load_plan(experiment)
+
+
 def test_a_scale_can_make_a_stage_another_one(experiment: Path) -> None:
     write(
         experiment,
