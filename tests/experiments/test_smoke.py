@@ -18,6 +18,7 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
     [
         ("imdb", "paper"),
         ("imdb", "full"),
+        ("imdb", "tuned"),
         ("imdb", "overoptimisation"),
         ("quickstart", "overoptimisation"),
         ("tldr", "paper"),
