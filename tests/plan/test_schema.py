@@ -27,8 +27,8 @@ def refused(content: Any) -> str:
     [
         (
             {"stagez": {}},
-            "unknown key stagez, did you mean stages? Known: frontier, only, seeds, set, stages, "
-            "tune.",
+            "unknown key stagez, did you mean stages? Known: extends, frontier, only, seeds, set, "
+            "stages, tune.",
         ),
         ({"seeds": 3}, "seeds must be a list, got 3."),
         ({"seeds": []}, "seeds must have at least 1 item, got []."),
