@@ -17,16 +17,18 @@ class Clock:
     process, which may run ahead of the device.
 
     Attributes:
-        seconds: By name of the part.
+        seconds: By name of the part, since somebody cleared them last.
+        totals: By name of the part, since the process began.
         profile: Called with the name of each part, for a profiler that lists it, too.
     """
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.totals: defaultdict[str, float] = defaultdict(float)
         self.restart()
 
     def restart(self) -> None:
-        """Forget all seconds and the profiler."""
+        """Forget the profiler and all seconds but the totals."""
         self.seconds.clear()
         self.profile: Callable[[str], AbstractContextManager[object]] = nullcontext
         self._open: list[str] = []
@@ -59,7 +61,8 @@ class Clock:
     def _turn(self) -> None:
         now = time.perf_counter()
         if self._open:
-            self.seconds[self._open[-1]] += now - self._since
+            for counts in (self.seconds, self.totals):
+                counts[self._open[-1]] += now - self._since
         self._since = now
 
 

@@ -69,7 +69,7 @@ BELOW = {
     },
     "chat": {"functional", "data", "models", "rollouts", "winrate.policies"},
     "claims": {
-        *("functional", "models.backbone", "worlds", "objectives"),
+        *("functional", "data", "models", "worlds", "objectives"),
         *("capacity.copies", "evaluation", "results"),
     },
     "export": {
@@ -110,6 +110,7 @@ TESTED_IN = {
         ),
         "data/test_rows.py",  # every kind of row, side by side
     ),
+    "claims.card": "claims/test_page.py",  # cards are what it writes
     "data.blocks": "data/test_tokenise.py",  # beside the other ways to make trees
     "data.tree": "data/test_trees.py",  # batches of them are made there
     "data.rollout_data": "data/test_rollouts.py",  # the data module of that loader

@@ -29,6 +29,9 @@ def test_a_part_inside_of_another_counts_for_itself_alone(now: list[float]) -> N
     assert dict(own.seconds) == {"rollout": 3, "reward": 4, "data": 8}
     own.restart()
     assert not own.seconds
+    with own.part("data"):
+        now[0] += 1
+    assert dict(own.totals) == {"rollout": 3, "reward": 4, "data": 9}
 
 
 def test_a_part_that_fails_is_closed(now: list[float]) -> None:

@@ -1,4 +1,4 @@
-"""What a training run costs: CPU seconds, models that it holds, tokens that it generates."""
+"""What a training run costs: seconds, models that it holds, tokens that it generates."""
 
 import time
 from pathlib import Path
@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from alignlab.capacity.copies import bytes_of_copies
+from alignlab.clock import CLOCK
 from alignlab.models.backbone import TreeBackbone
 from alignlab.results.csv_tables import write_table
 
@@ -15,7 +16,9 @@ from alignlab.results.csv_tables import write_table
 class CostRecord(Callback):
     """Writes ``cost.csv`` when training ends: one row.
 
-    ``cpu_seconds`` are the process's, from the first step's data to the last step. ``models`` are
+    ``cpu_seconds`` are the process's, from the first step's data to the last step. ``seconds`` are
+    wall time, of which ``rollout_seconds`` went into sampling and what is computed of the samples,
+    without their rewards and the reference's log-probs. ``models`` are
     the networks that are held, ``trained`` those of them with a weight that learns, and
     ``parameters`` and ``trained_parameters`` count weights. ``megabytes`` are those of weights,
     gradients and AdamW's two moments in float32; activations are not counted.
@@ -27,11 +30,12 @@ class CostRecord(Callback):
 
     def __init__(self, dirpath: str) -> None:
         self.dirpath = Path(dirpath)
-        self._cpu = self._tokens = 0.0
+        self._cpu = self._wall = self._rollouts = self._tokens = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start counting."""
         self._cpu, self._tokens = time.process_time(), 0.0
+        self._wall, self._rollouts = time.perf_counter(), CLOCK.totals["rollout"]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
@@ -55,6 +59,8 @@ class CostRecord(Callback):
         row = {
             "steps": trainer.global_step,
             "cpu_seconds": time.process_time() - self._cpu,
+            "seconds": time.perf_counter() - self._wall,
+            "rollout_seconds": CLOCK.totals["rollout"] - self._rollouts,
             "megabytes": held / 1e6,
             "models": len(models),
             "trained": len(trained),

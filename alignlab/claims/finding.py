@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import Literal, NamedTuple
 
 from scipy.special import fdtri
 
@@ -18,6 +19,30 @@ HELD, FAILED, UNRESOLVED, NOT_RUN = "held", "did not hold", "not resolved", "not
 VERDICTS = (FAILED, UNRESOLVED, NOT_RUN, HELD)  # of several parts of a card, the first one counts
 MOST = 1_000  # runs that are still worth naming
 Values = Mapping[int, float]  # seed -> what its run has
+
+
+class Measured(NamedTuple):
+    """A number of a table, with its 95 % interval.
+
+    Attributes:
+        value: The number.
+        lo: Lower end of the interval.
+        hi: Upper end; infinite where the table has none.
+        n: Independent runs behind it.
+    """
+
+    value: float
+    lo: float
+    hi: float
+    n: int
+
+    def turned(self) -> "Measured":
+        """The same with the other sign, of a difference taken the other way round."""
+        return Measured(-self.value, -self.hi, -self.lo, self.n)
+
+    def over(self, unit: float) -> "Measured":
+        """The same as a share of ``unit``, a positive number whose own error does not count."""
+        return Measured(self.value / unit, self.lo / unit, self.hi / unit, self.n)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,16 +127,40 @@ def _pooled(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
     return (math.sqrt(sum(squares) / df), df) if df else (0.0, 0)
 
 
-def in_interval(
-    value: float, lo: float, hi: float, n: int, *, low: float = -math.inf, high: float = math.inf
-) -> Finding:
+def in_interval(found: Measured, *, low: float = -math.inf, high: float = math.inf) -> Finding:
     """Of a number whose 95 % interval a table has."""
-    return _finding(Interval(lo, hi), value, n, low, high, lambda: None)
+    ends = Interval(found.lo, found.hi)
+    return _finding(ends, found.value, found.n, low, high, lambda: None)
 
 
-def all_of(findings: Sequence[Finding]) -> Finding:
-    """Of parts that must all hold: the one that decides, the first of ``VERDICTS``."""
-    return min(findings, key=lambda finding: VERDICTS.index(finding.verdict))
+def apart(one: Measured, other: Measured) -> Measured:
+    """``one`` less ``other``, where only their own intervals are known.
+
+    The squares of the distances to the ends add up (MOVER: Zou and Donner 2008), as for independent
+    errors. What both share, such as the prompts, makes the true interval narrower.
+    """
+    value = one.value - other.value
+    lo = value - math.hypot(one.value - one.lo, other.hi - other.value)
+    hi = value + math.hypot(one.hi - one.value, other.value - other.lo)
+    return Measured(value, lo, hi, min(one.n, other.n))
+
+
+def all_of(
+    findings: Sequence[Finding], *, worst: Literal["smallest", "largest"] = "smallest"
+) -> Finding:
+    """Of parts that must all hold: the one that decides, the first of ``VERDICTS``.
+
+    Args:
+        findings: The parts.
+        worst: Which value counts among parts of this verdict, the one nearest to failing.
+    """
+    sign = 1 if worst == "smallest" else -1
+
+    def place(finding: Finding) -> tuple[int, float]:
+        value = math.inf if finding.value is None else sign * finding.value
+        return VERDICTS.index(finding.verdict), value
+
+    return min(findings, key=place)
 
 
 def _finding(
@@ -129,5 +178,5 @@ def _finding(
         verdict = FAILED
     else:
         more = needed()
-    known = [None if math.isnan(end) else end for end in ends]
+    known = [end if math.isfinite(end) else None for end in ends]
     return Finding(verdict=verdict, value=value, lo=known[0], hi=known[1], n=n, needed=more)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from alignlab.claims.cards import CARDS, Card, Claim
+from alignlab.claims.card import Card, Claim
+from alignlab.claims.cards import CARDS
 from alignlab.claims.finding import NOT_RUN, UNRESOLVED, VERDICTS, Finding
 from alignlab.claims.tables import Folder, Missing, NotReached
 from alignlab.errors import DataError
@@ -15,7 +16,7 @@ from alignlab.results.csv_tables import write_table
 HEAD = """# What was claimed, and what was found
 
 Written by `alignlab claims results` from the tables in these folders; the rules are in
-`alignlab/claims/cards.py`. A claim is an inequality. It *held* or *did not hold* if its 95 %
+`alignlab/claims/cards`. A claim is an inequality. It *held* or *did not hold* if its 95 %
 interval lies on one side of the bound, or if it was computed exactly. Otherwise it is *not
 resolved*; in parentheses is the number of runs that would resolve a difference of this size with a
 chance of 80 %. A card held if all its claims held. How the tables are made:

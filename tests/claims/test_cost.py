@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from alignlab.claims.cost import CostRecord, held_models
+from alignlab.clock import CLOCK
 from alignlab.models.policy import Policy
 from alignlab.results.csv_tables import read_table
 
@@ -31,7 +32,10 @@ def test_models_tokens_and_weights(build: Callable[..., Policy], tmp_path: Path)
     trainer: Any = SimpleNamespace(
         global_step=4, datamodule=SimpleNamespace(inner_epochs=2), optimizers=[optimizer]
     )
+    CLOCK.totals["rollout"] = 1.0  # of a run before
     record.on_train_start(trainer, module)
+    CLOCK.totals["rollout"] += 2.5
+    CLOCK.restart()  # the meter's, at any time
     rollouts = SimpleNamespace(trees=SimpleNamespace(totals=SimpleNamespace(tokens=30)))
     for _ in range(4):  # two minibatches, each twice
         record.on_train_batch_end(trainer, module, None, rollouts)
@@ -45,5 +49,7 @@ def test_models_tokens_and_weights(build: Callable[..., Policy], tmp_path: Path)
     assert (row["models"], row["trained"]) == ("3", "1")
     assert (int(row["parameters"]), int(row["trained_parameters"])) == (2 * own + other, own)
     assert 0 <= float(row["cpu_seconds"]) < 5
+    assert 0 < float(row["seconds"]) < 60
+    assert float(row["rollout_seconds"]) == pytest.approx(2.5)
     held = 16 * own + 4 * (own + other)  # AdamW in float32; the other two are only read
     assert float(row["megabytes"]) == pytest.approx(held / 1e6, abs=1e-6)

@@ -3,8 +3,10 @@
 import math
 
 import pytest
+import torch
 
 from alignlab.claims import exact
+from alignlab.worlds.enumerable import random_world
 
 
 def test_estimators() -> None:
@@ -56,3 +58,21 @@ def test_memory() -> None:
 def test_the_controller_ends_at_its_target() -> None:
     for row in exact.controller():
         assert row["kl"] == pytest.approx(row["target"], rel=0.05)
+
+
+def test_the_gap_of_sampled_labels() -> None:
+    """DPO's minimum is the optimum of its beta, up to the noise of 65,536 labels."""
+    dpo, ipo = exact.gap(seeds=1)
+    assert (dpo["run"], dpo["objective"], dpo["pairs"]) == ("dpo-s0", "dpo", 65536)
+    world, _ = random_world(0, vocabulary=5, length=2)
+    best = world.optimum(0.5)
+    assert dpo["kl"] == pytest.approx(best.kl, rel=0.05)
+    assert dpo["reward"] == pytest.approx(best.reward, rel=0.05)
+    assert 0.99 < dpo["share"] < 1
+    assert dpo["optimum"] > dpo["reward"]
+    # IPO's own optimum is another policy: the tilt by win rates over tau.
+    chances = world.ref_logps[0].exp()
+    wins = torch.sigmoid(world.rewards[0][:, None] - world.rewards[0]) @ chances
+    own = (world.ref_logps + wins / 0.2).log_softmax(1)
+    assert ipo["kl"] == pytest.approx(world.kl(own), rel=0.05)
+    assert 0.9 < ipo["share"] < 1

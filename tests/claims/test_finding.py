@@ -1,5 +1,7 @@
 """Verdicts by hand: Student's and Snedecor's quantiles from tables."""
 
+import math
+
 import pytest
 
 from alignlab.claims.finding import (
@@ -8,7 +10,9 @@ from alignlab.claims.finding import (
     NOT_RUN,
     UNRESOLVED,
     Finding,
+    Measured,
     all_of,
+    apart,
     exact,
     in_interval,
     mean_of,
@@ -72,12 +76,36 @@ def test_a_single_run_has_no_spread() -> None:
 
 
 def test_an_interval_of_a_table() -> None:
-    assert in_interval(0.3, 0.1, 0.5, 5, low=0.0).verdict == HELD
-    assert in_interval(0.3, -0.1, 0.7, 5, low=0.0).verdict == UNRESOLVED
-    assert in_interval(-0.3, -0.5, -0.1, 5, low=0.0).verdict == FAILED
+    assert in_interval(Measured(0.3, 0.1, 0.5, 5), low=0.0).verdict == HELD
+    assert in_interval(Measured(0.3, -0.1, 0.7, 5), low=0.0).verdict == UNRESOLVED
+    assert in_interval(Measured(-0.3, -0.5, -0.1, 5), low=0.0).verdict == FAILED
+    open_above = in_interval(Measured(0.3, 0.1, math.inf, 5), low=0.0)
+    assert (open_above.verdict, open_above.lo, open_above.hi) == (HELD, 0.1, None)
+
+
+def test_a_difference_of_two_intervals() -> None:
+    """5 in [3, 8] less 2 in [1, 6]: 3, down by (2, 4) and up by (3, 1), as right triangles."""
+    found = apart(Measured(5, 3, 8, 4), Measured(2, 1, 6, 3))
+    assert (found.value, found.n) == (3, 3)
+    assert (found.lo, found.hi) == pytest.approx((3 - 20**0.5, 3 + 10**0.5))
+    nothing_below = apart(Measured(5, 3, 8, 4), Measured(2, 1, math.inf, 3))
+    assert nothing_below.lo == -math.inf
+    assert nothing_below.hi == found.hi
+
+
+def test_signs_and_shares() -> None:
+    assert Measured(2, 1, 6, 3).turned() == (-2, -6, -1, 3)
+    assert Measured(2, 1, 6, 3).over(2) == (1, 0.5, 3, 3)
 
 
 def test_the_first_verdict_of_parts_counts() -> None:
     parts = [Finding(verdict=v) for v in (HELD, NOT_RUN, UNRESOLVED, FAILED)]
     for k in range(4):
         assert all_of(parts[: k + 1]).verdict == parts[k].verdict
+
+
+def test_among_parts_with_one_verdict_the_nearest_to_failing_is_shown() -> None:
+    parts = [Finding(verdict=HELD, value=v) for v in (0.5, 0.2, 0.9)]
+    assert all_of(parts).value == 0.2
+    assert all_of(parts, worst="largest").value == 0.9
+    assert all_of([*parts, Finding(verdict=UNRESOLVED)]).verdict == UNRESOLVED

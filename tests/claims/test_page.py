@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from alignlab.claims.cards import CARDS, Card, Claim
+from alignlab.claims.card import Card, Claim
+from alignlab.claims.cards import CARDS
 from alignlab.claims.finding import HELD, NOT_RUN, UNRESOLVED, mean_of
 from alignlab.claims.page import decide, write_claims
 from alignlab.claims.tables import NotReached
