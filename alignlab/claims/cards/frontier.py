@@ -255,10 +255,5 @@ C21 = Card(
             STUDY,
             _keeps("dpo", AT_ONE, high=1.0),
         ),
-        Claim(
-            f"on reviews too at KL {BUDGETS[0]} (share)",
-            TUNED,
-            _keeps("dpo", BUDGETS[0], high=1.0),
-        ),
     ),
 )
