@@ -10,9 +10,10 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -104,6 +105,36 @@ def check_writable(folder: Path, key: str = "") -> None:
         raise ConfigError(
             f"{key}{folder}: {error.strerror}. Name a folder that can be written."
         ) from None
+
+
+class Made:
+    """What a call makes at a folder from now on, so that a call that is refused leaves nothing.
+
+    Args:
+        folder: Where the call writes; it need not exist yet.
+        names: The files that the call makes. Where the folder exists, others may write to it at the
+            same time, so only these are deleted.
+    """
+
+    def __init__(self, folder: Path, names: Iterable[str] = ()) -> None:
+        self.folder = folder
+        self._folders = [each for each in (folder, *folder.parents) if not each.exists()]
+        self._files = [folder / name for name in names if not (folder / name).exists()]
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the folder did not exist before."""
+        return self.folder in self._folders
+
+    def remove(self) -> None:
+        """Delete the folder if it is new, and the new folders above it that are empty then."""
+        if self.is_new:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        for file in self._files:
+            file.unlink(missing_ok=True)
+        for folder in self._folders[1:]:
+            with suppress(OSError):  # somebody else writes there, or it was never made
+                folder.rmdir()
 
 
 def sync(path: Path) -> None:

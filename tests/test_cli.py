@@ -19,6 +19,7 @@ from lightning.pytorch import Callback
 from safetensors import SafetensorError
 
 from alignlab import cli
+from alignlab.doctor import examine
 from alignlab.errors import DataError
 from alignlab.results.commits import present_commit
 
@@ -326,6 +327,24 @@ def test_bad_input_is_one_line_status_2_and_nothing_written(
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert [path.name for path in here.rglob("*")] == ["binary.yaml"]
+
+
+def test_what_the_probe_or_the_doctor_refuses_leaves_nothing_either(
+    stage: Path, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both ask when Lightning has opened the logs and saved the config."""
+    (here / "prompts.jsonl").write_text('{"prompt": " w3"}\n')
+    words = ["fit", "--config", str(stage), "--trainer.default_root_dir=run"]
+    words.append("--trainer.logger=true")
+    probe = "{prompts: prompts.jsonl, samples: 1, max_new_tokens: 9999, every_n_steps: 2, "
+    probe += "reward: {class_path: alignlab.rewards.rule.ToySentiment}}"
+    assert call(*words, f"--probe={probe}") == 2
+    assert "with max_new_tokens=9999 it exceeds" in capsys.readouterr().err
+    assert [path.name for path in here.iterdir()] == ["prompts.jsonl"]
+    monkeypatch.setattr(examine, "FAST", {"sick": lambda patient: ("stop", "Stay in bed.")})
+    assert call(*words) == 2
+    assert capsys.readouterr().err.endswith("error: sick: Stay in bed.\n")
+    assert [path.name for path in here.iterdir()] == ["prompts.jsonl"]
 
 
 class Broken(Callback):

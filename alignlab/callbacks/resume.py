@@ -62,6 +62,7 @@ class Resume(Checkpoint):
         self.every_seconds = every_seconds
         self.every_steps = every_steps
         self.identity: dict[str, Any] = {}  # identifies the config that is trained; set by ``fit``
+        self.begun = False  # whether a batch has been trained on
         self._trainer: Trainer | None = None
         self._step_before = 0
         self._save_from = 0.0
@@ -118,6 +119,7 @@ class Resume(Checkpoint):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Put the random states of the checkpoint back, just before its next batch."""
+        self.begun = True
         self._step_before = trainer.global_step
         if self._standing:
             pl_module.log_dict(self._standing, batch_size=1)

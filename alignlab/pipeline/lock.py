@@ -35,10 +35,14 @@ def results_lock(
     Raises:
         ConfigError: Another run is at work in the folder, or there can be none.
     """
-    make_folder(results)
-    fd = os.open(results / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    deadline = math.inf if in_turn else time.monotonic() + patience
+    fd = _opened(results)
     try:
-        _take(fd, results, math.inf if in_turn else time.monotonic() + patience, in_turn)
+        _take(fd, results, deadline, in_turn)
+        while os.fstat(fd).st_nlink == 0:  # the run before was refused, and deleted its folder
+            os.close(fd)
+            fd = _opened(results)
+            _take(fd, results, deadline, in_turn)
         os.ftruncate(fd, 0)
         os.pwrite(fd, str(os.getpid()).encode(), 0)
         yield fd
@@ -67,6 +71,11 @@ def make_folder(folder: Path) -> None:
     for path in (folder, *(folder / name for name in ("stages", "points", "configs"))):
         if path == folder or path.exists():
             check_writable(path)
+
+
+def _opened(results: Path) -> int:
+    make_folder(results)
+    return os.open(results / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
 
 
 def _take(fd: int, results: Path, deadline: float, in_turn: bool) -> None:

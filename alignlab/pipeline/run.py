@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from alignlab.files import Made
 from alignlab.pipeline import records
 from alignlab.pipeline.lock import results_lock
 from alignlab.pipeline.progress import say
@@ -14,7 +15,12 @@ from alignlab.pipeline.scheduler import Failures, JobQueue, Scheduler, frontier_
 from alignlab.plan import state
 from alignlab.plan.experiment import Job, Plan, load_plan
 from alignlab.report.table import frontier_table
-from alignlab.results.run_records import drop_damaged_rows, remove_leftovers, rows_by_run
+from alignlab.results.run_records import (
+    drop_damaged_rows,
+    has_output,
+    remove_leftovers,
+    rows_by_run,
+)
 from alignlab.results.tables import read_frontier
 
 
@@ -38,6 +44,7 @@ def run_experiment(
     plan = load_plan(experiment, scale=scale, smoke=smoke, results=results, seeds=seeds)
     for note in plan.notes:
         say(f"note: {experiment}: {note}.")
+    made = Made(plan.results)
     with results_lock(plan.results) as lock_fd:
         remove_leftovers(plan.results)
         for line in [*drop_damaged_rows(plan.results), *records.mend_configs(plan)]:
@@ -58,6 +65,7 @@ def run_experiment(
         table = plan.results / state.FIGURES[0]
         if todo.frontier and table.exists():
             say(f"\n{frontier_table(read_frontier(table))}\n")
+        take_away_if_refused(made, failures)
     report_failures(failures)
     if not (todo.jobs or todo.unmerged or todo.frontier):
         say(f"Nothing to do: checked in {time.monotonic() - began:.1f} s.")
@@ -73,6 +81,7 @@ def ensure_stages(plan: Plan, names: Iterable[str], *, workers: int) -> Failures
     """
     if not state.missing(plan, names)[0]:
         return Failures()
+    made = Made(plan.results)
     with results_lock(plan.results, in_turn=True) as lock_fd:
         jobs, damaged = state.missing(plan, names)
         if not jobs:
@@ -81,7 +90,23 @@ def ensure_stages(plan: Plan, names: Iterable[str], *, workers: int) -> Failures
         for line in damaged:
             say(line)
         say(f"{plan.results}: inputs, {_summary(plan, todo)}")
-        return _carry_out(plan, todo, workers, lock_fd, force=False)
+        failures = _carry_out(plan, todo, workers, lock_fd, force=False)
+        take_away_if_refused(made, failures)
+        return failures
+
+
+def take_away_if_refused(made: Made, failures: Failures) -> None:
+    """Delete a new results folder whose jobs all failed over their input and left no file.
+
+    A job's log stays empty then: the reason was printed.
+
+    Args:
+        made: The results folder, from before it was locked.
+        failures: Of the call.
+    """
+    refused = failures.failed and failures.input_only
+    if made.is_new and refused and not has_output(made.folder):
+        made.remove()
 
 
 def _carry_out(plan: Plan, todo: state.Todo, size: int, lock_fd: int, force: bool) -> Failures:

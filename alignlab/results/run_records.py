@@ -13,16 +13,18 @@ from typing import Any
 from alignlab.files import (
     LAST,
     PREVIOUS,
+    STARTED,
     TEMP_SUFFIX,
     belongs,
     read_record,
     write_record,
 )
-from alignlab.results.run_folder import STAGES, job_folders
-from alignlab.results.tables import Point, drop_rows, read_points, row_sha
+from alignlab.results.run_folder import CONFIG, STAGES, job_folders
+from alignlab.results.tables import COMMANDS, Point, drop_rows, read_points, row_sha
 
 POINTS, TABLES = "points.csv", "points"
 CONFIGS = "configs"  # folder of the resolved config of every job
+STUDY = "study.db"  # of a sweep: its trials
 KEPT = ("config_sha", "metrics", "stopped")
 
 
@@ -102,6 +104,13 @@ def drop_damaged_rows(results: Path) -> list[str]:
         return record["rows"].get(str(row.step)) == row_sha(row)
 
     return drop_rows(results / POINTS, is_right)
+
+
+def has_output(results: Path) -> bool:
+    """Whether a results folder holds more than what a call writes before its jobs do anything."""
+    before = {".lock", Path(COMMANDS).name, STUDY, STARTED, CONFIG}
+    files = (path for path in results.rglob("*") if path.is_file())
+    return any(path.name not in before and path.suffix != ".log" for path in files)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -14,7 +14,7 @@ from alignlab.pipeline.progress import say
 from alignlab.plan.experiment import check_names
 from alignlab.plan.overlay import key_and_value
 from alignlab.plan.space import ARM, Dimension, Point
-from alignlab.sweep.run import STUDY
+from alignlab.results.run_records import STUDY
 from alignlab.sweep.spec import Sweep, load_sweep
 from alignlab.sweep.storage import open_storage, shown
 from alignlab.sweep.study import BY_HAND, SLOT, TAKEN, open_study

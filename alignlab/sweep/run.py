@@ -9,7 +9,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import FixedTrial, TrialState
 
-from alignlab.files import stamp, write_record, written_whole
+from alignlab.files import Made, stamp, write_record, written_whole
 from alignlab.pipeline import records
 from alignlab.pipeline.lock import check_folder, results_lock
 from alignlab.pipeline.progress import say
@@ -17,6 +17,7 @@ from alignlab.pipeline.run import (
     ensure_stages,
     report_failures,
     say_done,
+    take_away_if_refused,
     warn_about_foreign_rows,
 )
 from alignlab.pipeline.scheduler import Failures, JobQueue, Scheduler, frontier_job, own_job
@@ -24,7 +25,7 @@ from alignlab.plan import state
 from alignlab.plan.experiment import CHECK, Job
 from alignlab.plan.space import ARM
 from alignlab.results.pool import POOL_NAME, POOL_RECORD
-from alignlab.results.run_records import drop_damaged_rows, remove_leftovers
+from alignlab.results.run_records import STUDY, drop_damaged_rows, remove_leftovers
 from alignlab.sweep import table
 from alignlab.sweep.estimate import estimate
 from alignlab.sweep.spec import Sweep, load_sweep
@@ -32,7 +33,6 @@ from alignlab.sweep.storage import check_url, open_storage, shown
 from alignlab.sweep.study import Slots, is_by_hand, open_study
 from alignlab.sweep.trial_queue import TrialQueue
 
-STUDY = "study.db"
 CHECKED = "checked"
 
 
@@ -57,6 +57,7 @@ def run_sweep(
         check_folder(plan.results)
         return estimate(sweep, workers)
     began = time.monotonic()
+    made = Made(plan.results)
     with results_lock(plan.results) as lock_fd:
         remove_leftovers(plan.results)
         for line in drop_damaged_rows(plan.results):
@@ -72,6 +73,7 @@ def run_sweep(
             say(f"{plan.results}: study {study.study_name} in {place}")
             slots = Slots(sweep, study, study_storage, owner)
             failures = _carry_out(sweep, study, slots, workers, lock_fd)
+        take_away_if_refused(made, failures)
     report_failures(failures)
     if not failures.failed:
         say_done(plan.results, began)

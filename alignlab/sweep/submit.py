@@ -18,8 +18,9 @@ from alignlab.pipeline.lock import make_folder
 from alignlab.pipeline.progress import say
 from alignlab.plan import state
 from alignlab.report.command import frontier_command
+from alignlab.results.run_records import STUDY
 from alignlab.sweep import table
-from alignlab.sweep.run import STUDY, run_sweep
+from alignlab.sweep.run import run_sweep
 from alignlab.sweep.spec import Sweep, load_sweep
 from alignlab.sweep.storage import has_password, open_storage, shown
 from alignlab.sweep.study import Slots, open_study

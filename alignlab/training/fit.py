@@ -49,6 +49,7 @@ from alignlab.training.before_start import own_error
 from alignlab.training.continuing import continued, how_to_go_on, in_folder_of, with_config_of
 from alignlab.training.identity import identity_of
 from alignlab.training.loggers import WithWords, loggers_of
+from alignlab.training.refused import nothing_left
 from alignlab.training.stand_ins import try_out
 
 _read = jsonargparse.get_loader("yaml")
@@ -286,7 +287,13 @@ def run_fit(command: Command) -> None:
     command.resume.identity = identity_of(_plain(command))
     checkpoint = continued(trainer, command.resume, Path(path)) if path else None
     torch.set_num_threads(command.config.threads)
-    before_start.check_run(command)
+    with nothing_left(trainer, command.resume):
+        before_start.check_run(command)
+        _train(command, checkpoint)
+
+
+def _train(command: Command, checkpoint: Path | None) -> None:
+    trainer = command.trainer
     with Interrupt() as ctrl_c, plain_errors():
         try:
             trainer.fit(command.model, command.datamodule, ckpt_path=checkpoint, weights_only=True)

@@ -358,4 +358,25 @@ MUTATIONS = (
         "        super().batch_select_indices(indices)",
         "models/test_cache.py::test_it_equals_the_librarys_cache_through_updates_and_selections",
     ),
+    Mutation(
+        "a run whose input is refused leaves its results folder",
+        "pipeline/run.py",
+        "    if made.is_new and refused and not has_output(made.folder):",
+        "    if False:",
+        "pipeline/test_run.py::test_input_that_is_refused_leaves_nothing_of_a_first_call_alone",
+    ),
+    Mutation(
+        "a checkpoint is taken for nothing",
+        "results/run_records.py",
+        'path.suffix != ".log"',
+        'path.suffix not in (".log", ".ckpt")',
+        "results/test_run_records.py::test_starts_of_jobs_are_no_output[stages/sft/all/train/last.ckpt]",
+    ),
+    Mutation(
+        "who waits for a lock holds that of a deleted folder",
+        "pipeline/lock.py",
+        "while os.fstat(fd).st_nlink == 0:",
+        "while False:",
+        "pipeline/test_lock.py::test_who_waits_for_a_folder_that_is_deleted_locks_the_new_one",
+    ),
 )

@@ -300,4 +300,40 @@ MUTATIONS = (
         "        parts = {  # in new dictionaries",
         "test_distributed.py::test_a_checkpoint_leaves_the_optimizer_its_shards",
     ),
+    Mutation(
+        "a training that is refused leaves its folder",
+        "files.py",
+        "            shutil.rmtree(self.folder, ignore_errors=True)",
+        "            pass",
+        "training/test_refused.py::test_a_new_folder_goes_with_those_above_it_that_are_empty",
+    ),
+    Mutation(
+        "a refused training deletes the config of an earlier one",
+        "files.py",
+        "[folder / name for name in names if not (folder / name).exists()]",
+        "[folder / name for name in names]",
+        "training/test_refused.py::test_of_a_folder_with_files_the_new_ones_of_a_training_go",
+    ),
+    Mutation(
+        "a training that fails after steps loses its checkpoint",
+        "training/refused.py",
+        "        if not resume.begun:",
+        "        if True:",
+        "training/test_refused.py::test_a_training_that_began_and_one_of_several_processes_keep_"
+        "theirs[how0]",
+    ),
+    Mutation(
+        "a training's first batch goes unnoticed",
+        "callbacks/resume.py",
+        "        self.begun = True",
+        "        pass",
+        "training/test_replay.py::test_a_step_is_run_again",
+    ),
+    Mutation(
+        "what the probe refuses leaves a run's folder",
+        "training/fit.py",
+        "    with nothing_left(trainer, command.resume):",
+        "    if True:",
+        "test_cli.py::test_what_the_probe_or_the_doctor_refuses_leaves_nothing_either",
+    ),
 )

@@ -1,6 +1,8 @@
 """One run at a time in a results folder."""
 
+import shutil
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -23,3 +25,20 @@ def test_a_second_run_is_refused_at_once_and_workers_die_with_the_first(write: W
         before = now.read_text()
         time.sleep(0.1)
         assert now.read_text() == before
+
+
+def test_who_waits_for_a_folder_that_is_deleted_locks_the_new_one(tmp_path: Path) -> None:
+    folder, entered = tmp_path / "results", threading.Event()
+
+    def wait() -> None:
+        with results_lock(folder, in_turn=True):
+            (folder / "mine").touch()
+            entered.set()
+
+    with results_lock(folder):
+        waits = threading.Thread(target=wait)
+        waits.start()
+        assert not entered.wait(0.2)
+        shutil.rmtree(folder)
+    waits.join(timeout=20)
+    assert {path.name for path in folder.iterdir()} == {".lock", "mine"}

@@ -11,6 +11,7 @@ from alignlab.results.run_records import (
     POINTS,
     damage,
     drop_damaged_rows,
+    has_output,
     keep_record,
     record_of,
     remove_leftovers,
@@ -90,3 +91,14 @@ def test_leftovers_are_half_written_files_and_checkpoints_of_finished_runs(tmp_p
     kept = {str(p.relative_to(stages)) for p in stages.rglob("*") if p.is_file()}
     assert kept == {f"done/{DONE}", f"running/train/{LAST}"}
     assert not (tmp_path / f"folder{TEMP_SUFFIX}").exists()
+
+
+@pytest.mark.parametrize("made", ["stages/sft/all/train/last.ckpt", "stages/sft/all/words.txt",
+                                  "trials.csv", "configs/sft.yaml"])  # fmt: skip
+def test_starts_of_jobs_are_no_output(tmp_path: Path, made: str) -> None:
+    begun = ["configs/commands.txt", "stages/logs/check.log", ".lock", "study.db"]
+    for name in [*begun, "stages/sft/all/job.json", "stages/sft/all/config.yaml", made]:
+        assert not has_output(tmp_path)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert has_output(tmp_path)
