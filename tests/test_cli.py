@@ -3,19 +3,23 @@
 import csv
 import errno
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 import torch
 import yaml
 from lightning.pytorch import Callback
+from lightning.pytorch.loggers import Logger, MLFlowLogger
 from safetensors import SafetensorError
 
 from alignlab import cli
@@ -82,7 +86,16 @@ def test_fit_leaves_a_hugging_face_folder(
     from alignlab.models.policy import Policy
 
     assert call("fit", "--config", str(stage), "--trainer.default_root_dir=run") == 0
-    assert capsys.readouterr().out.splitlines() == [
+    said = capsys.readouterr().out.splitlines()
+    found = re.fullmatch(
+        r"Loss: (\S+) in the last step, (\S+) in the last validation \(perplexity (\S+)\)", said[1]
+    )
+    assert found is not None
+    # 32 words; an untrained model takes each of them for as likely as any other
+    assert [float(number) for number in found.groups()] == pytest.approx(
+        [math.log(32), math.log(32), 32], rel=0.1
+    )
+    assert [said[0], *said[2:]] == [
         "Trained 3 steps. Model: run/model",
         "Files: run",
         "With a model card: alignlab export run",
@@ -629,6 +642,51 @@ def test_micro_batches_are_set_in_one_place(stage: Path, here: Path) -> None:
     saved = yaml.safe_load((here / "derived" / "config.yaml").read_text())
     assert saved["trainer"]["accumulate_grad_batches"] == 2
     assert call("fit", *words, "--trainer.accumulate_grad_batches=1") == 2
+
+
+class Service(MLFlowLogger):
+    """MLflow without its package: the first run has the id m1, the next one m2."""
+
+    used: ClassVar[list[str]] = []
+
+    def __init__(self) -> None:
+        Logger.__init__(self)
+        self._run_id: str | None = None
+        self._checkpoint_callback = None
+
+    @property
+    def experiment(self) -> Any:
+        if self._run_id is None:
+            self._run_id = f"m{len(set(self.used)) + 1}"
+        data = SimpleNamespace(params={})
+        return SimpleNamespace(get_run=lambda run: SimpleNamespace(data=data))
+
+    @property
+    def save_dir(self) -> str:
+        return "service"
+
+    def log_hyperparams(self, params: Any) -> None:
+        self.used.append(str(self.run_id))
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        self.used.append(str(self.run_id))
+
+    def finalize(self, status: str = "success") -> None:
+        pass
+
+
+def test_a_continued_run_goes_on_in_services(stage: Path, here: Path) -> None:
+    (here / "both.yaml").write_text(
+        "trainer:\n  logger:\n  - class_path: lightning.pytorch.loggers.CSVLogger\n"
+        "    init_args: {save_dir: .}\n  - {class_path: tests.test_cli.Service}\n"
+    )
+    words = ["fit", "--config", str(stage), "--config", "both.yaml"]
+    Service.used.clear()
+    assert call(*words, "--trainer.max_steps=2") == 0
+    assert call("fit", "--resume", "lightning_logs/version_0", "--trainer.max_steps=3") == 0
+    assert set(Service.used) == {"m1"}
+    assert call(*words, "--trainer.max_steps=1") == 0
+    assert set(Service.used) == {"m1", "m2"}
 
 
 def test_resume_goes_on_in_the_same_folder(

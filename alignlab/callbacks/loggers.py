@@ -1,6 +1,6 @@
-"""Settings and sample completions where each logger shows them."""
+"""Settings and sample completions where each logger shows them; runs of services go on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,12 @@ def log_settings(logger: Logger, settings: dict[str, Any]) -> None:
 
     TensorBoard lists runs by them only with metrics to go with them, and Lightning would write a
     made-up value of each; they are named here without one. The table then shows the last value
-    that is logged under each name.
+    that is logged under each name. MLflow refuses another value of a setting that it has, as after
+    ``max_steps`` was raised to continue a run; there, the first value stays.
     """
+    if isinstance(logger, MLFlowLogger):
+        known = logger.experiment.get_run(logger.run_id).data.params
+        settings = {name: value for name, value in settings.items() if name not in known}
     if not isinstance(logger, TensorBoardLogger):
         logger.log_hyperparams(settings)
         return
@@ -39,6 +43,40 @@ def log_settings(logger: Logger, settings: dict[str, Any]) -> None:
     }
     for summary in hparams(plain, dict.fromkeys(METRICS, 0.0)):
         logger.experiment.file_writer.add_summary(summary)
+
+
+def service_runs(loggers: Iterable[Logger]) -> dict[str, str]:
+    """Kind of service -> the id that it gave to the run, for ``take_up_runs``."""
+    found: dict[str, str] = {}
+    for logger in loggers:
+        if isinstance(logger, WandbLogger | MLFlowLogger) and logger.version is not None:
+            found.setdefault(type(logger).__name__, str(logger.version))
+    return found
+
+
+def take_up_runs(loggers: Iterable[Logger], runs: Mapping[str, str]) -> None:
+    """Let the first logger of each kind of service go on with its run, before it opens one.
+
+    Args:
+        loggers: Of the continued run. One that names a run by itself keeps that.
+        runs: As ``service_runs`` gave them.
+    """
+    left = dict(runs)
+    for logger in loggers:
+        run = left.pop(type(logger).__name__, None)
+        if run is None:
+            continue
+        if isinstance(logger, WandbLogger) and logger._id is None:
+            logger._id = logger._wandb_init["id"] = run  # Lightning's default is resume="allow"
+        if isinstance(logger, MLFlowLogger) and logger._run_id is None:
+            logger._run_id = run
+
+
+def end_runs(loggers: Iterable[Logger]) -> None:
+    """End the runs of W&B, which would otherwise take in the next training of this process."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger) and logger._experiment is not None:
+            logger._experiment.finish()
 
 
 def log_samples(logger: Logger, samples: Sequence[SampleText], step: int) -> None:

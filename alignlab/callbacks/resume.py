@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from alignlab.callbacks import checkpoints, logs
 from alignlab.callbacks.checkpoints import LAST
+from alignlab.callbacks.loggers import service_runs
 from alignlab.clock import CLOCK
 from alignlab.distributed import forget_cause
 
@@ -45,12 +46,13 @@ class Resume(Checkpoint):
     The one before is kept as ``previous.ckpt``, for when the last is damaged. Lightning's own
     checkpoint holds weights, optimizer and loops; this adds what it leaves out: the states of the
     global random generators, the seconds trained so far, the metrics so far, how long the logs
-    were, and the config that it is of. It is saved between optimizer steps only, after all other
-    callbacks and after a validation that is due: now and then, on SIGTERM and at the end. A SIGTERM
-    that comes between two steps (at an epoch's end, say) ends the training without another save:
-    continuing repeats the steps since the last one, with the same bits. Where there are several
-    processes, a SIGTERM to any of them is acted on by all of them after the same step: Lightning's
-    own handler talks to the other processes at once, and waits forever if they are elsewhere.
+    were, the ids of the run in W&B and MLflow, and the config that it is of. It is saved between
+    optimizer steps only, after all other callbacks and after a validation that is due: now and
+    then, on SIGTERM and at the end. A SIGTERM that comes between two steps (at an epoch's end, say)
+    ends the training without another save: continuing repeats the steps since the last one, with
+    the same bits. Where there are several processes, a SIGTERM to any of them is acted on by all of
+    them after the same step: Lightning's own handler talks to the other processes at once, and
+    waits forever if they are elsewhere.
 
     Args:
         every_seconds: Wall time between two checkpoints: what a killed run loses at most. It is
@@ -197,6 +199,7 @@ class Resume(Checkpoint):
             "row_step": self._row_step,
             "standing": {} if self._trainer is None else _standing(self._trainer),
             "logs": self._lengths,
+            "service_runs": service_runs([] if self._trainer is None else self._trainer.loggers),
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "python": list(random.getstate()[1]),

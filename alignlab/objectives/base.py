@@ -41,6 +41,7 @@ class Objective(L.LightningModule):
     policy: Policy
     model: ScoreModel
     added_tokens = 0  # behind a row of the data: completions that are sampled
+    nats_per_token = False  # whether the loss is, so that exp(loss) is a perplexity
     checks_losses = True  # not where the callback NonFinite judges whole steps
 
     def __init__(self, optimizer: OptimizerCallable, schedule: Schedule | None = None) -> None:

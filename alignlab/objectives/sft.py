@@ -36,6 +36,7 @@ class SFT(TreeObjective):
 
     rows = (Demonstration, LabelledText)
     unit = "tokens"
+    nats_per_token = True
 
     def __init__(
         self, policy: Policy, optimizer: OptimizerCallable, schedule: Schedule | None = None

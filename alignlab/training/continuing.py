@@ -8,6 +8,7 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 
 from alignlab.callbacks import checkpoints, logs
+from alignlab.callbacks.loggers import take_up_runs
 from alignlab.callbacks.resume import LAST, Resume, run_folder, state_in
 from alignlab.errors import ConfigError
 from alignlab.results.run_folder import CONFIG
@@ -78,6 +79,7 @@ def continued(trainer: Trainer, resume: Resume, asked: Path) -> Path:
     own = path.name in (checkpoints.LAST, checkpoints.PREVIOUS)
     if own and path.parent.resolve() == folder.resolve() and trainer.is_global_zero:
         logs.cut(trainer, folder, state.get("logs", {}))
+        take_up_runs(trainer.loggers, state.get("service_runs", {}))
     return path
 
 

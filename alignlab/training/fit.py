@@ -7,6 +7,7 @@ from either. Importing this module costs seconds (torch, lightning): import it l
 import contextlib
 import copy
 import logging
+import math
 import os
 import re
 import shlex
@@ -30,6 +31,7 @@ from alignlab.callbacks.alarms import Alarms
 from alignlab.callbacks.interrupt import Interrupt
 from alignlab.callbacks.journal import Journal, Origin, ProgressLines
 from alignlab.callbacks.kl_bound import in_order
+from alignlab.callbacks.loggers import end_runs
 from alignlab.callbacks.meter import Bar, Meter
 from alignlab.callbacks.non_finite import NonFinite, Then
 from alignlab.callbacks.probe import FrontierProbe, means_at
@@ -115,6 +117,7 @@ def closing(command: "Command") -> list[str]:
         said.append(f"Probe: KL {found['kl']:.4g} nats, reward {found['reward']:.4g}")
     elif phase := getattr(command.model, "phase", None):
         said.append(f"Last rollouts: KL {phase['kl']:.4g} nats, score {phase['score']:.4g}")
+    said += losses_line(command)
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     alarms = next(each.fired for each in callbacks if isinstance(each, Alarms))
     said += [f"Alarm at step {each['step']}: {each['message']}" for each in alarms]
@@ -122,6 +125,18 @@ def closing(command: "Command") -> list[str]:
     if evaluations_in(folder):
         return [*said, f"Files: {folder}", f"Reward against KL: alignlab frontier {named}"]
     return [*said, f"Files: {folder}", f"With a model card: alignlab export {named}"]
+
+
+def losses_line(command: "Command") -> list[str]:
+    """The line with the last losses; a policy gradient's loss says nothing of its policy."""
+    found, model = command.resume.metrics, command.model
+    if "train/loss" not in found or hasattr(model, "phase"):
+        return []
+    said = f"Loss: {found['train/loss']:.4g} in the last step"
+    if "val/loss" in found:
+        said += f", {found['val/loss']:.4g} in the last validation"
+        said += f" (perplexity {math.exp(found['val/loss']):.4g})" if model.nats_per_token else ""
+    return [said]
 
 
 class Command(LightningCLI):
@@ -305,6 +320,8 @@ def _train(command: Command, checkpoint: Path | None) -> None:
             if (cause := cause_of(error, trainer, known_folder(trainer))) is error:
                 raise
             raise cause from error
+        finally:
+            end_runs(trainer.loggers)
 
 
 def validate(words: Sequence[str], resume: Path | None = None) -> None:

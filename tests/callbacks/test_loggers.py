@@ -8,7 +8,15 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from alignlab.callbacks.loggers import COLUMNS, as_markdown, log_samples
+from alignlab.callbacks.loggers import (
+    COLUMNS,
+    as_markdown,
+    end_runs,
+    log_samples,
+    log_settings,
+    service_runs,
+    take_up_runs,
+)
 from alignlab.results.csv_tables import read_table
 from alignlab.results.run_folder import SampleText
 
@@ -57,3 +65,61 @@ def test_as_tables_of_services(monkeypatch: pytest.MonkeyPatch) -> None:
     log_samples(object.__new__(MLFlowLogger), SAMPLES, 12)
     data = {name: [row[i] for row in ROWS] for i, name in enumerate(COLUMNS)}
     assert said.pop() == ("r1", data, "probe/samples/000012.json")
+
+
+def wandb(run: str | None = None) -> WandbLogger:
+    """As its constructor leaves it, which needs the package."""
+    logger = object.__new__(WandbLogger)
+    logger._wandb_init = {"id": run, "resume": "allow"}
+    logger._id, logger._experiment = run, None
+    return logger
+
+
+def mlflow(run: str | None = None) -> MLFlowLogger:
+    logger = object.__new__(MLFlowLogger)
+    logger._run_id, logger._initialized = run, True
+    logger._mlflow_client = SimpleNamespace()
+    return logger
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither package is installed here: MLflow's client is the one in the logger."""
+    monkeypatch.setattr(MLFlowLogger, "experiment", property(lambda self: self._mlflow_client))
+
+
+@pytest.mark.usefixtures("service")
+def test_services_go_on_with_their_runs(tmp_path: Path) -> None:
+    opened = wandb()
+    opened._experiment = SimpleNamespace(id="w7")
+    board = TensorBoardLogger(tmp_path)
+    known = service_runs([board, opened, mlflow("m5"), mlflow("m6")])
+    assert known == {"WandbLogger": "w7", "MLFlowLogger": "m5"}
+    assert service_runs([board, wandb(), mlflow()]) == {}
+    later = [board, wandb(), mlflow(), mlflow()]
+    take_up_runs(later, known)
+    assert later[1]._wandb_init == {"id": "w7", "resume": "allow"}
+    assert [logger.version for logger in later[1:]] == ["w7", "m5", None]
+    own = [wandb("mine"), mlflow("mine")]
+    take_up_runs(own, known)
+    assert [logger.version for logger in own] == ["mine", "mine"]
+    take_up_runs(fresh := [wandb(), mlflow()], {})
+    assert [logger.version for logger in fresh] == [None, None]
+
+
+@pytest.mark.usefixtures("service")
+def test_a_setting_that_mlflow_has_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    logger, sent = mlflow("m5"), list[Any]()
+    had = SimpleNamespace(data=SimpleNamespace(params={"trainer.max_steps": "2"}))
+    logger._mlflow_client.get_run = {"m5": had}.__getitem__
+    monkeypatch.setattr(MLFlowLogger, "log_hyperparams", lambda _, settings: sent.append(settings))
+    log_settings(logger, {"trainer.max_steps": 3, "threads": 1})
+    assert sent == [{"threads": 1}]
+
+
+def test_the_next_training_of_a_process_has_a_run_of_its_own() -> None:
+    ended = list[str]()
+    opened = wandb()
+    opened._experiment = SimpleNamespace(finish=lambda: ended.append("w7"))
+    end_runs([opened, wandb(), mlflow("m5")])
+    assert ended == ["w7"]

@@ -1,5 +1,6 @@
 """The overlays of ``experiments/_shared``: each parses beside a stage, and those for a CPU run."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,9 +68,9 @@ def test_what_a_cpu_can_run_trains_the_same_model(name: str, stage: Path) -> Non
     words += ["--config", overlay, *(ON_A_CPU if name != "cpu" else [])]
     done = subprocess.run(words, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    said = done.stdout.splitlines()[-3]  # the first line of the closing block
-    assert said.startswith("Trained 3 steps. Model: ")
-    folder = Path(said.removeprefix("Trained 3 steps. Model: "))
+    found = re.search(r"^Trained 3 steps\. Model: (.+)$", done.stdout, flags=re.MULTILINE)
+    assert found is not None
+    folder = Path(found[1])
     ids = torch.tensor([[1, 5, 9, 12, 7]])
     with torch.no_grad():
         wanted = Policy.load(folder).model(ids).logits.log_softmax(-1)

@@ -1,6 +1,7 @@
 """A run of ``fit`` is a results folder: ``frontier`` reads it, its pool is drawn once."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,8 @@ def test_fit_and_then_frontier(
     run = tmp_path / "lightning_logs" / "version_0"
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith("Probe: KL ")
-    assert lines[2:] == [f"Files: {run}", f"Reward against KL: alignlab frontier {run}"]
+    assert re.fullmatch(r"Loss: \d\S* in the last step", lines[2])
+    assert lines[3:] == [f"Files: {run}", f"Reward against KL: alignlab frontier {run}"]
     assert call("frontier", "lightning_logs/version_0") == 0
     said = capsys.readouterr().out
     assert "sampling 32 completions of the reference for each of 8 prompts, once" in said
