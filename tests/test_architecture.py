@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "alignlab"
 # Which every room stands on.
-GROUND = {"bounds", "clock", "errors", "files", "hub", "names", "parser_errors"}
+GROUND = {"bounds", "clock", "errors", "files", "hub", "names", "pages", "parser_errors"}
 
 # What each room may import besides itself and ``GROUND``: rooms below it, or single files of one.
 BELOW = {

@@ -3,13 +3,13 @@
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any
 
 from alignlab.check_data.overlap import RARE, RUN, SHORTEST, Overlap
 from alignlab.check_data.survey import MODULES, QUANTILES, Survey, quantiles
 from alignlab.check_data.tokens import Example, Piece, Tokens
 from alignlab.data.rows import PreferencePair
+from alignlab.pages import rendered
 
 TRAINED, PLAIN = "\x1b[32m", "\x1b[0m"  # green
 MARKS = "«", "»"  # around what is trained on, where there are no colours
@@ -74,10 +74,8 @@ def _headed(example: Example) -> str:
 
 def as_page(check: Check) -> str:
     """The report as a page of its own."""
-    from jinja2 import StrictUndefined, Template
-
-    source = (files("alignlab.check_data") / "page.html").read_text(encoding="utf-8")
-    return Template(source, autoescape=True, undefined=StrictUndefined).render(
+    return rendered(
+        "check_data/page.html",
         title=check.data.source.name,
         heads=_heads(check),
         sections=sections(check),

@@ -5,13 +5,11 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-
-from jinja2 import StrictUndefined, Template
 
 from alignlab.evaluation.effects import last_points
 from alignlab.files import atomic_write
+from alignlab.pages import rendered
 from alignlab.report.sections import Section
 from alignlab.results.commits import short
 from alignlab.results.notes import Remarks, read_remarks
@@ -65,10 +63,7 @@ def write_catalogue(path: Path, folders: Iterable[Path]) -> int:
         DataError: A table cannot be read.
     """
     entries = [_entry(folder, path.parent) for folder in folders]
-    source = (files("alignlab.report") / "catalogue.html").read_text(encoding="utf-8")
-    text = Template(source, autoescape=True, undefined=StrictUndefined).render(
-        entries=entries, sections=sections(entries)
-    )
+    text = rendered("report/catalogue.html", entries=entries, sections=sections(entries))
     atomic_write(path, text.encode())
     return len(entries)
 

@@ -4,10 +4,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, Template
 from jinja2.utils import htmlsafe_json_dumps
 
 from alignlab.files import atomic_write
+from alignlab.pages import rendered
 from alignlab.report.gather import Findings, key_of
 from alignlab.report.parallel import parallel
 from alignlab.report.sections import sections
@@ -24,12 +24,13 @@ def write_page(path: Path, found: Findings) -> None:
     listed = [row for row in found.rows if row.kl_budget in found.look.columns()]
     seeds = sorted({point.seed for point in found.points})
     runs = len({(point.experiment, point.run_id) for point in found.points})
-    source, script, brush = (
+    script, brush = (
         (files("alignlab.report") / name).read_text(encoding="utf-8")
-        for name in ("page.html", "page.js", "brush.js")
+        for name in ("page.js", "brush.js")
     )
     data = _data(found)
-    text = Template(source, autoescape=True, undefined=StrictUndefined).render(
+    text = rendered(
+        "report/page.html",
         title=found.title,
         subtitle=f"{runs} runs, {len(found.points)} checkpoints, {len(seeds)} "
         f"seed{'s' * (len(seeds) != 1)}, {listed[0].n_prompts} prompts",

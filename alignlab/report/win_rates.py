@@ -1,14 +1,12 @@
 """Win rates as a figure, as text and as a page with the texts side by side, from their tables."""
 
 from collections.abc import Sequence
-from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, Template
-
 from alignlab.files import atomic_write
+from alignlab.pages import rendered
 from alignlab.report.figure import GREY, KINDS, save, style
 from alignlab.report.table import MISSING
 from alignlab.results.csv_tables import read_table, read_typed
@@ -211,9 +209,9 @@ def write_win_page(folder: Path) -> Path:
     """Write ``winrate.html`` from the folder's tables and its figure."""
     rows = read_win_rates(folder)
     texts = read_table(folder / TEXTS)
-    source = (files("alignlab.report") / "win_rates.html").read_text(encoding="utf-8")
     svg = (folder / "winrate.svg").read_text(encoding="utf-8")
-    content = Template(source, autoescape=True, undefined=StrictUndefined).render(
+    content = rendered(
+        "report/win_rates.html",
         rows=[
             [
                 row.policy,

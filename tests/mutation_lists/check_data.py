@@ -80,7 +80,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the page takes users' texts for its own",
-        "check_data/show.py",
+        "pages.py",
         "autoescape=True",
         "autoescape=False",
         SHOW + "test_users_text_is_escaped",

@@ -133,7 +133,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the report takes texts for markup",
-        "report/page.py",
+        "pages.py",
         "autoescape=True",
         "autoescape=False",
         "report/test_sections.py::test_tables_say_the_same_as_text",

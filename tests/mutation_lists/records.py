@@ -216,7 +216,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the catalogue takes notes for markup",
-        "report/catalogue.py",
+        "pages.py",
         "autoescape=True",
         "autoescape=False",
         CATALOGUE,

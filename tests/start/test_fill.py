@@ -65,6 +65,9 @@ def test_the_wheel_holds_all_templates_experiments_and_recipes() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     package, patterns = ROOT / "alignlab", project["tool"]["setuptools"]["package-data"]["alignlab"]
     held = {name for p in patterns for name in glob.glob(p, root_dir=package, recursive=True)}
+    pages = {path.relative_to(package).as_posix() for path in package.rglob("*.html")}
+    assert "base.html" in pages
+    assert pages <= held
     for folder in ("start/files", "experiments"):
         files = [p for p in (package / folder).resolve().rglob("*") if p.is_file()]
         assert len(files) > 10
