@@ -301,7 +301,7 @@ MUTATIONS = (
         "test_distributed.py::test_a_checkpoint_leaves_the_optimizer_its_shards",
     ),
     Mutation(
-        "a training that is refused leaves its folder",
+        "a refused fit leaves its folder",
         "files.py",
         "            shutil.rmtree(self.folder, ignore_errors=True)",
         "            pass",
@@ -315,7 +315,7 @@ MUTATIONS = (
         "training/test_refused.py::test_of_a_folder_with_files_the_new_ones_of_a_training_go",
     ),
     Mutation(
-        "a training that fails after steps loses its checkpoint",
+        "a run that fails after steps loses its checkpoint",
         "training/refused.py",
         "        if not resume.begun:",
         "        if True:",
@@ -323,7 +323,7 @@ MUTATIONS = (
         "theirs[how0]",
     ),
     Mutation(
-        "a training's first batch goes unnoticed",
+        "the first batch of a run goes unnoticed",
         "callbacks/resume.py",
         "        self.begun = True",
         "        pass",

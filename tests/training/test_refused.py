@@ -1,4 +1,4 @@
-"""What is left of a training that fails before its first batch, and of one that fails later."""
+"""What is left of a run that fails before its first batch, and of one that fails later."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from alignlab.training.refused import nothing_left
 
 
 def end(folder: Path, *, begun: bool, world_size: int = 1) -> None:
-    """A training that writes its files into ``folder`` and then fails."""
+    """Write the files of a run into ``folder`` and then fail."""
 
     def train() -> None:
         with nothing_left(trainer, resume):
