@@ -96,10 +96,10 @@ def test_services_go_on_with_their_runs(tmp_path: Path) -> None:
     known = service_runs([board, opened, mlflow("m5"), mlflow("m6")])
     assert known == {"WandbLogger": "w7", "MLFlowLogger": "m5"}
     assert service_runs([board, wandb(), mlflow()]) == {}
-    later = [board, wandb(), mlflow(), mlflow()]
-    take_up_runs(later, known)
-    assert later[1]._wandb_init == {"id": "w7", "resume": "allow"}
-    assert [logger.version for logger in later[1:]] == ["w7", "m5", None]
+    later, others = wandb(), [mlflow(), mlflow()]
+    take_up_runs([board, later, *others], known)
+    assert later._wandb_init == {"id": "w7", "resume": "allow"}
+    assert [logger.version for logger in (later, *others)] == ["w7", "m5", None]
     own = [wandb("mine"), mlflow("mine")]
     take_up_runs(own, known)
     assert [logger.version for logger in own] == ["mine", "mine"]
