@@ -120,7 +120,6 @@ TESTED_IN = {
     "report.overoptimisation": "stages/test_overoptimisation.py",  # drawn from that stage's tables
     "plan.space": "sweep/test_space.py",  # read from sweeps' files
     "stages.completed": "stages/test_pairs.py",  # the beginning of that stage
-    "training.fit": "test_cli.py",
     **dict.fromkeys(
         (
             *("doctor.examine", "doctor.forwards", "doctor.patient", "doctor.rows"),
