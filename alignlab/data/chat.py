@@ -303,6 +303,21 @@ def _as_text_or_object(given: Any, as_text: bool) -> Any:
 def _rendered_chat(
     template: _Template, prompt: Chat, completion: Chat, ends: bool, *, marked: bool = True
 ) -> Rendered:
+    """Render a conversation once, and find in it what the assistant wrote.
+
+    A turn of the assistant lies between two renderings of beginnings of the conversation: of the
+    turns before it, opened for a reply, and of those up to it.
+
+    Args:
+        template: Of the tokenizer.
+        prompt: Turns before the completion.
+        completion: Turns with the ones that are trained on.
+        ends: Whether the last turn ended, and is closed by a token that is trained on.
+        marked: Whether the template's own marks narrow down what is trained on.
+
+    Raises:
+        Refused: The template renders earlier turns differently once later ones follow.
+    """
     turns = prompt + completion
     whole = template(turns, opens=False)
     written: list[tuple[int, int]] = []  # what a policy would have generated, turn by turn

@@ -195,6 +195,11 @@ def _read_csv(path: Path, name: str) -> Iterator[Record]:
 
 
 def _read_table(path: Path, name: str, table: "csv.DictReader[str]") -> Iterator[Record]:
+    """Check the header and read the rows; one of another length is a record with its problem.
+
+    Raises:
+        DataError: The header names a column twice, or the file is not CSV or not UTF-8.
+    """
     try:
         _check_header(path, table.fieldnames or [])
         for row in table:
@@ -224,6 +229,11 @@ def _check_header(path: Path, names: object) -> None:
 
 
 def _read_parquet(path: Path, name: str) -> Iterator[Record]:
+    """Read a Parquet file, a few rows at a time.
+
+    Raises:
+        DataError: The schema names a column twice, or the file is not Parquet or damaged.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 

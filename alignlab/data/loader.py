@@ -166,6 +166,12 @@ class TreeLoader:
         return [*shuffled, sorted(rest, key=lambda k: length[k])] if rest else shuffled
 
     def _run(self, epoch: int, start: int) -> Iterator["Made"]:
+        """Make this rank's micro-batches of an epoch from position ``start`` on.
+
+        Each comes with the epoch and position to continue from after it. Its ``totals`` count all
+        micro-batches of its optimizer step on all ranks, as far as the trainer's limit lets them
+        come, because the step's loss is divided by that count.
+        """
         steps = self.step_trees(epoch)
         places = [(step, piece) for step in steps for piece in range(self._pieces(len(step)))]
         trees, made = list[PromptTree](), list[int]()

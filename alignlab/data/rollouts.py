@@ -215,6 +215,11 @@ class RolloutLoader:
             yield batch
 
     def _batch(self, phase: RolloutBatch, rollout: int, position: int) -> RolloutBatch:
+        """This rank's micro-batch at a position of a phase.
+
+        A phase's prompts are shuffled anew in each inner epoch, and cut into minibatches, of which
+        each is an optimizer step. The step's totals count what is left after groups were dropped.
+        """
         step, micro = divmod(position, self.micro_batches)
         epoch, minibatch = divmod(step, self.minibatches)
         order = permutation(self.seed, rollout * self.inner_epochs + epoch, self.prompts)

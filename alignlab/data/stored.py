@@ -202,6 +202,7 @@ class TreeWriter:
         self._file.close()
 
     def _flush(self) -> None:
+        """Write the trees so far as one Arrow batch; nested lists become a list and its ends."""
         import pyarrow as pa
 
         trees, self._trees = self._trees, []

@@ -102,6 +102,11 @@ def packed_row(trees: PromptTrees, *, keep_last: bool) -> Rows:
 
 
 def _packed_row(trees: PromptTrees, keep_last: bool) -> Rows:
+    """Write each prompt once, its completions behind it, and the next prompt behind those.
+
+    A completion's positions go on from its prompt's, wherever in the row it stands; ``branches``
+    names the pieces that may see each other.
+    """
     group, prompts = trees.group, trees.prompt_lengths
     lengths = trees.completion_lengths - (0 if keep_last else 1)
     # A prompt's place among all pieces, prompts and completions, is behind those before it.

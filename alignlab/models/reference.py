@@ -275,6 +275,10 @@ def _batches(
 def _write_cache(
     reference: Policy, rows: Sequence[PromptTree], path: Path, batches: Iterable[PromptTrees]
 ) -> None:
+    """Score the batches, and write the log-probs of counted tokens in the order of ``rows``.
+
+    ``offset`` says for a tree's index where its log-probs begin.
+    """
     logps_of: dict[int, Tensor] = {}  # by the tree's index
     for batch in batches:
         logps = reference(batch.to(reference.device)).token_logps.cpu()

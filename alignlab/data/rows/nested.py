@@ -91,6 +91,11 @@ def as_list(name: str, value: Any, wants: str) -> Sequence[Any]:
 
 
 def _turn(name: str, value: Any) -> Turn:
+    """A turn in OpenAI's form (role, content) or ShareGPT's (from, value); other keys are kept.
+
+    Raises:
+        Refused: It is no turn, or of an unknown speaker.
+    """
     keys = next((keys for keys in NAMES if isinstance(value, Mapping) and keys[0] in value), None)
     if keys is not None:
         role, content = value[keys[0]], value.get(keys[1])
