@@ -75,17 +75,17 @@ def run(args: argparse.Namespace) -> int:
 
 def _words(stage: str | None, words: list[str], folder: Path) -> list[str]:
     """What ``alignlab fit`` would read."""
+    from alignlab.plan.address import as_config, with_installed
+
     if stage is None:
-        return words
+        return with_installed(words)
     if stage.endswith((".yaml", ".yml")):
-        return [f"--config={stage}", *words]
+        return with_installed(["--config", stage, *words])
     if ":" not in stage:
         raise ConfigError(
             f"{stage}: neither a YAML file nor DIR:STAGE. Write settings with an equals sign, such "
             "as --data.init_args.batch_size=8."
         )
-    from alignlab.plan.address import as_config
-
     return as_config("plan", [stage, *words], folder)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from alignlab.errors import ConfigError
 from alignlab.plan import overlay
-from alignlab.plan.experiment import SMOKE, Job, Plan, load_plan
+from alignlab.plan.experiment import SMOKE, Job, Plan, found, load_plan
 from alignlab.plan.state import Standing
 
 
@@ -78,8 +78,8 @@ def fit_words(command: str, words: Sequence[str], folder: Path) -> list[str]:
         raise ConfigError(
             f"a stage's file goes with --config: alignlab {command} --config {words[0]}"
         )
+    words = with_installed(words)
     files = [file for word, file in itertools.pairwise([*words, ""]) if word == "--config"]
-    files += [word[9:] for word in words if word.startswith("--config=")]
     if "" in files:
         raise ConfigError("--config needs a file, such as experiments/own_data/dpo.yaml.")
     keys = {key for file in files for key in overlay.read_yaml(Path(file))}
@@ -90,6 +90,18 @@ def fit_words(command: str, words: Sequence[str], folder: Path) -> list[str]:
             f"Train the stage by its address, {beside.parent}:STAGE."
         )
     return words
+
+
+def with_installed(words: Iterable[str]) -> list[str]:
+    """``--config`` and its file as two words, where a file of an experiment may be installed."""
+    apart: list[str] = []
+    for word in words:
+        option, equals, file = word.partition("=")
+        apart += [option, file] if equals and option == "--config" else [word]
+    return [
+        str(found(Path(word))) if before == "--config" and word else word
+        for before, word in itertools.pairwise(["", *apart])
+    ]
 
 
 def _job(plan: Plan, stage: str, seed: int | None, point: int, run: Sequence[str]) -> Job:

@@ -339,15 +339,15 @@ def load_plan(
     return plan
 
 
-def found(experiment: Path) -> Path:
-    """Return ``experiment``, or the installed one of that name where there is no such folder.
+def found(path: Path) -> Path:
+    """Return ``path``, or the installed experiment or file of one where ``path`` is not there.
 
     A line on standard error says where the installed one is.
     """
-    installed = INSTALLED / experiment
-    if experiment.exists() or experiment.parts[:1] != ("experiments",) or not installed.is_dir():
-        return experiment
-    print(f"{experiment} is not a folder here; using {installed}.", file=sys.stderr)
+    installed = INSTALLED / path
+    if path.parts[:1] != ("experiments",) or path.exists() or not installed.exists():
+        return path
+    print(f"{path} is not here; using {installed}.", file=sys.stderr)
     return installed
 
 

@@ -136,4 +136,11 @@ MUTATIONS = (
         "if False}",
         TEST + "test_inputs_of_other_settings_or_another_seed_are_not_there",
     ),
+    Mutation(
+        "a stage's file of the installed package is not found",
+        "plan/address.py",
+        'str(found(Path(word))) if before == "--config" and word else word',
+        "word",
+        "plan/test_address.py::test_a_file_of_an_installed_experiment_is_used_where_there_is_none",
+    ),
 )

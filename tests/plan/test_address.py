@@ -8,7 +8,7 @@ import pytest
 from alignlab.errors import ConfigError
 from alignlab.files import DONE, write_record
 from alignlab.plan import overlay
-from alignlab.plan.address import as_config
+from alignlab.plan.address import as_config, fit_words, with_installed
 from alignlab.plan.experiment import load_plan
 from tests.plan.conftest import DPO, PIPELINE, SFT, write
 
@@ -161,6 +161,29 @@ def test_inputs_of_other_settings_or_another_seed_are_not_there(demo: str, tmp_p
     write(Path("demo"), pipeline={"stages": stages})
     with pytest.raises(ConfigError, match=r"reads the output of rm-s3\..*--seeds 3 --only rm$"):
         as_config("fit", ["demo:ppo", "--seed", "3"], tmp_path)
+
+
+def test_a_file_of_an_installed_experiment_is_used_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "package" / "experiments" / "own", dpo=DPO, more=SFT)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr("alignlab.plan.experiment.INSTALLED", tmp_path / "package")
+    installed = [f"{tmp_path}/package/experiments/own/{name}.yaml" for name in ("dpo", "more")]
+    words = ["--config", "experiments/own/dpo.yaml", "--config=experiments/own/more.yaml", "--x=1"]
+    wanted = ["--config", installed[0], "--config", installed[1], "--x=1"]
+    assert with_installed(words) == wanted
+    capsys.readouterr()
+    assert fit_words("fit", words, tmp_path) == wanted
+    assert capsys.readouterr().err.splitlines() == [
+        f"experiments/own/{name}.yaml is not here; using {path}."
+        for name, path in zip(("dpo", "more"), installed, strict=True)
+    ]
+    write(Path("experiments/own"), dpo=DPO)
+    assert fit_words("fit", words[:2], tmp_path) == words[:2]
+    with pytest.raises(ConfigError, match=r"experiments/own/gone\.yaml: no such file"):
+        fit_words("fit", ["--config", "experiments/own/gone.yaml"], tmp_path)
 
 
 def test_the_folder_of_the_pipelines_run_is_not_written_into(demo: str, tmp_path: Path) -> None:

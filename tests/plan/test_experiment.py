@@ -432,7 +432,7 @@ def test_an_installed_experiment_is_used_where_there_is_no_folder(
     plan = load_plan(Path("experiments/one"))
     assert plan.experiment == package / "experiments/one"
     assert plan.results == Path("results/one")
-    said = f"experiments/one is not a folder here; using {package / 'experiments/one'}.\n"
+    said = f"experiments/one is not here; using {package / 'experiments/one'}.\n"
     assert capsys.readouterr().err == said
     shutil.copytree(experiment, "experiments/one")
     assert load_plan(Path("experiments/one")).experiment == Path("experiments/one")
