@@ -30,7 +30,7 @@ def load_prompts(
     """
     rows, report = read_rows(source, Prompt, limit=limit)
     trees = tokenise(rows, tokenizer, report, max_length=max_length, truncation="keep_end")
-    report.tell()
+    report.tell("evaluation prompts")
     return tuple(trees)
 
 
@@ -61,7 +61,7 @@ def load_pairs(
     rows, report = read_rows(source, PreferencePair)
     window = None if max_length is None else max_length + max_new_tokens
     trees = tokenise(rows, tokenizer, report, max_length=window, truncation="keep_end")
-    report.tell()
+    report.tell("evaluation pairs")
     bare = [Prompt(rows[tree.row].id, rows[tree.row].prompt) for tree in trees]
     asked = tokenise(
         bare, tokenizer, RowReport(str(source)), max_length=max_length, truncation="keep_end"

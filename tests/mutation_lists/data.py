@@ -143,4 +143,11 @@ MUTATIONS = (
         "levels = sorted(set(ranks), reverse=True)",
         "data/test_formats.py::test_rankings_plain_and_conversational",
     ),
+    Mutation(
+        "prompts are reported as completions that never end",
+        "data/rows/report.py",
+        "        if self.completions:\n            said[0]",
+        "        if self.trees:\n            said[0]",
+        "data/rows/test_report.py::test_prompts_have_no_completions_to_count",
+    ),
 )

@@ -132,21 +132,29 @@ class RowReport:
             said[room - 1 :] = [
                 f"  {len(said) - room + 1} more lines: alignlab check-data shows them"
             ]
-        if self.trees:
-            share = f"{self.ended / self.completions:.1%}" if self.completions else "none"
+        if self.completions:
             said[0] += (
                 f": {self.trees:,} trees, {self.completions:,} completions, {self.tokens:,} tokens"
             )
             said.append(
                 f"  {self.truncated:,} rows truncated; {self.straddling:,} with a token across the "
-                f"border of prompt and completion; {share} of completions end in a trained EOS"
+                f"border of prompt and completion; {self.ended / self.completions:.1%} of "
+                "completions end in a trained EOS"
             )
+        elif self.trees:
+            said[0] += f": {self.trees:,} prompts"
+            said.append(f"  {self.truncated:,} prompts truncated")
         return "\n".join(said)
 
-    def tell(self) -> None:
-        """Print the report on standard error if any row was refused or cut."""
+    def tell(self, what: str = "") -> None:
+        """Print the report on standard error if any row was refused or cut.
+
+        Args:
+            what: What the rows are for, such as ``evaluation prompts``.
+        """
         if self.lines() or self.truncated:
-            print(self.summary(), file=sys.stderr, flush=True)
+            named = f"{what}: " if what else ""
+            print(f"{named}{self.summary()}", file=sys.stderr, flush=True)
 
     def table(self) -> list[dict[str, str | int]]:
         """The same as rows of ``what``, ``reason``, ``rows`` and ``examples``.

@@ -62,8 +62,18 @@ def test_the_table_has_the_same_numbers(report: RowReport) -> None:
 def test_a_report_without_remarks_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     RowReport("a.jsonl", seen=2).tell()
     assert capsys.readouterr().err == ""
-    RowReport("a.jsonl", seen=2, truncated=1).tell()
-    assert capsys.readouterr().err == "a.jsonl: 2 of 2 rows kept\n"
+    RowReport("a.jsonl", seen=2, truncated=1).tell("evaluation pairs")
+    assert capsys.readouterr().err == "evaluation pairs: a.jsonl: 2 of 2 rows kept\n"
+
+
+def test_prompts_have_no_completions_to_count() -> None:
+    report = RowReport("a.jsonl", seen=2, truncated=1)
+    report.made([])
+    report.made([])
+    assert report.summary().splitlines() == [
+        "a.jsonl: 2 of 2 rows kept: 2 prompts",
+        "  1 prompts truncated",
+    ]
 
 
 def test_the_first_refused_row_stops_if_that_was_asked_for() -> None:
