@@ -145,7 +145,7 @@ C1 = Card(
     (
         *(
             Claim(
-                f"DPO has at least {name}'s reward at KL {kl:g} (logit)",
+                f"DPO has at least the reward of {name} at KL {kl:g} (logit)",
                 TUNED,
                 _compared("dpo", other, kl),
             )

@@ -16,11 +16,10 @@ from tests.claims.decided import NUDGE, points, values, verdicts, write_evaluati
     ("ratio", "kl", "expected"), [(9e-6, 1e-6, [HELD, HELD]), (2e-5, 4e-6, [FAILED, FAILED])]
 )
 def test_the_first_pass(tmp_path: Path, ratio: float, kl: float, expected: list[str]) -> None:
-    """Two phases of two steps; what follows an update may be anything."""
-    rows = [
-        {"step": step, "train/first_log_ratio": first, "train/approx_kl": moved}
-        for step, first, moved in ((0, 1e-6, kl), (1, "", 0.3), (2, ratio, 0.0), (3, "", 0.4))
-    ]
+    """Two phases of eight steps; what follows an update may be anything."""
+    rows = [{"step": k, "train/first_log_ratio": 0.1, "train/approx_kl": 0.3} for k in range(16)]
+    rows[0] |= {"train/first_log_ratio": 1e-6, "train/approx_kl": kl}
+    rows[8] |= {"train/first_log_ratio": ratio, "train/approx_kl": 0.0}
     write_table(tmp_path / OURS / "first_pass.csv", rows)
     assert verdicts(tmp_path, "C10")[:2] == expected
     assert values(tmp_path, "C10")[:2] == pytest.approx([ratio, kl])
