@@ -139,7 +139,9 @@ def report_failures(failures: Failures) -> None:
     """Name every failure, and the jobs that could not be done because of it."""
     for name, why in failures.failed.items():
         say(f"error: {name}: {why}")
-    if failures.skipped:
+    if failures.in_check:
+        say("No job was started, because the settings of all jobs are checked first.")
+    elif failures.skipped:
         say(f"Skipped, because they need jobs that failed: {', '.join(failures.skipped)}.")
     if failures.failed:
         say(failures.advice)

@@ -35,6 +35,7 @@ class Failures:
     failed: dict[str, str] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     input_only: bool = True
+    in_check: bool = False  # whether the check of all settings failed, before any job
 
     @property
     def advice(self) -> str:
@@ -339,6 +340,8 @@ class Scheduler:
 
     def _ended(self, job: Job, report: dict[str, Any]) -> None:
         wrong = report["wrong_input"]
+        if job.stage == CHECK and (wrong or report["event"] == "failed"):
+            self.failures.in_check = True
         if wrong:
             for name, why in grouped(wrong).items():
                 self._failed(name, why, input_error=True)

@@ -7,6 +7,7 @@ from alignlab.start.fill import KINDS
 
 EXAMPLE = "alignlab init my-dpo --from dpo --policy Qwen/Qwen2.5-0.5B --data pairs.jsonl"
 DATA = {"sft-chat": "messages.jsonl", "kto": "judged.jsonl", "ppo": "prompts.jsonl"}
+UNNAMED = "my/model"  # in the files of somebody who named none
 STAGES = {"sft-chat": "sft.yaml"}
 FASTER = {"rm": 3, "sft-chat": 10}  # learning rates, beside that of objectives with a reference
 
@@ -16,8 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("folder", type=Path, metavar="NAME", help="the folder to write")
     add("--from", dest="kind", choices=KINDS, required=True, help="what to start from")
-    add("--policy", metavar="MODEL", default="my/model", help="folder or hub id of the model")
-    add("--data", "--pairs", metavar="FILE", help="your rows (default: pairs.jsonl)")
+    add("--policy", metavar="MODEL", default=UNNAMED, help="folder or hub id of the model")
+    others = ", ".join(f"{file} for {kind}" for kind, file in DATA.items())
+    add("--data", "--pairs", metavar="FILE", help=f"your rows (default: pairs.jsonl; {others})")
     add(
         "--reward",
         metavar="SPEC",
@@ -39,7 +41,9 @@ def run(args: argparse.Namespace) -> int:
     from alignlab.rewards.spec import from_text
     from alignlab.start import fill
 
-    folder, kind = args.folder, args.kind
+    folder, kind, first = args.folder, args.kind, "Go on with"
+    if args.policy == UNNAMED:
+        first = f"Write your model's folder or hub id in place of {UNNAMED} in its files, then"
     reward = args.reward or f"{folder}/my_reward.py:score"
     from_text(reward)
     data = args.data or DATA.get(kind, "pairs.jsonl")
@@ -53,9 +57,9 @@ def run(args: argparse.Namespace) -> int:
 
         values = compare_values(values, data, ("dpo", "simpo"), settings=3, seeds=2)
         fill.write(folder, kind, values, parts_of(("dpo", "simpo"), reward))
-        print(f"{folder} is written. Go on with: alignlab run {folder}")
+        print(f"{folder} is written. {first}: alignlab run {folder}")
         return 0
     stage = STAGES.get(kind, f"{kind}.yaml")
     fill.write(folder, kind, {**values, "data": data, "stage": stage})
-    print(f"{folder} is written. Go on with: alignlab fit --config {folder / stage}")
+    print(f"{folder} is written. {first}: alignlab fit --config {folder / stage}")
     return 0

@@ -231,4 +231,11 @@ MUTATIONS = [
         "reward = None",
         "results/test_model_card.py::test_the_card_names_the_reward_that_was_trained_on",
     ),
+    Mutation(
+        "init calls a stage without a model ready",
+        "start/init.py",
+        "    if args.policy == UNNAMED:",
+        "    if False:",
+        "start/test_init.py::test_what_was_written_and_what_is_refused",
+    ),
 ]

@@ -379,4 +379,11 @@ MUTATIONS = (
         "while False:",
         "pipeline/test_lock.py::test_who_waits_for_a_folder_that_is_deleted_locks_the_new_one",
     ),
+    Mutation(
+        "stages count as failed inputs of each other where the settings of one are wrong",
+        "pipeline/scheduler.py",
+        "            self.failures.in_check = True",
+        "            pass",
+        "pipeline/test_run.py::test_wrong_configs_are_all_told_before_anything_is_done",
+    ),
 )

@@ -246,7 +246,8 @@ def test_wrong_configs_are_all_told_before_anything_is_done(
     assert "error: bad-beta1: unknown key trainer.max, did you mean" in said
     assert "error: bad-betax: model.init_args.beta must be a number" in said
     assert "error: ugly: call" in said
-    assert "Skipped, because they need jobs that failed: sft, good." in said
+    assert "No job was started, because the settings of all jobs are checked first." in said
+    assert "Skipped" not in said
     assert not Path("results").exists()
 
 

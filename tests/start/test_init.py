@@ -52,7 +52,15 @@ def test_what_was_written_and_what_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert call("init", "own", "--from", "kto", "--lr", "1e-5") == 0
-    assert "alignlab fit --config own/kto.yaml" in capsys.readouterr().out
+    assert capsys.readouterr().out == (
+        "own is written. Write your model's folder or hub id in place of my/model in its files, "
+        "then: alignlab fit --config own/kto.yaml\n"
+    )
+    assert "my/model" in Path("own/kto.yaml").read_text()
+    assert call("init", "named", "--from", "dpo", "--policy", "m") == 0
+    assert capsys.readouterr().out == (
+        "named is written. Go on with: alignlab fit --config named/dpo.yaml\n"
+    )
     stage = Path("own/kto.yaml").read_text()
     assert "lr: 1e-05" in stage
     assert "source: judged.jsonl" in stage
