@@ -51,7 +51,7 @@ class Section(NamedTuple):
     @property
     def kinds(self) -> list[str]:
         """A class for each column: words stand to the left, numbers to the right."""
-        columns = zip(*self.cells, strict=True)
+        columns = zip(*self.cells, strict=True) if self.rows else [()] * len(self.columns)
         return ["text" if any(cell[:1].isalpha() for cell in cells) else "" for cells in columns]
 
 

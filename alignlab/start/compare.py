@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.errors import ConfigError
-from alignlab.files import atomic_write
+from alignlab.files import Made, atomic_write
 from alignlab.start import folder as folders
 from alignlab.start.folder import SEEDS, SETTINGS, VALUES
 
@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     options["settings"] = args.points
     options["objectives"] = list(args.objectives)
     record = folders.opened(folder, options)
+    made = [Made(folder), Made(results)]
     if record is None:
         record = _begin(args, folder, options)
     else:
@@ -76,6 +77,10 @@ def run(args: argparse.Namespace) -> int:
     if not (results / "stages.csv").is_file() and (
         status := _examine(folder, args.objectives[0], results)
     ):
+        if made[0].is_new:  # otherwise its files may have been edited
+            for each in made:
+                each.remove()
+            print(f"{folder} is deleted again, so that the next call may have other options.")
         return status
     if args.budget and "size" not in record:
         if status := _run(folder, args.workers):

@@ -238,4 +238,11 @@ MUTATIONS = [
         "    if False:",
         "start/test_init.py::test_what_was_written_and_what_is_refused",
     ),
+    Mutation(
+        "a refused comparison keeps its experiment",
+        "start/compare.py",
+        "                each.remove()",
+        "                pass",
+        "start/test_compare.py::test_a_first_call_that_is_refused_by_its_model_leaves_nothing",
+    ),
 ]

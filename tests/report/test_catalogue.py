@@ -50,6 +50,14 @@ def test_experiments_arms_and_runs_have_their_numbers(results: Path) -> None:
     assert "<b>" not in text
 
 
+def test_folders_without_runs_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "bare" / "configs").mkdir(parents=True)
+    assert write_catalogue(tmp_path / "catalogue.html", [tmp_path / "bare"]) == 1
+    cells = Elements()
+    cells.feed((tmp_path / "catalogue.html").read_text())
+    assert cells.cells[:3] == ["bare", "no points.csv", "-"]
+
+
 def test_equal_tables_give_an_equal_page(results: Path) -> None:
     before = (results / "catalogue.html").read_bytes()
     assert write_catalogue(results / "catalogue.html", [results / "bare", results / "toy"]) == 2

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from alignlab.start import compare
 from tests.start.test_init import call, write_files
 
 SMALL = ["--policy", "m", "--pairs", "pairs.jsonl", "--steps", "2", "--batch", "8"]
@@ -39,6 +40,33 @@ def test_what_cannot_be_compared_is_said_before_anything_is_written(
     assert call("compare", "--policy", "m", "--pairs", "pairs.jsonl", *words) == 2
     assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_first_call_that_is_refused_by_its_model_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The doctor's stop, or a model that is not there: the files written for it would be kept."""
+    monkeypatch.chdir(tmp_path)
+    write_files()
+    before = set(tmp_path.iterdir())
+
+    def examine(folder: Path, objective: str, results: Path) -> int:
+        (results / "stages").mkdir(parents=True, exist_ok=True)
+        assert (folder / "pipeline.yaml").is_file()
+        return 2
+
+    monkeypatch.setattr(compare, "_examine", examine)
+    monkeypatch.setattr(compare, "_run", lambda folder, workers: 1)
+    assert call("compare", *SMALL) == 2
+    assert set(tmp_path.iterdir()) == before
+    assert capsys.readouterr().out.endswith(
+        "compare-pairs is deleted again, so that the next call may have other options.\n"
+    )
+    monkeypatch.setattr(compare, "_examine", lambda *_: 0)
+    assert call("compare", *SMALL) == 1
+    monkeypatch.setattr(compare, "_examine", examine)
+    assert call("compare", *SMALL) == 2
+    assert Path("compare-pairs/pipeline.yaml").is_file()
 
 
 @pytest.mark.slow
