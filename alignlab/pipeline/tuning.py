@@ -1,9 +1,11 @@
 """Find the settings of a stage by trials: the same budget for every objective, exactly resumable.
 
-A trial is a training run like any other, evaluated on the tuning prompts. Its value is the mean
-over KL budgets of its share of the optimum's gain: of what the reward could rise above the
-reference's at that KL, how much the trial's own hull has. A third of the settings are spread evenly
-(scrambled Sobol points), the others go by the values of those before (a TPE sampler).
+A trial is a training run like any other, evaluated on the tuning prompts. At each KL budget it has
+a share of the optimum's gain: of what the reward could rise above the reference's within that KL,
+how much the trial's own hull has. A third of the settings are spread evenly (scrambled Sobol
+points). The others go by the shares of those before: a TPE sampler for each budget, in turn, knows
+the shares of all trials at its budget. One sampler for the mean share would look for a run that
+passes all budgets, and miss the best run at each.
 
 Nothing is stored but a record of each finished trial. Samplers are seeded, so a continued search
 asks again from the first setting on and hears the recorded values until it comes to the trial that
@@ -98,30 +100,52 @@ class Search:
         space: What is varied.
         trials: How many there will be.
         seed: Of the samplers.
+        goals: How many values each trial has. After the first third, trials are chosen for one
+            goal after another.
         first: Settings to begin with, dotted key -> value; none if it is empty.
     """
 
     def __init__(
-        self, space: Space, trials: int, seed: int, first: Mapping[str, Any] = MappingProxyType({})
+        self,
+        space: Space,
+        trials: int,
+        seed: int,
+        *,
+        goals: int,
+        first: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         points = design(("qmc", {"seed": seed}), space, max(1, trials // FIRST)) or []
         points = [Point(STAGE, dict(first)), *points] if first else points
-        sampler = build("tpe", {"seed": seed, "n_startup_trials": len(points)})
-        self._space, self._asked = space, 0
-        self._study = optuna.create_study(direction="maximize", sampler=sampler)
+        samplers = [
+            build("tpe", {"seed": seed + goal, "n_startup_trials": len(points)})
+            for goal in range(goals)
+        ]
+        self._space, self._spread, self._trials = space, len(points), 0
+        self._studies = [optuna.create_study(direction="maximize", sampler=s) for s in samplers]
         for point in points:
-            self._study.enqueue_trial(space.params(point))
+            self._studies[0].enqueue_trial(space.params(point))
 
     def ask(self) -> dict[str, Any]:
         """The next settings, dotted key -> value, numbers with ``DIGITS`` digits."""
-        trial = self._study.ask()
-        self._asked, point = trial.number, self._space.suggest(trial)
+        self._goal = max(0, self._trials - self._spread) % len(self._studies)
+        self._asked = self._studies[self._goal].ask()
+        self._trials += 1
+        point = self._space.suggest(self._asked)
         return {key: _rounded(value) for key, value in point.values.items()}
 
-    def tell(self, value: float) -> None:
-        """What the settings asked last were worth."""
-        self._study.tell(self._asked, value)
+    def tell(self, values: Sequence[float]) -> None:
+        """What the settings asked last were worth, for each goal."""
+        params, distributions = self._asked.params, self._asked.distributions
+        for goal, (study, value) in enumerate(zip(self._studies, values, strict=True)):
+            if goal == self._goal:
+                study.tell(self._asked, value)
+            else:
+                study.add_trial(
+                    optuna.trial.create_trial(
+                        params=params, distributions=distributions, value=value
+                    )
+                )
 
 
 def _rounded(value: Any) -> Any:
@@ -152,7 +176,10 @@ class Bench:
         self.optimal = [float(found.reward.mean()) for found in optima if found is not None]
 
     def shares(self, evaluations: Sequence[Sequence[float]]) -> list[float]:
-        """Share of the optimum's gain at each budget; 0 at a budget that was not reached.
+        """Share of the optimum's gain within each budget.
+
+        Where the trial's hull ends or falls, it goes on level: a policy of KL 0.9 is within KL 1.
+        With 0 there, samplers would learn to overshoot, which costs reward at the budget itself.
 
         Args:
             evaluations: Step, KL and reward of each.
@@ -160,12 +187,11 @@ class Bench:
         kl = np.array([[0.0, *(each[1] for each in evaluations)]])
         reward = np.array([[self.reference, *(each[2] for each in evaluations)]])
         hull = hull_vertices(kl, reward)[0]
-        found = interpolate(kl[:, hull], reward[:, hull], np.array(self.budgets))[0]
+        level = np.maximum.accumulate(reward[:, hull], axis=1)
+        found = interpolate(kl[:, hull], level, np.array(self.budgets))[0]  # level at its end, too
         return [
-            float((value - self.reference) / (optimal - self.reference)) if reached else 0.0
-            for value, optimal, reached in zip(
-                found, self.optimal, self.reached(evaluations), strict=True
-            )
+            float((value - self.reference) / (optimal - self.reference))
+            for value, optimal in zip(found, self.optimal, strict=True)
         ]
 
     def reached(self, evaluations: Sequence[Sequence[float]]) -> list[bool]:
@@ -188,7 +214,13 @@ def tune(job: Mapping[str, Any], folder: Path, reporter: Reporter) -> Trained:
     """
     keys, path = job["spec"]["tune"], Path(job["record"])
     bench = Bench(Pool.load(Path(keys["pool"]) / POOL_NAME), keys["budgets"])
-    search = Search(space_in(keys), keys["trials"], keys["seed"], keys.get("first") or {})
+    search = Search(
+        space_in(keys),
+        keys["trials"],
+        keys["seed"],
+        goals=len(keys["budgets"]),
+        first=keys.get("first") or {},
+    )
     trials: list[dict[str, Any]] = []
     path.unlink(missing_ok=True)  # of other trials
     for number in range(keys["trials"]):
@@ -205,7 +237,7 @@ def tune(job: Mapping[str, Any], folder: Path, reporter: Reporter) -> Trained:
                 f"another version of Optuna was at work. Delete {folder} to begin again."
             )
         shutil.rmtree(record.with_suffix(""), ignore_errors=True)  # weights and logs
-        search.tell(found["value"])
+        search.tell(found["shares"])
         trials.append(found)
         write_table(path.with_suffix(".csv"), _rows(trials, bench, {}))
     chosen = choose(trials, bench)
@@ -290,7 +322,9 @@ def _evaluations(folder: Path, bench: Bench) -> Iterator[list[float]]:
 
 
 def choose(trials: Sequence[Mapping[str, Any]], bench: Bench) -> list[dict[str, Any]]:
-    """For each budget the trial whose hull is highest there, the first of equal ones.
+    """For each budget the trial whose hull is highest there, of those that reach it.
+
+    The first of equal ones.
 
     Returns:
         ``budget``, ``trial``, ``settings`` and ``share``; all but the first ``None`` where no trial

@@ -7,25 +7,39 @@ PLAN = "plan/test_experiment.py"
 
 MUTATIONS = (
     Mutation(
-        "a trial has a share at a KL that it does not reach",
+        "a trial is worth less for a checkpoint past its best one",
         "pipeline/tuning.py",
-        "return [largest >= budget for budget in self.budgets]",
-        "return [True for _ in self.budgets]",
-        f"{HERE}::test_a_trials_shares_are_its_own_hull_over_the_optimum_and_0_where_not_reached",
+        "level = np.maximum.accumulate(reward[:, hull], axis=1)",
+        "level = reward[:, hull]",
+        f"{HERE}::test_a_trials_shares_are_its_own_hull_over_the_optimum_and_level_beyond_it",
+    ),
+    Mutation(
+        "one goal alone chooses all trials",
+        "pipeline/tuning.py",
+        "self._goal = max(0, self._trials - self._spread) % len(self._studies)",
+        "self._goal = 0",
+        f"{HERE}::test_each_goal_has_its_turn_and_hears_of_all_trials",
+    ),
+    Mutation(
+        "a goal does not hear of trials that were chosen for another",
+        "pipeline/tuning.py",
+        "                study.add_trial(",
+        "                str(",
+        f"{HERE}::test_each_goal_has_its_turn_and_hears_of_all_trials",
     ),
     Mutation(
         "a share is of the points and not of their hull",
         "pipeline/tuning.py",
-        "found = interpolate(kl[:, hull], reward[:, hull], np.array(self.budgets))[0]",
-        "found = interpolate(kl, reward, np.array(self.budgets))[0]",
-        f"{HERE}::test_a_trials_shares_are_its_own_hull_over_the_optimum_and_0_where_not_reached",
+        "hull = hull_vertices(kl, reward)[0]",
+        "hull = np.arange(kl.shape[1])",
+        f"{HERE}::test_a_trials_shares_are_its_own_hull_over_the_optimum_and_level_beyond_it",
     ),
     Mutation(
         "a share is of the optimum's reward and not of its gain",
         "pipeline/tuning.py",
         "(value - self.reference) / (optimal - self.reference)",
         "value / optimal",
-        f"{HERE}::test_a_trials_shares_are_its_own_hull_over_the_optimum_and_0_where_not_reached",
+        f"{HERE}::test_a_trials_shares_are_its_own_hull_over_the_optimum_and_level_beyond_it",
     ),
     Mutation(
         "trials are measured by an optimum that the pool does not know",

@@ -47,18 +47,26 @@ def pool_of(prompts: int = 2) -> Pool:
     )
 
 
-def test_a_trials_shares_are_its_own_hull_over_the_optimum_and_0_where_not_reached() -> None:
+# At beta 0.3 the weight of the better answer is 3^(1 / 0.3) / (1 + 3^(1 / 0.3)).
+BEST = 3 ** (1 / 0.3) / (1 + 3 ** (1 / 0.3))
+KL_3 = BEST * np.log(2 * BEST) + (1 - BEST) * np.log(2 * (1 - BEST))
+
+
+def test_a_trials_shares_are_its_own_hull_over_the_optimum_and_level_beyond_it() -> None:
     """Gains of the optimum: 3/4 - 1/2 = 1/4 and 9/10 - 1/2 = 2/5, in units of log 3.
 
     The hull of the reference, (0.05, 0.1) and (0.55, 0.3) is above the point in the middle.
     """
-    bench = tuning.Bench(pool_of(), [float(KL_1), float(KL_2), 0.65])
+    assert KL_3 > 0.55  # beyond all evaluations
+    bench = tuning.Bench(pool_of(), [float(KL_1), float(KL_2), float(KL_3)])
     points = [[1, 0.05, 0.6 * LOG3], [2, 0.3, 0.1], [3, 0.55, 0.8 * LOG3]]
     gain_1 = 0.1 + 0.2 * (KL_1 - 0.05) / 0.5
     gain_2 = 0.1 + 0.2 * (KL_2 - 0.05) / 0.5
-    assert bench.shares(points) == pytest.approx([gain_1 / 0.25, gain_2 / 0.4, 0.0], rel=1e-6)
+    shares = [gain_1 / 0.25, gain_2 / 0.4, 0.3 / (BEST - 0.5)]
+    assert bench.shares(points) == pytest.approx(shares, rel=1e-6)
+    assert bench.shares([*points, [4, 0.56, 0.1]]) == pytest.approx(shares, rel=1e-6)
     assert bench.shares([]) == [0.0, 0.0, 0.0]
-    assert bench.shares([[1, 0.4, 0.3]])[2] == 0.0
+    assert bench.shares([[1, 0.4, 0.3]]) == [0.0, 0.0, 0.0]  # worse than the reference
 
 
 def test_a_pool_that_does_not_carry_to_a_budget_is_refused() -> None:
@@ -85,11 +93,12 @@ def test_each_budget_has_the_trial_that_is_highest_there_among_those_that_reach_
     assert only[1]["trial"] == 0  # worse than nothing, and the only one that was there
 
 
-def asked(values: Callable[[dict[str, Any]], float], seed: int = 3) -> list[dict[str, Any]]:
-    search, found = tuning.Search(tuning.space_in({"space": SPACE}), 12, seed), []
-    for _ in range(12):
+def asked(*values: Callable[[dict[str, Any]], float], seed: int = 3) -> list[dict[str, Any]]:
+    space, found = tuning.space_in({"space": SPACE}), []
+    search = tuning.Search(space, 12 * len(values), seed, goals=len(values))
+    for _ in range(12 * len(values)):
         found.append(search.ask())
-        search.tell(values(found[-1]))
+        search.tell([value(found[-1]) for value in values])
     return found
 
 
@@ -104,13 +113,27 @@ def test_a_third_is_spread_and_the_rest_goes_by_the_values_and_the_seed_alone() 
     assert {type(s[STEPS]) for s in first} == {int}
 
 
+def test_each_goal_has_its_turn_and_hears_of_all_trials() -> None:
+    """One goal is a large beta, the other a beta near 1; only 8 of 24 trials are spread.
+
+    Of trials at random the means would be 2.1 and 1.15.
+    """
+    both = asked(lambda s: s[BETA], lambda s: -abs(np.log(s[BETA])))
+    large, near = both[8::2], both[9::2]
+    assert np.mean([s[BETA] for s in large]) > 4
+    assert np.mean([abs(np.log(s[BETA])) for s in near]) < 0.8
+    alike = asked(lambda s: s[BETA], lambda s: s[BETA])
+    assert alike[:9] == both[:9]  # the second goal has not been asked yet
+    assert alike[9] != both[9]
+
+
 def test_a_search_may_begin_with_settings_that_are_known() -> None:
     known = {BETA: 2.34, STEPS: 7}
-    search = tuning.Search(tuning.space_in({"space": SPACE}), 12, 3, known)
+    search = tuning.Search(tuning.space_in({"space": SPACE}), 12, 3, goals=1, first=known)
     first = []
     for _ in range(5):
         first.append(search.ask())
-        search.tell(1.0)
+        search.tell([1.0])
     assert first == [known, *asked(lambda settings: 1.0)[:4]]
 
 
