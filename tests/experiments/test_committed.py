@@ -18,6 +18,7 @@ TABLES = [
     ("quickstart", "full", "quickstart-full", set()),
     ("instruct", None, "instruct-reference", set()),
     ("ratings", None, "ratings-reference", set()),
+    ("study", None, "study", set()),
     pytest.param("imdb", "full", "imdb-small", set(), marks=needs_data),
     pytest.param("tldr", None, "tldr-small", set(), marks=needs_data),
     # The last stage of hh collects more tables than it did.
