@@ -70,3 +70,13 @@ def test_nothing_is_known_of_an_empty_folder(tmp_path: Path) -> None:
     rows = read_table(tmp_path / "claims.csv")
     assert {row["verdict"] for row in rows} == {NOT_RUN}
     assert len({row["card"] for row in rows}) == len(CARDS)
+
+
+def test_the_committed_page_is_what_the_command_writes(tmp_path: Path) -> None:
+    committed = Path(__file__).parents[2] / "results"
+    for folder in committed.iterdir():
+        if folder.is_dir():
+            (tmp_path / folder.name).symlink_to(folder)
+    write_claims(tmp_path)
+    for name in ("README.md", "claims.csv"):
+        assert (tmp_path / name).read_text() == (committed / name).read_text()

@@ -19,6 +19,7 @@ TABLES = [
     ("instruct", None, "instruct-reference", set()),
     ("ratings", None, "ratings-reference", set()),
     ("study", None, "study", set()),
+    ("claims", None, "claims", set()),
     pytest.param("imdb", "full", "imdb-small", set(), marks=needs_data),
     pytest.param("tldr", None, "tldr-small", set(), marks=needs_data),
     # The last stage of hh collects more tables than it did.
