@@ -150,8 +150,8 @@ def test_simpos_settings(
     write_evaluations(tmp_path)
     rows = [
         {"run": f"{run}-s{s}", "step": step, "repeated": share + x / 10}
-        for run, share, own in (("simpo", 0.2, NUDGE), ("simpo_fast", fast, nudge))
-        for step, more in ((32, 0.5), (64, 0.0))
+        for run, early, late, own in (("simpo", 0.7, 0.2, NUDGE), ("simpo_fast", fast, fast, nudge))
+        for step, share in ((32, early), (64, late))
         for s, x in enumerate(own)
     ]
     write_table(tmp_path / OURS / "texts.csv", rows)
