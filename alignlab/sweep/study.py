@@ -11,6 +11,7 @@ retry after the stale trial has been failed: a process killed in between loses t
 that failed over an error or in a journal file, which has no heartbeats, are never retried.
 """
 
+import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -123,8 +124,21 @@ class Slots:
 
     def running_elsewhere(self) -> int:
         """Trials that other processes run; the dead ones among them have no heartbeat."""
-        self._look_at_others()
         return sum(not self._is_mine(trial) for trial in self._all(TrialState.RUNNING))
+
+    def is_all_done(self) -> bool:
+        """Whether no trial waits or runs elsewhere, also after a last look at the other processes.
+
+        A trial that this look finds dead waits from then on, so it is not done.
+        """
+        if not self._is_idle():
+            return False
+        self._looked = -math.inf  # a process may have died since the last look
+        self._look_at_others()
+        return self._is_idle()
+
+    def _is_idle(self) -> bool:
+        return not (self._all(TrialState.WAITING) or self.running_elsewhere())
 
     def keep_alive(self) -> None:
         """Send heartbeats for this process's trials when they are due; a journal stores none."""

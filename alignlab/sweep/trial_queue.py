@@ -119,7 +119,7 @@ class TrialQueue:
         if others and not self._said_wait:
             self._said_wait = True
             self._say(f"{others} trials run elsewhere; waiting, to take over any that die")
-        return not others
+        return self._slots.is_all_done()
 
     def skipped(self) -> list[str]:
         """The other runs of trials that failed."""

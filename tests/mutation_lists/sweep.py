@@ -33,6 +33,20 @@ MUTATIONS = (
         "sweep/test_space.py::test_arms_of_a_design_with_a_seed_have_points_of_their_own",
     ),
     Mutation(
+        "a sweep ends without a last look at a process that died",
+        "sweep/study.py",
+        "self._looked = -math.inf",
+        "self._looked = time.monotonic()",
+        "sweep/test_study.py::test_a_trial_that_died_after_the_last_look_is_not_done",
+    ),
+    Mutation(
+        "a sweep ends while a dead process's trial waits",
+        "sweep/study.py",
+        "return not (self._all(TrialState.WAITING) or self.running_elsewhere())",
+        "return not self.running_elsewhere()",
+        "sweep/test_study.py::test_a_trial_that_died_after_the_last_look_is_not_done",
+    ),
+    Mutation(
         "two trials of one point are both run",
         "sweep/study.py",
         "return any(other.user_attrs.get(SLOT) == slot for other in before)",

@@ -100,6 +100,29 @@ def test_a_silent_trial_becomes_anothers(study: optuna.Study) -> None:
     assert b.holds(own)
 
 
+def test_a_trial_that_died_after_the_last_look_is_not_done(
+    study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial that is found dead waits from then on: nothing runs, and yet not all is done."""
+    monkeypatch.setattr(module, "REST", 3600.0)  # no look between
+    a, b = process(study, "a"), process(study, "b")
+    begun(a)
+    begun(b)
+    lost, own = a.next(), b.next()
+    assert lost is not None
+    assert own is not None
+    assert b.tell(own.trial, TrialState.COMPLETE, {}, [0.0])
+    assert b.next() is None
+    assert not b.is_all_done()  # it may yet live
+    study.tell(lost.trial.number, state=TrialState.FAIL)  # another process found it dead, and died
+    assert not b.is_all_done()
+    taken = b.next()
+    assert taken is not None
+    assert values(taken) == values(lost)
+    assert b.tell(taken.trial, TrialState.COMPLETE, {}, [0.0])
+    assert b.is_all_done()
+
+
 @pytest.mark.parametrize("killed_in", ["record_heartbeat", "set_trial_user_attr"])
 def test_a_trial_whose_process_died_while_claiming_it_becomes_anothers(
     study: optuna.Study, monkeypatch: pytest.MonkeyPatch, killed_in: str
