@@ -9,6 +9,7 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from alignlab.pipeline.worker_pool import Worker
+from alignlab.plan.experiment import Job
 from alignlab.results.progress import Progress
 
 LINE_EVERY = 30.0  # seconds between two lines where there is no terminal
@@ -28,11 +29,13 @@ class Display:
     Args:
         total: Jobs to do.
         workers: Workers at a time.
+        length: Their runs, of which a job that tunes has many; default: one each.
     """
 
-    def __init__(self, total: int, workers: int) -> None:
+    def __init__(self, total: int, workers: int, length: int | None = None) -> None:
         self.total = total
-        self.finished = 0
+        self.finished = self._runs = 0
+        self._more = 0 if length is None else length - total
         self._began = self._spoke = time.monotonic()
         self._overall: tqdm[NoReturn] | None = None
         self._bars: list[tqdm[NoReturn]] = []
@@ -47,15 +50,16 @@ class Display:
         """Print a line above the bars."""
         tqdm.write(line, file=sys.stderr)
 
-    def finished_one(self, name: str, seconds: float) -> None:
+    def finished_one(self, job: Job, seconds: float) -> None:
         """Count and print a finished job."""
         self.finished += 1
-        self.say(f"[{self.finished}/{self.total}] {name} done in {seconds:.0f} s")
+        self._runs += job.length
+        self.say(f"[{self.finished}/{self.total}] {job.name} done in {seconds:.0f} s")
 
     def update(self, workers: Sequence[Worker]) -> None:
         """Show where every worker stands."""
         if self._overall is not None:
-            self._overall.n = self._done(workers)
+            self._overall.n, self._overall.total = self._done(workers), self.total + self._more
             self._overall.set_description_str(f"{self.finished} of {self.total} jobs")
             for worker, bar in zip(workers, self._bars, strict=True):
                 _show(bar, worker)
@@ -83,16 +87,20 @@ class Display:
                 bar.close()
 
     def _done(self, workers: Sequence[Worker]) -> float:
-        """Jobs done, those at work counted by their share of steps."""
-        steps = [worker.progress for worker in workers if worker.job and worker.progress]
-        return self.finished + sum(min(1.0, step / total) for step, total in steps if total)
+        """Runs done, those of jobs at work by their share of steps."""
+        done = float(self._runs)
+        for worker in workers:
+            step, total = worker.progress or (0, 0)
+            if worker.job and total:
+                done += min(1.0, step / total) * worker.job.length
+        return done
 
     def _time_left(self, workers: Sequence[Worker]) -> str:
         done = self._done(workers)
         if not done:
             return "time left unknown"
         rate = (time.monotonic() - self._began) / done
-        return f"about {tqdm.format_interval(rate * (self.total - done))} left"
+        return f"about {tqdm.format_interval(rate * (self.total + self._more - done))} left"
 
 
 def _in_words(worker: Worker) -> str:

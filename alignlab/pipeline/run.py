@@ -54,6 +54,11 @@ def run_experiment(
             say(line)
         for job in todo.unmerged:
             records.merge(plan, job)
+        if todo.frontier and not plan.frontier_needs:
+            say(
+                f"note: {experiment}: the frontier of its objectives needs a pool of the "
+                "reference's samples. Name the stage that draws one: 'frontier: {needs: [pool]}'."
+            )
         say(f"{plan.results}: {_summary(plan, todo)}")
         failures = Failures()
         if todo.jobs or todo.frontier:
@@ -112,7 +117,8 @@ def take_away_if_refused(made: Made, failures: Failures) -> None:
 def _carry_out(plan: Plan, todo: state.Todo, size: int, lock_fd: int, force: bool) -> Failures:
     jobs = with_check(plan, todo.jobs)
     size, total = min(size, max(len(jobs), 1)), len(todo.jobs) + todo.frontier
-    with closing(Scheduler(plan, size, total, lock_fd, force=force)) as scheduler:
+    length = sum(job.length for job in todo.jobs) + todo.frontier
+    with closing(Scheduler(plan, size, total, lock_fd, length=length, force=force)) as scheduler:
         scheduler.work(JobQueue(plan, jobs))
         failures = scheduler.failures
         undone = {*failures.skipped, *failures.failed}

@@ -230,6 +230,7 @@ class Scheduler:
         plan: Whose jobs they are.
         workers: How many at a time.
         total: Jobs to show the progress of.
+        length: Their runs; see ``Display``.
         lock_fd: File descriptor of the results folder's lock, for the workers.
         force: Jobs start over, whatever their folders hold.
         one_each: Replace each worker after one stage's job. After a run on several devices this
@@ -243,12 +244,13 @@ class Scheduler:
         total: int,
         lock_fd: int,
         *,
+        length: int | None = None,
         force: bool = False,
         one_each: bool = False,
     ) -> None:
         self._plan, self._force, self._one_each = plan, force, one_each
         self._pool = WorkerPool(workers, log_file(plan, "workers"), lock_fd)
-        self.display = Display(total, workers)
+        self.display = Display(total, workers, length)
         self._commit = present_commit()
         self._tries: Counter[str] = Counter()
         self._started: dict[str, float] = {}
@@ -351,7 +353,7 @@ class Scheduler:
         else:
             self._queue.finished(job)
             if job.stage != CHECK:
-                self.display.finished_one(job.name, time.monotonic() - self._started[job.name])
+                self.display.finished_one(job, time.monotonic() - self._started[job.name])
 
     def _worker_died(self, job: Job, status: int) -> None:
         if self._tries[job.name] < TRIES:

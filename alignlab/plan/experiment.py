@@ -151,6 +151,11 @@ class Job:
         return "tune" in self.spec
 
     @property
+    def length(self) -> int:
+        """How many runs it consists of: its trials, if it tunes."""
+        return int(self.spec["tune"]["trials"]) if self.tunes else 1
+
+    @property
     def name(self) -> str:
         """``dpo-beta0.5-s1``: the ``run_id`` in the tables."""
         return job_name(self.stage, self.key)

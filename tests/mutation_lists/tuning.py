@@ -7,6 +7,27 @@ PLAN = "plan/test_experiment.py"
 
 MUTATIONS = (
     Mutation(
+        "the time left counts a job that tunes as one run",
+        "pipeline/progress.py",
+        "min(1.0, step / total) * worker.job.length",
+        "min(1.0, step / total)",
+        "pipeline/test_progress.py::test_a_job_that_tunes_is_as_long_as_its_trials",
+    ),
+    Mutation(
+        "a finished job that tunes counts as one run",
+        "pipeline/progress.py",
+        "self._runs += job.length",
+        "self._runs += 1",
+        "pipeline/test_progress.py::test_a_job_that_tunes_is_as_long_as_its_trials",
+    ),
+    Mutation(
+        "an experiment without a pool is noted although it has one",
+        "pipeline/run.py",
+        "if todo.frontier and not plan.frontier_needs:",
+        "if todo.frontier:",
+        "pipeline/test_run.py::test_objectives_without_a_pool_are_noted_before_they_run",
+    ),
+    Mutation(
         "a trial is worth less for a checkpoint past its best one",
         "pipeline/tuning.py",
         "level = np.maximum.accumulate(reward[:, hull], axis=1)",

@@ -149,6 +149,16 @@ def test_only_force_and_seeds(write: Write, capsys: pytest.CaptureFixture[str]) 
         run_experiment(demo, only="dpo,rm")
 
 
+def test_objectives_without_a_pool_are_noted_before_they_run(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_experiment(write())
+    said = capsys.readouterr().err
+    assert said.index("needs a pool of the reference's samples") < said.index("jobs to do")
+    assert run_experiment(write(frontier=FRONTIER)) == 0
+    assert "needs a pool" not in capsys.readouterr().err
+
+
 def test_rows_of_another_configuration_are_kept_and_named(
     write: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
