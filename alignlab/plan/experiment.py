@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from alignlab.errors import ConfigError
 from alignlab.files import DONE, read_record, sha_of
@@ -337,7 +337,10 @@ def load_plan(
         frontier=frontier.get("args") or {},
         frontier_needs=tuple(job.name for found in read.values() for job in found),
         stages={stage.name: stage for stage in stages},
-        notes=(*_unused(stages, jobs, {key for layer in layers for key in layer}), *_taken(stages)),
+        notes=(
+            *_unused(stages, jobs, {key for layer in layers for key in layer}),
+            *_said_of_taken(stages),
+        ),
     )
     for job in jobs.values():
         plan.resolved(job)  # every placeholder can be filled
@@ -489,20 +492,21 @@ def expand(
     """
     entry = stage.entry
     where = f"stage {stage.name!r}"
-    tune, settings, lacks = _tuning(stage)
-    spec = _with_point(_spec(stage, experiment), settings, None)
+    spec, tune, taken = _spec(stage, experiment), _tuning(stage), _taken(stage)
     upstream = needed(stage.name, entry.get("needs") or [], jobs)
     if tune:
-        found = _tuned(stage, tune, spec, experiment, jobs, asked)
-        return [replace(job, hparams=short_names(settings), lacks=lacks) for job in found]
+        ((_, settings, lacks),) = taken
+        fixed = {key: value for key, value in settings.items() if key not in tune["space"]}
+        found = _tuned(stage, tune, _with_point(spec, fixed, None), experiment, jobs, asked)
+        return [replace(job, hparams=short_names(fixed), lacks=lacks) for job in found]
     points = _points(entry.get("grid") or {}, where)
     seeds = [*asked, *others] if entry.get("per_seed") else [None]
-    check_count(len(points) * len(seeds), MOST_RUNS, f"{where}: runs")
+    check_count(len(taken) * len(points) * len(seeds), MOST_RUNS, f"{where}: runs")
     check_names(stage.name, points, where)
     expanded = []
-    for point, seed in itertools.product(points, seeds):
-        here = _with_point(spec, point, seed)
-        parts = _name_parts(point) + ([] if seed is None else [f"s{seed}"])
+    for (key, settings, lacks), point, seed in itertools.product(taken, points, seeds):
+        here = _with_point(spec, {**settings, **point}, seed)
+        parts = [*key, *_name_parts(point)] + ([] if seed is None else [f"s{seed}"])
         job = Job(
             stage=stage.name,
             key="-".join(parts) or ALL,
@@ -518,42 +522,84 @@ def expand(
     return expanded
 
 
-def _tuning(stage: Stage) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """What is left to find by trials, what another results folder has found, and what it lacks.
+class _Taken(NamedTuple):
+    """What the trials of another results folder found at a budget.
 
-    Returns:
-        ``tune`` with the space that is left, empty where none is; dotted key -> value of the other
-        folder; a message where that folder has no such values yet.
+    Attributes:
+        key: Part of the runs' names, empty where one budget is taken.
+        settings: Dotted key -> value.
+        lacks: A message where that folder has no such settings yet.
+    """
+
+    key: list[str]
+    settings: dict[str, Any]
+    lacks: str
+
+
+def _tuning(stage: Stage) -> dict[str, Any]:
+    """``tune`` with the space that is left to find by trials, empty where none is.
 
     Raises:
-        ConfigError: Several budgets, or a free key that is not in the space.
+        ConfigError: A free key that is not in the space, or settings of several budgets to start
+            from.
     """
     tune = stage.entry.get("tune") or {}
-    space = {key: values for key, values in tune.get("space", {}).items() if values is not None}
+    space = _space(tune)
     if not tune.get("fixed"):
-        return {**tune, "space": space} if tune else {}, {}, ""
+        return {**tune, "space": space} if tune else {}
     where, free = f"stage {stage.name!r}: tune.fixed", tune["fixed"]["free"]
-    if len(tune["budgets"]) > 1:
-        raise ConfigError(f"{where} takes settings at one KL, got budgets {tune['budgets']}.")
     if unknown := [key for key in free if key not in space]:
         raise ConfigError(f"{where}.free has {unknown[0]}, not in the space: {', '.join(space)}.")
-    (budget,) = tune["budgets"]
+    if not free:
+        return {}
+    if len(taken := _taken(stage)) > 1:
+        raise ConfigError(
+            f"{where} takes settings at one KL where others are tuned again, got "
+            f"{_fixed_budgets(tune)}. Name one in tune.fixed.budgets."
+        )
+    found = {key: taken[0].settings.get(key) for key in free}
+    return {**tune, "space": {key: space[key] for key in free}, "first": found}
+
+
+def _space(tune: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: values for key, values in tune.get("space", {}).items() if values is not None}
+
+
+def _fixed_budgets(tune: Mapping[str, Any]) -> list[float]:
+    return list(map(float, tune["fixed"].get("budgets") or tune["budgets"]))
+
+
+def _taken(stage: Stage) -> list[_Taken]:
+    """Settings of another folder, for each budget; one without any if none are taken."""
+    tune = stage.entry.get("tune") or {}
+    if not tune.get("fixed"):
+        return [_Taken([], {}, "")]
     path = Path(tune["fixed"]["results"]) / TUNING / f"{stage.name}.json"
-    chosen = (read_record(path) or {}).get("chosen", [])
-    found = next((each["settings"] for each in chosen if each["budget"] == budget), None) or {}
-    lacks = f"{where}: {path} has no settings for KL {budget:g}. Make these trials first."
-    left = {**tune, "space": {key: space[key] for key in free}, "first": found}
-    fixed = {key: value for key, value in found.items() if key not in free}
-    return left if free else {}, fixed, "" if found.keys() >= space.keys() else lacks
+    chosen = {each["budget"]: each for each in (read_record(path) or {}).get("chosen", [])}
+    space, budgets = _space(tune), _fixed_budgets(tune)
+    taken: list[_Taken] = []
+    for budget in budgets:
+        found = chosen.get(budget, {}).get("settings") or {}
+        if found and any(found == other.settings for other in taken):
+            continue  # the same trial is the best at both
+        lacks = f"stage {stage.name!r}: tune.fixed: {path} has no settings for KL {budget:g}. "
+        lacks = "" if found.keys() >= space.keys() else lacks + "Make these trials first."
+        taken.append(_Taken([f"best{_label(budget)}"] if len(budgets) > 1 else [], found, lacks))
+    return taken
 
 
-def _taken(stages: Iterable[Stage]) -> Iterator[str]:
+def _said_of_taken(stages: Iterable[Stage]) -> Iterator[str]:
     """Messages about settings of another results folder."""
     for stage in stages:
-        if settings := short_names(_tuning(stage)[1]):
-            listed = ", ".join(f"{key} {value}" for key, value in settings.items())
-            folder = stage.entry["tune"]["fixed"]["results"]
-            yield f"stage {stage.name!r} has settings of {folder}: {listed}"
+        tune, free = stage.entry.get("tune") or {}, _tuning(stage).get("space", {})
+        for taken in _taken(stage):
+            settings = {key: value for key, value in taken.settings.items() if key not in free}
+            if settings:
+                listed = ", ".join(f"{key} {value}" for key, value in short_names(settings).items())
+                folder = tune["fixed"]["results"]
+                yield " ".join(
+                    [f"stage {stage.name!r}", *taken.key, f"has settings of {folder}: {listed}"]
+                )
 
 
 def _tuned(
@@ -749,7 +795,7 @@ def _seeds_by_name(stages: Iterable[Stage], asked: Sequence[int]) -> list[int]:
     """
     needs = [need for stage in stages for need in stage.entry.get("needs") or []]
     named = {int(match[1]) for need in needs if (match := re.fullmatch(r".+-s(\d+)", need))}
-    named |= {tune["seed"] for stage in stages if (tune := _tuning(stage)[0])}
+    named |= {tune["seed"] for stage in stages if (tune := _tuning(stage))}
     return sorted(named - set(asked))
 
 

@@ -102,6 +102,7 @@ class FixedKeys(Keys):
 
     results: Text = Field(description="The folder, such as results/study.")
     free: list[Text] = Field(description="Dotted keys of the space that are found by trials here.")
+    budgets: Budgets | None = key("KL in nats whose settings are taken; default: tune.budgets.")
 
 
 class TuneKeys(Keys):
@@ -116,9 +117,7 @@ class TuneKeys(Keys):
     budgets: Budgets | None = key(
         "KL in nats ([0.5, 1, 2]); the runs take the best settings at each."
     )
-    fixed: FixedKeys | None = key(
-        "Take settings from the trials of another results folder, at the one budget."
-    )
+    fixed: FixedKeys | None = key("Take settings from the trials of another results folder.")
 
 
 class StageKeys(Changes):

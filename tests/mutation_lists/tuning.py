@@ -7,6 +7,20 @@ PLAN = "plan/test_experiment.py"
 
 MUTATIONS = (
     Mutation(
+        "settings that are the best at two budgets are trained twice",
+        "plan/experiment.py",
+        "if found and any(found == other.settings for other in taken):",
+        "if False:",
+        "plan/test_experiment.py::test_settings_of_several_budgets_are_runs_each_and_none_twice",
+    ),
+    Mutation(
+        "settings are those of the KL that trials are judged at, whatever budget is named",
+        "plan/experiment.py",
+        'tune["fixed"].get("budgets") or tune["budgets"]',
+        'tune["budgets"]',
+        "plan/test_experiment.py::test_trials_may_start_from_the_settings_at_another_budget",
+    ),
+    Mutation(
         "the time left counts a job that tunes as one run",
         "pipeline/progress.py",
         "min(1.0, step / total) * worker.job.length",
@@ -228,8 +242,8 @@ MUTATIONS = (
     Mutation(
         "a setting that trials are to find is fixed, too",
         "plan/experiment.py",
-        "fixed = {key: value for key, value in found.items() if key not in free}",
-        "fixed = dict(found)",
+        'fixed = {key: value for key, value in settings.items() if key not in tune["space"]}',
+        "fixed = dict(settings)",
         f"{PLAN}::test_trials_find_what_is_free_and_take_the_rest_from_another_folder",
     ),
     Mutation(
@@ -242,8 +256,8 @@ MUTATIONS = (
     Mutation(
         "settings of another folder are those of another KL",
         "plan/experiment.py",
-        'found = next((each["settings"] for each in chosen if each["budget"] == budget), None)',
-        'found = next((each["settings"] for each in reversed(chosen)), None)',
+        'found = chosen.get(budget, {}).get("settings") or {}',
+        'found = next(reversed(chosen.values()), {}).get("settings") or {}',
         f"{PLAN}::test_settings_that_are_not_there_are_told_before_anything_runs",
     ),
     Mutation(

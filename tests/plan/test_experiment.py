@@ -540,8 +540,8 @@ def test_a_scale_may_add_what_the_trials_read(experiment: Path) -> None:
         ({"tune": {"needs": ["nothing"]}}, r"stage 'dpo' needs 'nothing', which is neither"),
         ({"tune": {"fixed": {"results": "other"}}}, r"tune\.fixed\.free is missing"),
         (
-            {"tune": {"fixed": {"results": "other", "free": []}}},
-            r"stage 'dpo': tune\.fixed takes settings at one KL, got budgets \[1, 2\.0\]",
+            {"tune": {"fixed": {"results": "other", "free": ["x"]}}},
+            r"stage 'dpo': tune\.fixed takes settings at one KL where others are tuned again",
         ),
         (
             {"tune": {"budgets": [1], "fixed": {"results": "other", "free": ["x", "lt"]}}},
@@ -623,6 +623,37 @@ def test_where_nothing_is_free_there_are_runs_and_no_trials(experiment: Path) ->
     assert config["seed_everything"] == 1
     assert plan.hparams(run) == {"beta": 0.7, "lr": 0.2, "x": 3}
     assert run.needs["pairs"] == ("pairs-s1",)
+
+
+def test_settings_of_several_budgets_are_runs_each_and_none_twice(experiment: Path) -> None:
+    plan = fixed(experiment)
+    other = {"model.init_args.beta": 0.5, "lr": 0.1, "x": 3}
+    near = {"model.init_args.beta": 1.5, "lr": 0.1, "x": 3}
+    found = [near, FOUND, FOUND, other]
+    chosen = [
+        {"budget": b, "settings": s} for b, s in zip((0.5, 1.0, 2.0, 3.0), found, strict=True)
+    ]
+    write_record(experiment / "other" / "tuning" / "dpo.json", {"chosen": chosen})
+    taken = {"results": str(experiment / "other"), "free": [], "budgets": [1, 2, 3]}
+    write(experiment, scales__again={"tune": {"budgets": [9], "fixed": taken}})
+    plan = load_plan(experiment, scale="again", results=experiment / "out")
+    names = ["dpo-best1-s0", "dpo-best1-s1", "dpo-best3-s0", "dpo-best3-s1"]
+    assert [job.name for job in plan.jobs.values() if job.stage == "dpo"] == names
+    assert [plan.hparams(plan.jobs[name])["beta"] for name in names] == [0.7, 0.7, 0.5, 0.5]
+    assert [plan.resolved(plan.jobs[name])["config"]["lr"] for name in names[1:3]] == [0.2, 0.1]
+    assert [note.partition(":")[2] for note in plan.notes] == [
+        " lr 0.2, beta 0.7, x 3", " lr 0.1, beta 0.5, x 3"
+    ]  # fmt: skip
+
+
+def test_trials_may_start_from_the_settings_at_another_budget(experiment: Path) -> None:
+    fixed(experiment)
+    taken = {"results": str(experiment / "other"), "free": ["lr"], "budgets": [2.0]}
+    write(experiment, scales__again={"tune": {"budgets": [1], "fixed": taken}})
+    plan = load_plan(experiment, scale="again", results=experiment / "out")
+    tune = plan.resolved(plan.jobs["dpo-tuning"])["tune"]
+    assert (tune["budgets"], tune["first"]) == ([1.0], {"lr": 0.2})
+    assert plan.hparams(plan.jobs["dpo-best1-s0"]) == {"beta": 0.7, "x": 3}
 
 
 @pytest.mark.parametrize("free", [(), ("lr",)])
