@@ -33,22 +33,22 @@ INTERRUPTED = 130  # 128 + SIGINT
 UNREAD = 141  # 128 + SIGPIPE
 COMMANDS: tuple[tuple[str, str, Any], ...] = (  # those with a module of their own
     ("init", "write a folder of short files to start from", init_command),
-    ("compare", "compare objectives on your own pairs, and say what was found", compare_command),
+    ("compare", "compare objectives on your own preference pairs", compare_command),
     (
         "check-data",
-        "what training would read of a file, and what is wrong with it",
+        "show what training would read from a file, and what is wrong with it",
         check_data_command,
     ),
     ("doctor", "check a stage before it trains", doctor_command),
-    ("plan", "memory, time and price of a stage, before it runs", plan_command),
+    ("plan", "estimate memory, time and price of a stage before it runs", plan_command),
     ("sample", "write completions of prompts with a policy", sample_command),
     ("chat", "talk to a policy, or to two side by side", chat_command),
     ("frontier", "print and draw reward against KL", frontier_command),
     ("table", "print a frontier for a paper or a README", table_command),
-    ("claims", "which claims of papers and lectures held, by committed tables", claims_command),
+    ("claims", "decide from tables which claims of papers and lectures hold", claims_command),
     (
         "winrate",
-        "how often a judge prefers a policy's completions, over temperatures",
+        "measure how often a judge prefers a policy's completions, at each temperature",
         winrate_command,
     ),
 )
@@ -57,7 +57,7 @@ COMMANDS: tuple[tuple[str, str, Any], ...] = (  # those with a module of their o
 def main(words: Sequence[str] | None = None) -> None:
     """Run one subcommand and exit: 0 success, 2 bad call, config or data, 1 failure.
 
-    If the reader of the output ends first, as in ``alignlab frontier DIR | head``, the command ends
+    If the reader of its output has ended, as in ``alignlab frontier DIR | head``, the command ends
     without a message, like other Unix tools.
     """
     try:
@@ -131,7 +131,7 @@ def _parsed(words: list[str]) -> argparse.Namespace:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="alignlab",
-        description="Align language models and see the whole reward-KL frontier.",
+        description="Align language models and measure the reward-KL frontier.",
         epilog="Example: alignlab run experiments/quickstart",
     )
     parser.add_argument("--version", action="version", version=f"alignlab {__version__}")
@@ -164,7 +164,7 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     run = _add(
         commands,
         "run",
-        "carry out an experiment's stages; what is up to date is skipped",
+        "run an experiment's stages; those that are up to date are skipped",
         "alignlab run experiments/imdb --scale small --seeds 0,1,2",
     )
     run.add_argument("experiment", type=_path, metavar="EXPERIMENT_DIR")
@@ -175,19 +175,24 @@ def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         metavar="DIR",
         help="where tables, figures and weights go (default: results/<experiment>[-<scale>])",
     )
-    run.add_argument("--seeds", type=_whole_numbers, help="such as 0,1,2", metavar="LIST")
+    run.add_argument(
+        "--seeds",
+        type=_whole_numbers,
+        metavar="LIST",
+        help="such as 0,1,2 (default: those of the pipeline)",
+    )
     run.add_argument(
         "--only",
         metavar="STAGES",
-        help="these stages and what they need, nothing else: dpo or pool,dpo,frontier",
+        help="run only these stages and those they need: dpo or pool,dpo,frontier",
     )
-    run.add_argument("--force", action="store_true", help="redo what is up to date")
+    run.add_argument("--force", action="store_true", help="also run what is up to date")
     run.add_argument(
         "--smoke",
         action="store_true",
-        help="every stage end to end with tiny models, in results/<experiment>[-<scale>]-smoke",
+        help="run every stage with tiny models, in results/<experiment>[-<scale>]-smoke",
     )
-    run.add_argument("--workers", type=_positive, default=2, help="processes (default: 2)")
+    run.add_argument("--workers", type=_positive, default=2, help="worker processes (default: 2)")
     run.set_defaults(command=_run)
 
 
@@ -195,11 +200,11 @@ def _add_sweep(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     sweep = _add(
         commands,
         "sweep",
-        "try settings of an experiment's stages; the same command continues",
+        "try settings of an experiment's stages; the same command continues a stopped sweep",
         "alignlab sweep sweeps/quickstart.yaml --workers 2",
     )
     sweep.add_argument("sweep", type=_path, metavar="SWEEP.yaml")
-    sweep.add_argument("--workers", type=_positive, default=2, help="processes (default: 2)")
+    sweep.add_argument("--workers", type=_positive, default=2, help="worker processes (default: 2)")
     sweep.add_argument(
         "--storage",
         metavar="URL",
@@ -222,13 +227,14 @@ def _add_sweep(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         action="append",
         default=[],
         metavar="KEY=VALUE,...",
-        help="enqueue a point by hand, such as beta=0.5,lr=1.0e-3, into the study that runs or "
-        "has ended, and stop; may be given again",
+        help="add a point to the study, such as beta=0.5,lr=1.0e-3, and exit; a running call "
+        "takes it up; may be given again",
     )
     sweep.add_argument(
         "--submit",
         choices=("local", "slurm"),
-        help="start --jobs such calls, here or as a SLURM array, on one study; wait and draw",
+        help="start --jobs calls of this sweep on one study, here or as a SLURM array; wait for "
+        "them and draw the frontier",
     )
     sweep.add_argument("--jobs", type=_positive, help="jobs to submit (default: 2)")
     sweep.add_argument(
@@ -236,7 +242,7 @@ def _add_sweep(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a setting of the jobs as submitit knows it: timeout_min=600, slurm_partition=gpu",
+        help="a submitit setting of the jobs, such as timeout_min=600 or slurm_partition=gpu",
     )
     sweep.set_defaults(command=_sweep)
 
@@ -251,12 +257,12 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     export.add_argument(
         "run", type=_path, metavar="RUN", help="folder of alignlab fit, or of a stage that trains"
     )
-    export.add_argument("--merge", action="store_true", help="add adapters into the weights")
+    export.add_argument("--merge", action="store_true", help="merge adapters into the weights")
     export.add_argument(
         "--ckpt",
         type=_path,
         metavar="FILE",
-        help="weights of this checkpoint (default: the finished model)",
+        help="export the weights of this checkpoint (default: the finished model)",
     )
     export.add_argument("--out", type=_path, metavar="DIR", help="default: RUN/export")
     export.set_defaults(command=_export)
@@ -268,7 +274,7 @@ def _add_overoptimisation(
     own = _add(
         commands,
         "overoptimisation",
-        "fit and draw gold against learned reward again, from an experiment's tables",
+        "refit and redraw gold reward against learned reward from an experiment's tables",
         "alignlab overoptimisation results/quickstart-overoptimisation",
     )
     own.add_argument("results", type=_path, metavar="RESULTS_DIR", help="its results folder")
@@ -279,7 +285,7 @@ def _add_replay(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     replay = _add(
         commands,
         "replay",
-        "run a step again whose loss or gradient was not finite, and see where it came from",
+        "rerun a saved step whose loss or gradient was not finite, and find the first bad tensor",
         "alignlab replay lightning_logs/version_0/non_finite/000013.json",
     )
     replay.add_argument("step", type=_path, metavar="FILE", help="the step's .json file")
@@ -340,10 +346,10 @@ def _run(args: argparse.Namespace) -> int:
 
 def _sweep(args: argparse.Namespace) -> int:
     if args.submit is None and (args.jobs or args.job):
-        raise ConfigError("--jobs and --job are for --submit local or --submit slurm. Add one.")
+        raise ConfigError("--jobs and --job need --submit. Add --submit local or --submit slurm.")
     if args.add:
         if args.submit or args.dry_run:
-            raise ConfigError("--add goes with neither --dry-run nor --submit. Leave one out.")
+            raise ConfigError("--add cannot be combined with --dry-run or --submit. Leave one out.")
         from alignlab.sweep.add import add_points
 
         return add_points(args.sweep, args.add, results=args.results, storage=args.storage)

@@ -18,15 +18,17 @@ from alignlab.plan.meaning import check_meaning
 
 
 def find_function(path: str, args: Mapping[str, Any]) -> Callable[..., Any]:
-    """The function at ``package.module.function``, which takes ``out`` and ``args``.
+    """Find the function ``package.module.function``, which must accept ``out`` and ``args``.
 
     Raises:
-        ConfigError: There is none, or it takes other arguments.
+        ConfigError: The function does not exist, or takes other arguments.
     """
     try:
         function: Callable[..., Any] = find(path)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"call {path!r} cannot be found: {error}.") from None
+        raise ConfigError(
+            f"call {path!r} cannot be found: {error}. Check the dotted name of the function."
+        ) from None
     try:
         inspect.signature(function).bind(out=Path(), **args)
     except (TypeError, ValueError) as error:
@@ -38,7 +40,7 @@ def check_call(path: str, args: Mapping[str, Any]) -> None:
     """Check names, types and bounds of a stage's arguments, and the rewards among them.
 
     Raises:
-        ConfigError: The function does not exist or does not take them.
+        ConfigError: The function does not exist, or does not accept these arguments.
     """
     function = find_function(path, args)
     where = f"call {path!r}: args"

@@ -28,7 +28,7 @@ def carry_out(job: dict[str, Any], reporter: Reporter) -> dict[str, str]:
     """Do ``job``: a stage's, or one of the pipeline's own.
 
     Returns:
-        Other jobs whose settings it found to be wrong, with the reason.
+        For a check: jobs with wrong settings -> the reason. Empty otherwise.
     """
     spec = job["spec"]
     if "check" in spec:
@@ -41,7 +41,7 @@ def carry_out(job: dict[str, Any], reporter: Reporter) -> dict[str, str]:
 
 
 def check(specs: dict[str, Any], *, here: bool = True) -> dict[str, str]:
-    """Which jobs cannot start, and why; checked before any job runs.
+    """Find the jobs whose settings are wrong, with the reason, before any job runs.
 
     Args:
         specs: Job -> its entry in ``Plan.to_check``.
@@ -68,10 +68,10 @@ def check(specs: dict[str, Any], *, here: bool = True) -> dict[str, str]:
 
 
 def _carry_out_stage(job: dict[str, Any], reporter: Reporter) -> None:
-    """Do a stage's job and leave ``done.json`` in its folder as the very last thing.
+    """Do a stage's job; writing ``done.json`` into its folder is the last step.
 
-    A training whose folder holds a checkpoint of the same job continues from it, and tuning goes on
-    behind its finished trials; everything else starts in an empty folder.
+    A training run whose folder holds a checkpoint of the same job continues from it, and tuning
+    continues after its finished trials. Everything else starts in an empty folder.
     """
     folder = Path(job["folder"])
     if not job["fresh"] and _collect_again(job, folder):
@@ -115,7 +115,7 @@ def _carry_out_stage(job: dict[str, Any], reporter: Reporter) -> None:
 
 
 def _collect_again(job: dict[str, Any], folder: Path) -> bool:
-    """Write the per-prompt table of a finished run again, if nothing else is missing."""
+    """Rewrite the per-prompt table of a finished run; returns False if more is missing."""
     done = read_record(folder / DONE)
     if done is None or done["config_sha"] != job["config_sha"] or job["run"] is None:
         return False
@@ -137,7 +137,7 @@ def _rows(job: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _stamps(folder: Path) -> dict[str, dict[str, Stamp]]:
-    """What a job wrote: its output, and the logs that may be deleted without undoing it."""
+    """Stamps of what a job wrote: its output, and its logs, which may be deleted later."""
     found: dict[str, dict[str, Stamp]] = {"files": {}, "logs": {}}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

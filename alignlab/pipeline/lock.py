@@ -24,16 +24,17 @@ def results_lock(
 ) -> Iterator[int]:
     """Hold ``RESULTS_DIR/.lock``; yields its file descriptor.
 
-    The kernel drops the lock when the last process that has it open ends, however it ends.
-    A living run is refused at once; workers that outlive a killed run for a moment are waited for.
+    The kernel drops the lock when the last process that has it open ends, however it ends. If
+    another run holds it and is alive, this one is refused at once. If only workers of a killed run
+    hold it, this one waits for them, because they stop within seconds.
 
     Args:
         results: Folder.
         patience: Seconds to wait for such workers.
-        in_turn: Wait for a living run too, however long: both want the same done.
+        in_turn: Wait without limit for a run that is alive, too: both want the same output.
 
     Raises:
-        ConfigError: Another run is at work in the folder, or there can be none.
+        ConfigError: Another run uses the folder, or the folder cannot be made.
     """
     deadline = math.inf if in_turn else time.monotonic() + patience
     fd = _opened(results)

@@ -29,7 +29,7 @@ class Display:
     Args:
         total: Jobs to do.
         workers: Workers at a time.
-        length: Their runs, of which a job that tunes has many; default: one each.
+        length: Training runs of all jobs; a tuning job has one per trial. Default: one per job.
     """
 
     def __init__(self, total: int, workers: int, length: int | None = None) -> None:
@@ -57,7 +57,7 @@ class Display:
         self.say(f"[{self.finished}/{self.total}] {job.name} done in {seconds:.0f} s")
 
     def update(self, workers: Sequence[Worker]) -> None:
-        """Show where every worker stands."""
+        """Show the progress of every worker."""
         if self._overall is not None:
             self._overall.n, self._overall.total = self._done(workers), self.total + self._more
             self._overall.set_description_str(f"{self.finished} of {self.total} jobs")
@@ -87,7 +87,7 @@ class Display:
                 bar.close()
 
     def _done(self, workers: Sequence[Worker]) -> float:
-        """Runs done, those of jobs at work by their share of steps."""
+        """Runs done; an unfinished run counts by the share of its steps."""
         done = float(self._runs)
         for worker in workers:
             step, total = worker.progress or (0, 0)

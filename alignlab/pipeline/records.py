@@ -16,7 +16,7 @@ TIME = re.compile(r"([^,]+),([^,]+),\d+\.\d")  # a row of stages.csv
 
 
 def record(plan: Plan, job: Job) -> None:
-    """Put what a finished job left into the tables."""
+    """Put the output of a finished job into the tables."""
     if job.stage == FRONTIER:
         drawn = [plan.results / name for name in state.DRAWN]
         stamps = {path.name: stamp(path) for path in drawn if path.exists()}
@@ -37,7 +37,7 @@ def merge(plan: Plan, job: Job) -> None:
 
 
 def keep_command(results: Path, words: Sequence[str]) -> None:
-    """Record the commands that made a results folder, each once, for its report."""
+    """Add a command to the list of those that made a results folder, unless it is there."""
     path = results / COMMANDS
     text = path.read_bytes().decode(errors="replace") if path.exists() else ""
     lines = [line for line in text.split("\n") if line]

@@ -38,7 +38,8 @@ def run_experiment(
     """Do what is left to do; see ``alignlab run --help``.
 
     Returns:
-        Exit status: 0, 1 when a job failed, 2 when jobs failed and all over their input.
+        Exit status: 0 for success, 2 if jobs failed and all because of their input, 1 if any
+        failed for another reason.
     """
     began = time.monotonic()
     plan = load_plan(experiment, scale=scale, smoke=smoke, results=results, seeds=seeds)
@@ -80,9 +81,9 @@ def run_experiment(
 
 
 def ensure_stages(plan: Plan, names: Iterable[str], *, workers: int) -> Failures:
-    """Make the output of jobs ``names`` where it is missing, for a sweep that reads it.
+    """Make the missing output of jobs ``names`` for a sweep that reads it.
 
-    Two processes that want the same output take turns, and the second finds it done.
+    If two processes want the same output, the second waits and finds it done.
     """
     if not state.missing(plan, names)[0]:
         return Failures()
@@ -101,9 +102,9 @@ def ensure_stages(plan: Plan, names: Iterable[str], *, workers: int) -> Failures
 
 
 def take_away_if_refused(made: Made, failures: Failures) -> None:
-    """Delete a new results folder whose jobs all failed over their input and left no file.
+    """Delete a new results folder if all jobs failed because of their input and left no file.
 
-    A job's log stays empty then: the reason was printed.
+    The jobs' logs are empty then, because the reasons were printed.
 
     Args:
         made: The results folder, from before it was locked.
@@ -154,7 +155,7 @@ def report_failures(failures: Failures) -> None:
 
 
 def warn_about_foreign_rows(results: Path, runs: Iterable[Job]) -> None:
-    """Say which rows of the table come from none of ``runs``; they are kept and drawn."""
+    """Name the rows of the table that come from none of ``runs``; they are kept and drawn."""
     current = {job.name: job.config_sha for job in runs}
     recorded = rows_by_run(results)
     foreign = [name for name, rows in recorded.items() if current.get(name) != rows[0].config_sha]

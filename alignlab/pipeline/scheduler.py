@@ -41,10 +41,10 @@ class Failures:
     def advice(self) -> str:
         """What to do: retrying helps neither bad input nor a diverged run."""
         if self.input_only:
-            return "What is finished stays finished: correct this and call again."
+            return "Finished jobs are kept: correct this and call again."
         if all(why.startswith(NOT_FINITE) for why in self.failed.values()):
-            return "What is finished stays finished; these would diverge again."
-        return "Call again to continue: what is finished stays finished."
+            return "Finished jobs are kept; these would diverge again."
+        return "Finished jobs are kept: call again to continue."
 
     @property
     def status(self) -> int:
@@ -88,11 +88,10 @@ class JobQueue:
 
     Args:
         plan: Whose tables the jobs' output goes into.
-        jobs: To do; a job waits for those of its needs that are among them. Of those that may
-            start, stages come before frontier runs, each in the given order: something may be
-            waiting for a stage, but for a run only the frontier does, and many short jobs leave no
-            worker idle at the end. The search for a run's settings comes with the runs, so that
-            one objective is finished before the next begins.
+        jobs: To do; a job waits for those of its needs that are among them. Of the jobs that may
+            start, other stages come before frontier runs, because other jobs may wait for them.
+            Only the frontier waits for a run, and many short runs at the end leave no worker idle.
+            Tuning counts as a run, so that one objective is finished before the next begins.
     """
 
     def __init__(self, plan: Plan, jobs: Sequence[Job]) -> None:
@@ -101,10 +100,10 @@ class JobQueue:
         self._undone = {job.name for job in jobs}
 
     def keep_alive(self) -> None:
-        """Nobody else may take these jobs."""
+        """Do nothing: no other process may take these jobs."""
 
     def next(self) -> Job | None:
-        """Take the first job whose needs are all there."""
+        """Take the first job whose needs are done."""
         for job in list(self._waiting):
             if self._undone.isdisjoint(itertools.chain(*job.needs.values())):
                 self._waiting.remove(job)
@@ -142,7 +141,7 @@ class JobQueue:
 
 
 def on_many_devices(spec: dict[str, Any]) -> bool:
-    """Whether a job's training has, or may have, a group of processes; DDP and FSDP2 always do."""
+    """Whether a job trains, or may train, in a process group; DDP and FSDP2 always do."""
     trainer = _trainer(spec)
     several = trainer.get("devices", 1) not in (1, "1") or trainer.get("num_nodes", 1) != 1
     return several or trainer.get("strategy", "auto") != "auto"
@@ -230,7 +229,7 @@ class Scheduler:
         plan: Whose jobs they are.
         workers: How many at a time.
         total: Jobs to show the progress of.
-        length: Their runs; see ``Display``.
+        length: Training runs of these jobs; see ``Display``.
         lock_fd: File descriptor of the results folder's lock, for the workers.
         force: Jobs start over, whatever their folders hold.
         one_each: Replace each worker after one stage's job. After a run on several devices this
@@ -259,7 +258,7 @@ class Scheduler:
         self.failures = Failures()
 
     def close(self) -> None:
-        """Take the bars away, and stop all workers."""
+        """Remove the bars and stop all workers."""
         self.display.close()
         self._pool.close()
         progress_file(self._plan.results).unlink(missing_ok=True)
@@ -335,7 +334,7 @@ class Scheduler:
                 worker.warned_of, pid = True, worker.process.pid
                 self.display.say(
                     f"{worker.job.name}: its worker (process {pid}) gives no sign of life; it is "
-                    f"ended after {LOST:.0f} s of silence (kill -CONT {pid} wakes a stopped one)"
+                    f"killed after {LOST:.0f} s of silence (kill -CONT {pid} resumes a paused one)"
                 )
         for worker in self._pool.silent(LOST):
             worker.process.kill()

@@ -77,8 +77,8 @@ def train(job: dict[str, Any], folder: Path, reporter: Reporter) -> Trained:
 def _drop_damaged(run: Path) -> list[str]:
     """Delete files that a training run cannot continue from, and report damaged ones.
 
-    A damaged evaluation cannot be made again: the policy has moved on. Then all starts over, as it
-    does without a checkpoint: logs of steps that are done again would hold them twice.
+    A damaged evaluation cannot be repeated, because the policy has changed since. Then, or without
+    a checkpoint, everything starts over; kept logs would hold the repeated steps twice.
     """
     found, said = checkpoints.newest(run)
     damaged = [

@@ -1,15 +1,15 @@
 """Find the settings of a stage by trials: the same budget for every objective, exactly resumable.
 
-A trial is a training run like any other, evaluated on the tuning prompts. At each KL budget it has
-a share of the optimum's gain: of what the reward could rise above the reference's within that KL,
-how much the trial's own hull has. A third of the settings are spread evenly (scrambled Sobol
-points). The others go by the shares of those before: a TPE sampler for each budget, in turn, knows
-the shares of all trials at its budget. One sampler for the mean share would look for a run that
-passes all budgets, and miss the best run at each.
+A trial is a training run like any other, evaluated on the tuning prompts. Its score at a KL budget
+is its share of the optimum's gain: the gain of the trial's hull over the reference, divided by the
+optimum's gain at that KL. The first third of the settings are quasi-random (scrambled Sobol
+points). After that, TPE samplers take turns, one for each budget; each knows the shares of all
+trials at its budget. A single sampler for the mean share would look for one run that does well at
+all budgets, and would miss the best run at each.
 
-Nothing is stored but a record of each finished trial. Samplers are seeded, so a continued search
-asks again from the first setting on and hears the recorded values until it comes to the trial that
-was interrupted, which continues from its checkpoint.
+Only a record of each finished trial is stored. Samplers are seeded, so a continued search replays
+the recorded values from the first trial on, until it reaches the interrupted trial, which continues
+from its checkpoint.
 """
 
 import copy
@@ -54,24 +54,24 @@ class SpaceKeys(Keys):
 
 
 def space_in(tune: Mapping[str, Any]) -> Space:
-    """The space of the ``tune`` keys of a job, in an order that the YAML file's does not change.
+    """The space of a job's ``tune`` keys, sorted, so that the order in the YAML does not matter.
 
     Raises:
-        ConfigError: Values that are none.
+        ConfigError: A key whose values mean nothing.
     """
     dimensions = check(SpaceKeys, {"space": tune["space"]}, "tune").space
     return space_of({}, {STAGE: dict(sorted(dimensions.items()))})
 
 
 def check_trials(spec: Mapping[str, Any], *, here: bool = True) -> None:
-    """Check the trials' config with both ends, or each choice, of every key of the space.
+    """Check the trials' config with each choice, or both ends of the range, of every key.
 
     Args:
         spec: A tuning job's, resolved.
         here: The trials will run on this machine.
 
     Raises:
-        ConfigError: As ``fit.check``, or a run on several devices.
+        ConfigError: As ``fit.check``, or the trials would use several devices.
     """
     trainer = spec["config"].get("trainer") or {}
     if trainer.get("devices", 1) not in (1, "1") or trainer.get("strategy", "auto") != "auto":
@@ -94,7 +94,7 @@ def with_settings(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dic
 
 
 class Search:
-    """Asks for settings and hears what they were worth; the same values lead to the same settings.
+    """Proposes settings from the values of earlier ones; the same values give the same proposals.
 
     Args:
         space: What is varied.
@@ -135,7 +135,7 @@ class Search:
         return {key: _rounded(value) for key, value in point.values.items()}
 
     def tell(self, values: Sequence[float]) -> None:
-        """What the settings asked last were worth, for each goal."""
+        """Record the values of the settings asked last, one for each goal."""
         params, distributions = self._asked.params, self._asked.distributions
         for goal, (study, value) in enumerate(zip(self._studies, values, strict=True)):
             if goal == self._goal:
@@ -153,14 +153,14 @@ def _rounded(value: Any) -> Any:
 
 
 class Bench:
-    """The optimum that trials are measured by, on the prompts of a pool.
+    """The optimum against which trials are measured, on the prompts of a pool.
 
     Args:
         pool: Samples of the reference on the tuning prompts.
         budgets: KL in nats.
 
     Raises:
-        DataError: The pool does not carry the optimum to a budget.
+        DataError: The pool is too small to estimate the optimum at a budget.
     """
 
     def __init__(self, pool: Pool, budgets: Sequence[float]) -> None:
@@ -170,16 +170,17 @@ class Bench:
         for budget, found in zip(budgets, optima, strict=True):
             if found is None or not found.reliable:
                 raise DataError(
-                    f"tune: the pool's samples are too few to know the optimum at KL {budget:g}. "
-                    "Draw more samples, add proposals, or take smaller budgets."
+                    f"tune: the pool has too few samples to estimate the optimum at KL {budget:g}. "
+                    "Draw more samples, add proposals, or use smaller budgets."
                 )
         self.optimal = [float(found.reward.mean()) for found in optima if found is not None]
 
     def shares(self, evaluations: Sequence[Sequence[float]]) -> list[float]:
         """Share of the optimum's gain within each budget.
 
-        Where the trial's hull ends or falls, it goes on level: a policy of KL 0.9 is within KL 1.
-        With 0 there, samplers would learn to overshoot, which costs reward at the budget itself.
+        Where the trial's hull ends or falls, its highest reward so far counts, because a policy of
+        KL 0.9 is also within KL 1. If it counted as 0 there, samplers would learn to overshoot the
+        budget, which costs reward at the budget itself.
 
         Args:
             evaluations: Step, KL and reward of each.
@@ -233,8 +234,8 @@ def tune(job: Mapping[str, Any], folder: Path, reporter: Reporter) -> Trained:
             write_record(record, found)
         elif found["settings"] != settings:
             raise ConfigError(
-                f"{record}: the trial had {found['settings']}, and the search asks for {settings}: "
-                f"another version of Optuna was at work. Delete {folder} to begin again."
+                f"{record}: the trial had {found['settings']}, but the search now asks for "
+                f"{settings}: another Optuna version wrote it. Delete {folder} to begin again."
             )
         shutil.rmtree(record.with_suffix(""), ignore_errors=True)  # weights and logs
         search.tell(found["shares"])
@@ -252,10 +253,10 @@ def tune(job: Mapping[str, Any], folder: Path, reporter: Reporter) -> Trained:
 
 
 class TrialReporter(Reporter):
-    """Reports a trial's steps as a share of all trials'; its evaluations are nobody's to judge.
+    """Reports a trial's steps as part of all trials' steps; its evaluations are not reported.
 
     Args:
-        out: The job's.
+        out: Reporter of the tuning job.
         number: Of the trial, from 0.
         trials: How many there are.
     """
@@ -304,8 +305,8 @@ def _evaluations(folder: Path, bench: Bench) -> Iterator[list[float]]:
     """Step, KL and reward of each evaluation.
 
     Raises:
-        DataError: They are of other prompts than the pool.
-        FloatingPointError: One is not finite.
+        DataError: The evaluations use other prompts than the pool.
+        FloatingPointError: A KL or reward is not finite.
     """
     for each in evaluations_in(folder):
         scores = read_scores(each.scores)
@@ -322,13 +323,13 @@ def _evaluations(folder: Path, bench: Bench) -> Iterator[list[float]]:
 
 
 def choose(trials: Sequence[Mapping[str, Any]], bench: Bench) -> list[dict[str, Any]]:
-    """For each budget the trial whose hull is highest there, of those that reach it.
+    """Choose for each budget the trial whose hull is highest there, of those that reach it.
 
-    The first of equal ones.
+    Ties go to the earliest trial.
 
     Returns:
-        ``budget``, ``trial``, ``settings`` and ``share``; all but the first ``None`` where no trial
-        reached the budget.
+        ``budget``, ``trial``, ``settings`` and ``share``; all but the first are ``None`` if no
+        trial reached the budget.
     """
     chosen = []
     for place, budget in enumerate(bench.budgets):

@@ -1,4 +1,4 @@
-"""``experiments/quickstart:dpo``: a single training, with the config that the pipeline gives it."""
+"""Addresses such as ``experiments/quickstart:dpo``: a stage, with the pipeline's config for it."""
 
 import argparse
 import contextlib
@@ -18,17 +18,17 @@ from alignlab.plan.state import Standing
 def as_config(command: str, words: Sequence[str], folder: Path) -> list[str]:
     """Replace ``DIR:STAGE`` and its options on a command line by ``--config FILE``.
 
-    A line on standard error says which seed and grid point it is. A stage that has not been run
-    counts for ``plan`` as the model that it starts from.
+    A line on standard error says which seed and grid point it is. For ``plan``, an input stage that
+    has not been run is replaced by the model that it starts from.
 
     Args:
         command: ``fit``, ``validate`` or ``plan``.
-        words: ``DIR:STAGE``, its own options, and options of the training.
+        words: ``DIR:STAGE``, its own options, and options of the training run.
         folder: Where the file is written.
 
     Raises:
-        ConfigError: No such experiment, stage, seed or grid point, a stage that is a call, or an
-            input that has not been made.
+        ConfigError: No such experiment, stage, seed or grid point; the stage is a call; or an input
+            has not been made.
     """
     parser = argparse.ArgumentParser(f"alignlab {command}", add_help=False, allow_abbrev=False)
     parser.add_argument("address", metavar="DIR:STAGE")
@@ -56,7 +56,7 @@ def as_config(command: str, words: Sequence[str], folder: Path) -> list[str]:
         raise ConfigError(f"{args.address}: {error}") from None
     print(f"{args.address}: {job.name}, with inputs from {plan.results}", file=sys.stderr)
     for made, source in begins.items():
-        print(f"note: {made} is not there yet; planned as {source}.", file=sys.stderr)
+        print(f"note: {made} does not exist yet; planned with {source}.", file=sys.stderr)
     file = folder / "stage.yaml"
     config = _replaced(plan.resolved(job)["config"], begins)
     file.write_text(overlay.write_yaml(config), encoding="utf-8")
@@ -64,19 +64,19 @@ def as_config(command: str, words: Sequence[str], folder: Path) -> list[str]:
 
 
 def fit_words(command: str, words: Sequence[str], folder: Path) -> list[str]:
-    """What the parser of ``alignlab fit`` reads: an address is replaced, and files are there.
+    """Prepare the words of ``alignlab fit`` for its parser: replace an address, check the files.
 
-    An unreadable config is refused here, before the seconds that the heavy imports cost.
+    An unreadable config is refused here, before the heavy imports, which take seconds.
 
     Raises:
-        ConfigError: As ``as_config``; or a file that is none, or a part of a stage.
+        ConfigError: As ``as_config``; or a file is missing, unreadable, or only part of a stage.
     """
     words = list(words)
     if words and ":" in words[0] and not words[0].startswith("-"):
         words = as_config(command, words, folder)
     if words and words[0].endswith((".yaml", ".yml")):
         raise ConfigError(
-            f"a stage's file goes with --config: alignlab {command} --config {words[0]}"
+            f"a stage's file needs --config. Call: alignlab {command} --config {words[0]}"
         )
     words = with_installed(words)
     files = [file for word, file in itertools.pairwise([*words, ""]) if word == "--config"]
@@ -86,14 +86,14 @@ def fit_words(command: str, words: Sequence[str], folder: Path) -> list[str]:
     beside = Path(files[0]).with_name("pipeline.yaml") if files else Path()
     if not {"model", "data"} <= keys and beside.is_file():
         raise ConfigError(
-            f"{files[0]} is a part of a stage, without model or data: {beside} names the others. "
-            f"Train the stage by its address, {beside.parent}:STAGE."
+            f"{files[0]} is a part of a stage, without model or data: {beside} names the other "
+            f"parts. Train the stage by its address, {beside.parent}:STAGE."
         )
     return words
 
 
 def with_installed(words: Iterable[str]) -> list[str]:
-    """``--config`` and its file as two words, where a file of an experiment may be installed."""
+    """Split ``--config=FILE`` into two words; use the installed file where FILE is missing."""
     apart: list[str] = []
     for word in words:
         option, equals, file = word.partition("=")
@@ -128,7 +128,7 @@ def _not_tuned(plan: Plan, job: Job, run: Sequence[str]) -> str:
     if plan.choices(job):
         return f"no trial reached KL {job.budget:g}, so {job.name} has no settings. Take a --point."
     command = shlex.join([*run, "--only", job.stage])
-    return f"its settings are found by trials, which are still to be made. Run: {command}"
+    return f"its settings are found by trials, which have not been run. Run: {command}"
 
 
 def _scales_with(stage: str, experiment: Path) -> Iterable[str]:
@@ -151,8 +151,8 @@ def _absent_inputs(plan: Plan, job: Job, options: Iterable[str], run: Sequence[s
     def look(name: str) -> str:
         if name == "out":
             raise ConfigError(
-                f"its config names {{out}}, the folder of the pipeline's own run. Give each key "
-                f"with {{out}} another value, as an option, or train it with: "
+                f"its config names {{out}}, the folder of the pipeline's own run. Set each key "
+                f"with {{out}} to another value by an option, or train it with: "
                 f"{shlex.join([*run, '--only', job.stage])}"
             )
         needed = [plan.jobs[need] for need in job.needs.get(name, ())]
@@ -170,12 +170,12 @@ def _check_made(plan: Plan, absent: Sequence[Job], run: Sequence[str]) -> None:
         command += ["--only", ",".join(dict.fromkeys(each.stage for each in absent))]
         raise ConfigError(
             f"it reads the output of {', '.join(each.name for each in absent)}. {plan.results} has "
-            f"none of the experiment's present settings. Make it with: {shlex.join(command)}"
+            f"none with the experiment's present settings. Make it with: {shlex.join(command)}"
         )
 
 
 def _beginnings(plan: Plan, absent: Iterable[Job]) -> dict[str, str]:
-    """Folder of a stage that has not been run -> the model that it starts from."""
+    """For each absent stage, folder -> the model that it starts from."""
     found, standing = {}, Standing(plan)
     for job in absent:
         settings = plan.resolved(job).get("config", {}).get("model", {}).get("init_args", {})
@@ -191,7 +191,7 @@ def _beginnings(plan: Plan, absent: Iterable[Job]) -> dict[str, str]:
 
 
 def _replaced(value: Any, known: Mapping[str, str]) -> Any:
-    """``value`` with the texts that ``known`` has replaced."""
+    """``value`` with each string that is a key of ``known`` replaced by its value."""
     if isinstance(value, dict):
         return {key: _replaced(each, known) for key, each in value.items()}
     if isinstance(value, list):

@@ -1,7 +1,7 @@
 """Hash what a config names by content: files and folders by bytes, a user's code by its source.
 
-So a run does not change when the same data lie elsewhere, and does when they change in place.
-What a run writes is none of its inputs, nor is a folder that the results may lie in.
+So a run keeps its hash when its data move, and gets another one when they change in place. Paths
+that a run writes to do not count, nor does a folder that contains the working directory.
 """
 
 import ast
@@ -38,7 +38,7 @@ def by_content(value: Any, experiment: Path = Path()) -> Any:
         experiment: What ``{experiment}`` stands for in a path.
 
     Raises:
-        ConfigError: A file that cannot be read, or a folder of very many.
+        ConfigError: A file cannot be read, or a folder holds more than ``MOST_FILES``.
     """
     if isinstance(value, Mapping):
         return {
@@ -83,27 +83,27 @@ def _check_size(path: Path) -> None:
     files = (name for _, _, names in os.walk(path) for name in names)  # of a file: none
     if next(itertools.islice(files, MOST_FILES, None), None) is not None:
         raise ConfigError(
-            f"{path}: a folder of more than {MOST_FILES:,} files, too many to tell whether "
-            "they have changed. Name the file or folder that is read."
+            f"{path}: a folder of more than {MOST_FILES:,} files, too many to check for changes. "
+            "Name the file or folder that is read."
         )
 
 
 def source_of(name: str) -> str | None:
-    """Hash of the file that defines ``package.module.Name``, and of its own code that it imports.
+    """Hash of the file that defines ``package.module.Name``, and of the user's code it imports.
 
-    ``None`` where no code of the user's is of that name.
+    ``None`` if the name is not in the user's own code.
     """
     seen = _with_imports({}, [name.rpartition(".")[0]])
     return sha_of(seen) if seen else None
 
 
 def _sources(script: Path) -> str:
-    """Hash of a Python file that is named by its path, and of your own code that it imports."""
+    """Hash of a Python file that is named by its path, and of the user's code it imports."""
     return sha_of(_with_imports({"": sha256(script)}, list(_imports(script, ""))))
 
 
 def _with_imports(seen: dict[str, str], waiting: list[str]) -> dict[str, str]:
-    """``seen`` with hashes of those of ``waiting`` that are the user's, and of their imports."""
+    """Add to ``seen`` the hashes of the user's modules in ``waiting``, and of their imports."""
     while waiting:
         module = waiting.pop()
         path = _own_file(module)

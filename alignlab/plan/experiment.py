@@ -1,9 +1,9 @@
-"""From an experiment folder to all of its jobs: layers of YAML, stages, jobs with their hashes.
+"""Expand an experiment folder into its jobs: merge YAML layers, list stages, hash jobs.
 
-``pipeline.yaml``, a scale (``scales/<name>.yaml``), ``scales/smoke.yaml`` and, if it is there,
+``pipeline.yaml``, a scale (``scales/<name>.yaml``), ``scales/smoke.yaml`` and, if it exists,
 ``scales/<name>.smoke.yaml`` have the same keys. A later file wins. A stage becomes one job for each
-grid point and seed; one whose settings are tuned becomes a job that finds them and, for each KL
-budget and seed, a run with the best of them.
+grid point and seed. A stage that is tuned becomes one job that finds the settings, and one run for
+each KL budget and seed with the best settings at that budget.
 """
 
 import copy
@@ -54,16 +54,16 @@ class Stage:
     settings: tuple[Mapping[str, Any], ...] = ()
 
     def changed(self, entry: Mapping[str, Any], common: Mapping[str, Any] | None = None) -> "Stage":
-        """This stage under the keys of an overlay or of a sweep's arm.
+        """This stage changed by the keys of an overlay or of a sweep's arm.
 
-        Another ``fit`` or ``call`` makes it another stage, which keeps no arguments.
+        Another ``fit`` or ``call`` makes it another stage, and its old arguments are dropped.
 
         Args:
             entry: The keys.
-            common: The layer's ``set`` for every training.
+            common: The layer's ``set`` for every stage that trains.
 
         Raises:
-            ConfigError: ``set`` of a call.
+            ConfigError: ``set`` is given for a call.
         """
         over = {key: value for key, value in entry.items() if key != "set"}
         gone: set[str] = set()
@@ -99,14 +99,14 @@ class Stage:
             raise ConfigError(f"{where}: 'args' are for a call; a stage that trains takes 'set'.")
         if (objective := self.entry.get("objective")) in ROWS:
             raise ConfigError(
-                f"{where}: objective {objective!r} is a row of its own in the frontier. "
-                f"Choose a name other than {', '.join(ROWS)}."
+                f"{where}: the frontier has a row {objective!r} of its own. Choose another "
+                f"objective name, none of {', '.join(ROWS)}."
             )
         if self.entry.get("tune"):
             self._check_tune(where)
 
     def _check_tune(self, where: str) -> None:
-        """Refuse ``tune`` beside keys that exclude it or without those that it needs."""
+        """Refuse ``tune`` beside keys that exclude it, or without keys that it needs."""
         if "call" in self.entry or self.entry.get("grid"):
             other = "call" if "call" in self.entry else "grid"
             raise ConfigError(f"{where} has both '{other}' and 'tune'. Keep one of them.")
@@ -182,7 +182,7 @@ class Plan:
         stages: Name -> stage.
         inputs: The results folder in which needs lie, where that is not ``results`` itself: a
             sweep's runs read an experiment's stages.
-        notes: What was given and is not used, and what other results have given.
+        notes: Lines to print: keys that have no effect, and settings taken from other results.
     """
 
     name: str
@@ -211,10 +211,10 @@ class Plan:
         return self.results / job.folder
 
     def record(self, job: Job) -> Path:
-        """The file that says what a finished job left behind.
+        """The file that records a finished job's output.
 
-        That of a tuning job lies with its table beside ``points.csv``: settings are kept as results
-        are, whether or not the trials' folder is.
+        A tuning job's record lies with its table beside ``points.csv``, so that the settings remain
+        when the trials' folder is deleted.
         """
         if job.tunes:
             return self.results / TUNING / f"{job.stage}.json"
@@ -223,7 +223,7 @@ class Plan:
     def choices(self, job: Job) -> list[dict[str, Any]]:
         """Budget, trial, settings and share that tuning chose for ``job``'s stage, by budget.
 
-        None if the job's settings are not tuned, or not yet.
+        Empty if the job's settings are not tuned, or not yet.
         """
         tuning = self.jobs.get(job_name(job.stage, TUNING))
         if job.budget is None or tuning is None:
@@ -242,10 +242,10 @@ class Plan:
         return job.hparams | short_names(self.chosen(job))
 
     def needless(self, job: Job) -> bool:
-        """Whether tuning left a run nothing to do.
+        """Whether a tuned run need not be trained.
 
-        No trial reached its budget, or the settings are those of the run at another budget, which
-        has the rows.
+        This holds if no trial reached its budget, or if the run at an earlier budget has the
+        same settings, and so the rows.
         """
         chosen = {each["budget"]: each["trial"] for each in self.choices(job)}
         if job.budget not in chosen:
@@ -257,7 +257,7 @@ class Plan:
         """The job's spec with folders, seed, names and tuned settings filled in.
 
         Raises:
-            ConfigError: A placeholder that stands for nothing.
+            ConfigError: A placeholder is not defined.
         """
         root = self.inputs or self.results
         known: dict[str, Any] = {
@@ -308,7 +308,7 @@ def load_plan(
 
     Raises:
         ConfigError: A missing or unreadable file, an unknown key or scale, a need that is not an
-            earlier stage, a placeholder that stands for nothing.
+            earlier stage, an undefined placeholder.
     """
     experiment = found(experiment)
     layers = read_layers(experiment, scale, smoke)
@@ -360,10 +360,10 @@ def found(path: Path) -> Path:
 
 
 def read_layers(experiment: Path, scale: str | None, smoke: bool) -> list[dict[str, Any]]:
-    """The files of an experiment under ``scale``, each to be merged into those before it.
+    """Read the files of an experiment at ``scale``; each is to be merged into those before it.
 
     Raises:
-        ConfigError: No such file, or one that is refused.
+        ConfigError: A file is missing or wrong.
     """
     if not (experiment / "pipeline.yaml").is_file():
         raise ConfigError(
@@ -399,7 +399,7 @@ def _extended(scales: Path, scale: str) -> list[str]:
 
 
 def _there(path: Path) -> Path:
-    """``path``, if there is such a file; else an error lists the scales that there are."""
+    """Return ``path`` if it is a file; otherwise raise an error that lists the known scales."""
     if path.is_file():
         return path
     known = sorted(p.stem for p in path.parent.glob("*.yaml") if "." not in p.stem)
@@ -427,7 +427,7 @@ def merged_stages(layers: Sequence[Mapping[str, Any]]) -> list[Stage]:
     """The stages, each after those it needs; a later layer adds, changes or drops (``null``) them.
 
     Raises:
-        ConfigError: A stage that means nothing.
+        ConfigError: A stage is impossible, or ``only`` names none.
     """
     stages: dict[str, Stage] = {}
     listed = [layer.get("stages") or {} for layer in layers]
@@ -487,8 +487,7 @@ def expand(
         others: Further seeds of which single runs are needed.
 
     Raises:
-        ConfigError: A file that cannot be read, a need that is not an earlier stage, a grid or a
-            placeholder that means nothing.
+        ConfigError: An unreadable file, a need that is not an earlier stage, or an impossible grid.
     """
     entry = stage.entry
     where = f"stage {stage.name!r}"
@@ -523,7 +522,7 @@ def expand(
 
 
 class _Taken(NamedTuple):
-    """What the trials of another results folder found at a budget.
+    """The settings that trials of another results folder found at a budget.
 
     Attributes:
         key: Part of the runs' names, empty where one budget is taken.
@@ -537,11 +536,13 @@ class _Taken(NamedTuple):
 
 
 def _tuning(stage: Stage) -> dict[str, Any]:
-    """``tune`` with the space that is left to find by trials, empty where none is.
+    """The stage's ``tune`` keys, with the part of the space that trials still have to search.
+
+    Empty if nothing is left to search.
 
     Raises:
-        ConfigError: A free key that is not in the space, or settings of several budgets to start
-            from.
+        ConfigError: A free key is not in the space, or the trials would start from the settings of
+            several budgets.
     """
     tune = stage.entry.get("tune") or {}
     space = _space(tune)
@@ -554,7 +555,7 @@ def _tuning(stage: Stage) -> dict[str, Any]:
         return {}
     if len(taken := _taken(stage)) > 1:
         raise ConfigError(
-            f"{where} takes settings at one KL where others are tuned again, got "
+            f"{where} with free keys takes settings at one KL only, got "
             f"{_fixed_budgets(tune)}. Name one in tune.fixed.budgets."
         )
     found = {key: taken[0].settings.get(key) for key in free}
@@ -570,7 +571,7 @@ def _fixed_budgets(tune: Mapping[str, Any]) -> list[float]:
 
 
 def _taken(stage: Stage) -> list[_Taken]:
-    """Settings of another folder, for each budget; one without any if none are taken."""
+    """Settings from another folder, one entry per budget; an empty entry if none are taken."""
     tune = stage.entry.get("tune") or {}
     if not tune.get("fixed"):
         return [_Taken([], {}, "")]
@@ -583,13 +584,13 @@ def _taken(stage: Stage) -> list[_Taken]:
         if found and any(found == other.settings for other in taken):
             continue  # the same trial is the best at both
         lacks = f"stage {stage.name!r}: tune.fixed: {path} has no settings for KL {budget:g}. "
-        lacks = "" if found.keys() >= space.keys() else lacks + "Make these trials first."
+        lacks = "" if found.keys() >= space.keys() else lacks + "Run its trials first."
         taken.append(_Taken([f"best{_label(budget)}"] if len(budgets) > 1 else [], found, lacks))
     return taken
 
 
 def _said_of_taken(stages: Iterable[Stage]) -> Iterator[str]:
-    """Messages about settings of another results folder."""
+    """Messages about settings taken from another results folder."""
     for stage in stages:
         tune, free = stage.entry.get("tune") or {}, _tuning(stage).get("space", {})
         for taken in _taken(stage):
@@ -598,7 +599,7 @@ def _said_of_taken(stages: Iterable[Stage]) -> Iterator[str]:
                 listed = ", ".join(f"{key} {value}" for key, value in short_names(settings).items())
                 folder = tune["fixed"]["results"]
                 yield " ".join(
-                    [f"stage {stage.name!r}", *taken.key, f"has settings of {folder}: {listed}"]
+                    [f"stage {stage.name!r}", *taken.key, f"takes from {folder}: {listed}"]
                 )
 
 
@@ -613,13 +614,13 @@ def _tuned(
     """The job that finds the stage's settings, then a run for each budget and seed.
 
     Raises:
-        ConfigError: The trials' seed is one of the runs', or a need that is not an earlier stage.
+        ConfigError: The trials' seed is also a seed of the runs, or a need is no earlier stage.
     """
     seed = keys["seed"]
     if seed in asked:
         raise ConfigError(
-            f"stage {stage.name!r}: tune.seed {seed} is also a seed of the runs, which would then "
-            "be judged by what they were chosen by. Take another."
+            f"stage {stage.name!r}: tune.seed {seed} is also a seed of the runs, so settings would "
+            "be chosen and judged on the same seed. Take another."
         )
     needs = stage.entry.get("needs") or []
     trial = copy.deepcopy(spec)
@@ -644,7 +645,7 @@ def _tuned(
 def _hashed(
     job: Job, upstream: Mapping[str, Sequence[Job]], experiment: Path, asked: Sequence[int]
 ) -> Job:
-    """``job`` with those of ``upstream`` that have its seed as its needs, and with its hash."""
+    """``job`` with its hash, and with the jobs of ``upstream`` that match its seed as needs."""
     own = (None, *asked) if job.seed is None else (None, job.seed)
     needs = {
         name: [each for each in found if each.name == name or each.seed in own]
@@ -687,8 +688,8 @@ def needed(stage: str, needs: Iterable[str], jobs: Mapping[str, Job]) -> dict[st
     for need, own in found.items():
         if any(job.budget is not None for job in own):
             raise ConfigError(
-                f"stage {stage!r} needs {need!r}, whose settings are found by trials. Which of its "
-                "runs there will be is not known before. Take it out of the needs."
+                f"stage {stage!r} needs {need!r}, whose settings are found by trials, so its runs "
+                "are not known in advance. Take it out of the needs."
             )
     return found
 
@@ -732,7 +733,7 @@ def check_names(stage: str, points: Iterable[Mapping[str, Any]], where: str) -> 
         if name in found:
             raise ConfigError(
                 f"{where}: {found[name]} and {dict(point)} would both be run {name!r}. Leave one "
-                "out, or let them differ in more than signs that a file's name cannot hold."
+                "out, or make them differ in letters or digits."
             )
         found[name] = dict(point)
 
@@ -742,7 +743,7 @@ def _name_parts(point: Mapping[str, Any]) -> list[str]:
 
 
 def short_names(point: Mapping[str, Any]) -> dict[str, Any]:
-    """``point`` by the last parts of its dotted keys, if these differ."""
+    """``point`` keyed by the last parts of its dotted keys, if these all differ."""
     last = {key.rsplit(".", 1)[-1]: value for key, value in point.items()}
     short = len(last) == len(point)
     return last if short else {key.replace(".", "_"): value for key, value in point.items()}
@@ -760,7 +761,7 @@ def _label(value: Any) -> str:
 def _with_callback(config: Mapping[str, Any]) -> dict[str, Any]:
     """``config`` with its ``probe`` as the first callback, so that both spellings hash alike.
 
-    The run that a config was forked from is no setting.
+    ``parent``, the run that the config was forked from, is left out: it is not a setting.
     """
     probe, trainer = config.get("probe"), config.get("trainer") or {}
     if probe is not None:
@@ -789,10 +790,7 @@ def _config_sha(
 
 
 def _seeds_by_name(stages: Iterable[Stage], asked: Sequence[int]) -> list[int]:
-    """Seeds of runs that are needed without having been asked for.
-
-    They are needed by name (``reward_model-s0``), or by trials.
-    """
+    """Seeds that were not asked for but are needed, by name (``reward_model-s0``) or by trials."""
     needs = [need for stage in stages for need in stage.entry.get("needs") or []]
     named = {int(match[1]) for need in needs if (match := re.fullmatch(r".+-s(\d+)", need))}
     named |= {tune["seed"] for stage in stages if (tune := _tuning(stage))}
@@ -806,7 +804,7 @@ def _unused(
     entries = [stage.entry for stage in stages]
     uses = {
         "seeds": (any(e.get("per_seed") for e in entries), "no stage has 'per_seed: true'"),
-        "set": (any("fit" in e for e in entries), "no stage is a training"),
+        "set": (any("fit" in e for e in entries), "no stage trains"),
         "tune": (any(e.get("tune") for e in entries), "no stage has 'tune'"),
         "frontier": (any(e.get("objective") for e in entries), "no stage has an 'objective'"),
     }
@@ -818,14 +816,14 @@ def _unused(
         if "call" in stage.entry and len({job.seed for job in own}) > 1:
             alike = {(str(job.hparams), str(job.spec), str(job.needs)) for job in own}
             if "{seed}" not in str(own[0].spec) and len(alike) < len(own):
-                yield f"stage {stage.name!r} runs once for each seed, and uses none"
+                yield f"stage {stage.name!r} runs once for each seed but does not use {{seed}}"
 
 
 def _check_literals(job: Job, results: Path) -> None:
     """Refuse a path into the run's own results; a placeholder would declare the need.
 
     Raises:
-        ConfigError: There is one, so the run would change by having been made.
+        ConfigError: There is one. Making the file would then change the run's hash.
     """
     folder = os.path.abspath(results)
     for text in _texts(job.spec):
@@ -834,7 +832,7 @@ def _check_literals(job: Job, results: Path) -> None:
             raise ConfigError(
                 f"stage {job.stage!r}: {text} lies in this experiment's own results. Name the "
                 "stage that makes it in 'needs' and write {stage} for its folder, so that it is "
-                "made before."
+                "made first."
             )
 
 

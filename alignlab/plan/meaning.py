@@ -12,14 +12,14 @@ from alignlab.plan import overlay
 
 
 def check_words(words: Sequence[str], parsed: Namespace) -> None:
-    """Check the files of a command line, except keys that its other words set.
+    """Check the files of a command line, except keys that its options set.
 
     Args:
         words: Such as ``["--config", "stage.yaml", "--model.beta", "0.1"]``.
-        parsed: The parser's.
+        parsed: The parser's result.
 
     Raises:
-        ConfigError: A value of a file that has become another.
+        ConfigError: The parser changed a value of a file.
     """
     options = [word.removeprefix("--").split("=", 1) for word in words if word.startswith("--")]
     files = [rest[0] for name, *rest in options if name == "config" and rest]
@@ -45,14 +45,14 @@ def check_meaning(
     A whole number may become a float, and the path of a class its mapping.
 
     Args:
-        given: As the YAML has it.
-        parsed: The parser's.
+        given: The value in the YAML.
+        parsed: The parser's value.
         where: Dotted key of both.
         but: Keys that something else has set.
         whole: Every key of the config has to be among the parser's.
 
     Raises:
-        ConfigError: A value that has become another; names its key.
+        ConfigError: The parser changed a value; names its key.
     """
     if isinstance(parsed, Namespace):
         parsed = vars(parsed)

@@ -1,4 +1,4 @@
-"""YAML files as nested dicts: read them, lay one over another, set dotted keys, fill placeholders.
+"""YAML files as nested dicts: read them, merge them, set dotted keys, fill placeholders.
 
 Nothing here imports torch: the pipeline's parent process plans a whole experiment in milliseconds.
 """
@@ -26,7 +26,7 @@ DEEPEST = 40  # levels
 LARGEST_NUMBER = 2**63  # of whole numbers, as in every table that they are written to
 NO_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL and halves of characters
 NAN = re.compile(r"\.(?:nan|NaN|NAN)")
-MISREAD = {  # plain words that YAML 1.1 takes for something else than most who write them
+MISREAD = {  # plain words that YAML 1.1 reads as something that few who write them mean
     "timestamp": ("a date", re.compile(r"\d{4}-\d\d?-\d\d?(?:[Tt \t].*)?")),
     "int": (
         "a number to base 8 or 60",
@@ -40,8 +40,8 @@ MISREAD = {  # plain words that YAML 1.1 takes for something else than most who 
 class _Loader(yaml.SafeLoader):
     """YAML as people write it: ``5e-7`` is a number, and what is easily misread is an error.
 
-    So are a key that is given twice, a date, numbers to base 8 or 60, and keys that are neither
-    all text nor all whole numbers.
+    Errors are also a key that is given twice, a date, numbers to base 8 or 60, and keys that are
+    neither all text nor all whole numbers.
     """
 
     def __init__(self, stream: str) -> None:
@@ -49,7 +49,7 @@ class _Loader(yaml.SafeLoader):
         self._checked: set[int] = set()
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Values that are not quoted, as the file has them."""
+        """Compose a node; check values without quotes as the file spells them."""
         node = super().compose_node(parent, index)
         if isinstance(node, yaml.ScalarNode) and node.style is None:
             kind = node.tag.removeprefix("tag:yaml.org,2002:")
@@ -61,11 +61,11 @@ class _Loader(yaml.SafeLoader):
                     "write a plain number, true or false",
                 )
             if kind == "float" and _is_beyond(node.value):
-                raise _at(node, f"{node.value} is no number that can be kept")
+                raise _at(node, f"{node.value} is not a number, or too large; write a finite one")
         return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """A mapping's own keys, before those of ``<<`` are added."""
+        """Check a mapping's own keys, before those of ``<<`` are added."""
         if id(node) not in self._checked:
             self._checked.add(id(node))
             self._check_keys(node)
@@ -78,7 +78,7 @@ class _Loader(yaml.SafeLoader):
             of_text = whole or key.tag in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
             if not of_text or not isinstance(key, yaml.ScalarNode):
                 shown = key.value if isinstance(key, yaml.ScalarNode) else "of several values"
-                raise _at(key, f"key {shown} is no text; put it in quotes")
+                raise _at(key, f"key {shown} is not text; put it in quotes")
             if key.value in found:
                 raise _at(key, f"key {key.value} given twice")
             found.add(key.value)
@@ -98,7 +98,7 @@ class _Dumper(yaml.SafeDumper):
     """Writes YAML that ``_Loader`` reads back unchanged: the text ``5e-7`` goes in quotes."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Each value stands where it belongs."""
+        """Write every value in full instead of an alias."""
         return True
 
 
@@ -119,8 +119,8 @@ def write_yaml(content: Mapping[str, Any]) -> str:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in ``path``; an empty file is an empty mapping.
 
-    Aliases and ``<<`` are expanded: no two places of the result share an object. The name of code
-    that has moved becomes its present name, and a reward in a short form its class.
+    Aliases and ``<<`` are expanded: no two places of the result share an object. Old names of code
+    that has moved are replaced by its present names, and short forms of rewards by their classes.
 
     Raises:
         ConfigError: No such file, not text, not YAML, not a mapping, or a value that is easily
@@ -194,21 +194,21 @@ def _written_out(value: Any, depth: int, count: Iterator[int]) -> Any:
 
 
 def _as_it_is(value: Any) -> Any:
-    """A number, word, switch or null that every file of a run can hold."""
+    """Return a number, text, bool or null, if every file of a run can hold it."""
     if value is not None and type(value) not in (bool, int, float, str):
         raise ConfigError(f"a value of type {type(value).__name__}; write numbers, words or lists.")
     if type(value) is int and abs(value) >= LARGEST_NUMBER:
         raise ConfigError(TOO_LARGE)
     if isinstance(value, str) and NO_TEXT.search(value):
-        raise ConfigError(f"{value[:40]!r} holds a character that no text has. Take it out.")
+        raise ConfigError(f"{value[:40]!r} holds a character that is not valid text. Take it out.")
     return value
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """``over`` merged into ``base``, key by key; lists and scalars are replaced, not joined.
 
-    Where ``over`` names another ``class_path``, the old ``init_args`` go with the old class. A
-    base may leave the class out: then its ``init_args`` are for whichever class is named.
+    If ``over`` names another ``class_path``, the old class's ``init_args`` are dropped. If ``base``
+    names no class, its ``init_args`` apply to the class that ``over`` names.
     """
     merged = dict(base)
     if "class_path" in over and base.get("class_path") not in (None, over["class_path"]):
@@ -250,7 +250,7 @@ def key_and_value(setting: str, said: str) -> tuple[str, Any]:
 
     Args:
         setting: What an option gave.
-        said: The error's text, if it is none.
+        said: The error's text, if it is not a setting.
 
     Raises:
         ConfigError: No key, no ``=``, or a value that is not YAML.

@@ -172,15 +172,15 @@ IN_WORDS = {
 
 
 def check_count(count: int, most: int, where: str) -> None:
-    """Refuse more runs than anybody can have meant, before they are listed.
+    """Refuse an implausible number of runs before they are listed.
 
     Raises:
         ConfigError: ``count`` is above ``most``.
     """
     if count > most:
         raise ConfigError(
-            f"{where}: {count:,} of them, more than the {most:,} that can be listed. Take fewer "
-            "values or seeds."
+            f"{where}: {count:,} of them, more than the limit of {most:,}. Take fewer values or "
+            "seeds."
         )
 
 

@@ -1,4 +1,4 @@
-"""What a sweep tries: values of keys, points in their space, and the samplers that choose them."""
+"""The space of a sweep: values of keys, points of their space, and samplers that choose points."""
 
 import inspect
 import itertools
@@ -166,7 +166,7 @@ class Space:
     arms: dict[str, list[Dimension]]
 
     def suggest(self, trial: optuna.trial.BaseTrial) -> Point:
-        """The point that ``trial`` stands for."""
+        """The point of ``trial``."""
         arm = trial.suggest_categorical(ARM, list(self.arms))
         return Point(arm, {d.key: d.suggest(trial) for d in self.arms[arm]})
 
@@ -199,9 +199,9 @@ class Space:
         return sum(math.prod(count or 0 for count in own) for own in counts)
 
     def drawn(self, samplers: Mapping[str, optuna.samplers.BaseSampler], n: int) -> list[Point]:
-        """``n`` different points, the arms in turn, each arm's from its own sampler.
+        """``n`` different points from the arms in turn, each arm with its own sampler.
 
-        Fewer where the space has fewer.
+        Fewer if the space has fewer points.
         """
         n = min(n, self.count() or n)
         points: dict[str, Point] = {}
@@ -287,7 +287,8 @@ def build(name: str, settings: Mapping[str, Any]) -> Any:
 def _one_of(targets: Mapping[str, Callable[..., Any]]) -> Any:
     """Name and settings from ``tpe`` or ``{tpe: {n_startup_trials: 5}}``.
 
-    It is built when the file is read, so that a setting that the class refuses stops everything.
+    The object is built when the file is read, so that a setting that its class refuses is reported
+    before anything runs.
     """
 
     def with_settings(entry: Any) -> Any:

@@ -30,7 +30,7 @@ class Todo:
         jobs: To carry out, in order.
         unmerged: Finished runs whose rows are not in ``points.csv`` yet.
         frontier: Whether the frontier has to be drawn afterwards.
-        damaged: What was found damaged and is made again, a line each.
+        damaged: A line for each damaged output, which is made again.
     """
 
     jobs: list[Job]
@@ -103,7 +103,7 @@ def is_up_to_date(plan: Plan, job: Job, recorded: Mapping[str, list[Point]], *, 
         plan: The plan.
         job: The job.
         recorded: ``run_id`` -> rows of ``points.csv``.
-        done: As by ``is_done``.
+        done: The result of ``is_done``.
     """
     if job.objective is None:
         return done
@@ -113,7 +113,7 @@ def is_up_to_date(plan: Plan, job: Job, recorded: Mapping[str, list[Point]], *, 
 
 
 def is_recorded(plan: Plan, job: Job, recorded: Mapping[str, list[Point]]) -> bool:
-    """Whether the tables have a run's rows as they were written, with or without its weights.
+    """Whether the tables hold a run's rows unchanged; its weights may be gone.
 
     Args:
         plan: The plan.
@@ -135,7 +135,7 @@ def what_to_do(plan: Plan, *, only: str | None = None, force: bool = False) -> T
     """The jobs that have to run, each after its needs; unneeded inputs are left out.
 
     Raises:
-        ConfigError: ``only``, stages with commas between them, names one that does not exist.
+        ConfigError: ``only``, a list of stages with commas, names one that does not exist.
     """
     recorded = rows_by_run(plan.results)
     standing = Standing(plan)
@@ -203,7 +203,7 @@ def _wanted(plan: Plan, only: str | None) -> list[Job]:
 
 
 def frontier_sha(plan: Plan) -> str:
-    """Hash of what the frontier is drawn from: the points but for ``seconds``, and the pools."""
+    """Hash of what the frontier is drawn from: the points without ``seconds``, and the pools."""
     points = plan.results / POINTS
     rows = [replace(point, seconds=0.0) for point in read_points(points)] if points.exists() else []
     return sha_of(

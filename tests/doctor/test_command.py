@@ -77,7 +77,10 @@ def test_a_learning_rate_that_drives_the_policy_away_is_found(
     ("words", "state"),
     [
         ((), "there is nothing to examine"),
-        (("stage.yaml",), "a stage's file goes with --config: alignlab doctor --config stage.yaml"),
+        (
+            ("stage.yaml",),
+            "a stage's file needs --config. Call: alignlab doctor --config stage.yaml",
+        ),
     ],
 )
 def test_a_call_without_a_stage_is_refused(

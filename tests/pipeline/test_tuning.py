@@ -70,10 +70,10 @@ def test_a_trials_shares_are_its_own_hull_over_the_optimum_and_level_beyond_it()
 
 
 def test_a_pool_that_does_not_carry_to_a_budget_is_refused() -> None:
-    with pytest.raises(DataError, match=r"^tune: .* too few to know the optimum at KL 0\.8\. Draw"):
+    with pytest.raises(DataError, match=r"^tune: .* too few samples .* optimum at KL 0\.8\. Draw"):
         tuning.Bench(pool_of(), [0.1, 0.8])
     rare = replace(pool_of(), rewards=np.tile([0.0] * 127 + [5.0], (2, 1)))
-    with pytest.raises(DataError, match=r"too few to know the optimum at KL 3\. Draw"):
+    with pytest.raises(DataError, match=r"too few samples to estimate the optimum at KL 3\. Draw"):
         tuning.Bench(rare, [3.0])  # nearly all of its weight is on one sample
 
 

@@ -36,6 +36,6 @@ def test_a_worker_that_was_stopped_is_told_of_and_its_job_done_by_another(
     assert run_experiment(write({"one": {"call": f"{HERE}.stop_once", "args": args}})) == 0
     said = capsys.readouterr().err
     assert "one: its worker (process " in said
-    assert "gives no sign of life; it is ended after 6 s of silence" in said
+    assert "gives no sign of life; it is killed after 6 s of silence" in said
     assert "one: its worker died (status -9); trying once more" in said
     assert Path("results/demo/stages/one/all/words.txt").read_text() == "survived"

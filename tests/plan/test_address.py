@@ -83,7 +83,7 @@ def test_a_plan_takes_the_model_that_an_unmade_stage_starts_from(
     write(Path("demo"), pipeline={"stages": stages}, sft=start, dpo=later, ppo=last)
     found = read(as_config("plan", ["demo:ppo"], tmp_path))
     assert found["model"]["init_args"] == {"policy": {"source": "hub/lm"}}
-    note = "note: results/demo/stages/dpo/all is not there yet; planned as hub/lm.\n"
+    note = "note: results/demo/stages/dpo/all does not exist yet; planned with hub/lm.\n"
     assert capsys.readouterr().err.endswith(note)
     make("dpo")  # then it is read itself
     found = read(as_config("plan", ["demo:ppo"], tmp_path))
@@ -133,8 +133,8 @@ def test_other_options_are_left_as_they_were(demo: str, tmp_path: Path) -> None:
         ),
         (
             ["demo:dpo", "--results", "my results", "--scale=full"],
-            "demo:dpo: it reads the output of sft. my results has none of the experiment's present "
-            "settings. Make it with: alignlab run demo --scale full --results 'my results' "
+            "demo:dpo: it reads the output of sft. my results has none with the experiment's "
+            "present settings. Make it with: alignlab run demo --scale full --results 'my results' "
             "--only sft",
         ),
         (
@@ -193,8 +193,8 @@ def test_the_folder_of_the_pipelines_run_is_not_written_into(demo: str, tmp_path
     with pytest.raises(ConfigError) as caught:
         as_config("fit", ["demo:sft"], tmp_path)
     assert str(caught.value) == (
-        "demo:sft: its config names {out}, the folder of the pipeline's own run. Give each key "
-        "with {out} another value, as an option, or train it with: alignlab run demo --only sft"
+        "demo:sft: its config names {out}, the folder of the pipeline's own run. Set each key "
+        "with {out} to another value by an option, or train it with: alignlab run demo --only sft"
     )
     assert read(as_config("fit", ["demo:sft", "--model.init_args.cache=my"], tmp_path))
 

@@ -110,7 +110,9 @@ def test_what_no_stage_uses_is_noted(experiment: Path) -> None:
     ]  # fmt: skip
     stages = {"one": {**one, "per_seed": True}, "two": {**one, "per_seed": True, "needs": ["one"]}}
     write(experiment, pipeline={"seeds": [0, 1], "stages": stages})
-    assert load_plan(experiment).notes == ("stage 'one' runs once for each seed, and uses none",)
+    assert load_plan(experiment).notes == (
+        "stage 'one' runs once for each seed but does not use {seed}",
+    )
 
 
 def test_the_results_are_named_by_their_stage_and_not_by_their_path(experiment: Path) -> None:
@@ -257,7 +259,7 @@ def test_an_overlay_of_a_stage_that_is_not_there(experiment: Path, entry: Any) -
 
 def test_the_frontiers_own_rows_are_no_objectives(experiment: Path) -> None:
     write(experiment, pipeline={"stages": {"one": {"call": "m.f", "objective": "oracle"}}})
-    with pytest.raises(ConfigError, match="objective 'oracle' is a row of its own"):
+    with pytest.raises(ConfigError, match="the frontier has a row 'oracle' of its own"):
         load_plan(experiment)
 
 
@@ -541,7 +543,7 @@ def test_a_scale_may_add_what_the_trials_read(experiment: Path) -> None:
         ({"tune": {"fixed": {"results": "other"}}}, r"tune\.fixed\.free is missing"),
         (
             {"tune": {"fixed": {"results": "other", "free": ["x"]}}},
-            r"stage 'dpo': tune\.fixed takes settings at one KL where others are tuned again",
+            r"stage 'dpo': tune\.fixed with free keys takes settings at one KL only",
         ),
         (
             {"tune": {"budgets": [1], "fixed": {"results": "other", "free": ["x", "lt"]}}},
@@ -609,7 +611,7 @@ def test_trials_find_what_is_free_and_take_the_rest_from_another_folder(experime
         assert (config["model"]["init_args"]["beta"], config["x"]) == (0.7, 3)
         assert "lr" not in config
     assert plan.hparams(run) == {"beta": 0.7, "x": 3}
-    assert plan.notes == (f"stage 'dpo' has settings of {experiment / 'other'}: beta 0.7, x 3",)
+    assert plan.notes == (f"stage 'dpo' takes from {experiment / 'other'}: beta 0.7, x 3",)
     other = fixed(experiment, "lr", settings={**FOUND, "x": 4})
     assert changed(plan, other) == {"dpo-tuning", "dpo-best2-s0", "dpo-best2-s1"}
 
@@ -665,6 +667,6 @@ def test_settings_that_are_not_there_are_told_before_anything_runs(
 ) -> None:
     plan = fixed(experiment, *free, **wrong)
     for job in [job for job in plan.jobs.values() if job.stage == "dpo"]:
-        with pytest.raises(ConfigError, match=r"dpo\.json has no settings for KL 2\. Make these"):
+        with pytest.raises(ConfigError, match=r"dpo\.json has no settings for KL 2\. Run its trials"):
             plan.to_check(job)
     plan.to_check(plan.jobs["sft"])

@@ -139,7 +139,7 @@ def test_the_command_works_on_the_study_of_a_sweep_that_has_not_begun(
     assert add_points(Path("try.yaml"), ["beta=0.2"]) == 0
     assert "is trial 0 already (waiting)" in capsys.readouterr().err
     assert call("sweep", "try.yaml", "--add", "beta=0.2", "--dry-run") == 2
-    assert "--add goes with neither --dry-run nor --submit" in capsys.readouterr().err
+    assert "--add cannot be combined with --dry-run or --submit" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -172,7 +172,7 @@ def test_only_a_training_ends_early(load: Any, key: dict[str, Any]) -> None:
         ),
         ({"trials": 2.5}, "trials must be a whole number, got 2.5"),
         ({"trials": True}, "trials must be a whole number, got True"),
-        ({"minutes": math.nan}, ".nan is no number that can be kept"),
+        ({"minutes": math.nan}, ".nan is not a number, or too large"),
         ({"minutes": math.inf}, "minutes must be a finite number, got inf"),
         ({"minutes": "2h"}, "minutes must be a number, got '2h'"),
         ({"storage": 3}, "storage must be a string, got 3"),
