@@ -285,7 +285,7 @@ def test_validate_reports_and_trains_nothing(
         (["--trainer.strategy", "ddp_spawn"], "keep the trained weights to themselves"),
         (["--trainer.strategy", "warp"], "trainer: You selected an invalid strategy name"),
         (["--trainer.accelerator", "warp"], "trainer: You selected an invalid accelerator name"),
-        (["--trainer.devices", "99"], "trainer.devices 99: that many processes on the"),
+        (["--trainer.devices", "99"], "trainer.devices 99: too many processes for the"),
         (["--trainer.val_check_interval", "9"], "val_check_interval 9: an epoch has 2 batches"),
         (
             ["--trainer.default_root_dir", "/proc/x"],
@@ -714,7 +714,7 @@ def test_resume_goes_on_in_the_same_folder(
         (["--resume", "gone"], "--resume gone: no run there (no config.yaml)"),
         (["--resume", "empty"], "--resume empty: no last.ckpt there. Start again without --resume"),
         (["--resume"], "--resume: no run with a last.ckpt in "),
-        (["--resume", "elsewhere/run"], "--resume elsewhere/run: with these settings files go to"),
+        (["--resume", "elsewhere/run"], "--resume elsewhere/run: these settings write to"),
     ],
 )
 def test_what_cannot_be_resumed_is_said(

@@ -1,1 +1,1 @@
-"""Where own work starts: ``alignlab init`` writes a folder, ``alignlab compare`` runs one."""
+"""``alignlab init`` writes a folder to start from; ``alignlab compare`` runs a whole comparison."""

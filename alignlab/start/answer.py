@@ -1,4 +1,4 @@
-"""What a comparison found, what it did not resolve, and where each objective ended."""
+"""The answer of a comparison: resolved and unresolved differences, and each objective's best."""
 
 import math
 import statistics
@@ -31,7 +31,7 @@ def answer(results: Path) -> str:
 
 
 def sentences(comparisons: "Mapping[Comparison, Spread | None]") -> tuple[str, str]:
-    """What is resolved, at the largest budget of each two objectives, and what is not."""
+    """Resolved and unresolved differences of each two objectives, each at its largest KL budget."""
     resolved: dict[tuple[str, str], Comparison] = {}
     unresolved: dict[tuple[str, str], Comparison] = {}
     for row in sorted(comparisons, key=lambda row: row.kl_budget):
@@ -45,8 +45,8 @@ def sentences(comparisons: "Mapping[Comparison, Spread | None]") -> tuple[str, s
     second = "; ".join(parts) if parts else "nothing at the budgets that two objectives reach"
     if not comparisons:
         second = (
-            "everything, because no KL budget of the table (0.25 and up) was reached by two "
-            "objectives; train longer (--steps), or raise --lr"
+            "everything, because no two objectives reached a KL budget of the table (0.25 and up); "
+            "train longer (--steps), or raise --lr"
         )
     return first, f"Not resolved: {second}."
 
@@ -76,7 +76,7 @@ def _needs(spread: "Spread | None") -> str:
 
 
 def _reached(points: "Sequence[Point]", rows: "Sequence[FrontierRow]") -> str:
-    """How far each objective went, and with which setting."""
+    """The highest final reward of each objective, with its KL and its setting."""
     reference = next((r.reward for r in rows if r.objective == "reference"), None)
     last: dict[str, Point] = {}
     for point in points:

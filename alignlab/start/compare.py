@@ -27,25 +27,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--reward",
         metavar="SPEC",
-        help="what policies are measured by (docs/rewards.md); without one, by how often they "
-        "prefer the chosen reply of held-out pairs",
+        help="what measures the policies (docs/rewards.md); without one, they are measured by how "
+        "often they prefer the chosen reply of held-out pairs",
     )
     add("--objectives", type=_names, default=("dpo", "simpo"), metavar="LIST",
-        help=f"of {', '.join(VALUES)} (default: dpo,simpo)")  # fmt: skip
+        help=f"any of {', '.join(VALUES)} (default: dpo,simpo)")  # fmt: skip
     add("--budget", type=_seconds, metavar="TIME",
-        help="such as 25m or 2h: the first runs are timed, and decide how many settings and seeds "
+        help="such as 25m or 2h: the first runs are timed to decide how many settings and seeds "
         "fit")  # fmt: skip
     add(
         "--settings",
         dest="points",
         type=int,
         metavar="K",
-        help=f"of each objective, 1 to 5 (default: {SETTINGS})",
+        help=f"settings of each objective, 1 to 5 (default: {SETTINGS})",
     )
-    add("--seeds", type=int, metavar="S", help=f"of each setting (default: {SEEDS})")
-    add("--out", type=Path, metavar="DIR", help="the experiment (default: compare-<pairs>)")
+    add("--seeds", type=int, metavar="S", help=f"seeds of each setting (default: {SEEDS})")
+    add("--out", type=Path, metavar="DIR", help="experiment folder (default: compare-<pairs>)")
     add("--steps", type=int, metavar="N", help="optimizer steps of a run (default: one epoch)")
-    add("--batch", type=int, metavar="N", help="pairs of a step (default: 32)")
+    add("--batch", type=int, metavar="N", help="pairs per step (default: 32)")
     add("--lr", type=float, metavar="RATE", help="default: by the size of the model")
     add("--max-length", type=int, metavar="N", help="tokens of prompt and reply (default: 512)")
     add("--new-tokens", type=int, metavar="N", help="tokens of a sampled reply (default: 64)")
@@ -53,10 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry out what is left of a comparison; returns the exit status.
+    """Do what is left of a comparison; returns the exit status.
 
     Raises:
-        ConfigError: Options that cannot be met, or that differ from those of the folder.
+        ConfigError: Impossible options, or others than the folder was begun with.
     """
     began = time.monotonic()
     _check(args)
@@ -73,14 +73,14 @@ def run(args: argparse.Namespace) -> int:
     if record is None:
         record = _begin(args, folder, options)
     else:
-        print(f"{folder}: going on with the comparison that was begun there.", flush=True)
+        print(f"{folder}: continuing the comparison that was begun there.", flush=True)
     if not (results / "stages.csv").is_file() and (
         status := _examine(folder, args.objectives[0], results)
     ):
         if made[0].is_new:  # otherwise its files may have been edited
             for each in made:
                 each.remove()
-            print(f"{folder} is deleted again, so that the next call may have other options.")
+            print(f"{folder} was deleted, so that the next call may have other options.")
         return status
     if args.budget and "size" not in record:
         if status := _run(folder, args.workers):
@@ -183,7 +183,7 @@ def _check(args: argparse.Namespace) -> None:
 
         from_text(args.reward)
     elif "ppo" in args.objectives:
-        raise ConfigError("ppo needs --reward to be measured by. Give one, or leave ppo out.")
+        raise ConfigError("ppo is measured by a reward. Give --reward, or leave ppo out.")
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -191,7 +191,7 @@ def _names(text: str) -> tuple[str, ...]:
     unknown = [name for name in names if name not in VALUES]
     if unknown:
         raise argparse.ArgumentTypeError(
-            f"no objective {unknown[0]!r}; choose of {', '.join(VALUES)}, or copy a stage by hand"
+            f"no objective {unknown[0]!r}; choose from {', '.join(VALUES)}, or copy a stage by hand"
         )
     return names
 

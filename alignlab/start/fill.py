@@ -50,7 +50,7 @@ def settings(folder: Path, *, policy: str, reward: str | None, **given: Any) -> 
 
 
 def learning_rate(policy: str) -> float:
-    """A rate to start from, of the weights in a folder's files, or the ``7B`` of a model's name.
+    """A learning rate by the model's size: from its weight files, or the ``7B`` in its name.
 
     Raises:
         ConfigError: The folder is that of a run.

@@ -58,7 +58,7 @@ def opened(folder: Path, options: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     if not (folder / RECORD).is_file():
         raise ConfigError(
-            f"{folder}: it exists and is not of a comparison. Name another folder with --out."
+            f"{folder}: it exists and holds no comparison. Name another folder with --out."
         )
     record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     before = record["options"]
@@ -139,5 +139,5 @@ def affordable(
         f"The first runs took {took}. In {budget / 60:.0f} minutes fit {settings} settings x "
         f"{seeds} seeds of {len(objectives)} objectives on {workers} processes: about "
         f"{need / 60:.0f} minutes, those of the first runs included."
-        + ("" if fit else " More does not fit: the answer has one seed."),
+        + ("" if fit else " More does not fit, so the answer has one seed."),
     )

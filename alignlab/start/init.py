@@ -7,7 +7,7 @@ from alignlab.start.fill import KINDS
 
 EXAMPLE = "alignlab init my-dpo --from dpo --policy Qwen/Qwen2.5-0.5B --data pairs.jsonl"
 DATA = {"sft-chat": "messages.jsonl", "kto": "judged.jsonl", "ppo": "prompts.jsonl"}
-UNNAMED = "my/model"  # in the files of somebody who named none
+UNNAMED = "my/model"  # written into the files if no model is named
 STAGES = {"sft-chat": "sft.yaml"}
 FASTER = {"rm": 3, "sft-chat": 10}  # learning rates, beside that of objectives with a reference
 
@@ -23,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--reward",
         metavar="SPEC",
-        help="what completions are measured by (default: NAME/my_reward.py:score); docs/rewards.md",
+        help="what measures completions (default: NAME/my_reward.py:score); docs/rewards.md",
     )
     add("--steps", type=int, metavar="N", help="optimizer steps (default: 100)")
-    add("--batch", type=int, metavar="N", help="rows of a step (default: 32)")
+    add("--batch", type=int, metavar="N", help="rows per step (default: 32)")
     add("--lr", type=float, metavar="RATE", help="default: by the size of the model")
     add("--max-length", type=int, metavar="N", help="tokens of a row (default: 512)")
     add("--new-tokens", type=int, metavar="N", help="tokens of a completion (default: 64)")
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from alignlab.rewards.spec import from_text
     from alignlab.start import fill
 
-    folder, kind, first = args.folder, args.kind, "Go on with"
+    folder, kind, first = args.folder, args.kind, "Next"
     if args.policy == UNNAMED:
         first = f"Write your model's folder or hub id in place of {UNNAMED} in its files, then"
     reward = args.reward or f"{folder}/my_reward.py:score"

@@ -23,7 +23,7 @@ from alignlab.sweep.study import BY_HAND, SLOT, TAKEN, open_study
 def add_points(
     path: Path, given: Sequence[str], *, results: Path | None = None, storage: str | None = None
 ) -> int:
-    """Enqueue points beyond those of the design, or of the sampler's number of trials.
+    """Enqueue points in addition to those of the design or the sampler.
 
     Args:
         path: The sweep's YAML.
@@ -33,7 +33,7 @@ def add_points(
         storage: As in ``run_sweep``.
 
     Raises:
-        ConfigError: An unknown key, a missing one, or a value outside of the space.
+        ConfigError: An unknown key, a missing key, or a value outside of the space.
     """
     sweep = load_sweep(path, results)
     points = [point_of(sweep, text) for text in given]
@@ -45,12 +45,12 @@ def add_points(
     options = [*(["--results", str(results)] if results else [])]
     options += ["--storage", shown(storage)] if storage else []
     command = shlex.join(["alignlab", "sweep", str(path), *options])
-    say(f"A call that is running takes it up. Otherwise continue the sweep: {command}")
+    say(f"A running call takes it up. If none is running, continue the sweep: {command}")
     return 0
 
 
 def enqueue(sweep: Sweep, study: optuna.Study, point: Point) -> str:
-    """Enqueue ``point`` once, however often it is added; returns what became of it."""
+    """Enqueue ``point`` unless the study has it already; returns a line that says which."""
     params = sweep.space.params(point)
     named = ", ".join(f"{key} {value}" for key, value in params.items())
     for trial in study.get_trials(deepcopy=False, states=TAKEN):
@@ -85,7 +85,7 @@ def point_of(sweep: Sweep, text: str) -> Point:
 
 
 def _name_in(text: str, key: str, dimensions: Sequence[Dimension]) -> str:
-    """The whole key that ``key`` or its last part names."""
+    """The whole key of the space that ``key``, or the last part of a key, names."""
     found = [d.key for d in dimensions if key == d.key]
     found = found or [d.key for d in dimensions if key == d.key.rpartition(".")[2]]
     if len(found) != 1:
@@ -96,7 +96,7 @@ def _name_in(text: str, key: str, dimensions: Sequence[Dimension]) -> str:
 
 
 def _value(text: str, dimension: Dimension, value: Any) -> Any:
-    """``value`` as the space has it: of several types of a number, that of its choices."""
+    """``value`` as the space spells it: a number gets the type of the equal choice."""
     space: Any = dimension.distribution
     if isinstance(space, CategoricalDistribution):
         alike = [
@@ -112,6 +112,6 @@ def _value(text: str, dimension: Dimension, value: Any) -> Any:
     if not fits:
         raise ConfigError(
             f"--add {text}: {dimension.key} cannot be {value}; the space has {space}. Extend it in "
-            "the sweep's file: runs that are finished are not repeated."
+            "the sweep's file: finished runs are not repeated."
         )
     return value

@@ -56,7 +56,7 @@ def _trials(sweep: Sweep) -> str:
 def _line(sweep: Sweep, point: Point) -> str:
     job = sweep.jobs(point)[0]
     settings = ", ".join(f"{key}={value}" for key, value in job.hparams.items())
-    return f"  {point.arm}: {settings or 'as it is'}"
+    return f"  {point.arm}: {settings or 'unchanged'}"
 
 
 def _inputs(sweep: Sweep, workers: int) -> str:
@@ -82,7 +82,7 @@ def _cost(sweep: Sweep, workers: int) -> str:
     unknown = [arm for arm, (seconds, _) in known.items() if seconds is None]
     if unknown:
         return (
-            f"time and disk: unknown, no run of {', '.join(unknown)} is finished yet in "
+            f"time and disk: unknown, because no run of {', '.join(unknown)} is finished in "
             f"{sweep.plan.results} or {sweep.inputs.results}"
         )
     runs = _runs_by_arm(
@@ -91,11 +91,11 @@ def _cost(sweep: Sweep, workers: int) -> str:
     seconds = sum(runs[arm] * (known[arm][0] or 0.0) for arm in runs) / workers
     time = f"time: about {seconds / 60:.1f} minutes"
     if sweep.keys.minutes is not None and seconds > 60 * sweep.keys.minutes:
-        time = f"time: {sweep.keys.minutes:g} minutes and what is at work then"
+        time = f"time: {sweep.keys.minutes:g} minutes, plus the runs in progress at that time"
     sizes = {arm: size for arm, (_, size) in known.items() if size is not None}
     if len(sizes) < len(known):
         gone = ", ".join(known.keys() - sizes)
-        return f"{time}; disk: unknown, only the tables of {gone} are left"
+        return f"{time}; disk: unknown, because only the tables of {gone} are left"
     disk = sum(runs[arm] * size for arm, size in sizes.items())
     return f"{time}; disk: about {disk / 2**20:.0f} MB"
 
@@ -134,7 +134,7 @@ def _stage_seconds(times: Path) -> dict[tuple[str, str], float]:
 
 
 def _recorded_seconds(points: Path, arm: str) -> list[float]:
-    """Training time of each run in the tables, where only they are left."""
+    """Training time of each run in the tables, for runs whose folders are gone."""
     longest: dict[str, float] = {}
     for row in read_points(points) if points.exists() else []:
         if row.objective == arm:

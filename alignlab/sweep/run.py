@@ -1,4 +1,4 @@
-"""``alignlab sweep``: make the inputs, run the trials, draw what they found."""
+"""``alignlab sweep``: make the inputs, run the trials, draw their frontier."""
 
 import shutil
 import socket
@@ -47,7 +47,8 @@ def run_sweep(
     """Do what is left of the sweep in ``path``; see ``alignlab sweep --help``.
 
     Returns:
-        Exit status: 0, 1 when a trial failed, 2 when all that failed did so over its input.
+        Exit status: 0 for success, 2 if trials failed and all because of their input, 1 if any
+        failed for another reason.
     """
     sweep = load_sweep(path, results)
     plan, own = sweep.plan, f"sqlite:///{sweep.plan.results / STUDY}"
@@ -126,7 +127,7 @@ def _copy_pool(sweep: Sweep) -> None:
 
 
 def _runs(sweep: Sweep, study: optuna.Study) -> list[Job]:
-    """Every run that the sweep's trials consist of, made or not."""
+    """All runs of the sweep's trials, finished or not."""
     designed = sweep.points is not None
     found = study.get_trials(deepcopy=False)
     params = [trial.params for trial in found if not designed or is_by_hand(trial)]

@@ -37,7 +37,7 @@ from alignlab.plan.space import (
 from alignlab.sweep.storage import check_url
 
 BOUND = "alignlab.callbacks.kl_bound.KLBound"
-# What a run reports at each evaluation: all that a pruner can judge it by.
+# What a run reports at each evaluation; a pruner can use nothing else.
 PROBED = ("kl", "kl_k1", "reward", "proxy_reward", "length", "seconds")
 SpaceKeys = dict[Text, DimensionKeys] | None
 
@@ -95,8 +95,8 @@ class Sweep:
         plan: The sweep's own, with another name and another results folder.
         stages: The arms as stages.
         space: What is varied.
-        points: Those of a design that is known beforehand; ``None`` where the sampler goes by the
-            results.
+        points: Those of a design that is known beforehand; ``None`` if the sampler chooses each
+            point by the results so far.
     """
 
     keys: SweepKeys
@@ -113,7 +113,7 @@ class Sweep:
 
     @property
     def definition(self) -> str:
-        """Hash of everything that makes trials comparable; trials of other hashes are separate."""
+        """Hash of everything that trials must share to be comparable."""
         if self.points is not None:
             what: Any = [self.space.params(point) for point in self.points]
         else:
@@ -128,7 +128,7 @@ class Sweep:
         """The point's runs, one for each seed: its arm's stage with a grid of one point.
 
         Raises:
-            ConfigError: A key that runs into a value of the config.
+            ConfigError: A key that the config cannot take.
         """
         stage, plan = self.stages[point.arm], self.plan
         entry = {**stage.entry, "grid": [point.values], "per_seed": True, "tune": None}
@@ -145,11 +145,11 @@ class Sweep:
         return replace(job, spec={"config": {**config, "trainer": trainer}}, config_sha=sha)
 
     def to_check(self) -> dict[str, Any]:
-        """A run for each value that a key may take, or the ends of its range, to check them all."""
+        """The runs to check: one for each choice of a key, or for both ends of its range."""
         return {name: self.plan.to_check(self.jobs(point)[0]) for name, point in self.probed()}
 
     def probed(self) -> list[tuple[str, Point]]:
-        """Each arm's middle point with one value changed, by that value's name, without repeats."""
+        """Each arm's middle point with one value changed, named by that value; no repeats."""
         found = []
         for arm, dimensions in self.space.arms.items():
             start = self.space.middle(arm)
@@ -177,7 +177,7 @@ def load_sweep(path: Path, results: Path | None = None) -> Sweep:
         results: The folder of the sweep's runs; default ``results/sweep-<name>``.
 
     Raises:
-        ConfigError: A file that cannot be read, an unknown key, a value that cannot be.
+        ConfigError: An unreadable file, an unknown key, or an impossible value.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     keys = check(SweepKeys, overlay.read_yaml(path), str(path))
@@ -212,7 +212,7 @@ def load_sweep(path: Path, results: Path | None = None) -> Sweep:
 def _check_together(keys: SweepKeys, where: str) -> None:
     """Refuse keys that exclude each other, and a metric that no run can have.
 
-    Whether a metric with a slash is logged shows after the first run.
+    A metric with a slash, such as ``val/loss``, can be checked only after the first run.
     """
     (name, _), metrics = keys.sampler, list(keys.metrics)
     endless = keys.trials is None and (keys.minutes is None or name in LISTED)
@@ -225,8 +225,8 @@ def _check_together(keys: SweepKeys, where: str) -> None:
         )
     if keys.pruner is not None and metrics[0] not in PROBED:
         raise ConfigError(
-            f"{where}: a pruner judges by what each evaluation reports, which {metrics[0]!r} is "
-            f"not part of. Take one of {', '.join(PROBED)} as the metric, or leave the pruner out."
+            f"{where}: a pruner needs a metric that each evaluation reports, got {metrics[0]!r}. "
+            f"Take one of {', '.join(PROBED)}, or leave the pruner out."
         )
     for metric in metrics:
         if "/" not in metric and metric not in PROBED:
@@ -234,7 +234,7 @@ def _check_together(keys: SweepKeys, where: str) -> None:
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ConfigError(
                 f"{where}: metric {metric!r} is not measured by any run. An evaluation has "
-                f"{', '.join(PROBED)}; what is logged has a slash, as val/loss does.{hint}"
+                f"{', '.join(PROBED)}; logged metrics have a slash, as val/loss does.{hint}"
             )
     if keys.storage is not None:
         check_url(keys.storage)

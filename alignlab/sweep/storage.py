@@ -29,10 +29,10 @@ KNOWN = "Known: sqlite:///FILE, journal:///FILE, postgresql://USER@HOST/DATABASE
 
 @contextmanager
 def open_storage(url: str) -> Iterator[BaseStorage]:
-    """The storage at ``url``, its tables created where they are missing, closed at the end.
+    """Open the storage at ``url``, create missing tables, and close it at the end of the block.
 
     Raises:
-        ConfigError: No such kind of storage, or it cannot be reached, now or within the block.
+        ConfigError: The kind of storage is unknown, or it cannot be reached, now or in the block.
     """
     made = check_url(url)
     if made.get_backend_name() != "postgresql":
@@ -53,7 +53,7 @@ def check_url(url: str) -> sqlalchemy.URL:
     """Split ``url`` and refuse an impossible storage, without opening or creating anything.
 
     Raises:
-        ConfigError: Another kind of storage, or no URL of its kind.
+        ConfigError: An unknown kind of storage, or not a URL of its kind.
     """
     kind = url.partition("://")[0].partition("+")[0]
     if kind not in ("sqlite", "postgresql", "journal"):
@@ -164,7 +164,7 @@ def without_password(url: str, text: str) -> str:
 
 
 def has_password(url: str) -> bool:
-    """Whether ``url`` holds one."""
+    """Whether ``url`` holds a password."""
     return bool(_secrets(url))
 
 

@@ -1,14 +1,15 @@
 """A sweep's study in Optuna, and the trials that this process runs.
 
-A trial stands for a *slot*: a point of a design, or a place in a sampled study. A slot is taken by
-its lowest-numbered trial that is waiting, running or finished; Optuna gives a waiting trial to one
-process only. So a slot ends with one complete trial, whichever process is killed and whenever: a
-second trial that another process enqueued at the same time is given up when it comes to be run.
+A trial fills a *slot*: a point of a design, or a place in a sampled study. A slot belongs to its
+lowest-numbered trial that is waiting, running or finished, and Optuna gives a waiting trial to one
+process only. If another process enqueued a second trial for the slot at the same time, that trial
+is dropped when its turn comes. So each slot ends with exactly one complete trial, even if processes
+are killed at any moment.
 
-Optuna's own means do not promise that. ``enqueue_trial(skip_if_exists=True)`` looks and enqueues in
-two steps, so two processes still enqueue a point twice. ``RetryFailedTrialCallback`` enqueues the
-retry after the stale trial has been failed: a process killed in between loses the point, and trials
-that failed over an error or in a journal file, which has no heartbeats, are never retried.
+Optuna alone does not guarantee this. ``enqueue_trial(skip_if_exists=True)`` looks and enqueues in
+two steps, so two processes may enqueue a point twice. ``RetryFailedTrialCallback`` enqueues the
+retry after it has failed the stale trial, so a process killed in between loses the point. It never
+retries trials that failed with an error, nor those in a journal file, which has no heartbeats.
 """
 
 import math
@@ -38,8 +39,8 @@ def open_study(sweep: Sweep, storage: BaseStorage) -> optuna.Study:
 
     Its name ends in a hash of arms, space, seeds, metrics and inputs. So trials that cannot be
     compared never share a study, and a changed sweep begins a new one, in which runs that are not
-    affected are complete at once. No two calls of a sampler that goes by the results start alike;
-    that of a design is never asked.
+    affected are complete at once. A sampler that uses results is seeded differently in each call;
+    for a fixed design the sampler is not used.
     """
     name, settings = ("random", {}) if sweep.points is not None else sweep.keys.sampler
     seed = (int(settings.get("seed", 0)) + time.time_ns()) % 2**31
@@ -58,7 +59,7 @@ def open_study(sweep: Sweep, storage: BaseStorage) -> optuna.Study:
 
 
 def is_by_hand(trial: FrozenTrial) -> bool:
-    """Whether the user added the trial's point; the others' number does not count it."""
+    """Whether the user added the trial's point; such trials do not count towards ``trials``."""
     slot = trial.user_attrs.get(SLOT)
     return slot is not None and slot >= BY_HAND
 
@@ -76,7 +77,7 @@ class RunningTrial:
     pruned: bool = False
 
     def note(self, kind: str, job: Job, why: str) -> None:
-        """A run was stopped before its last step, or went beyond the KL limit."""
+        """Note that a run was stopped before its last step, or went beyond the KL limit."""
         before = f"{self.notes[kind]}; " if kind in self.notes else ""
         self.notes[kind] = f"{before}{job.name}: {why}"
 
@@ -88,8 +89,8 @@ class Slots:
         sweep: The sweep.
         study: Optuna's study.
         storage: The study's storage.
-        owner: Name of the results folder, which one process at a time works in; ``None`` where no
-            other folder can know the storage.
+        owner: Name of the results folder, in which one process at a time works; ``None`` if no
+            other folder can use the storage.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class Slots:
         self._looked = self._beaten = 0.0
 
     def begin(self) -> list[RunningTrial]:
-        """Enqueue the open slots, failed ones included; take up what this folder left running."""
+        """Enqueue open and failed slots; resume the trials that this folder left running."""
         self.enqueue_open(failed_too=True)
         left = [trial for trial in self._all(TrialState.RUNNING) if self._is_mine(trial)]
         claimed = [self._claim(optuna.Trial(self._study, trial._trial_id)) for trial in left]
@@ -123,13 +124,13 @@ class Slots:
                 return running
 
     def running_elsewhere(self) -> int:
-        """Trials that other processes run; the dead ones among them have no heartbeat."""
+        """The number of trials that other processes run, dead ones included until noticed."""
         return sum(not self._is_mine(trial) for trial in self._all(TrialState.RUNNING))
 
     def is_all_done(self) -> bool:
-        """Whether no trial waits or runs elsewhere, also after a last look at the other processes.
+        """Whether no trial waits or runs elsewhere, after a last look at the other processes.
 
-        A trial that this look finds dead waits from then on, so it is not done.
+        If that look finds a dead trial, the trial waits again, so not all is done.
         """
         if not self._is_idle():
             return False
@@ -180,8 +181,8 @@ class Slots:
     def enqueue_open(self, *, failed_too: bool) -> None:
         """Enqueue a trial for each slot that has none, or whose trials all failed.
 
-        Not for one that diverged; and without ``failed_too`` not for one that failed over an error,
-        but only where the process died.
+        Slots that diverged are left out. Without ``failed_too``, so are slots whose last trial
+        failed with an error; only those whose process died are tried again.
         """
         trials: dict[int, list[FrozenTrial]] = {slot: [] for slot in range(len(self._points or []))}
         for trial in self._all():
@@ -199,7 +200,7 @@ class Slots:
                 self._study.enqueue_trial(params, user_attrs={SLOT: slot})
 
     def _look_at_others(self) -> None:
-        """Give slots of dead processes another try, now and then."""
+        """Enqueue the slots of dead processes again, at most once in ``REST`` seconds."""
         if self._owner is None or time.monotonic() - self._looked < REST:
             return
         self._looked = time.monotonic()

@@ -1,8 +1,9 @@
 """A sweep as several jobs: a SLURM array, or processes of this machine, through submitit.
 
-Each job is the ordinary command with a results folder of its own; they share the study through
-its storage and the experiment's inputs through their lock. This process waits and then draws what
-all of them found. It may end before they do: the same call, or ``alignlab frontier``, catches up.
+Each job is the ordinary command with a results folder of its own. Jobs share the study through its
+storage, and the experiment's inputs through their lock. This process waits and then draws the
+results of all jobs. If it ends before they do, the same call, or ``alignlab frontier``, draws them
+later.
 """
 
 import os
@@ -34,7 +35,7 @@ LOGS = "submitted"
 
 @dataclass(frozen=True)
 class Work:
-    """The work of a job: those of the sweep's trials that it can claim.
+    """The work of a job: run every trial of the sweep that it can claim.
 
     submitit writes it to a file, so it holds no password.
 
@@ -134,7 +135,7 @@ def start(
 
 
 def _shared(url: str | None, cluster: str, folder: Path) -> str:
-    """A storage that all jobs reach, and whose URL may be in submitit's files."""
+    """The URL of a storage that all jobs can reach; it may be written to submitit's files."""
     if cluster == "local" and url is None:
         make_folder(folder)
         url = f"sqlite:///{folder / STUDY}"

@@ -17,7 +17,7 @@ def write_trials(path: Path, sweep: Sweep, study: optuna.Study) -> bool:
     """Replace ``path`` by one row per slot: its complete trial, or the last that failed.
 
     Returns:
-        Whether it says anything new.
+        Whether the table changed.
     """
     rows = [_row(sweep, trial) for trial in last_of_slots(study)]
     columns = ["slot", "state", "arm", "params", *sweep.keys.metrics, "note"]
@@ -59,7 +59,7 @@ def _row(sweep: Sweep, trial: optuna.trial.FrozenTrial) -> dict[str, object]:
 
 
 def _state(trial: optuna.trial.FrozenTrial) -> str:
-    """Optuna's name; of what it calls complete, ``stopped`` and ``diverged`` ended early."""
+    """Optuna's name of the state, or ``stopped`` or ``diverged`` if a run ended early."""
     if trial.state in (TrialState.FAIL, TrialState.COMPLETE) and DIVERGED in trial.user_attrs:
         return "diverged"
     if trial.state is TrialState.COMPLETE and STOPPED in trial.user_attrs:

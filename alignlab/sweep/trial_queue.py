@@ -1,4 +1,4 @@
-"""Trials as jobs: choose the next run, record finished ones, stop hopeless ones."""
+"""Trials as jobs: choose the next run, record finished runs, stop pruned or dominated ones."""
 
 import math
 import time
@@ -53,7 +53,7 @@ class TrialQueue:
             self._begin(running)
 
     def keep_alive(self) -> None:
-        """Tell the other processes of the study that this one lives."""
+        """Tell the other processes of the study that this one is alive."""
         self._slots.keep_alive()
 
     def next(self) -> Job | None:
@@ -74,7 +74,7 @@ class TrialQueue:
         self._lost_workers.append(job)
 
     def finished(self, job: Job) -> None:
-        """Record ``job``; its trial is complete with the last of its runs."""
+        """Record ``job``; its trial is complete when all of its runs are finished."""
         running = self._of_job.pop(job.name, None)
         if running is None or self._slots.holds(running):  # else another folder owns it
             self._record(job)
@@ -84,7 +84,7 @@ class TrialQueue:
             self._close_if_done(running)
 
     def failed(self, job: Job, why: str) -> None:
-        """A run failed, and its trial with it."""
+        """Fail the trial of the run that failed."""
         running = self._of_job.get(job.name)
         if running is not None:
             self._skipped += [other.name for other in running.waiting]
@@ -93,7 +93,7 @@ class TrialQueue:
             self._slots.tell(running.trial, TrialState.FAIL, {kind: f"{job.name}: {why}"})
 
     def evaluated(self, job: Job, step: int, metrics: dict[str, float]) -> str | None:
-        """Report to the pruner, look for runs that are better in everything."""
+        """Report to the pruner, and look for finished runs with more reward at less KL."""
         running = self._of_job.get(job.name)
         if running is None:
             return None
@@ -112,7 +112,7 @@ class TrialQueue:
         return None
 
     def exhausted(self) -> bool:
-        """Whether no job can come any more; trials of other folders may die and be tried here."""
+        """Whether no job can come any more; dead trials of other folders may be tried here."""
         if self._running or self._lost_workers or self._late():
             return not (self._running or self._lost_workers)
         others = self._slots.running_elsewhere()
@@ -150,7 +150,7 @@ class TrialQueue:
         self._close_if_done(running)
 
     def _is_made(self, job: Job) -> bool:
-        """Whether a run's rows stand, with the sweep's metrics, or can be recorded."""
+        """Whether a run is finished: its rows and metrics are recorded, or can be now."""
         done = state.is_done(self._plan, job)
         if not state.is_up_to_date(self._plan, job, self._rows, done=done):
             return False
@@ -163,9 +163,9 @@ class TrialQueue:
         self._rows = rows_by_run(self._plan.results)
 
     def _outcome(self, job: Job) -> tuple[dict[str, float], str]:
-        """What a run measured last, and why it ended early; no text if it did not.
+        """The last metrics of a run, and why it ended early (empty if it did not).
 
-        From its folder; where that is gone, from what stands beside the tables.
+        They come from its folder or, if that is gone, from the records beside the tables.
         """
         kept = self._plan.folder(job) / DONE, record_of(self._plan.results, job.name)
         found = (record for record in map(read_record, kept) if record is not None)
@@ -229,7 +229,7 @@ class TrialQueue:
             raise ConfigError(
                 f"metric {metric!r} was never logged by arm {running.point.arm!r}; logged: "
                 f"{', '.join(logged) or 'nothing'}. Name one of these in the sweep's metrics: "
-                "what has been trained is kept."
+                "finished runs are kept."
             )
         return sum(found) / len(found)
 

@@ -35,7 +35,7 @@ VALUES: list[tuple[str, Fits, str]] = [  # that no library refuses, or only late
     (
         "trainer.precision",
         lambda name, _: name == "32-true" or not str(name).endswith(("64", "-true")),
-        "{} converts batches, too, whose numbers need float32. Set model.init_args.policy.dtype "
+        "{} also converts batches, whose numbers need float32. Set model.init_args.policy.dtype "
         "(or model.dtype) to bfloat16 or float64 for weights, or trainer.precision to bf16-mixed",
     ),
     (
@@ -109,7 +109,7 @@ def refuse_nulls(config: Namespace) -> None:
 
 
 def check_values(config: Namespace) -> None:
-    """Refuse values of the trainer and the command that are outside of ``VALUES``.
+    """Refuse values of the trainer and the command that ``VALUES`` does not allow.
 
     Raises:
         ConfigError: Such a value; names its key.
@@ -150,7 +150,7 @@ def construct(command: LightningCLI, *keys: str) -> Namespace:
 
 
 def make_trainer(settings: dict[str, Any], config: Namespace, *, here: bool = True) -> Trainer:
-    """The trainer of ``settings``; devices that are not ``here`` are not looked for.
+    """Make the trainer of ``settings``; unless ``here``, its devices need not exist.
 
     Raises:
         ConfigError: The trainer refuses a value, or its processes cannot work.
@@ -168,7 +168,7 @@ def make_trainer(settings: dict[str, Any], config: Namespace, *, here: bool = Tr
         _check_machines(trainer)
     if here and isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > bearable:
         raise ConfigError(
-            f"trainer.devices {trainer.num_devices}: that many processes on the "
+            f"trainer.devices {trainer.num_devices}: too many processes for the "
             f"{os.cpu_count()} cores of this machine. Use at most {bearable}."
         )
     return trainer
@@ -184,8 +184,8 @@ def _check_machines(trainer: Trainer) -> None:
     alone = isinstance(environment, LightningEnvironment) and "NODE_RANK" not in os.environ
     if trainer.num_nodes > 1 and alone:
         raise ConfigError(
-            f"trainer.num_nodes {trainer.num_nodes}: nothing starts this training on the other "
-            "machines, and it would wait for them. Call it on each of them by torchrun --nnodes "
+            f"trainer.num_nodes {trainer.num_nodes}: nothing starts this run on the other "
+            "machines, so it would wait forever. Start it on each machine by torchrun --nnodes "
             f"{trainer.num_nodes} --nproc_per_node {trainer.num_devices} --rdzv_backend c10d "
             "--rdzv_endpoint FIRST_MACHINE:29500 -m alignlab.cli fit ..., or by srun in a SLURM "
             "job of as many nodes."
@@ -227,7 +227,9 @@ def tell_unused(config: Namespace) -> None:
                 idle = f"{name} {given[name]} has no effect where {other} is {given[other]}"
                 notes += [] if acts(given[other]) else [f"{where}.init_args.{idle}"]
         if 0 < steps <= given.get("warmup_steps", 0):
-            notes.append(f"{where}: all {steps} steps are warm-up, of {given['warmup_steps']}")
+            notes.append(
+                f"{where}: warmup_steps {given['warmup_steps']} cover all {steps} steps of the run"
+            )
     for note in notes:
         print(f"note: {note}.", file=sys.stderr)
 

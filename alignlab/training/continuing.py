@@ -18,10 +18,10 @@ NEWEST = Path()  # to resume: the run that was saved last
 
 
 def with_config_of(resume: Path, args: Sequence[str]) -> list[str]:
-    """``args`` with the config of the run in ``resume``, unless they name one themselves.
+    """``args`` with the config of the run in ``resume``, unless they name a config themselves.
 
     Raises:
-        ConfigError: There is no run.
+        ConfigError: There is no run in ``resume``.
     """
     config = resume / CONFIG
     if resume != NEWEST and not config.is_file():
@@ -50,8 +50,8 @@ def in_folder_of(resume: Path, trainer: Trainer) -> Path:
             logger._version = resume.resolve().name  # type: ignore[attr-defined]
     if run_folder(trainer).resolve() != resume.resolve():
         raise ConfigError(
-            f"--resume {resume}: with these settings files go to {run_folder(trainer)}. Give the "
-            "folder that the run's first line named, from the same working directory."
+            f"--resume {resume}: these settings write to {run_folder(trainer)} instead. Give the "
+            "folder that the run printed first, and call from the same working directory."
         )
     if not any((resume / name).exists() for name in (LAST, checkpoints.PREVIOUS)):
         raise ConfigError(f"--resume {resume}: no {LAST} there. Start again without --resume.")
@@ -59,10 +59,10 @@ def in_folder_of(resume: Path, trainer: Trainer) -> Path:
 
 
 def continued(trainer: Trainer, resume: Resume, asked: Path) -> Path:
-    """The checkpoint to continue from, found whole and of this config; the logs cut back to it.
+    """Find the checkpoint to continue from, check it, and cut the run's logs back to its step.
 
     Raises:
-        ConfigError: It is none, is damaged, or is of another config.
+        ConfigError: The file is not a checkpoint, is damaged, or belongs to another config.
     """
     checkpoints.refuse_shards(asked)
     path = checkpoints.whole_or_previous(asked)
@@ -74,7 +74,7 @@ def continued(trainer: Trainer, resume: Resume, asked: Path) -> Path:
     if "identity" in state:
         check_same(state["identity"], resume.identity, path)
     else:
-        print(f"note: {path} does not say which config it is of", file=sys.stderr)
+        print(f"note: {path} does not record its config, so it is not compared", file=sys.stderr)
     folder = run_folder(trainer)
     own = path.name in (checkpoints.LAST, checkpoints.PREVIOUS)
     if own and path.parent.resolve() == folder.resolve() and trainer.is_global_zero:

@@ -77,7 +77,7 @@ NOT_SHOWN: tuple[dict[str, Any], ...] = (  # warnings that users cannot act on
     {"message": ".*does not have many workers"},
     # References and scorers are read, not trained.
     {"message": r"Found \d+ module\(s\) in eval mode"},
-    # Lightning counts the batches of one epoch; the interval goes on over epochs.
+    # Lightning counts the batches of one epoch; the interval continues over epochs.
     {"message": ".*smaller than the logging interval"},
     # Rollouts have no validation rows: probes measure them.
     {"message": "You passed in a `val_dataloader`"},
@@ -109,7 +109,7 @@ def fit(
 
 
 def closing(command: "Command") -> list[str]:
-    """What a finished run says: its result, its alarms, its files, and the next command."""
+    """The last lines of a finished run: its result, its alarms, its files, and the next command."""
     trainer, folder = command.trainer, run_folder(command.trainer)
     said = [f"Trained {trainer.global_step} steps. Model: {folder / MODEL}"]
     found = means_at(trainer, trainer.global_step)
@@ -128,7 +128,7 @@ def closing(command: "Command") -> list[str]:
 
 
 def losses_line(command: "Command") -> list[str]:
-    """The line with the last losses; a policy gradient's loss says nothing of its policy."""
+    """The line with the last losses; none for a policy gradient, whose loss is not a quality."""
     found, model = command.resume.metrics, command.model
     if "train/loss" not in found or hasattr(model, "phase"):
         return []
@@ -146,7 +146,8 @@ class Command(LightningCLI):
         args: Command-line words, such as ``["--config", "stage.yaml"]``, or a config.
 
     Raises:
-        ConfigError: An unknown key, a wrong type, a null for a value, an impossible value.
+        ConfigError: An unknown key, a wrong type, null where a value is needed, an impossible
+            value.
     """
 
     def __init__(self, args: Sequence[str] | dict[str, Any]) -> None:
@@ -169,7 +170,7 @@ class Command(LightningCLI):
         add = parser.add_argument
         add("--probe", type=FrontierProbe | None, default=None, help="Evaluates the policy.")
         add("--ckpt_path", type=str | None, default=None, help="Checkpoint to continue from.")
-        add("--parent", type=dict[str, str] | None, default=None, help="What alignlab fork wrote.")
+        add("--parent", type=dict[str, str] | None, default=None, help="Set by alignlab fork.")
         add("--non_finite", type=Then, default="stop", help="What to do with a step whose loss or "
             "gradient is not finite: stop or skip.")  # fmt: skip
         add("--threads", type=int, default=1, help="CPU threads of this process (default: 1).")
@@ -222,8 +223,8 @@ def build(
     Args:
         args: Command-line words, such as ``["--config", "stage.yaml"]``.
         callbacks: Added to those of the config.
-        resume: The folder of a run to go on with; its own config, where ``args`` name none. An
-            empty path means the newest run of the config.
+        resume: Folder of a run to continue, with its own config unless ``args`` name one. An empty
+            path means the newest run of the config.
 
     Raises:
         ConfigError: An unknown key, a wrong type, an impossible value, an unreadable file.
@@ -278,7 +279,7 @@ def check(config: dict[str, Any], *, here: bool = True, evaluated: bool = False)
     No model is built and no file read.
 
     Args:
-        config: Of one training.
+        config: Of one training run.
         here: It will run on this machine, so its devices have to be there.
         evaluated: Its evaluations will be points of a frontier.
 
@@ -295,8 +296,8 @@ def run_fit(command: Command) -> None:
     """Train; continue from ``--ckpt_path`` when it is given.
 
     Raises:
-        ConfigError: The checkpoint is none, is damaged, or is of another config.
-        SystemExit: 143 after SIGTERM; ``Resume`` says which step is then on disk.
+        ConfigError: The file is not a checkpoint, is damaged, or belongs to another config.
+        SystemExit: 143 after SIGTERM; ``Resume`` prints the step that is then on disk.
     """
     trainer, path = command.trainer, command.config.ckpt_path
     command.resume.identity = identity_of(_plain(command))
@@ -328,12 +329,12 @@ def validate(words: Sequence[str], resume: Path | None = None) -> None:
     """Validate by the words of a command line, from ``--ckpt_path`` when it is given.
 
     Raises:
-        ConfigError: The checkpoint is none, or there are no rows to validate on.
+        ConfigError: The file is not a checkpoint, or there are no rows to validate on.
     """
     command = build(words, resume=resume)
     path = command.config.ckpt_path
     if path is not None and not Path(path).is_file():
-        what = "not a checkpoint of a training" if Path(path).exists() else "no such file"
+        what = "not a checkpoint of a training run" if Path(path).exists() else "no such file"
         raise ConfigError(f"--ckpt_path {path}: {what}. Check the path.")
     torch.set_num_threads(command.config.threads)
     before_start.read_data(command)

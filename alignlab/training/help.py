@@ -16,19 +16,19 @@ usage: alignlab {command} DIR:STAGE [--scale NAME] [--seed N] [--point K] [--res
        alignlab fit --resume RUN_FOLDER
 
 {what} DIR:STAGE is a stage of an experiment, such as experiments/quickstart:dpo,
-with the settings and inputs that the pipeline gives it. A file of your own has a model, its data
-and a trainer. Every key is also an option, and what comes later wins.
+with the settings and inputs that the pipeline gives it. A stage file of your own has a model, data
+and a trainer. Every key is also an option; a later value overrides an earlier one.
 
 options of DIR:STAGE:
-  --scale NAME        the stage as DIR/scales/NAME.yaml has it
-  --seed N            of a stage with one run for each seed (default: the experiment's first)
+  --scale NAME        use the scale DIR/scales/NAME.yaml
+  --seed N            the run's seed, if the stage runs once per seed (default: the first)
   --point K           which point of the stage's grid, from 0 (default: 0)
   --results DIR       where its inputs are (default: results/<experiment>[-<scale>])
 
 options:
-  --config FILE       the stage, or more for DIR:STAGE; a second one overrides keys of the first
+  --config FILE       a stage file; a second one, or one beside DIR:STAGE, overrides keys
   --KEY VALUE         any key of the stage: --model.init_args.beta 0.2, --trainer.max_steps 100
-  --resume [FOLDER]   go on with the run in FOLDER from its last.ckpt, in the same folder (without
+  --resume [FOLDER]   continue the run in FOLDER from its last.ckpt, in the same folder (without
                       FOLDER: the newest run of the stage's trainer.default_root_dir)
   --ckpt_path FILE    start from this checkpoint, in a new folder
   --non_finite skip   leave out a step whose loss or gradient is not finite (default: stop)
@@ -58,7 +58,7 @@ def show(command: str, words: Sequence[str]) -> None:
     """Show the page of ``fit``, or with ``--model`` or ``--data`` the arguments of the class.
 
     Raises:
-        ConfigError: There are no words; the page is shown all the same.
+        ConfigError: There are no words; the page is shown first.
     """
     pairs = [*pairwise([*words, ""]), *(word.split("=", 1) for word in words if "=" in word)]
     named = [(a, b) for a, b in pairs if a in ("--model", "--data") and b]
@@ -85,7 +85,7 @@ def page(command: str) -> str:
 
 
 def objectives() -> list[tuple[str, str]]:
-    """Path and name of every objective: the files with a loss of their own name."""
+    """Path and name of every objective, that is, of each file with a ``<file name>_loss``."""
     found = []
     for path in sorted((PACKAGE / "objectives").glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))

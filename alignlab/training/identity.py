@@ -1,8 +1,8 @@
 """The identity of a checkpoint's config: the settings that shape the weights.
 
-Model, data and seed shape every step, and so do a few of the trainer's settings and callbacks. How
-long the training goes on, what is logged and where, on how many threads: that may change between
-two continuations, and the new value is the one in force.
+Model, data and seed shape every step, and so do a few of the trainer's settings and callbacks. The
+length of the run, its logging and its number of threads may change when it is continued; the new
+values then apply.
 """
 
 from collections.abc import Iterator, Mapping
@@ -42,7 +42,7 @@ def identity_of(config: Mapping[str, Any]) -> Identity:
     """All settings that shape the weights; files, folders and a user's code by their content.
 
     Args:
-        config: A training's config with all defaults, as plain values.
+        config: A stage's config with all defaults, as plain values.
     """
     trainer = config.get("trainer") or {}
     callbacks = trainer.get("callbacks") or []
@@ -56,11 +56,11 @@ def identity_of(config: Mapping[str, Any]) -> Identity:
 
 
 def check_same(before: Identity, now: Identity, checkpoint: Path) -> None:
-    """Refuse to continue one training with the config of another.
+    """Refuse to continue a run with another config.
 
     Args:
         before: Identity that the checkpoint holds.
-        now: Identity of the training that is to continue it.
+        now: Identity of the run that is to continue it.
         checkpoint: Its path, for the message.
 
     Raises:
@@ -72,8 +72,8 @@ def check_same(before: Identity, now: Identity, checkpoint: Path) -> None:
     changed = [f"{key} {_shown(*pair)}" for key, pair in pairs.items() if pair[0][0] != pair[1][0]]
     if changed:
         raise OtherConfig(
-            f"{checkpoint} is of another config: {', '.join(changed)}. Continue it with the values "
-            "that it was begun with, or start again without a checkpoint."
+            f"{checkpoint} is of another config: {', '.join(changed)}. Continue with the run's "
+            "original values, or start again without a checkpoint."
         )
 
 

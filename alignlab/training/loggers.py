@@ -21,7 +21,7 @@ PROJECT = "alignlab"  # of W&B, and experiment of MLflow
 
 
 class WithWords(Trainer):
-    """The signature of a trainer whose logger may be a word, which ``loggers_of`` replaces."""
+    """A trainer whose ``logger`` may also be a word; ``loggers_of`` replaces it."""
 
     def __init__(
         self,

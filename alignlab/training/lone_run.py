@@ -48,7 +48,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _collect(run: Path) -> None:
-    """Write the tables of a run, and its pool where there is none or one of other settings."""
+    """Write the tables of a run, and its pool unless it has one drawn with the same settings."""
     import yaml
 
     from alignlab.files import belongs, read_record, stamp, write_record

@@ -1,4 +1,4 @@
-"""``alignlab replay``: run a saved step again, and see where a number is lost."""
+"""``alignlab replay``: run a saved step again and find the first tensor that is not finite."""
 
 import math
 from pathlib import Path
@@ -37,7 +37,7 @@ def replay(path: Path, weights: Path | None = None) -> int:
     record, parts = read(path)
     config = path.parent.parent / CONFIG
     if not config.is_file():
-        raise ConfigError(f"{config} is missing, which says what was trained. Put it back.")
+        raise ConfigError(f"{config} is missing; it says what was trained. Put it back.")
     source = weights or path.with_suffix(WEIGHTS)
     state = _state(source)
     command = fit.build(["--config", str(config), *ALONE])

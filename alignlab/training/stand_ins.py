@@ -1,7 +1,8 @@
 """Validate constructor arguments without building a model.
 
-A sweep's inputs take hours, and a negative ``beta`` should be reported before. So objective and
-data are built with stand-ins for models and rewards, which have no weights and read no file.
+A sweep's inputs take hours, so a negative ``beta`` should be reported before they are made.
+Objective and data are built with stand-ins for models and rewards that hold no weights and read no
+file.
 """
 
 from types import SimpleNamespace
@@ -43,7 +44,7 @@ class _Model(nn.Module):
             self.disable_adapter = None
 
     def add_adapter(self, name: str, config: Any) -> None:
-        """It has no layers to put them on."""
+        """Do nothing: the fake has no layers to adapt."""
 
 
 class _Policy(Policy):
@@ -95,7 +96,7 @@ class _Reward(Reward):
 def try_out(command: LightningCLI, *, here: bool, evaluated: bool) -> None:
     """Construct all objects that a parsed command names, and discard them.
 
-    What fails because there is no real model is left to the training.
+    Errors that only mean that there is no real model are ignored.
 
     Args:
         command: Parsed.
@@ -127,6 +128,6 @@ def try_out(command: LightningCLI, *, here: bool, evaluated: bool) -> None:
     if evaluated and not any(isinstance(callback, FrontierProbe) for callback in callbacks):
         raise ConfigError(
             "its stage has an 'objective', so its evaluations are to be points of the frontier, "
-            "and nothing evaluates it. Add a FrontierProbe under the key probe, or leave "
-            "'objective' out."
+            "but it has no probe. Add a FrontierProbe under the key probe, or leave 'objective' "
+            "out."
         )

@@ -667,6 +667,8 @@ def test_settings_that_are_not_there_are_told_before_anything_runs(
 ) -> None:
     plan = fixed(experiment, *free, **wrong)
     for job in [job for job in plan.jobs.values() if job.stage == "dpo"]:
-        with pytest.raises(ConfigError, match=r"dpo\.json has no settings for KL 2\. Run its trials"):
+        with pytest.raises(
+            ConfigError, match=r"dpo\.json has no settings for KL 2\. Run its trials"
+        ):
             plan.to_check(job)
     plan.to_check(plan.jobs["sft"])

@@ -60,7 +60,7 @@ def test_a_first_call_that_is_refused_by_its_model_leaves_nothing(
     assert call("compare", *SMALL) == 2
     assert set(tmp_path.iterdir()) == before
     assert capsys.readouterr().out.endswith(
-        "compare-pairs is deleted again, so that the next call may have other options.\n"
+        "compare-pairs was deleted, so that the next call may have other options.\n"
     )
     monkeypatch.setattr(compare, "_examine", lambda *_: 0)
     assert call("compare", *SMALL) == 1
@@ -90,7 +90,7 @@ def test_a_killed_comparison_goes_on_to_its_answer(
     first = {path: path.stat().st_mtime for path in done.glob("*/*/done.json")}
     assert call(*words) == 0
     said = capfd.readouterr().out
-    assert "going on with the comparison" in said
+    assert "continuing the comparison" in said
     assert "The first runs took dpo" in said
     settings, seeds = json.loads(Path("compare-pairs/compare.json").read_text())["size"]
     assert len(list(done.glob("simpo/*/done.json"))) == settings * seeds

@@ -63,7 +63,7 @@ def test_a_larger_comparison_keeps_the_first_runs(own: Path) -> None:
 
 def test_other_options_are_refused_and_named(own: Path) -> None:
     options: dict[str, Any] = {"policy": "m", "max_length": 512}
-    with pytest.raises(ConfigError, match="own: it exists and is not of a comparison"):
+    with pytest.raises(ConfigError, match="own: it exists and holds no comparison"):
         folder.opened(own, options)
     folder.write_record(own, options)
     assert folder.opened(own, options) == {"options": options}

@@ -59,7 +59,7 @@ def test_what_was_written_and_what_is_refused(
     assert "my/model" in Path("own/kto.yaml").read_text()
     assert call("init", "named", "--from", "dpo", "--policy", "m") == 0
     assert capsys.readouterr().out == (
-        "named is written. Go on with: alignlab fit --config named/dpo.yaml\n"
+        "named is written. Next: alignlab fit --config named/dpo.yaml\n"
     )
     stage = Path("own/kto.yaml").read_text()
     assert "lr: 1e-05" in stage

@@ -134,7 +134,7 @@ def test_the_command_works_on_the_study_of_a_sweep_that_has_not_begun(
     assert call("sweep", "try.yaml", "--add", "beta=0.2", "--add", "beta=0.3") == 0
     said = capsys.readouterr().err
     assert said.count(": added arm dpo, ") == 2
-    assert "Otherwise continue the sweep: alignlab sweep try.yaml\n" in said
+    assert "If none is running, continue the sweep: alignlab sweep try.yaml\n" in said
     assert Path("results/sweep-try/study.db").exists()
     assert add_points(Path("try.yaml"), ["beta=0.2"]) == 0
     assert "is trial 0 already (waiting)" in capsys.readouterr().err

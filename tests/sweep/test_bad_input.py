@@ -50,10 +50,10 @@ def remember(seconds: float) -> None:
 @pytest.mark.parametrize(
     ("changes", "time"),
     [
-        ({}, "time: about 4.0 minutes; disk: unknown, only the tables of dpo are left"),
+        ({}, "time: about 4.0 minutes; disk: unknown, because only the tables of dpo are left"),
         ({"sampler": "tpe", "trials": 3}, "time: about 3.0 minutes; disk: unknown"),
         ({"sampler": "tpe", "minutes": 5}, "time: about 5.0 minutes; disk: unknown"),
-        ({"minutes": 2}, "time: 2 minutes and what is at work then; disk: unknown"),
+        ({"minutes": 2}, "time: 2 minutes, plus the runs in progress at that time; disk: unknown"),
     ],
     ids=str,
 )

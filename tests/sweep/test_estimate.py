@@ -14,7 +14,7 @@ def test_a_dry_run_makes_nothing(write: Write, capsys: pytest.CaptureFixture[str
     said = capsys.readouterr().out
     assert "4 trials (grid), 2 seeds each, 8 runs\n  dpo: beta=0.5\n" in said
     assert "inputs in results/demo: sft, pool to make" in said
-    assert "time and disk: unknown, no run of dpo is finished yet" in said
+    assert "time and disk: unknown, because no run of dpo is finished" in said
     assert not Path("results").exists()
     run_sweep(Path("try.yaml"))
     capsys.readouterr()

@@ -180,7 +180,7 @@ def test_only_a_training_ends_early(load: Any, key: dict[str, Any]) -> None:
         (
             {"metrics": {"rewrad": "maximize"}},
             "try.yaml: metric 'rewrad' is not measured by any run. An evaluation has kl, kl_k1, "
-            "reward, proxy_reward, length, seconds; what is logged has a slash, as val/loss does. "
+            "reward, proxy_reward, length, seconds; logged metrics have a slash, as val/loss does. "
             "Did you mean 'reward'?",
         ),
         (
@@ -290,7 +290,10 @@ def test_every_pruner_can_be_had_from_yaml(load: Any) -> None:
 
 def test_a_pruner_goes_by_what_evaluations_report(load: Any) -> None:
     line = refused(load, {"metrics": {"val/loss": "minimize"}, "pruner": "median"})
-    assert "which 'val/loss' is not part of. Take one of kl, kl_k1, reward, proxy_reward" in line
+    assert (
+        "each evaluation reports, got 'val/loss'. Take one of kl, kl_k1, reward, proxy_reward"
+        in line
+    )
     assert load(metrics={"val/loss": "minimize"}).keys.metrics == {"val/loss": "minimize"}
 
 

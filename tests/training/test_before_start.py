@@ -162,7 +162,7 @@ def test_settings_that_act_only_beside_others_are_told(capsys: pytest.CaptureFix
         f"{where}.init_args.floor 0.1 has no effect where decay is constant.",
         f"{where}.init_args.warmup_start 0.5 has no effect where warmup_steps is 0.",
     ]
-    assert told(warmup_steps=9) == [f"{where}: all 9 steps are warm-up, of 9."]
+    assert told(warmup_steps=9) == [f"{where}: warmup_steps 9 cover all 9 steps of the run."]
     assert told(warmup_steps=9, max_steps=-1) == []
 
 

@@ -136,7 +136,7 @@ def test_a_point_of_the_frontier_needs_a_probe(dpo: dict[str, Any]) -> None:
     fit.check(dpo, evaluated=True)
     del dpo["probe"]
     fit.check(dpo)
-    assert "nothing evaluates it. Add a FrontierProbe" in refused(dpo, evaluated=True)
+    assert "but it has no probe. Add a FrontierProbe" in refused(dpo, evaluated=True)
 
 
 def test_a_config_that_is_checked_stays_as_it_was(dpo: dict[str, Any]) -> None:
