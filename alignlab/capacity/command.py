@@ -29,29 +29,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "follow, as in alignlab fit",
     )
     add("--config", action="append", default=[], metavar="FILE", help="an overlay; may be repeated")
-    add("--gpu", choices=DEVICES, help="the kind of GPU (default: none, memory alone)")
+    add("--gpu", choices=DEVICES, help="the kind of GPU (default: none, plan memory only)")
     add("--memory", type=_number, metavar="GB", help="memory of a device, instead of the GPU's")
-    add("--devices", type=_list, metavar="LIST", help="numbers of devices (default: 1,8)")
-    add(
-        "--mfu", type=_number, help="share of the GPU's matmul rate that is reached (default: 0.35)"
-    )
-    add("--price", type=_number, metavar="EUR/h", help="of one device for an hour")
+    add("--devices", type=_list, metavar="LIST", help="device counts to plan for (default: 1,8)")
+    add("--mfu", type=_number, help="model FLOPs utilisation, 0 to 1 (default: 0.35)")
+    add("--price", type=_number, metavar="EUR/h", help="price of one device per hour")
     add(
         "--lengths",
         type=_list,
         metavar="P,C",
         help="tokens of every prompt and completion, instead of reading the data",
     )
-    add("--probe", action="store_true", help="train a few steps here, to measure them")
+    add("--probe", action="store_true", help="train a few steps here to measure them")
     copies = parser.add_argument_group(
-        "sums without a config",
-        "Bytes of models in mixed precision with AdamW: 88 devices of 80 GB for the four models of "
-        "PPO at 175 B: alignlab plan --trained 175e9,175e9 --frozen 175e9,175e9 --gradients 4 "
-        "--gpu a100-80gb --price 2",
+        "estimates without a config",
+        "Memory of models in mixed precision with AdamW. Example, the four models of PPO at 175 B, "
+        "which need 88 devices of 80 GB: alignlab plan --trained 175e9,175e9 "
+        "--frozen 175e9,175e9 --gradients 4 --gpu a100-80gb --price 2",
     )
     add = copies.add_argument
     add("--trained", type=_list, metavar="LIST", help="parameters of each model that is trained")
-    add("--frozen", type=_list, metavar="LIST", help="parameters of each model that is only read")
+    add("--frozen", type=_list, metavar="LIST", help="parameters of each frozen model")
     add("--gradients", type=int, choices=(2, 4), help="bytes of a gradient (default: 2)")
 
 

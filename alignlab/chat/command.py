@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a run's folder, EXPERIMENT:STAGE, or a model's folder or hub id",
     )
     parser.add_argument("--beside", metavar="RUN", help="a second policy, in a column of its own")
-    parser.add_argument("--scale", metavar="NAME", help="of EXPERIMENT:STAGE")
-    parser.add_argument("--system", metavar="TEXT", help="the system's message")
+    parser.add_argument("--scale", metavar="NAME", help="scale of EXPERIMENT:STAGE")
+    parser.add_argument("--system", metavar="TEXT", help="the system message")
     parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N")
     parser.add_argument("--temperature", type=float, default=0.7, help="0 is greedy")
     parser.add_argument("--top-p", type=float, default=1.0, help="1 keeps every token")
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("preferences.jsonl"),
         metavar="FILE",
-        help="preferences are added to it, for PreferenceData (default: preferences.jsonl)",
+        help="append preferences, as PreferenceData reads them (default: preferences.jsonl)",
     )
 
 

@@ -15,13 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``alignlab check-data``."""
     add = parser.add_argument
     add("source", metavar="FILE|ID", help="a file, folder or pattern, or the hub id of a data set")
-    add("--test", metavar="FILE|ID", help="held-out rows: what do they share with the others?")
-    add("--tokenizer", metavar="DIR|ID", help="also show tokens: lengths, and which are trained on")
-    add("--chat-format", metavar="llama3|FILE", help="of a tokenizer without a chat template: "
+    add("--test", metavar="FILE|ID", help="held-out rows: report their overlap with the others")
+    add("--tokenizer", metavar="DIR|ID", help="also show lengths in tokens, and the trained tokens")
+    add("--chat-format", metavar="llama3|FILE", help="for a tokenizer without a chat template: "
         "llama3, or a template's file (*.jinja), as in a policy's chat_format")  # fmt: skip
-    add("--as", choices=KINDS, dest="kind", help="the kind of row (default: what the columns say)")
-    add("--split", metavar="NAME", help="which part of the source")
-    add("--test-split", metavar="NAME", help="which part of --test")
+    add("--as", choices=KINDS, dest="kind", help="the kind of row (default: by the columns)")
+    add("--split", metavar="NAME", help="split of the source, such as train")
+    add("--test-split", metavar="NAME", help="split of --test")
     add(
         "--columns",
         action="append",
@@ -30,14 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="read COLUMN as NAME, such as prompt=question; may be repeated",
     )
     add("--strict", action="store_true", help="exit with 2 if a row is refused, contradicted or in "
-        "a cycle, or a test prompt is a training prompt, too")  # fmt: skip
+        "a cycle, or a test prompt is also a training prompt")  # fmt: skip
     add("--json", action="store_true", help="print JSON instead")
-    add("--html", type=Path, metavar="FILE", help="write a page, too")
+    add("--html", type=Path, metavar="FILE", help="also write an HTML page")
     add(
         "--quarantine",
         type=Path,
         metavar="FILE",
-        help="write refused and contradictory rows with the reasons as JSON lines",
+        help="write refused and contradictory rows, with the reasons, as JSON lines",
     )
 
 
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     source = Source(args.source, kind, args.split, columns)
     test = Source(args.test, kind, args.test_split, columns) if args.test else None
     if args.test_split and test is None:
-        raise ConfigError("--test-split is a part of --test, which is not given.")
+        raise ConfigError("--test-split is a part of --test, which is not given. Give --test, too.")
     if args.chat_format and not args.tokenizer:
         raise ConfigError("--chat-format is set on the tokenizer. Give --tokenizer, too.")
     check = checked(source, test, args.tokenizer, args.chat_format)

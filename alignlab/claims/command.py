@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "results",
         type=Path,
         metavar="RESULTS",
-        help="the folder of results folders; claims.csv and README.md are written there",
+        help="folder that holds results folders; claims.csv and README.md are written there",
     )
 
 

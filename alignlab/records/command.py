@@ -31,13 +31,13 @@ def add_diff(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "first", metavar="A", help=f"{RUN}; without -s<seed>: its runs of all seeds"
     )
-    parser.add_argument("second", metavar="B", help="another one")
+    parser.add_argument("second", metavar="B", help="the run to compare it with, named alike")
     parser.add_argument(
         "--difference",
         type=float,
         metavar="D",
-        help="say how many seeds and prompts resolve this difference in reward (default: the one "
-        "found, where it is not resolved)",
+        help="print how many seeds and prompts would resolve this difference in reward (default: "
+        "the difference found, if it is not resolved)",
     )
     _add_roots(parser)
     parser.set_defaults(command=_diff)
@@ -63,7 +63,7 @@ def add_fork(parser: argparse.ArgumentParser) -> None:
 def add_note(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``alignlab note``."""
     parser.add_argument("run", metavar="RUN", help=RUN)
-    parser.add_argument("text", nargs="?", metavar="TEXT", help="a remark about it")
+    parser.add_argument("text", nargs="?", metavar="TEXT", help="the note")
     parser.add_argument(
         "--tag", action="append", default=[], metavar="TAG", help="a word; may be given again"
     )
@@ -156,9 +156,9 @@ def _note(args: argparse.Namespace) -> int:
 
 
 COMMANDS = (
-    ("catalogue", add_catalogue, "write a page of all results folders, to be filtered", CATALOGUE),
-    ("show", add_show, "show which run made a number, and what made the run", SHOW),
-    ("diff", add_diff, "show what two runs differ by, and whether their results do", DIFF),
-    ("fork", add_fork, "write a stage's file with a run's settings, some of them changed", FORK),
-    ("note", add_note, "write a note or tags about a run", NOTE),
+    ("catalogue", add_catalogue, "write an HTML page that lists all results folders", CATALOGUE),
+    ("show", add_show, "show which run made a number, and how the run was made", SHOW),
+    ("diff", add_diff, "show how settings and results of two runs differ", DIFF),
+    ("fork", add_fork, "copy a run's settings into a new stage file, with changes", FORK),
+    ("note", add_note, "add a note or tags to a run", NOTE),
 )

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_look(parser)
     parser.add_argument(
-        "--size", choices=SIZES, default=SIZES[0], help="of the figure (default: screen)"
+        "--size", choices=SIZES, default=SIZES[0], help="size of the figure (default: screen)"
     )
     parser.add_argument(
         "--share",
@@ -56,20 +56,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base",
         metavar="ARM",
-        help="test every other objective against this one at KL 1, with Holm's correction; adds "
-        "own optima, costs and a figure of all shares",
+        help="test every other objective against this one at KL 1, with Holm's correction; also "
+        "write own optima, costs and a figure of all shares",
     )
     parser.add_argument(
         "--watch",
         action="store_true",
-        help="draw report.html again while alignlab run or sweep works in the folder",
+        help="redraw report.html while alignlab run or sweep works in the folder",
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="where table and figures go (default: the folder; for several, 'frontier' beside "
-        "the first)",
+        help="where table and figures go (default: the folder; for several folders, 'frontier' "
+        "beside the first)",
     )
 
 

@@ -47,14 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder that alignlab frontier, run or sweep has drawn",
     )
     kinds = parser.add_mutually_exclusive_group()
-    kinds.add_argument("--latex", action="store_true", help="a tabular of the package booktabs")
-    kinds.add_argument("--markdown", action="store_true", help="a table for a README")
+    kinds.add_argument("--latex", action="store_true", help="print a LaTeX tabular with booktabs")
+    kinds.add_argument("--markdown", action="store_true", help="print a Markdown table")
     kinds.add_argument(
         "--into",
         type=Path,
         metavar="FILE.md",
-        help="put the numbers into the table of this file that has a column such as 'KL 1' and "
-        "names an objective, such as `dpo`, in a cell of each row",
+        help="update the table of this file that has a column such as 'KL 1' and names an "
+        "objective, such as `dpo`, in a cell of each row",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
@@ -65,15 +65,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--against",
         action="store_true",
-        help="the tests of 'alignlab frontier --base' instead, beside own optima",
+        help="print the tests of 'alignlab frontier --base' instead, beside own optima",
     )
     what.add_argument(
         "--order",
         type=Path,
         nargs="+",
         metavar="DIR",
-        help="does the order at KL 1 survive in these folders, which have the same objectives "
-        "under another condition? Writes order.csv into RESULTS_DIR, too",
+        help="compare the order of objectives at KL 1 with that in these folders, which have the "
+        "same objectives under another condition; also write RESULTS_DIR/order.csv",
     )
     add_look(parser)
 

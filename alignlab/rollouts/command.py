@@ -27,13 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     given.add_argument("--prompts", metavar="FILE", help="file or hub id of prompts")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N prompts of --prompts")
-    parser.add_argument("--samples", type=int, default=1, metavar="N", help="of each prompt")
+    parser.add_argument("--samples", type=int, default=1, metavar="N", help="samples per prompt")
     parser.add_argument("--max-new-tokens", type=int, default=64, metavar="N")
     parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy")
     parser.add_argument("--top-k", type=int, default=0, help="0 keeps every token")
     parser.add_argument("--top-p", type=float, default=1.0, help="1 keeps every token")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch-size", type=int, default=256, help="completions side by side")
+    parser.add_argument("--batch-size", type=int, default=256, help="completions per batch")
     parser.add_argument(
         "--reward",
         metavar="SPEC",
@@ -43,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="compare every drawn log-prob with the training forward's; print the difference",
+        help="compare each sampled token's log-prob with the training forward's, and print the "
+        "difference",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write JSONL instead of printing")
 

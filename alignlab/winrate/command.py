@@ -40,25 +40,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="OPPONENT",
         help="chosen, rejected or completion: a column of the prompts' file; else a policy as "
-        "above; may be repeated (default: the policies meet each other)",
+        "above; may be repeated (default: the policies are compared with each other)",
     )
     parser.add_argument(
         "--prompts", required=True, metavar="FILE", help="held-out pairs or prompts, or a hub id"
     )
-    parser.add_argument("--split", metavar="NAME", help="of the prompts, such as test")
+    parser.add_argument("--split", metavar="NAME", help="split of the prompts, such as test")
     parser.add_argument(
         "--limit", type=int, default=256, metavar="N", help="the first N prompts (default: 256)"
     )
     _add_sampling(parser)
     _add_judges(parser)
-    parser.add_argument("--scale", metavar="NAME", help="of EXPERIMENT:STAGE")
-    parser.add_argument("--results", type=Path, metavar="DIR", help="of EXPERIMENT:STAGE")
+    parser.add_argument("--scale", metavar="NAME", help="scale of EXPERIMENT:STAGE")
+    parser.add_argument(
+        "--results", type=Path, metavar="DIR", help="results folder of EXPERIMENT:STAGE"
+    )
     parser.add_argument(
         "--out",
         type=Path,
         required=True,
         metavar="DIR",
-        help="tables, figure and page; a call that was stopped goes on from what is there",
+        help="where tables, figure and page go; a stopped call continues from what is there",
     )
 
 
@@ -68,20 +70,20 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         type=_numbers,
         default=TEMPERATURES,
         metavar="LIST",
-        help="of sampling; 0 is greedy (default: 0,0.25,0.5,0.75,1)",
+        help="sampling temperatures; 0 is greedy (default: 0,0.25,0.5,0.75,1)",
     )
     parser.add_argument(
         "--against-temperature",
         type=float,
         metavar="T",
-        help="of opponents that are policies (default: that of the policy)",
+        help="temperature of opponents that are policies (default: that of the policy)",
     )
     parser.add_argument(
-        "--samples", type=int, default=1, metavar="N", help="of each prompt and temperature"
+        "--samples", type=int, default=1, metavar="N", help="samples per prompt and temperature"
     )
     parser.add_argument("--max-new-tokens", type=int, default=64, metavar="N")
-    parser.add_argument("--seed", type=int, default=0, help="of the sampling noise")
-    parser.add_argument("--batch-size", type=int, default=256, help="completions side by side")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sampling noise")
+    parser.add_argument("--batch-size", type=int, default=256, help="completions per batch")
 
 
 def _add_judges(parser: argparse.ArgumentParser) -> None:
@@ -99,12 +101,12 @@ def _add_judges(parser: argparse.ArgumentParser) -> None:
     )
     judge.add_argument("--person", action="store_true", help="ask you, in this terminal")
     served = parser.add_argument_group("with --endpoint")
-    served.add_argument("--judge-model", metavar="NAME", help="the judge's name there")
+    served.add_argument("--judge-model", metavar="NAME", help="name of the judge's model")
     served.add_argument(
         "--question",
         metavar="NAME",
-        help="tldr-concise, tldr-simple or dialogue, which are those of the DPO paper, or a file "
-        "with {prompt}, {a} and {b}",
+        help="tldr-concise, tldr-simple or dialogue (of the DPO paper), or a file with {prompt}, "
+        "{a} and {b}",
     )
     served.add_argument(
         "--api-key-env",
@@ -112,14 +114,16 @@ def _add_judges(parser: argparse.ArgumentParser) -> None:
         help="environment variable with the key (default: OPENAI_API_KEY)",
     )
     served.add_argument(
-        "--price-in", type=_price, metavar="DOLLARS", help="for a million tokens in"
+        "--price-in", type=_price, metavar="DOLLARS", help="price of a million input tokens"
     )
-    served.add_argument("--price-out", type=_price, metavar="DOLLARS", help="and out")
+    served.add_argument(
+        "--price-out", type=_price, metavar="DOLLARS", help="price of a million output tokens"
+    )
     served.add_argument("--concurrency", type=int, metavar="N", help="calls at a time (default: 8)")
     served.add_argument(
         "--request",
         metavar="JSON",
-        help='more of the request, such as {"max_tokens": null, "max_completion_tokens": 512}',
+        help='further request fields: {"max_tokens": null, "max_completion_tokens": 512}',
     )
     served.add_argument("--yes", action="store_true", help="do not ask before calls are made")
 
