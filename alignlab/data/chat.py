@@ -5,8 +5,7 @@ tokenizer's chat template; which characters the assistant wrote is found by rend
 conversation's beginnings, so it needs no markers in the template. Where a template has the markers
 ``{% generation %}``, what they leave out of a turn is not trained on.
 
-Every turn that is trained on is trained to the token that closes it: a policy that never sees that
-token counted never learns to stop.
+The loss on a turn includes the token that closes it; otherwise a policy never learns to stop.
 """
 
 import json
@@ -58,10 +57,10 @@ class Rendered:
 def render(
     tokenizer: "PreTrainedTokenizerBase", prompt: Text, completion: Text, ends: bool
 ) -> Rendered:
-    """The text of one prompt + completion.
+    """Render one prompt + completion as text.
 
     Raises:
-        ConfigError: A conversation, and the tokenizer has no chat template.
+        ConfigError: The row is a conversation and the tokenizer has no chat template.
         Refused: The template refuses the conversation, rewrites its earlier turns or marks nothing
             of its last one, or a turn holds a special token.
     """
@@ -128,8 +127,8 @@ def unread_fields(
     """List the fields of messages that the tokenizer's template leaves out.
 
     Raises:
-        Refused: One of them is a call, the tools that may be called, or what a reply that is
-            trained on thinks: without it the row would say something else.
+        Refused: One of them is a tool call, the list of tools, or the reasoning of a trained reply:
+            without it the row would mean something else.
     """
     turns = prompt + completion
     if not any(turn.extra for turn in turns):

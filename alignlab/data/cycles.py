@@ -1,8 +1,8 @@
 """Find cycles of preferences: a over b, b over c, c over a (Condorcet's paradox).
 
-No scores can agree with all rows of a cycle. Where its rows weigh the same, Bradley-Terry ends at
-equal scores for its members and a loss of log 2. Cycles that come from noise cost accuracy; where
-raters want different things, no single reward model is right.
+No scores can agree with all rows of a cycle. If its rows weigh the same, Bradley-Terry converges to
+equal scores for its members and a loss of log 2. Cycles that come from noise cost accuracy; if they
+come from raters who want different things, no single reward model is right.
 """
 
 from collections import defaultdict

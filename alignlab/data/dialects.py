@@ -1,4 +1,4 @@
-"""Columns of other programs: Alpaca's and ShareGPT's, system turns and tools beside a prompt."""
+"""Columns of other formats: Alpaca's and ShareGPT's, system turns and tools beside a prompt."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -69,7 +69,7 @@ def with_context(read: Reader, row: C) -> C:
     """A conversation with the system turn and the tools that other columns hold.
 
     Raises:
-        Refused: The conversation has another system turn, or a column holds another type.
+        Refused: The conversation has another system turn, or a column has the wrong type.
     """
     prompt = row.prompt
     if isinstance(prompt, str):

@@ -30,7 +30,7 @@ def data_files(source: str | Path) -> list[Path] | None:
     """The files of a path, folder or pattern, sorted by name; ``None`` if it is a hub id.
 
     Raises:
-        DataError: None, one of unknown type or without content, or files of several types.
+        DataError: No file, an empty file, a file of unknown type, or files of several types.
     """
     path = Path(source).expanduser()
     files = [path] if path.is_file() else _several(source, path)
@@ -115,7 +115,7 @@ def _lines(path: Path) -> Iterator[str]:
     """Lines of a text, without the ``\\n`` that ends them.
 
     Raises:
-        DataError: The file is no UTF-8 text.
+        DataError: The file is not UTF-8 text.
     """
     read = 0
     with _open(path) as file:

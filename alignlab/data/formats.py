@@ -1,8 +1,8 @@
 """From records (a line of JSON, a row of a table) to typed rows.
 
-Which columns a set has decides its layout once, for the whole set; whether a text is plain or a
-conversation is what most of its rows are. Every row is then held to that, one by one, so a set
-whose first row is odd is not read wrongly, and an odd row is counted instead of guessed at.
+The columns of a data set decide its layout once, for the whole set; most of its rows decide whether
+texts are plain or conversations. Each row must then match, so an odd first row does not change how
+the set is read, and odd rows are refused and counted instead of guessed at.
 """
 
 import re
@@ -39,13 +39,12 @@ def iter_rows(
 ) -> Iterator[R]:
     """Yield the first ``limit`` typed rows of all records of one set, which ``report`` counts.
 
-    The records are gone through first to see what the set holds, and then once more. The user has
-    given names to ``columns``, so each must be read; ``picked`` are columns that the records were
-    chosen by.
+    The records are read twice: first to see what the set holds, then to parse it. The user named
+    ``columns``, so each must be used; ``picked`` are columns that the records were selected by.
 
     Raises:
         DataError: A column is missing in the whole set, or no row can be used.
-        ConfigError: One of ``columns`` is no column of this kind of row.
+        ConfigError: One of ``columns`` is not read by this kind of row.
     """
     found = theirs = _Columns(records, kind)
     written: Mapping[str, Sequence[str]] = {}

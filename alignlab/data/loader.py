@@ -1,7 +1,7 @@
 """A loader of prompt trees whose batches are a pure function of (seed, epoch, position).
 
-It is sized and stateful: Lightning keeps its state in the checkpoint and gives it back, so a run
-that is stopped between two batches goes on with exactly those that are left.
+It is sized and stateful: Lightning saves its state in the checkpoint and restores it, so a run that
+is stopped between two batches continues with exactly the remaining ones.
 """
 
 from collections import deque
@@ -34,18 +34,18 @@ class TreeLoader:
 
     An optimizer step takes ``batch_size`` trees over all ranks, in micro-batches of
     ``micro_batch_size`` a rank; each carries the totals of its whole step, which every rank works
-    out from the same order. The last step of an epoch holds what is left, in as few micro-batches
-    of even size as will do; fewer trees than ranks join the step before. So all ranks get the same
-    number of micro-batches, no tree is dropped or repeated, and with several ranks a micro-batch of
-    the last step may hold one tree too many.
+    out from the same order. The last step of an epoch holds the remaining trees, in as few
+    micro-batches of even size as possible; fewer trees than ranks join the step before. So all
+    ranks get the same number of micro-batches, no tree is dropped or repeated, and with several
+    ranks a micro-batch of the last step may hold one tree too many.
 
     Inside a step trees are sorted by length, so that its micro-batches hold little padding. A new
     iterator in the middle of an epoch starts the next one, except straight after
     ``load_state_dict``. With ``shuffle=False`` the order is the trees' own.
 
     ``length_window`` steps are sorted by length together, and shuffled again. More than 1 saves
-    padding, but a step's length then all but decides whether a text ends, and the gradient is
-    biased (on the toy world 16 left a language model 0.8 nats from its data where 1 left it 0.1).
+    padding, but a step's length then nearly determines whether its texts end, which biases the
+    gradient (on the toy world, a language model ended 0.8 nats from its data with 16, 0.1 with 1).
 
     Raises:
         ConfigError: The batch size does not divide by micro-batches and ranks, or there are fewer
@@ -122,7 +122,7 @@ class TreeLoader:
         """Continue from ``state``, even if steps are now cut into other micro-batches.
 
         Raises:
-            ConfigError: Its epoch had other optimizer steps, or it was taken inside of one.
+            ConfigError: Its epoch had other optimizer steps, or it was saved inside of one.
         """
         before = state.get("micro_batches", self.micro_batches)
         same = ("length",) if before == self.micro_batches else ("steps", "rows")
@@ -241,7 +241,7 @@ def recut_position(position: int, before: int, now: int) -> int:
     """Convert a position counted in micro-batches from ``before`` per step to ``now`` per step.
 
     Raises:
-        ConfigError: It is inside a step, whose gradient so far is in no checkpoint.
+        ConfigError: It is inside a step, whose accumulated gradient no checkpoint holds.
     """
     step, rest = divmod(position, before)
     if rest and before != now:

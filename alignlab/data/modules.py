@@ -88,8 +88,8 @@ class TreeData(pl.LightningDataModule, Generic[R]):
         limit: Number of usable rows to keep, the first ones.
         validation_limit: The same for ``validation_source``.
         refuse: ``drop`` leaves unusable rows out with a count; ``error`` stops at the first.
-        prefetch: Micro-batches that a thread makes while earlier ones are trained on. A CPU gains
-            nothing by it; it hides the time on a GPU.
+        prefetch: Micro-batches that a thread makes while earlier ones are trained on. It hides
+            their time on a GPU and gains nothing on a CPU.
     """
 
     kind: ClassVar[type[Any]]
@@ -404,7 +404,7 @@ class PreferenceData(TreeData[PreferencePair]):
 
     Columns: ``chosen`` and ``rejected``, plain or conversational, with ``prompt`` or with the
     prompt as their common beginning. ``margin``, a number, may say by how much the chosen one is
-    better; a reward model then asks that much of its scores.
+    better; a reward model then requires that difference of scores.
     """
 
     kind = PreferencePair
@@ -445,8 +445,8 @@ class JudgedData(TreeData[JudgedCompletion]):
     """Completions judged one by one: one completion a tree, its label 1 if desirable, else 0.
 
     Columns: ``prompt`` and ``completion``, plain or conversational, and ``label``: ``desirable`` or
-    ``undesirable``, or true or false. Training rows need both: of one class alone there is nothing
-    to tell apart.
+    ``undesirable``, or true or false. Training rows need both labels: one class alone teaches
+    nothing.
     """
 
     kind = JudgedCompletion

@@ -1,6 +1,6 @@
-"""What rows say twice: copies, opposite judgements of the same texts, cycles of preferences.
+"""Find duplicate rows, opposite judgements of the same texts, and cycles of preferences.
 
-Of every row a few hashes of 64 bits are kept, so a file may be larger than memory.
+Only a few 64-bit hashes of each row are kept, so a file may be larger than memory.
 """
 
 from array import array
@@ -22,10 +22,10 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)  # makes one hash of two that are not commu
 
 
 class Repeats:
-    """Compares rows as they go by; ``watch`` them all, then ask for ``found``.
+    """Compares rows while they are read; ``watch`` them all, then ask for ``found``.
 
-    Rows are known by their place among those that were watched. Texts are compared as they are:
-    other case or spacing makes another text.
+    Rows are identified by their position among those that were watched. Texts are compared exactly:
+    another case or spacing makes another text.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Repeats:
         self._text, self._label, self._label_row = array("Q"), array("d"), array("I")
 
     def watch(self, rows: Iterable[R]) -> Iterator[R]:
-        """The same rows."""
+        """Yield the same rows, and take each of them in."""
         for row in rows:
             self.add(row)
             yield row
@@ -82,7 +82,7 @@ class Repeats:
         }
 
     def counts(self) -> dict[str, int]:
-        """How many rows of each kind were found, without those of which there are none."""
+        """How many rows of each kind were found; kinds without rows are left out."""
         return {what: len(places) for what, places in self.found().items() if len(places)}
 
     def _judgements(self) -> tuple[Any, Any]:

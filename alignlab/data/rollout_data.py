@@ -30,8 +30,8 @@ class RolloutData(PromptData):
         rollout_size: Prompts of a phase.
         batch_size: Prompts of an optimizer step (a minibatch); divides ``rollout_size``.
         samples_per_prompt: Completions of each prompt.
-        inner_epochs: Passes over a phase's samples. With more of them the policy moves further
-            from the one that sampled, and its probability ratios say less.
+        inner_epochs: Passes over a phase's samples. With more passes the policy moves further from
+            the one that sampled, and importance ratios become less reliable.
         micro_batch_size: Prompts per forward; by default those of a whole minibatch.
         max_length: Maximum tokens of a prompt.
         split: See ``TreeData``.

@@ -58,13 +58,13 @@ def typed_rows(
     limit: int | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> Iterator[R]:
-    """Yield the typed rows of records, which are gone through two or three times.
+    """Yield the typed rows of records, which are read two or three times.
 
     Args:
         records: Those of the split, in memory or ``StoredRecords``.
         kind: A row type of ``alignlab.data.rows``.
         report: Counts them.
-        split: What they were picked by.
+        split: The split that they were selected by.
         limit: As in ``TreeData``, like ``columns``.
 
     Raises:
@@ -94,7 +94,7 @@ def records_of(source: str | Path, split: str | None = None) -> Iterable[Record]
     """The records of ``read_records``, which are not held in memory if their files are large.
 
     Raises:
-        DataError: See ``read_records``; of large files also while they are gone through.
+        DataError: See ``read_records``; for large files also while they are read.
     """
     files = data_files(source)
     if files is None or not are_large(files):
@@ -154,7 +154,7 @@ def first_available(source: str | Sequence[str]) -> str:
     """The first of several sources that exists; a hub id counts as existing.
 
     Raises:
-        DataError: None is.
+        DataError: None of them exists.
     """
     named = [source] if isinstance(source, str) else list(source)
     for name in named:

@@ -1,8 +1,8 @@
 """Tokenised rows in a file: memory-mapped, so that processes share it and it may exceed memory.
 
-The file is Arrow's, written a few thousand trees at a time. A token takes 2 bytes, or 4 where the
-vocabulary has more than 65,536 of them; a loss mask takes a bit a token, and nothing where all
-tokens count. Beside it stand its hash and the row reports, so that a damaged file is noticed.
+The file is in Arrow's format, written a few thousand trees at a time. A token takes 2 bytes, or 4
+if the vocabulary has more than 65,536 tokens; a loss mask takes a bit per token, and nothing if all
+tokens count. Its hash and the row reports are stored beside it, so that damage is noticed.
 """
 
 import json

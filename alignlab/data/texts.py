@@ -1,9 +1,9 @@
-"""Prompts and completions as rewards get them: strings that remember the row's own value.
+"""Prompts and completions as rewards get them: strings that carry the row's own value.
 
-A rule or a classifier of somebody else's reads plain words: no special tokens, no names of roles
-run together with what was said. A scorer that was trained on rendered conversations must see the
-rendering of its own template, so the words carry what the row holds; ``rendered`` makes of them
-the text that training on such a row would read.
+Rules and third-party classifiers read plain words, without special tokens or role names. A scorer
+that was trained on rendered conversations must see the rendering of its own template. So each
+string also carries the row's value, from which ``rendered`` makes the text that training on such a
+row would read.
 """
 
 from collections.abc import Sequence

@@ -24,8 +24,8 @@ class PromptTree:
         completions: Token ids of each completion, at least one token each.
         loss_masks: For each completion, which of its tokens count; all of them when ``None``.
         labels: One number per completion (class, rating or rank), or none.
-        row: Place of its row among the rows it was made from: what joins the two. Ids are labels
-            that users give, and may repeat.
+        row: Position of its row in the source. It identifies the row; ids are given by users and
+            may repeat.
         source: The row's own prompt, for rewards; ``None`` where the tree holds another text, and
             in the trees of data modules that have completions.
     """

@@ -1,6 +1,6 @@
 """Batches of prompt trees, which every objective trains on.
 
-Nothing here says how a tree becomes tensor rows: that is the policy's private business.
+How a tree becomes rows of a forward is up to the policy, not decided here.
 """
 
 from collections.abc import Iterator, Sequence
@@ -66,7 +66,7 @@ class PromptTrees:
         first: The place among them of this batch's first one.
 
     Attributes:
-        rows: What models have made of this very batch, for the next one that reads it.
+        rows: Layouts that models have made of this batch, kept for the next model that reads it.
     """
 
     prompt_ids: Tensor

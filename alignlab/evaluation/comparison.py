@@ -1,8 +1,8 @@
 """Is one objective above another? Paired differences of frontiers.
 
 Two frontiers are compared on the same prompts (the same bootstrap replicates for both) and, where
-both have them, seed by seed: what makes a prompt or a seed easy for both does not blur the
-difference. So intervals of two rewards may overlap where that of their difference excludes 0.
+both have them, seed by seed, so what makes a prompt or a seed easy for both cancels. The interval
+of the difference may therefore exclude 0 although the intervals of the two rewards overlap.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""Where an objective ends with endless data and a perfect optimiser: its own optimum.
+"""Fixed points: where an objective converges with unlimited data and perfect optimisation.
 
-It need not be the optimum pi* of reward minus KL. Where the own optimum lies below pi*, no tuning
-helps; where an objective stays below its own optimum, data or optimisation are what it lacks.
+This *own optimum* need not be the optimum pi* of reward minus KL. If it lies below pi*, no tuning
+helps; if an objective stays below its own optimum, it lacks data or optimisation.
 
 An own optimum is pi_ref(y) exp(t(y)) with a *tilt* t that depends on the reward r(y), the length
 |y|, log pi_ref(y), and on W(y), the chance that y is preferred to a sample of the reference, whose
@@ -35,16 +35,16 @@ GOLD, LEARNED = "gold", "learned"  # what ``reward`` may be among the settings
 
 
 class NoFixedPoint(Exception):
-    """The objective has no own optimum that is known; the message says why."""
+    """No own optimum of the objective is known; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Samples:
-    """What tilts are functions of, each ``[P, N]``.
+    """The quantities that tilts depend on, each ``[P, N]``.
 
     Args:
-        log_base: Log-weights that make the samples stand for the reference; they sum to 1 over N.
-        rewards: Gold rewards, which the labels were drawn by.
+        log_base: Log-weights that make the samples represent the reference; they sum to 1 over N.
+        rewards: Gold rewards, from which the labels were drawn.
         log_ref: log pi_ref(y), nats.
         lengths: Tokens, or ``None`` where they are unknown.
         proxy: The learned reward, or ``None``.
@@ -141,7 +141,7 @@ class Aim(NamedTuple):
 
     Attributes:
         tilt: Of samples and settings; up to a constant of the prompt.
-        strength: The setting that moves it along the frontier; empty, where it is one policy.
+        strength: The setting that moves it along the frontier; empty if it is a single policy.
         reads: The other settings it depends on, with the objective's defaults.
     """
 
@@ -176,8 +176,8 @@ def own_optima(
     """The objective's own optimum whose mean KL is each of ``budgets``.
 
     An objective without a strength has one policy; below its KL, the chord from the reference to
-    it can be had by mixing the two per prompt. ``None`` where no strength has this KL, or the pool
-    does not represent it reliably.
+    that policy is reached by mixing the two per prompt. ``None`` if no strength has this KL, or the
+    pool does not represent it reliably.
 
     Args:
         samples: Of the reference.
@@ -186,7 +186,7 @@ def own_optima(
         budgets: KL in nats, each > 0.
 
     Raises:
-        NoFixedPoint: Nothing is known of this objective, of these settings.
+        NoFixedPoint: Nothing is known for this objective or these settings.
     """
     if objective not in AIMS:
         raise NoFixedPoint(UNKNOWN.get(objective, "no formula is known"))
@@ -218,9 +218,9 @@ def own_optima(
 
 
 def proxy_optima(pool: Pool) -> list[Optimum]:
-    """What optimisation of the learned reward leads to: its optima, with their gold reward.
+    """The optima of the learned reward, with their gold reward.
 
-    They are the ceiling of every objective that learns of the gold reward from this model alone.
+    They bound every objective that learns about the gold reward from this reward model alone.
 
     Args:
         pool: With learned rewards.

@@ -1,10 +1,10 @@
 """The reward-KL frontier: the reward an objective reaches within a KL budget, and how sure that is.
 
 For each seed, the points of all runs and checkpoints and the reference's own point (0, R_ref) span
-an upper concave hull; its chords can be had by mixing two policies per prompt. Taking the best of
-noisy points flatters, so the hull's vertices are chosen on one half of the prompts and reported on
-the other, both ways round (cross-fitting): what is reported for a prompt is what a policy chosen
-without it does on it.
+an upper concave hull; its chords are reached by mixing two policies per prompt. The best of noisy
+points is biased upwards, so the hull's vertices are chosen on one half of the prompts and reported
+on the other, and vice versa (cross-fitting): the result on a prompt comes from a policy that was
+chosen without this prompt.
 
 Intervals count two sources: seeds (Student's t over the seeds' values) and prompts (a bootstrap
 that repeats the whole procedure, choice of vertices included, with the same resampled prompts for
@@ -72,9 +72,9 @@ class Impossible(NamedTuple):
 class Frontier(NamedTuple):
     """Rows of ``frontier.csv``; impossible efficiencies are left empty and listed here.
 
-    Beside them what the trained objectives are to each other, at the table's budgets; with each
-    comparison the spread behind its interval, if it was computed here. ``against`` and
-    ``own_optima`` are there where a base was named.
+    It also holds comparisons of the trained objectives at the table's budgets, each with the spread
+    behind its interval if that was computed here. ``against`` and ``own_optima`` are filled if a
+    base was named.
     """
 
     rows: list[FrontierRow]

@@ -1,7 +1,8 @@
 """Upper concave hulls of points on the reward-KL plane, many replicates at once.
 
-A chord of the hull is a policy one can have: flip a coin per prompt between the policies at its
-ends, and mean KL and mean reward lie on the chord (the KL of the mixture is even smaller).
+Every point on a chord of the hull can be reached by a policy: flip a coin per prompt between the
+policies at its ends. Mean KL and mean reward then lie on the chord (the KL of the mixture is even
+smaller).
 """
 
 import numpy as np

@@ -179,8 +179,9 @@ def fieller(alpha: float, beta: float, squares: Floats) -> tuple[float, float]:
 def decline(runs: Sequence[Run], weights: Floats) -> Floats:
     """``[S, 1 + B]`` gain at the best checkpoint less that at the last one.
 
-    The best of noisy checkpoints flatters. So it is chosen on every other prompt and read on the
-    rest, both ways round: a curve that does not fall has a decline of 0 or, by chance, below it.
+    The best of noisy checkpoints is biased upwards. So it is chosen on every other prompt and
+    evaluated on the rest, and vice versa: a curve that does not fall has a decline of 0 or, by
+    chance, less.
 
     Args:
         runs: One for each seed, checkpoints in the order of training.

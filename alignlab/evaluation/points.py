@@ -58,8 +58,8 @@ def evaluate_policy(
     """Sample ``samples`` completions of every prompt and score them.
 
     Args:
-        policy: In float32 and eval mode here, as it was afterwards.
-        reference_policy: What KL is measured to; the same tokenizer.
+        policy: Evaluated in float32 and eval mode, and restored afterwards.
+        reference_policy: KL is measured to it; it has the same tokenizer.
         prompts: P trees with distinct indices and ids; their completions are ignored.
         reward: The gold reward.
         samples: Completions per prompt.
@@ -69,7 +69,7 @@ def evaluate_policy(
         proxy: A learned reward, reported beside the gold one.
         pairs: Held-out pairs of each prompt (see ``evaluation.prompts.load_pairs``), to report the
             log-probs of their completions.
-        batch_size: Completions side by side.
+        batch_size: Completions per batch.
         spec: The distribution that is sampled and scored.
 
     Raises:

@@ -1,8 +1,8 @@
 """How many seeds and prompts resolve a difference: the power of the intervals in ``comparison.py``.
 
 A difference is *resolved* when its 95 % interval excludes 0. The interval adds the squares of two
-half-widths: Student's t over seeds, and prompts. So the power is the chance of that when the true
-difference and both spreads are the given ones.
+half-widths: Student's t over seeds, and prompts. The power is the chance of a resolved difference
+for a given true difference and given spreads.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""What the evaluation reads: prompts in one way, so that probe and pool see the same; and pairs."""
+"""Read evaluation prompts, the same way for probe and pool, and held-out pairs."""
 
 import sys
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ def load_prompts(
 ) -> tuple[PromptTree, ...]:
     """Prompt trees without completions, numbered in the order of the source.
 
-    What is left out is said on standard error.
+    Rows that are left out are reported on standard error.
 
     Args:
         source: A file of prompts, or the hub id of a data set.
@@ -44,8 +44,7 @@ def load_pairs(
 ) -> list[list[PromptTree]]:
     """The held-out pairs of each of ``prompts``: a tree of the preferred completion and the other.
 
-    What is not read is said on standard error: rows that are refused, and how many pairs are of
-    other prompts.
+    Refused rows, and the number of pairs of other prompts, are reported on standard error.
 
     Args:
         source: A file of preference pairs, or the hub id of a data set.

@@ -1,7 +1,7 @@
 """Score completions for evaluation: exact KL to a reference, and log-probs.
 
-All of it in eval mode, without gradients or autocast, and in float32 (or finer) whatever precision
-the policy trains in: a KL of 0.05 nat is smaller than bf16's error on a sequence.
+Everything runs in eval mode, without gradients or autocast, and in float32 (or finer) whatever
+precision the policy trains in: a KL of 0.05 nat is smaller than bf16's error on a sequence.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,7 +40,7 @@ class CompletionKL(NamedTuple):
 
 @contextmanager
 def evaluating(*policies: Policy) -> Iterator[None]:
-    """Eval mode, no gradients, float32 weights and head; everything as before afterwards."""
+    """Enter eval mode, no gradients, float32 weights and head; restore everything afterwards."""
     heads = [(policy, policy.head_dtype) for policy in policies]
     tensors = [t for p in policies for t in (*p.parameters(), *p.buffers())]
     coarse = {id(t): t for t in tensors if t.dtype in (torch.bfloat16, torch.float16)}
@@ -86,8 +86,8 @@ def completion_kl(
 
     Raises:
         FloatingPointError: A KL is NaN.
-        ConfigError: A greedy ``spec`` (a choice, not a distribution), other vocabularies, or a
-            top-k or top-p that lets the policy say what the reference cannot (infinite KL).
+        ConfigError: A greedy ``spec`` (a choice, not a distribution), different vocabularies, or a
+            top-k or top-p under which the policy can write what the reference cannot (infinite KL).
     """
     assert not policy.training
     assert not reference.training
@@ -136,7 +136,7 @@ def check_vocabularies(policy: Policy, reference: Policy) -> int:
     """The number of tokens of two policies that share them.
 
     Raises:
-        ConfigError: They have other tokens, so that a KL between them is not defined.
+        ConfigError: Their tokens differ, so the KL between them is not defined.
     """
     sizes = [int(p.model.config.vocab_size) for p in (policy, reference)]
     if sizes[0] != sizes[1]:

@@ -1,4 +1,4 @@
-"""How honest stated probabilities are: what was said beside what happened, bin by bin."""
+"""Calibration of stated probabilities: predictions against outcomes, bin by bin."""
 
 import torch
 from torch import Tensor
@@ -18,11 +18,11 @@ def calibration_gaps(
     of several batches add up; their errors do not.
 
     Args:
-        probability: ``[N]``, what was said, from ``lowest`` to 1.
-        outcome: ``[N]``, what happened, from 0 to 1.
+        probability: ``[N]`` predictions, from ``lowest`` to 1.
+        outcome: ``[N]`` outcomes, from 0 to 1.
         weights: ``[N]``; all 1 when left out.
-        lowest: Where the first bin begins.
-        bins: How many.
+        lowest: Lower end of the first bin.
+        bins: Number of bins.
     """
     position = (probability - lowest) / (1 - lowest) * bins
     gaps = probability - outcome if weights is None else weights * (probability - outcome)

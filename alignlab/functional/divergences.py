@@ -1,8 +1,8 @@
 """f-divergences of a policy from its reference, each given by the slope of its ``f``.
 
 ``D_f = E_ref[f(policy / reference)]`` for a convex ``f`` (Wang et al. 2023, arXiv:2309.16240, Table
-1). A reward minus ``beta D_f`` is largest where ``beta f'(policy / reference)`` is the reward and a
-constant. Ratios of whole completions overflow, so slopes are functions of the log-ratio.
+1). The policy that maximises a reward minus ``beta D_f`` has ``beta f'(policy / reference)`` equal
+to the reward plus a constant. Ratios of whole completions overflow, so slopes take the log-ratio.
 """
 
 import math
@@ -34,7 +34,7 @@ class ReverseKL(Divergence):
 
 
 class ForwardKL(Divergence):
-    """KL(reference || policy): it covers all that the reference does."""
+    """KL(reference || policy), which is mass-covering."""
 
     def slope(self, log_ratio: Tensor) -> Tensor:
         """``1 - 1 / u``."""
@@ -56,7 +56,7 @@ class Alpha(Divergence):
         alpha: Greater than 0.
 
     Raises:
-        ConfigError: It is not.
+        ConfigError: ``alpha`` is not greater than 0.
     """
 
     def __init__(self, alpha: float = 0.5) -> None:

@@ -2,8 +2,8 @@
 
 All of them estimate ``KL(policy || reference)`` from samples of the *policy*. With
 ``r = pi_ref / pi``: k1 is unbiased and can be negative, k2 is biased with low variance, k3 is
-unbiased and never negative but heavy-tailed where the policy has left the reference. As a *loss*
-none of them per token has the KL's gradient; in the reward k1 has.
+unbiased and never negative but heavy-tailed where the policy has left the reference. As a per-token
+*loss*, none of them has the gradient of the KL; k1 in the reward has it.
 """
 
 import torch

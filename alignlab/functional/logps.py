@@ -1,8 +1,8 @@
 """Log-probabilities of given tokens without ever holding all logits.
 
-Logits are by far the largest tensor of a language model's step. They are made a chunk of positions
-at a time. Where a batch has so many that memory matters, they are made again in the backward pass,
-so that only one chunk of them exists.
+Logits are by far the largest tensor of a language model's step, so they are computed for a chunk of
+positions at a time. If a batch has so many positions that memory matters, they are recomputed in
+the backward pass, so that only one chunk exists at any time.
 """
 
 from collections.abc import Callable, Collection
@@ -24,11 +24,11 @@ KEPT = 2**27  # log-probs kept for the backward pass: 512 MiB in float32
 
 
 class Chunks(NamedTuple):
-    """How many positions go through the head at once, and how many are kept.
+    """How many positions go through the head at once, and for how many logits are kept.
 
     Attributes:
-        size: Positions whose logits are made at a time.
-        kept: If there are more positions, logits are made again in the backward pass.
+        size: Positions whose logits are computed at a time.
+        kept: With more positions than this, logits are recomputed in the backward pass.
     """
 
     size: int
@@ -55,7 +55,7 @@ def token_logps(
         hidden: ``[N, H]`` hidden states at the predicting positions.
         head: Maps ``[n, H]`` to logits ``[n, V]``; a module, so that gradients reach its weights.
         targets: ``[N]`` long.
-        chunk: Positions whose logits exist at a time; a number also means that no more are kept.
+        chunk: Positions whose logits exist at a time; if given, no more are kept for backward.
         spec: The distribution that is scored; a target that it drops has log-prob ``-inf``.
 
     Returns:
@@ -86,7 +86,7 @@ def token_logps_with(
     chunk: int | Chunks,
     spec: SamplingSpec = PLAIN,
 ) -> tuple[Tensor, ...]:
-    """``token_logps``, and then what ``also`` names of the same distributions, each ``[N]``.
+    """``token_logps``, then the statistics in ``also`` of the same distributions, each ``[N]``.
 
     ``entropies`` come first, in nats; then ``log_squares``, ``log sum_v p(v)^2``, which have no
     gradient.

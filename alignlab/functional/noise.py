@@ -1,7 +1,7 @@
 """Random numbers that are functions of what they are for, not draws from a stream.
 
 A number depends on its arguments only: not on the batch it is drawn in, the rank, the order of rows
-or what was drawn before. So a resumed, re-batched or distributed run meets the same numbers.
+or what was drawn before. So a resumed, re-batched or distributed run uses the same numbers.
 The hash is SplitMix64's finalizer (Steele, Lea and Flood 2014) applied word by word in wrapping
 64-bit integers, the same on every device.
 """

@@ -1,6 +1,6 @@
-"""Centring and scaling: whitening under a mask, and what a prompt's own group is compared with.
+"""Centring and scaling: whitening under a mask, and baselines within a prompt's group.
 
-To whiten over ranks or micro-batches, gather first: the functions see what they are given.
+To whiten over ranks or micro-batches, gather first: these functions see only their arguments.
 """
 
 import torch
@@ -10,7 +10,7 @@ from alignlab.errors import ConfigError
 
 
 def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
-    """Scale the values under ``mask`` to variance 1 and, unless told otherwise, mean 0.
+    """Scale the values under ``mask`` to variance 1 and, by default, mean 0.
 
     ``shift_mean=False`` keeps the mean, as in lm-human-preferences and TRL (rewards whose sign
     matters). The variance is the population's. Deviation: no epsilon is added to it, so the result
@@ -52,9 +52,9 @@ def leave_one_out(rewards: Tensor, group: Tensor) -> Tensor:
 def group_normalise(rewards: Tensor, group: Tensor, *, scale: bool = True) -> Tensor:
     """Each reward in standard deviations from its group's mean (GRPO, arXiv:2402.03300), ``[M]``.
 
-    The deviation is the population's, with nothing added to it; the paper does not say. Libraries
-    that take the sample's differ by ``sqrt(K / (K - 1))``, and by what their epsilon does. A group
-    whose rewards are all equal, a group of one included, has nothing to prefer and gets 0.
+    The deviation is the population's, without an epsilon; the paper does not specify it. Libraries
+    that use the sample's differ by ``sqrt(K / (K - 1))``, and by the effect of their epsilon. A
+    group whose rewards are all equal, such as a group of one, gets 0.
 
     Args:
         rewards: ``[M]``.

@@ -19,10 +19,11 @@ def log1mexp(x: Tensor) -> Tensor:
 def beyond_rounding(first: Tensor, second: Tensor, dtype: torch.dtype) -> float | None:
     """The gap between two forwards' log-probs of the same tokens, if ``dtype`` does not explain it.
 
-    In float32 and finer that is the largest gap, beyond 1e-3 nat a token: other batches, padding
-    or a key-value cache make up to 1e-5. In a coarser ``dtype`` single tokens are off by far more
-    than most, so it is the root mean square, beyond 0.1 nat: the same changes make up to 0.01
-    there (docs/precision.md has the measurements), a temperature of 0.9 for 1 makes 0.26.
+    In float32 and finer, the gap is the largest of a token, and counts above 1e-3 nat: another
+    batch, padding or a key-value cache cause at most 1e-5. In a coarser ``dtype``, single tokens
+    differ by far more than most, so the gap is the root mean square, and counts above 0.1 nat: the
+    same changes cause at most 0.01 there (docs/precision.md has the measurements), a temperature
+    of 0.9 instead of 1 causes 0.26.
 
     Args:
         first: Log-probs in nats, in any shape.

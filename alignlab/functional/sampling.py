@@ -1,4 +1,4 @@
-"""Which distribution is sampled from and scored: one description for rollout and training alike.
+"""The distribution that is sampled from and scored: one description for rollout and training.
 
 A policy that samples at temperature 0.7 and is scored at temperature 1 reports the divergence of a
 distribution that nobody sampled from (it can even turn negative). So temperature, top-k and top-p

@@ -22,9 +22,9 @@ def clipped_surrogate(
 
     ``clip_epsilon_high`` is ``clip_epsilon`` when left out, as published; a larger one lets good
     tokens rise further than bad ones fall (DAPO, arXiv:2503.14476). ``old_token_logps`` are those
-    of the policy that sampled, not of the reference. A good token is clipped from above and a bad
-    one from below, before the exponential: of a log-ratio beyond 88 that is infinite in float32,
-    and its gradient behind a clip would be NaN instead of 0.
+    of the policy that sampled, not of the reference. A good token's log-ratio is clipped from above
+    and a bad one's from below, before the exponential: above 88 that is infinite in float32, and
+    its gradient behind a clip would be NaN instead of 0.
     """
     mask = mask.bool()
     log_ratio = token_logps.masked_fill(~mask, 0) - old_token_logps.masked_fill(~mask, 0)
@@ -58,7 +58,7 @@ def clipped_value_loss(
     *,
     value_clip_epsilon: float,
 ) -> Tensor:
-    """Half the larger squared error of the value and of the value held near its old one.
+    """Half the larger squared error of the value and of the value clipped to near its old one.
 
     As in lm-human-preferences: ``max((V - R)^2, (clip(V, V_old - eps, V_old + eps) - R)^2) / 2``.
     An infinite ``value_clip_epsilon`` does not clip.

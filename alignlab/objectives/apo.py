@@ -1,6 +1,6 @@
 """Anchored Preference Optimisation (D'Oosterlinck et al. 2024, arXiv:2408.06266, Eq. 7 and 8).
 
-Which way likelihoods should go, and not only their difference, is part of the loss.
+The loss sets the direction in which each likelihood moves, not only their difference.
 """
 
 from lightning.pytorch.cli import OptimizerCallable
@@ -38,14 +38,14 @@ def apo_loss(
 
 
 class APO(PairObjective):
-    """Move the likelihood of chosen and of rejected completions in a direction of their own.
+    """Move the likelihoods of chosen and of rejected completions in set directions.
 
-    What is not listed is as in ``DPO``.
+    Other arguments are as in ``DPO``.
 
     Args:
-        raise_chosen: Whether chosen completions should become likelier (APO-zero): they should if
-            they are better than what the policy writes itself. If they are worse, both of a pair
-            become less likely (APO-down).
+        raise_chosen: Make chosen completions likelier (APO-zero); for pairs whose chosen completion
+            is better than what the policy writes itself. If it is worse, False makes both
+            completions less likely (APO-down).
     """
 
     def __init__(

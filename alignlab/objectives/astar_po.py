@@ -1,7 +1,7 @@
-"""A*-PO: own samples are regressed onto the optimal advantage (arXiv:2505.20686, Eq. 4 and 5).
+"""A*-PO: regress own samples onto the optimal advantage (arXiv:2505.20686, Eq. 4 and 5).
 
-The value of a prompt under the optimum, V* = beta log E exp(r / beta) over the reference, needs no
-learning: it is computed beforehand from samples of the reference.
+The value of a prompt under the optimum, V* = beta log E exp(r / beta) over the reference, is not
+learned: it is computed beforehand from samples of the reference.
 """
 
 from collections.abc import Sequence
@@ -51,12 +51,12 @@ class AStarPO(OnPolicyObjective):
         pool: File of candidates (``alignlab.stages.candidates``), rated by the same reward, that
             has every prompt of the data.
         beta: Strength of the KL constraint, > 0; the paper's beta_2.
-        value_beta: The beta of the optimal value, > 0; the paper's beta_1. Where it is larger than
-            ``beta``, the value needs fewer samples, and is too small. Default: ``beta``.
+        value_beta: The beta of the optimal value, > 0; the paper's beta_1. If it is larger than
+            ``beta``, the value needs fewer samples but is biased low. Default: ``beta``.
 
     Raises:
-        ConfigError: A number that is not positive; a temperature or a ``missing_eos_penalty``, of
-            which the pool knows nothing.
+        ConfigError: A number that is not positive; a temperature other than 1 or a
+            ``missing_eos_penalty``, which the pool does not have.
     """
 
     unit = "completions"
@@ -90,7 +90,7 @@ class AStarPO(OnPolicyObjective):
         self.pool_file, self._values = pool, dict[int, float]()  # by the prompt's index
 
     def setup(self, stage: str) -> None:
-        """Read the pool, which the run before it has made by now."""
+        """Read the pool, which an earlier stage has made by now."""
         self.pool = RewardPool(self.pool_file, self.reward)
 
     def collect(self, prompts: Sequence[PromptTree], samples: int, rollout: int) -> RolloutBatch:

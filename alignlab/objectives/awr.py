@@ -1,8 +1,8 @@
 """Advantage-weighted regression (Peng et al. 2019, arXiv:1910.00177, Eq. 10).
 
-Maximum likelihood of the policy's own samples, each weighted by ``exp(advantage / beta)``. On one
-phase sampled from the reference its optimum is pi_ref * exp(reward / beta) / Z, exactly; phase
-after phase it goes on from the last policy, and ``kl_coef`` decides where that ends.
+Maximum likelihood of the policy's own samples, each weighted by ``exp(advantage / beta)``. With one
+phase, sampled from the reference, its optimum is exactly pi_ref * exp(reward / beta) / Z. With more
+phases, each starts from the last policy, and ``kl_coef`` decides where they converge.
 """
 
 from lightning.pytorch.cli import OptimizerCallable
@@ -25,8 +25,8 @@ def awr_loss(
 
     Args:
         token_logps: ``[M, T]`` nats; cells outside the mask never matter.
-        advantages: ``[M, T]`` in reward units; the same for all tokens of a completion, or the
-            fixed point is another (a token's own advantage leaves out what follows it).
+        advantages: ``[M, T]`` in reward units, the same for all tokens of a completion. Advantages
+            per token would change the fixed point, because they leave out what follows a token.
         mask: ``[M, T]``, which cells are tokens.
         beta: Temperature: smaller weighs good completions more.
         weight_cap: Largest weight.
@@ -37,17 +37,17 @@ def awr_loss(
 
 
 class AWR(LeaveOneOutObjective):
-    """Imitate one's own completions, the better ones more.
+    """Imitate the policy's own completions, weighted by their advantages.
 
-    The advantage of a completion is its reward minus the mean of the prompt's others, an estimate
-    of V(x) that its own reward does not enter (a mean with it would stand for a larger ``beta``).
+    The advantage of a completion is its reward minus the mean of the prompt's other completions, an
+    estimate of V(x) without its own reward (a mean that includes it acts like a larger ``beta``).
     The data need ``samples_per_prompt`` of at least 2; with one phase (``inner_epochs`` for the
-    whole training) they are fixed samples of the reference. No ratio is taken: the regression is on
-    the samples as they are. Arguments that are not listed here: see ``OnPolicyObjective``.
+    whole run) the samples are fixed and come from the reference. There is no importance ratio: the
+    regression uses the samples as they are. Other arguments: see ``OnPolicyObjective``.
 
     Args:
         beta: Temperature, in the reward's unit.
-        weight_cap: Largest weight; where it binds, better is not weighed more.
+        weight_cap: Largest weight; completions at the cap are weighted alike.
         kl_coef: Strength of the KL penalty in the reward of phases after the first.
 
     Raises:

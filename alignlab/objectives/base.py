@@ -121,7 +121,7 @@ class Objective(L.LightningModule):
         """``losses``, one for each prompt, each completion or in sum.
 
         Raises:
-            FloatingPointError: One is NaN or infinite, and nobody judges the whole step.
+            FloatingPointError: One is NaN or infinite, and no callback judges the whole step.
         """
         return finite(losses, trees) if self.checks_losses else losses
 
@@ -155,7 +155,7 @@ class Objective(L.LightningModule):
         """Refuse to finish a run whose last update left weights that are not finite.
 
         Raises:
-            FloatingPointError: It did; the losses before it were finite.
+            FloatingPointError: A weight is not finite, although all losses were.
         """
         for name, weight in self.trained.named_parameters():
             if weight.requires_grad and not bool(torch.isfinite(local(weight.detach())).all()):
@@ -234,9 +234,9 @@ class Objective(L.LightningModule):
 class TreeObjective(Objective):
     """The step of objectives whose loss is a sum over the trees of a batch.
 
-    A subclass says what is counted (``unit``), which ``rows`` it trains on, and computes the
-    losses. Trees do not know what they were made of: the first of two completions may be the
-    chosen, the better rated or just the first, and a loss would read it wrongly without noticing.
+    A subclass names what is counted (``unit``) and which ``rows`` it trains on, and computes the
+    losses. Trees do not record their kind of row: the first of two completions may be the chosen
+    one, the better rated or just the first, and a loss cannot notice the wrong kind.
     """
 
     rows: ClassVar[tuple[type[Row], ...]] = ()  # any, if none is named
@@ -274,10 +274,10 @@ class TreeObjective(Objective):
         return self.normalised(self.finite(losses, trees).sum(), count)
 
     def on_fit_start(self) -> None:
-        """Check that the data module's rows are those of this objective, and that it reads them.
+        """Check that this objective trains on the data module's rows; note unused margins.
 
         Raises:
-            ConfigError: They are not.
+            ConfigError: The rows are of another kind.
         """
         data = getattr(self.trainer, "datamodule", None)
         kind = getattr(data, "kind", None)
@@ -373,7 +373,7 @@ class PairObjective(TreeObjective):
 def own_count(trees: PromptTrees, unit: str) -> int:
     """Count this batch's prompts, completions or tokens: the weight of its means.
 
-    Its ``totals`` are the whole step's: with them, 3 rows here and 1 there would weigh the same.
+    ``totals`` are the whole step's: as weights, they would count 3 rows here and 1 there alike.
     """
     if unit == "tokens":
         return int(trees.loss_mask.sum())

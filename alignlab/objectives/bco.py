@@ -1,7 +1,7 @@
 """Binary Classifier Optimisation, on pairs (Jung et al. 2024, arXiv:2404.04656).
 
-A classifier of chosen against rejected completions, whose logit is the implicit reward less a
-shift: the mean reward of both, as the policy has given them so far.
+A binary classifier separates chosen from rejected completions. Its logit is the implicit reward
+minus a shift, the running mean of the rewards of both.
 """
 
 import torch
@@ -41,9 +41,9 @@ def bco_loss(
 class BCO(PairObjective):
     """Classify chosen against rejected completions by their log-ratios.
 
-    The shift ``delta`` is that of the optimizer steps before, over all their micro-batches and
-    processes (0 at the first step, where the policy is the reference). So it does not depend on how
-    a step is cut. What is not listed is as in ``DPO``.
+    The shift ``delta`` comes from the earlier optimizer steps, over all their micro-batches and
+    processes (0 at the first step, where the policy is the reference), so it does not depend on how
+    a step is cut. Other arguments are as in ``DPO``.
 
     Args:
         delta_decay: Weight of a step's rewards in ``delta`` relative to those of the step after it,

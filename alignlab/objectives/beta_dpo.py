@@ -1,7 +1,7 @@
 """Dynamic beta, beta-DPO (Wu et al. 2024, arXiv:2407.08639): a ``beta`` of its own for each step.
 
-Steps whose pairs are far apart get a larger ``beta``, and pairs that are far from what is usual are
-often left out. Both look at a whole optimizer step.
+A step whose pairs have larger margins gets a larger ``beta``, and pairs with unusual margins are
+often left out. Both are computed over the whole optimizer step.
 """
 
 import torch
@@ -45,10 +45,11 @@ def kept_pairs(margins: Tensor, usual: Tensor, spread: Tensor, noise: Tensor, rh
     """``[N]`` bool: a share ``rho`` of N pairs, drawn without replacement.
 
     Args:
-        margins: ``[N]``; the chance of a pair is proportional to their normal density.
-        usual: Its mean, one number.
+        margins: ``[N]``; a pair's chance is proportional to the normal density at its margin.
+        usual: Mean of that density, one number.
         spread: Its standard deviation.
-        noise: ``[N]`` in (0, 1). The largest of log-chances plus Gumbel noise are such a draw.
+        noise: ``[N]`` in (0, 1), made into Gumbel noise; kept are the pairs whose log-chance plus
+            noise is largest.
         rho: In (0, 1]; at least one pair is kept.
     """
     log_chances = -((margins - usual) / spread.clamp(min=1e-12)).square() / 2
@@ -58,11 +59,11 @@ def kept_pairs(margins: Tensor, usual: Tensor, spread: Tensor, noise: Tensor, rh
 
 
 class BetaDPO(PairObjective):
-    """DPO at a ``beta`` that follows how far the pairs of a step are apart.
+    """DPO with a ``beta`` that follows the margins of each step's pairs.
 
-    ``beta`` times ``1 + alpha * (mean margin of the kept pairs - usual margin)``, the margin DPO's
-    at ``beta``, the usual one a running mean that checkpoints hold. In validation ``beta`` is as it
-    is given and all pairs count. What is not listed is as in ``DPO``.
+    A step uses ``beta * (1 + alpha * (mean margin of the kept pairs - usual margin))``. Margins are
+    DPO's at ``beta``; the usual margin is a running mean, kept in checkpoints. Validation uses
+    ``beta`` itself and all pairs. Other arguments are as in ``DPO``.
 
     Args:
         alpha: How much ``beta`` follows, >= 0; with 0 and ``rho`` 1 it is DPO.

@@ -1,6 +1,6 @@
 """Cal-DPO (Xiao et al. 2024, arXiv:2412.14516): a contrast, and a target for each log-ratio.
 
-DPO knows only the difference of two log-ratios. The targets say how large each should be.
+DPO's loss depends only on the difference of two log-ratios; the targets fix each of them.
 """
 
 from lightning.pytorch.cli import OptimizerCallable
@@ -39,7 +39,7 @@ def cal_dpo_loss(
 class CalDPO(PairObjective):
     """Contrast the completions of each pair, and pull both log-ratios to fixed targets.
 
-    What is not listed is as in ``DPO``.
+    Other arguments are as in ``DPO``.
 
     Args:
         beta: Strength of the KL constraint, > 0; the targets are ``1 / (2 beta)`` and its negative.

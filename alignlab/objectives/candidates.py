@@ -19,11 +19,11 @@ from alignlab.objectives.settings import checked
 class CandidateObjective(TreeObjective):
     """Scores all candidates of each prompt in one forward and asks a subclass for the loss.
 
-    Logs ``gain``: how much more reward the policy has than the reference, estimated on the
-    candidates, each weighted by policy over reference.
+    Logs ``gain``: the policy's reward minus the reference's, estimated on the candidates with the
+    importance weights policy / reference.
 
     Args:
-        policy: The language model to train; as it is now, it is also the reference, whose samples
+        policy: The language model to train; its initial state is also the reference, whose samples
             the candidates should be.
         optimizer: Builds the optimizer.
         beta: Strength of the KL constraint, > 0. Smaller lets the policy drift further.

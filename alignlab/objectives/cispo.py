@@ -47,7 +47,7 @@ class CISPO(GroupObjective):
 
     Args:
         weight_cap: Largest importance weight of a token: ``epsilon_high`` in TRL and ScaleRL. The
-            paper's own and NeMo-RL's is the distance from 1, so that their 5 is 6 here.
+            paper and NeMo-RL give its distance from 1, so their 5 is 6 here.
         scale_by_std: Divide a group's centred rewards by their deviation, as published.
         kl_coef: Strength of the penalty, in the reward's unit; its start, if there is a target.
 

@@ -47,14 +47,14 @@ class Classify(TreeObjective):
     """Fit a classifier to labelled texts.
 
     Args:
-        model: A scorer with one output per class; with ``alpha`` started from a language model,
-            whose output layer is trained along.
+        model: A scorer with one output per class; with ``alpha`` it must start from a language
+            model, whose output layer is trained too.
         optimizer: Builds the optimizer.
         alpha: Weight of the language-modelling loss of the text, >= 0; 0.5 in GPT-1.
         schedule: Factor on the learning rate.
 
     Raises:
-        ConfigError: ``alpha`` below 0, or no output layer to be found where the model came from.
+        ConfigError: ``alpha`` below 0, or the model's source has no output layer.
     """
 
     rows = (LabelledText,)
@@ -75,7 +75,7 @@ class Classify(TreeObjective):
         """Check that all texts have labels of the model's classes.
 
         Raises:
-            DataError: One has not; names the row.
+            DataError: A text has none; names the row.
         """
         if self.knows_rows:
             data = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -111,10 +111,10 @@ class Classify(TreeObjective):
 
 
 def check_labels(row: str, labels: Sequence[float] | None, classes: int) -> None:
-    """Refuse labels of a row that are no whole numbers from 0 to ``classes - 1``.
+    """Refuse labels of a row that are not whole numbers from 0 to ``classes - 1``.
 
     Raises:
-        DataError: There are none, or one that is none of the classes.
+        DataError: There are no labels, or one is not a class.
     """
     if labels is None:
         raise DataError("classification needs labels. Use LabelledData, or another objective.")

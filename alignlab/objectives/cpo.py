@@ -1,6 +1,6 @@
 """Contrastive Preference Optimisation (Xu et al. 2024, arXiv:2401.08417, Eq. 3-5).
 
-DPO under a uniform reference, which drops out, with a likelihood term in its place.
+DPO with a uniform reference, which cancels, plus a likelihood term that replaces it.
 """
 
 from lightning.pytorch.cli import OptimizerCallable
@@ -34,8 +34,8 @@ class CPO(PairObjective):
         policy: The language model to train.
         optimizer: Builds the optimizer.
         beta: Scale of the log-prob margin, > 0; larger saturates sooner.
-        lam: Weight of the chosen completion's negative log-likelihood, >= 0; 1 in the paper. It is
-            all that holds the policy near its data.
+        lam: Weight of the chosen completion's negative log-likelihood, >= 0; 1 in the paper. Only
+            this term keeps the policy near its data.
         schedule: Factor on the learning rate.
     """
 

@@ -1,8 +1,8 @@
 """Distribution-level distillation of a reward (DDO-RM, Zhang et al. 2026, arXiv:2604.11119).
 
-The policy's distribution over a prompt's candidates is fitted to the one that a reward makes of
-the reference's. The paper's target starts from the policy as it trains, so that it moves on without
-end; here it starts from the reference, and the optimum is pi_ref exp(r / beta) / Z.
+Over a prompt's candidates, the policy's distribution is fitted to the reference's, tilted by the
+reward. The paper tilts the current policy's distribution instead, so its target moves without end;
+here the optimum is pi_ref exp(r / beta) / Z.
 """
 
 from torch import Tensor

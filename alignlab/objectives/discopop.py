@@ -40,7 +40,7 @@ def discopop_loss(
 class DiscoPOP(PairObjective):
     """Fit a policy to preference pairs by a blend of a logistic and an exponential loss.
 
-    What is not listed is as in ``DPO``.
+    Other arguments are as in ``DPO``.
 
     Args:
         tau: Width of the blend in units of the margin, in (0, 1]; 0.05 is the paper's.

@@ -42,7 +42,7 @@ class DPO(PairObjective):
     """Fit a policy to preference pairs against a fixed reference.
 
     Args:
-        policy: The language model to train; as it is now, it is also the reference.
+        policy: The language model to train; its initial state is also the reference.
         optimizer: Builds the optimizer.
         beta: Strength of the KL constraint, > 0. Smaller lets the policy drift further; 0.01-0.5
             is usual on human labels.

@@ -1,6 +1,6 @@
 """DPO-Positive (Pal et al. 2024, Smaug, arXiv:2402.13228, Eq. 3).
 
-DPO in which a chosen completion that becomes less likely than under the reference costs extra.
+DPO with an extra cost if a chosen completion becomes less likely than under the reference.
 """
 
 from lightning.pytorch.cli import OptimizerCallable
@@ -37,10 +37,10 @@ def dpop_loss(
 class DPOP(PairObjective):
     """DPO that keeps each chosen completion as likely as under the reference.
 
-    What is not listed is as in ``DPO``.
+    Other arguments are as in ``DPO``.
 
     Args:
-        lam: Extra price of a nat that a chosen completion loses, >= 0; 0 is DPO, 50 the paper's.
+        lam: Cost per nat that a chosen completion loses, >= 0; 0 is DPO, the paper has 50.
     """
 
     def __init__(

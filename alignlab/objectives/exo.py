@@ -1,6 +1,6 @@
 """Efficient Exact Optimisation, on pairs (Ji et al. 2024, arXiv:2402.00856, Eq. 16).
 
-DPO's divergence taken the other way round: from the policy's opinion of a pair to its label.
+DPO minimises the KL from the label of a pair to the policy's prediction; this is the reverse KL.
 """
 
 import math
@@ -40,9 +40,9 @@ def exo_loss(
 
 
 class EXO(PairObjective):
-    """Fit a policy to smoothed preference pairs by the divergence that seeks modes.
+    """Fit a policy to smoothed preference pairs by the mode-seeking reverse KL.
 
-    What is not listed is as in ``DPO``.
+    Other arguments are as in ``DPO``.
 
     Args:
         label_smoothing: Chance of the flipped label, in (0, 0.5). It sets the largest margin,

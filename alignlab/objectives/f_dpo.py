@@ -42,7 +42,7 @@ def f_dpo_loss(
 class FDPO(PairObjective):
     """Fit a policy to preference pairs under an f-divergence from its reference.
 
-    What is not listed is as in ``DPO``.
+    Other arguments are as in ``DPO``.
 
     Args:
         divergence: An object of ``alignlab.functional.divergences``: ``ForwardKL``,

@@ -1,9 +1,9 @@
 """Group relative policy optimisation (Shao et al. 2024, arXiv:2402.03300, Eq. 3 and 4).
 
 Rewards are standardised within a prompt's group, each token has PPO's clipped ratio, and the KL
-penalty is a k3 estimate per token in the loss. As published its fixed point is not the optimum of
+penalty is a k3 estimate per token in the loss. As published, its fixed point is not the optimum of
 reward minus KL: the penalty's gradient lacks the credit for later tokens, and the deviation in the
-denominator rescales each prompt's reward. With the penalty in the reward it is (``kl_in``). DAPO
+denominator rescales each prompt's reward. With the penalty in the reward (``kl_in``) it is. DAPO
 (arXiv:2503.14476) and Dr. GRPO (arXiv:2503.20783) are settings: ``dapo.yaml``, ``dr_grpo.yaml``.
 """
 
@@ -82,12 +82,12 @@ class GRPO(GroupObjective):
         clip_epsilon: How far a token's ratio may move before its gradient stops. The paper does
             not print its own; 0.2 is usual.
         clip_epsilon_high: The same for a token that becomes likelier; ``clip_epsilon`` when left
-            out. DAPO has 0.28 to 0.2.
+            out. DAPO has 0.28, with 0.2 below.
         scale_by_std: Divide a group's centred rewards by their deviation, as published. Without it
             (arXiv:2503.20783) hard and easy prompts weigh alike.
         normaliser: A number, or ``tokens`` for the mean over all tokens of a step; see
             ``grpo_loss``.
-        kl_coef: Weight of the per-token penalty; its start, if there is a target.
+        kl_coef: Weight of the per-token penalty; its initial value, if there is a target.
         kl_in: ``loss``: k3 per token, as published. ``weighted_loss``: k3 times the token's ratio,
             so that its gradient is the one of the token's own divergence (TRL's
             ``use_bias_correction_kl``). ``reward``: k1 of the completion, before standardising;

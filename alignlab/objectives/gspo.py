@@ -1,6 +1,6 @@
 """Group sequence policy optimisation (Zheng et al. 2025, arXiv:2507.18071, Eq. 5 to 7).
 
-GRPO with one ratio for a completion: the geometric mean of its tokens' ratios, and clipped as one.
+GRPO with one clipped ratio per completion: the geometric mean of its tokens' ratios.
 In a phase's first step all ratios are 1, and the gradient is GRPO's; it differs on stale samples.
 """
 

@@ -21,7 +21,7 @@ def hinge_loss(
     *,
     beta: float,
 ) -> PairLoss:
-    """``max(0, 1 - beta * h)``, ``h`` the log-ratio margin: nothing to gain beyond ``1 / beta``.
+    """``max(0, 1 - beta * h)``, ``h`` the log-ratio margin: no gradient beyond ``1 / beta``.
 
     All inputs are ``[B]`` summed completion log-probs in nats; losses are ``[B]``.
     """

@@ -1,7 +1,7 @@
 """Identity Preference Optimisation (Azar et al. 2023, arXiv:2310.12036, Eq. 17).
 
-DPO's log-ratio margin is not pushed up forever but regressed on ``1 / (2 tau)``, so labels without
-noise have a finite optimum.
+The log-ratio margin is regressed on ``1 / (2 tau)``, not pushed up without end as in DPO, so labels
+without noise have a finite optimum.
 """
 
 from lightning.pytorch.cli import OptimizerCallable
@@ -39,13 +39,13 @@ def ipo_loss(
 class IPO(PairObjective):
     """Regress the log-ratio margin of preference pairs on a fixed target.
 
-    What is not listed is as in ``DPO``.
+    Other arguments are as in ``DPO``.
 
     Args:
         tau: Strength of the KL constraint, > 0; smaller asks for a larger margin.
-        per_token: Average log-ratios over a completion's tokens, as TRL and HALOs do and the
-            paper's authors told TRL that they did; otherwise sum them, as Eq. 17 and the DPO
-            paper's code do. The mean wants a ``tau`` larger by a completion's length.
+        per_token: Average log-ratios over a completion's tokens, as HALOs and, on the authors'
+            advice, TRL do; otherwise sum them, as Eq. 17 and the DPO paper's code do. With means,
+            ``tau`` must be larger by the factor of a completion's length.
     """
 
     def __init__(

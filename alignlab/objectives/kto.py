@@ -1,7 +1,7 @@
 """Kahneman-Tversky Optimisation (Ethayarajh et al. 2024, arXiv:2402.01306, Eq. 7 and 8).
 
-It needs no pairs: each completion is desirable or undesirable by itself, and is judged by whether
-its log-ratio lies above or below what the policy has moved on average, the divergence ``z0``.
+It needs no pairs: each completion is desirable or undesirable by itself. Its log-ratio is compared
+with ``z0``, the estimated divergence of the policy from the reference.
 """
 
 import torch
@@ -52,21 +52,21 @@ def kto_loss(
 
 
 class KTO(TreeObjective):
-    """Fit a policy to completions that were called desirable or undesirable.
+    """Fit a policy to completions that were labelled desirable or undesirable.
 
-    Data are ``JudgedData``, or ``PreferenceData`` whose pairs are taken apart. The divergence is
-    estimated on the optimizer step before, over all its micro-batches and processes (0 at the first
-    step, where the policy is the reference), from each prompt with the completions of another one
-    of its step. So it does not depend on how a step is cut.
+    Data are ``JudgedData``, or ``PreferenceData`` whose pairs are split. The divergence is
+    estimated on the previous optimizer step, over all its micro-batches and processes (0 at the
+    first step, where the policy is the reference), from prompts paired with the completions of
+    another prompt of the step. So it does not depend on how a step is cut.
 
     Args:
-        policy: The language model to train; as it is now, it is also the reference.
+        policy: The language model to train; its initial state is also the reference.
         optimizer: Builds the optimizer.
         beta: Strength of the KL constraint, > 0. Smaller lets the policy drift further.
         lambda_d: Weight of desirable completions, >= 0. With ``n_d`` and ``n_u`` rows of each kind,
-            the paper wants ``lambda_d * n_d / (lambda_u * n_u)`` in [1, 4/3].
+            the paper recommends ``lambda_d * n_d / (lambda_u * n_u)`` in [1, 4/3].
         lambda_u: Weight of undesirable ones, >= 0.
-        reference: As in ``DPO``; cached log-probs do not know the mismatched completions.
+        reference: As in ``DPO``, without ``cached``, which lacks the mismatched completions.
         schedule: Factor on the learning rate.
     """
 

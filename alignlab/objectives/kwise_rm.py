@@ -1,8 +1,8 @@
 """Reward model from rankings: all pairs of a prompt at once (Ouyang et al. 2022, arXiv:2203.02155).
 
-Equation 1 with K completions a prompt. The C(K, 2) pairs are one batch element and each completion
-goes through the model once. Shuffled into the data as single pairs they would meet it K - 1 times
-an epoch, and the paper saw such a model overfit within one.
+Equation 1 with K completions a prompt. The C(K, 2) pairs are one batch element, and each completion
+goes through the model once. If the pairs were shuffled as single rows, the model would see each
+completion K - 1 times an epoch; the paper saw such a model overfit within one epoch.
 """
 
 from torch import Tensor

@@ -1,6 +1,6 @@
 """Length-desensitised DPO, LD-DPO (Liu et al. 2024, arXiv:2409.06411).
 
-The tokens by which one completion is longer than the other of its pair count by a factor.
+Tokens of the longer completion beyond the shorter one's length are weighted by a factor.
 """
 
 import torch
@@ -39,12 +39,12 @@ def ld_dpo_loss(
 
 
 class LDDPO(PairObjective):
-    """DPO that discounts what one completion says beyond the other one's length.
+    """DPO that gives less weight to tokens beyond the shorter completion's length.
 
-    What is not listed is as in ``DPO``.
+    Other arguments are as in ``DPO``.
 
     Args:
-        alpha: Factor on the tokens beyond, in [0, 1], of policy and reference; 1 is DPO.
+        alpha: Factor on these tokens' log-probs, in [0, 1], of policy and reference; 1 is DPO.
     """
 
     def __init__(

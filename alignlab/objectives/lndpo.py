@@ -33,10 +33,10 @@ def lndpo_loss(
 class LNDPO(PairObjective):
     """DPO in which a completion's reward is its mean log-ratio, so that length earns nothing.
 
-    What is not listed is as in ``DPO``.
+    Other arguments are as in ``DPO``.
 
     Args:
-        beta: DPO's times a completion's length, > 0: 2-10 is usual, 5 in Tulu 3.
+        beta: > 0; corresponds to DPO's times a completion's length: 2-10 is usual, 5 in Tulu 3.
     """
 
     def __init__(

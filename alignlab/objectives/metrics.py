@@ -1,9 +1,9 @@
 """Metrics of a step or a validation set, exact however its rows are cut into batches and ranks.
 
-A correlation or a calibration error is not the average over batches, and a mean is only with the
-right weights (Lightning 2.6 halves an odd count over two ranks as a whole number, so its mean of 5
-rows is a quarter too large). So each batch and rank adds to a few sums in float64, and the metric
-is computed from them when all rows are in.
+A correlation or a calibration error is not the average over batches, and a mean is one only with
+the right weights (Lightning 2.6 halves an odd count over two ranks as a whole number, so its mean
+of 5 rows is a quarter too large). So each batch and rank adds to a few sums in float64, and the
+metric is computed from the sums of all rows.
 """
 
 from collections.abc import Callable, Mapping

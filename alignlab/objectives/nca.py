@@ -1,7 +1,8 @@
 """Noise Contrastive Alignment, on pairs (Chen et al. 2024, arXiv:2402.05369).
 
-Each completion is told apart from a sample of the reference. Only ratios of one completion count,
-not those of a pair, so the likelihood of chosen completions does not fall.
+Each completion is classified against a sample of the reference. The loss depends on each
+completion's own log-ratio, not on the pair's difference, so the likelihood of chosen completions
+does not fall.
 """
 
 import torch.nn.functional as F
@@ -36,7 +37,7 @@ def nca_loss(
 class NCA(PairObjective):
     """Tell preferred completions from the reference's samples by their log-ratios.
 
-    Arguments are those of ``DPO``; ``beta`` 1 is the one at which the optimum is normalised.
+    Arguments are those of ``DPO``; only at ``beta`` 1 is the optimum normalised.
     """
 
     def __init__(

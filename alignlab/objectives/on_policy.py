@@ -1,7 +1,7 @@
 """The base of objectives that learn from their own samples: the rollout and the update step.
 
-A rollout goes from prompts to completions with rewards, log-probs under the policy that sampled and
-under the reference. A subclass says how advantages are made of these and what the loss is.
+A rollout samples completions of prompts and computes their rewards, and their log-probs under the
+sampling policy and under the reference. A subclass computes advantages from these, and the loss.
 """
 
 import math
@@ -53,26 +53,27 @@ class Sampling:
         spec: Temperature; also applied when the samples are scored. Objectives refuse top-k and
             top-p.
         stop_at_eos: End a completion at the end-of-text token; otherwise all have full length.
-        batch_size: Completions sampled side by side.
+        batch_size: Completions sampled at a time.
         missing_eos_penalty: Subtracted from the reward of a completion that did not end by itself.
         centre_rewards: Subtract the mean reward of the first phase, sampled from the reference, so
             that a value function starts near 0.
         old_logps: ``rescored`` runs the sampled tokens through the training forward, so that the
-            first ratio is 1 up to rounding; ``sampled`` keeps the sampler's log-probs, and the
-            values of a value head on the policy, and saves that pass. ``auto`` is ``sampled``
-            where the step computes in float32 or finer, and ``rescored`` where it does not: in
-            bfloat16 the two differ by more than an update does.
-        precision: ``bf16`` samples in bfloat16 under a step in float32: faster where the hardware
-            has bfloat16. Log-probs are then rescored, so only which tokens are drawn is coarser.
+            first ratio is 1 up to rounding. ``sampled`` keeps the sampler's log-probs (and the
+            values of a value head on the policy) and saves that forward. ``auto`` is ``sampled``
+            if the step computes in float32 or finer, else ``rescored``: in bfloat16 the two differ
+            by more than an update changes them.
+        precision: ``bf16`` samples in bfloat16 although the step computes in float32: faster if
+            the hardware has bfloat16. Log-probs are then rescored, so the lower precision affects
+            only which tokens are drawn.
         score_batch_size: Prompts per forward when rollouts are scored.
         ratio_cap: Largest importance weight, of a token in REINFORCE and of a completion in RLOO;
-            PPO and GRPO clip instead. With ``sampled`` log-probs in low precision, set it to 2 or
-            so: a weight then also holds the difference of two forwards.
+            PPO and GRPO clip instead. With ``sampled`` log-probs in low precision, set it to about
+            2, because weights then also contain the difference between two forwards.
 
     Raises:
-        ConfigError: A size, cap or temperature that is not positive, or a negative penalty. At
-            temperature 0 sampling is deterministic, so there is no policy gradient. Or log-probs
-            that the sampler computed in bfloat16 are to be those of the step.
+        ConfigError: A size, cap or temperature that is not positive (at temperature 0 sampling is
+            deterministic, so there is no policy gradient); a negative penalty; ``precision`` bf16
+            with ``old_logps`` sampled.
     """
 
     max_new_tokens: int
@@ -124,21 +125,20 @@ class Scored:
 class OnPolicyObjective(Objective):
     """Samples from the policy, scores the samples with a reward, and trains on them.
 
-    A subclass makes advantages of what was scored (``advantages``) and has a loss
-    (``losses``).
+    A subclass computes the ``advantages`` of a scored phase, and the ``losses``.
 
     Args:
-        policy: The language model to train; as it is now, it is also the reference.
+        policy: The language model to train; its initial state is also the reference.
         reward: Scores completions: a trained reward model, or the gold reward.
         sampling: How completions are sampled and scored.
         optimizer: Builds the optimizer.
-        kl_coef: Strength of the KL penalty; its start, if there is a target.
+        kl_coef: Strength of the KL penalty; its initial value, if there is a target.
         kl_target: KL in nats per completion that an adaptive ``kl_coef`` steers to (Ziegler et al.
             2019, arXiv:1909.08593); ``None`` keeps it fixed.
         kl_horizon: Episodes over which an error of 20 % moves ``kl_coef`` by 20 %. The 10,000 of
             the paper are for runs of a million episodes; scale it to yours.
         reference: As in ``DPO``, without ``cached``.
-        seed: Sampling noise is a function of it.
+        seed: Seed of the sampling noise.
         schedule: Factor on the learning rate.
 
     Raises:

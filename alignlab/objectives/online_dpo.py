@@ -1,8 +1,8 @@
 """Online DPO: pairs of the policy's own completions, labelled by a judge as it trains.
 
-Guo et al. 2024 (OAIF, arXiv:2402.04792, Algorithm 1), with any reward as the judge. Labels that are
-sampled as a person's, or soft, have the optimum of the KL-regularised reward. ``argmax`` labels
-have none: whatever ``beta``, the policy leaves the reference without end.
+Guo et al. 2024 (OAIF, arXiv:2402.04792, Algorithm 1), with any reward as the judge. With
+``sampled`` or ``soft`` labels the fixed point is the optimum of the KL-regularised reward. With
+``argmax`` labels there is none: for any ``beta``, the policy drifts from the reference without end.
 """
 
 from collections.abc import Sequence

@@ -36,7 +36,8 @@ def orpo_loss(
         chosen_lengths: ``[B]`` tokens.
         rejected_lengths: ``[B]`` tokens.
         lam: Weight of the odds ratio.
-        nll: ``[B]`` what is imitated, in nats per token; the chosen completion when left out.
+        nll: ``[B]`` negative log-likelihood of the imitated text, in nats per token; that of the
+            chosen completion when left out.
     """
     chosen_mean = policy_chosen_logps / chosen_lengths
     chosen, rejected = log_odds(chosen_mean), log_odds(policy_rejected_logps / rejected_lengths)
@@ -60,7 +61,7 @@ class ORPO(PairObjective):
         policy: The language model to train; a pretrained one, since this is also its fine-tuning.
         optimizer: Builds the optimizer.
         lam: Weight of the odds ratio, >= 0; larger lowers the rejected completion more.
-        prompt_nll: Imitate the prompt's tokens too, as the paper's code does unless told otherwise.
+        prompt_nll: Imitate the prompt's tokens too, as the paper's code does by default.
         schedule: Factor on the learning rate.
     """
 

@@ -1,8 +1,8 @@
 """Reward model from rankings: Plackett-Luce (Rafailov et al. 2023, arXiv:2305.18290, App. A.3).
 
 The likelihood of the whole order: the best is chosen among all, the next among the rest, and so
-on. Any two of the completions then compare as in Bradley-Terry, so that ``kwise_rm`` has the same
-optimum on such orders; it takes the pairs of an order as if they were separate judgements.
+on. Any two completions then compare as in Bradley-Terry, so ``kwise_rm`` has the same optimum on
+such orders, although it treats the pairs of an order as separate judgements.
 """
 
 from torch import Tensor

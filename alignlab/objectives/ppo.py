@@ -1,9 +1,9 @@
 """Proximal policy optimisation of a KL-regularised reward (Schulman et al. 2017, arXiv:1707.06347).
 
 As in RLHF (Ziegler et al. 2019, arXiv:1909.08593; Stiennon et al. 2020, arXiv:2009.01325): the
-reward stands on a completion's last real token, ``-kl_coef * log(policy / reference)`` on each
-token, advantages are GAE with a value function of its own, and completions are gone through a few
-times with a clipped ratio.
+last real token of a completion gets its reward, each token gets ``-kl_coef * log(policy /
+reference)``, advantages are GAE with a value function, and each phase's completions are used for a
+few passes with a clipped ratio.
 """
 
 import sys
@@ -66,8 +66,8 @@ class PPO(OnPolicyObjective):
     Arguments that are not listed here: see ``OnPolicyObjective``.
 
     Args:
-        value: A value function of its own, started from the reward model or the policy's folder.
-            ``adapter``: adapters of its own on a policy with LoRA. Left out, a linear head on the
+        value: A separate value function, started from the reward model or the policy's folder.
+            ``adapter``: separate adapters on a policy with LoRA. Left out: a linear head on the
             policy's hidden states.
         detach_value: Keep the gradient of a shared value head out of the policy's trunk.
         value_lr: Learning rate of the value function; the optimizer's own when left out.
@@ -84,7 +84,7 @@ class PPO(OnPolicyObjective):
         gae_lambda_policy: Of the policy's advantages; ``gae_lambda`` when left out.
         length_adaptive_alpha: Instead of ``gae_lambda_policy``, let it grow with a completion's
             tokens (``length_adaptive_lambda``). Lambda is 0 below ``1 / alpha`` tokens.
-        n_steps: Use this many rewards and the value after them instead of all with ``gae_lambda``.
+        n_steps: Advantages from this many rewards and the value after them, instead of GAE.
         kl_in: Put the penalty in the ``reward`` (k1 per token; the right gradient) or in the
             ``loss``; never both.
         kl_estimator: Per-token estimator of a penalty in the loss. None of them has the exact
@@ -97,7 +97,8 @@ class PPO(OnPolicyObjective):
             tokens.
         value_warmup_steps: Train the value function alone for this many optimizer steps, on
             samples of the reference. The policy's weights, its optimizer's state and ``kl_coef``
-            stay as they are, and its schedule begins afterwards. The trainer counts these steps.
+            do not change meanwhile, and its schedule begins afterwards. The trainer counts these
+            steps.
 
     Raises:
         ConfigError: A number out of its range; both ``gae_lambda_policy`` and

@@ -1,7 +1,7 @@
 """Quantile reward policy optimisation (Matrenok et al. 2025, arXiv:2507.08068, Eq. 9 and 11).
 
-Each completion by itself is regressed onto its log-ratio in the optimum, pi_ref exp(q / beta) / Z.
-That is possible because Z is known: the reward is a quantile of the reference's own rewards.
+Each completion's log-ratio is regressed onto its value in the optimum, pi_ref exp(q / beta) / Z.
+This is possible because Z is known: the reward is a quantile of the reference's own rewards.
 """
 
 from torch import Tensor

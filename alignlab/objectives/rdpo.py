@@ -1,9 +1,10 @@
 """Length-regularised DPO, R-DPO (Park et al. 2024, arXiv:2403.19159, Eq. 9).
 
-The sign of the length term. Maximising ``E[r] - alpha E|y| - beta KL`` gives ``pi = pi_ref *
-exp((r - alpha |y|) / beta) / Z``, so ``r = beta log(pi / pi_ref) + alpha |y| + beta log Z``, and a
-Bradley-Terry model of the pair is ``sigmoid(beta * h + alpha * (|chosen| - |rejected|))``: plus. A
-chosen completion that is longer is explained by its length, and the policy learns less from it.
+The sign of the length term is plus. Maximising ``E[r] - alpha E|y| - beta KL`` gives
+``pi = pi_ref * exp((r - alpha |y|) / beta) / Z``, so ``r = beta log(pi / pi_ref) + alpha |y| + beta
+log Z``, and the pair's Bradley-Terry model is ``sigmoid(beta * h + alpha * (|chosen| -
+|rejected|))``. If the chosen completion is longer, its length explains part of the label, and the
+policy learns less from it.
 """
 
 from lightning.pytorch.cli import OptimizerCallable
@@ -42,7 +43,7 @@ def rdpo_loss(
 class RDPO(PairObjective):
     """DPO for an objective that charges ``alpha`` for each token of a completion.
 
-    What is not listed is as in ``DPO``.
+    Other arguments are as in ``DPO``.
 
     Args:
         beta: Strength of the KL constraint, > 0, as in DPO.

@@ -1,8 +1,8 @@
 """REINFORCE with rewards-to-go and a baseline (Williams 1992), as in RLHF (arXiv:2402.14740).
 
-The score-function gradient: raise a token's log-probability by what came after it, less what
-usually comes. With a value function as the baseline it is PPO with ``gae_lambda`` 1 and an infinite
-``clip_epsilon``: a YAML, not a file.
+The score-function gradient: raise a token's log-probability in proportion to its reward-to-go minus
+a baseline. With a value function as the baseline it equals PPO with ``gae_lambda`` 1 and an
+infinite ``clip_epsilon``, so that variant needs only a YAML file.
 """
 
 from torch import Tensor
@@ -17,8 +17,8 @@ from alignlab.objectives.on_policy import OnPolicyObjective, Scored
 def reinforce_loss(token_logps: Tensor, advantages: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """``-A * log pi`` per token, as (sum, count) over the tokens under the mask.
 
-    All tensors are ``[M, T]``; cells outside the mask never matter. The value means nothing, its
-    gradient is the policy gradient with its sign turned.
+    All tensors are ``[M, T]``; cells outside the mask never matter. The value has no meaning; its
+    gradient is the negative policy gradient.
     """
     mask = mask.bool()
     losses = advantages.masked_fill(~mask, 0) * token_logps.masked_fill(~mask, 0)

@@ -1,8 +1,8 @@
 """REINFORCE++ with a baseline (Hu et al. 2025, arXiv:2501.03262): whitened over the whole phase.
 
-A completion's reward minus its group's mean stands on the last token, each token pays its KL, and
-the returns of all tokens of a phase are whitened together: unlike GRPO's deviation of a group, one
-number for all prompts, which changes the size of the gradient and not its direction.
+The last token gets the completion's reward minus its group's mean, each token pays its KL penalty,
+and the returns of all tokens of a phase are whitened together. Unlike GRPO's deviation per group,
+this scale is the same for all prompts, so it changes the size of the gradient, not its direction.
 """
 
 from dataclasses import replace
@@ -53,9 +53,10 @@ class REINFORCEPlusPlus(OnPolicyObjective):
     """Several completions a prompt, their mean as the baseline, advantages whitened over a phase.
 
     The KL penalty (k1) is in the reward of each token and part of the returns that are whitened, so
-    ``kl_coef`` is in the reward's unit. The mean of a group of K holds the completion's own reward,
-    which shrinks the reward's part of the gradient by (K - 1) / K and not the penalty's. So it ends
-    at the optimum of ``kl_coef * K / (K - 1)``. Arguments not listed: see ``OnPolicyObjective``.
+    ``kl_coef`` is in the reward's unit. The mean of a group of K includes the completion's own
+    reward, which shrinks the reward's part of the gradient, but not the penalty's, by (K - 1) / K.
+    So the fixed point is the optimum for ``kl_coef * K / (K - 1)``. Other arguments: see
+    ``OnPolicyObjective``.
 
     Args:
         clip_epsilon: How far a token's ratio may move before its gradient stops.

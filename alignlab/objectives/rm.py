@@ -1,7 +1,7 @@
 """Pairwise reward model: Bradley-Terry on scores (Ouyang et al. 2022, arXiv:2203.02155, Eq. 1).
 
-With a margin that a pair's scores must keep (Touvron et al. 2023, arXiv:2307.09288, Eq. 2), and a
-pull of scores to zero (Eisenstein et al. 2023, arXiv:2312.09244), both optional.
+Two options: a margin between a pair's scores (Touvron et al. 2023, arXiv:2307.09288, Eq. 2), and a
+penalty that pulls scores to zero (Eisenstein et al. 2023, arXiv:2312.09244).
 """
 
 import torch
@@ -45,7 +45,7 @@ def rm_loss(
 class RewardModel(ScoreObjective):
     """Fit a scorer to preference pairs; scores are read at the last real token.
 
-    Where the pairs have a ``margin``, the loss asks for it; one without has margin 0.
+    If pairs have a ``margin``, the loss requires it; a pair without one has margin 0.
 
     Args:
         model: The scorer to train, usually started from the SFT policy.

@@ -1,7 +1,7 @@
 """Provably robust DPO (Ray Chowdhury et al. 2024, arXiv:2403.00409, Eq. 12).
 
-Labels are flipped at a known rate; the loss is weighted so that its mean over the flips is the loss
-without them.
+Labels are flipped at a known rate; the loss is weighted so that its expectation over the flips is
+DPO's loss on the true labels.
 """
 
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ def robust_dpo_loss(
     nats; losses are ``[B]``. A single pair's loss has no lower bound where ``e > 0``.
 
     Raises:
-        ConfigError: A rate of one half or more, at which labels say nothing.
+        ConfigError: The rate is not in [0, 0.5); at one half, labels carry no information.
     """
     if not 0 <= label_smoothing < 0.5:
         raise ConfigError(f"label_smoothing must lie in [0, 0.5), got {label_smoothing}.")
@@ -45,10 +45,10 @@ def robust_dpo_loss(
 
 
 class RobustDPO(PairObjective):
-    """Fit a policy to preference pairs of which a known share is labelled the wrong way round.
+    """Fit a policy to preference pairs of which a known share has flipped labels.
 
-    The larger that share, the faster the loss of a pair falls, without end,
-    as its margin falls. What is not listed is as in ``DPO``.
+    The loss of a pair has no lower bound: it keeps falling as the pair's margin grows, the faster
+    the larger that share. Other arguments are as in ``DPO``.
 
     Args:
         label_smoothing: Share of flipped labels, in [0, 0.5).

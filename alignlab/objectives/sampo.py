@@ -1,7 +1,7 @@
-"""SamPO: DPO on as many tokens of both completions (Lu et al. 2024, arXiv:2406.10957, Eq. 7).
+"""SamPO: DPO on equally many tokens of both completions (Lu et al. 2024, arXiv:2406.10957, Eq. 7).
 
-Of the longer completion, tokens are drawn at random, as many as the shorter one has; a completion
-then earns or loses nothing by its length.
+From the longer completion, as many tokens as the shorter one has are drawn at random, so length
+alone changes neither completion's reward.
 """
 
 import torch
@@ -26,7 +26,7 @@ def sampo_loss(
     *,
     beta: float,
 ) -> PairLoss:
-    """DPO's loss on sums over the tokens that are kept, as many of both completions.
+    """DPO's loss on sums over the kept tokens, equally many of both completions.
 
     Log-probs are ``[B, T]``, of tokens, in nats; ``[B, T]`` bool says which are kept, of both
     models. Losses and rewards are ``[B]``; rewards are those of the kept tokens.
@@ -37,7 +37,7 @@ def sampo_loss(
 
 
 def kept_tokens(mask: Tensor, noise: Tensor) -> Tensor:
-    """``[2 B, T]`` bool: as many tokens of both completions of a pair, those of the least noise.
+    """``[2 B, T]`` bool: equally many tokens of both completions of a pair, by least noise.
 
     Args:
         mask: ``[2 B, T]`` bool, the tokens that count; pairs stand together.
@@ -51,7 +51,7 @@ def kept_tokens(mask: Tensor, noise: Tensor) -> Tensor:
 class SamPO(PairObjective):
     """DPO on a random subset of the longer completion's tokens, a new one each time.
 
-    What is not listed is as in ``DPO``.
+    Other arguments are as in ``DPO``.
 
     Args:
         seed: Subsets are a function of it, the optimizer step, the row and a token's position.

@@ -24,8 +24,7 @@ class Schedule:
         warmup: ``linear`` rises to 1 from ``warmup_start``; ``constant`` stays at
             ``warmup_start`` and then jumps to 1 (as the 0.01 of He et al. 2015, arXiv:1512.03385,
             section 4.2).
-        warmup_start: The factor at the first step: 0 for a rise from nothing, 0.1 for a rise
-            from a tenth.
+        warmup_start: The factor at the first step, such as 0 or 0.1.
         decay: What follows the warm-up: ``constant``, ``linear`` or ``cosine``.
         floor: The factor that a decay ends at.
         total_steps: Where a decay ends; the trainer's number of optimizer steps when left out.

@@ -17,7 +17,7 @@ class ScoreObjective(TreeObjective):
     """Scores every completion once and asks a subclass for the losses.
 
     Validation adds ``val/length_correlation``, Pearson's correlation of score and tokens of a
-    completion: a reward model that likes length for its own sake shows here first.
+    completion, which shows whether a reward model prefers length for its own sake.
 
     Args:
         model: The scorer to train, usually started from the SFT policy.

@@ -22,7 +22,7 @@ def checked(owner: object, name: str, value: Number, allowed: Range) -> Number:
     ``None`` stands for a setting that is off, and passes.
 
     Raises:
-        ConfigError: It is not; names the setting.
+        ConfigError: The value is not allowed; names the setting.
     """
     if value is not None and not FITS[allowed](value):
         raise ConfigError(

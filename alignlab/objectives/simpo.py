@@ -39,7 +39,7 @@ def simpo_loss(
         beta: Scale of the rewards.
         gamma: The margin that chosen rewards should have (Eq. 6; TRL's ``simpo_gamma``).
         gamma_beta_ratio: ``gamma / beta``, as in the paper's code. Exactly one of the two.
-        alpha: Bends the reward; the exponent is held at 80, below float32's overflow.
+        alpha: Bends the reward; the exponent is capped at 80, below float32's overflow.
 
     Raises:
         ConfigError: Both or neither of ``gamma`` and ``gamma_beta_ratio``.
@@ -71,8 +71,8 @@ class SimPO(PairObjective):
     Args:
         policy: The language model to train.
         optimizer: Builds the optimizer.
-        beta: Scale of the mean log-prob, > 0; 2-10 is usual. In as many steps a larger one
-            drifts further.
+        beta: Scale of the mean log-prob, > 0; 2-10 is usual. A larger one drifts further in the
+            same number of steps.
         gamma: Margin between chosen and rejected rewards; 0.3-1.6 is usual with ``beta`` 2.
         gamma_beta_ratio: The same divided by ``beta``; exactly one of the two.
         alpha: AlphaPO's; 0 is SimPO. Above 0, an unlikely completion of a pair counts more than a

@@ -1,7 +1,7 @@
 """Self-Play Preference Optimisation, its loss on given pairs (Wu et al. 2024, arXiv:2405.00675).
 
-Eq. 4.7: each log-ratio is regressed on how much more often than not its completion wins. The play
-against itself is a loop around it: sample pairs from the policy, label them, train, begin again.
+Eq. 4.7: each log-ratio is regressed on its completion's chance to win minus one half, over beta.
+Self-play is a loop around this loss: sample pairs from the policy, label them, train, repeat.
 """
 
 from lightning.pytorch.cli import OptimizerCallable
@@ -40,7 +40,7 @@ def sppo_loss(
 class SPPO(PairObjective):
     """Regress the log-ratio of each completion on its chance to win.
 
-    What is not listed is as in ``DPO``.
+    Other arguments are as in ``DPO``.
 
     Args:
         beta: Strength of the KL constraint, > 0: log-ratios aim at ``+-1 / (2 beta)``. It is the

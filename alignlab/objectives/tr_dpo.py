@@ -1,7 +1,7 @@
 """Trust-region DPO, TR-DPO (Gorbatovski et al. 2024, arXiv:2404.09656, Eq. 4 and 5).
 
 DPO against a reference that follows the policy, so that the policy may drift further from its start
-than ``beta`` alone would let it. There is no end to the drift: see the card in ``docs``.
+than ``beta`` alone would let it. The drift has no end: see ``docs/variants.md``.
 """
 
 from typing import Any
@@ -40,7 +40,7 @@ class TRDPO(PairObjective):
     """DPO whose reference is moved towards the policy every ``tau`` optimizer steps.
 
     The reference is a copy of the policy, which checkpoints hold too. Implicit rewards are relative
-    to it; the KL of probes and of the frontier is that to the start. What is not listed is as in
+    to it; the KL of probes and of the frontier is that to the start. Other arguments are as in
     ``DPO``.
 
     Args:
@@ -89,6 +89,6 @@ class TRDPO(PairObjective):
             mix_weights(self.reference.policy, self.policy, self.alpha)
 
     def kept_names(self) -> set[str]:
-        """What trains, and the reference, which nothing else remembers."""
+        """The trained tensors, and the reference, which is stored nowhere else."""
         moved = {name for name in self.state_dict() if name.startswith("reference.")}
         return super().kept_names() | moved

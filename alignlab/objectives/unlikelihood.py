@@ -35,7 +35,7 @@ class Unlikelihood(PairObjective):
         policy: The language model to train.
         optimizer: Builds the optimizer.
         alpha: Weight of the rejected completion, in [0, 1]. At 0 only the chosen ones are
-            imitated (preferred-FT); towards 1 the policy drifts the faster, without end.
+            imitated (preferred-FT); the closer to 1, the faster the policy drifts, without end.
         schedule: Factor on the learning rate.
 
     Raises:

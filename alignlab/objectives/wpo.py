@@ -1,7 +1,7 @@
 """Weighted preference optimisation (Zhou et al. 2024, arXiv:2406.11827, Eq. 2).
 
-DPO in which a pair counts the more, the more likely the current policy is to say such completions
-itself: offline pairs are weighted as if they were drawn from the policy.
+DPO with each pair weighted by how likely the current policy is to write its completions, so that
+offline pairs count as if they were drawn from the policy.
 """
 
 import math
@@ -42,9 +42,9 @@ def wpo_loss(
 
 
 class WPO(PairObjective):
-    """DPO on pairs that are weighted by how likely the current policy is to say them.
+    """DPO on pairs that are weighted by how likely the current policy is to write them.
 
-    What is not listed is as in ``DPO``.
+    Other arguments are as in ``DPO``.
 
     Args:
         cap: Largest weight of a pair, > 0; ``.inf`` for none. 1 is the paper's code.

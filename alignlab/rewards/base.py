@@ -13,10 +13,11 @@ if TYPE_CHECKING:  # so that the short forms can be read without the seconds tha
 class Reward(ABC):
     """Scores completions on one stated scale: same texts, same scores, whatever the batch.
 
-    A model's scores keep to that up to float32's rounding, about 1e-6; in one call, a text has one.
+    A model's scores may differ between batches by float32's rounding, about 1e-6; within one call,
+    equal texts have equal scores.
 
-    Any class whose objects can be called so is one; it need not inherit. (A protocol of
-    ``__call__`` alone would be read from YAML as a function that makes tensors.)
+    Any class whose objects can be called like this is a reward; it need not inherit. (A protocol
+    of ``__call__`` alone would be read from YAML as a function that makes tensors.)
     """
 
     @abstractmethod
@@ -33,7 +34,7 @@ def checked_rewards(reward: Reward, prompts: Sequence[str], completions: Sequenc
     """``[N]`` float64 scores of N completions on the CPU, checked to be N finite numbers.
 
     Raises:
-        DataError: Something else than one number each, or one that is not finite.
+        DataError: The scores are not one number each, or one is not finite.
     """
     from torch import Tensor, nn
 

@@ -40,7 +40,7 @@ def parse_reward(spec: Mapping[str, Any] | str) -> tuple[ArgumentParser, Any, st
     """Parse a reward without building it: the parser, the arguments, the class's path.
 
     Raises:
-        ConfigError: As there, of all that needs no object.
+        ConfigError: As ``build_reward``, for everything that can be checked without an object.
     """
     if isinstance(spec, str):
         spec = from_text(spec)

@@ -1,4 +1,4 @@
-"""Several rewards as one that trusts them where they agree."""
+"""Several rewards as one, which is lower where they disagree."""
 
 import math
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from alignlab.rewards.base import Reward, checked_rewards
 def soft_minimum(scores: Tensor, beta: float) -> Tensor:
     """``-beta * log mean exp(-scores / beta)`` over the first dimension, ``[K, N]`` -> ``[N]``.
 
-    Between the least of the K scores (``beta`` 0) and their mean (infinity), and increasing in
-    ``beta``. For a large one it is the mean less the variance over ``2 * beta``, up to terms in
-    ``1 / beta^2``: the penalised mean and the worst case of Coste et al. 2023 (arXiv:2310.02743)
-    in one formula. Its terms are taken relative to the least score, so nothing overflows, and
-    by ``expm1`` and ``log1p``, so that nothing cancels for a large ``beta``.
+    It increases with ``beta``, from the least of the K scores (``beta`` 0) to their mean
+    (infinity). For a large ``beta`` it is the mean minus the variance over ``2 * beta``, up to
+    terms in ``1 / beta^2``. So it covers the penalised mean and the worst case of Coste et al. 2023
+    (arXiv:2310.02743) in one formula. Terms are taken relative to the least score, so nothing
+    overflows, and by ``expm1`` and ``log1p``, so nothing cancels for a large ``beta``.
     """
     if math.isinf(beta):
         return scores.mean(0)
@@ -30,9 +30,9 @@ def soft_minimum(scores: Tensor, beta: float) -> Tensor:
 class Ensemble(Reward):
     """``-beta * log mean exp(-r / beta)`` of the members' scores ``r`` (``soft_minimum``).
 
-    A policy exploits errors of its reward. Members that were trained with other seeds make other
-    errors, so where their scores differ, the reward is less than their mean. A natural ``beta`` is
-    the policy's own ``kl_coef`` (arXiv:2606.09073).
+    A policy exploits errors of its reward. Members that were trained with different seeds make
+    different errors, so the reward is lower than their mean where their scores differ. A natural
+    ``beta`` is the policy's own ``kl_coef`` (arXiv:2606.09073).
 
     Args:
         members: Rewards on one scale: what they score is compared and averaged as it is.

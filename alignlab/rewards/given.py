@@ -1,4 +1,4 @@
-"""What the short forms of a reward stand for: a function, a scorer of any kind, a weighted sum."""
+"""The rewards behind the short forms: a function, a scorer of any kind, a weighted sum."""
 
 import importlib.util
 import json
@@ -81,7 +81,7 @@ class WeightedSum(Reward):
         weights: One for each; a negative one makes a penalty.
 
     Raises:
-        ConfigError: Another number of weights than of rewards.
+        ConfigError: The numbers of weights and rewards differ.
     """
 
     def __init__(self, rewards: list[Reward], weights: list[float]) -> None:
@@ -105,7 +105,7 @@ class WeightedSum(Reward):
 
 
 class Scorer(Reward):
-    """A trained model of any kind, which is read from its folder.
+    """A trained scorer of any kind, recognised from its folder.
 
     Args:
         path: A reward model (one output), a classifier with the classes POSITIVE and NEGATIVE, a
@@ -116,7 +116,7 @@ class Scorer(Reward):
         kind: The reward that the model is.
 
     Raises:
-        ConfigError: Nothing there, or a model that scores nothing.
+        ConfigError: Nothing at ``path``, or the model is not a scorer.
     """
 
     def __init__(self, path: str) -> None:

@@ -21,15 +21,15 @@ from alignlab.rewards.base import Reward
 class ModelReward(Reward):
     """Scores of a sequence-classification folder with one output, such as a trained reward model.
 
-    It reads prompt + completion as one text, with its own tokenizer and chat template, and is
-    scored at the last token: where the prompt ends makes no difference. The common beginning
-    of neighbouring texts with one prompt is computed once, and so is a repeated text. A shift and a
-    scale in the folder (``alignlab.stages.normalise``) are applied.
+    It reads prompt + completion as one text, with its own tokenizer and chat template, and scores
+    the last token, so it does not matter where the prompt ends. A prompt shared by neighbouring
+    texts is computed once, and so is a repeated text. A shift and a scale in the folder
+    (``alignlab.stages.normalise``) are applied.
 
     Args:
         path: Folder or hub id of the scorer and its tokenizer.
-        append_eos: Close each text with the end-of-text token: set this as most completions of
-            the training pairs end. A reply in a conversation that was cut off is left open.
+        append_eos: Close each text with the end-of-text token; set it to True if most completions
+            of the training pairs end with one. A reply that was cut off is left open.
         batch_size: Texts per forward.
         device: Where it runs; ``None`` takes a GPU where there is one.
 

@@ -211,7 +211,7 @@ def fit_nbsvm(
 
 
 def calibrate(scorer: NgramScorer, texts: Sequence[Sequence[str]], labels: Tensor) -> Tensor:
-    """Platt scaling (1999): make the logits of tokenised ``texts`` honest log-odds, in place.
+    """Platt scaling (1999): make the logits of tokenised ``texts`` calibrated log-odds, in place.
 
     The slope and offset with the least logistic loss on these texts, which should be held out and
     as long as those to be scored, are folded into the weights and the bias. Returns both, ``[2]``.

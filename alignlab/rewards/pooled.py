@@ -1,4 +1,4 @@
-"""Rewards relative to a pool of reference samples: how good a completion is for the reference."""
+"""Rewards relative to a pool of reference samples: a completion's rank among them."""
 
 import math
 from bisect import bisect_right
@@ -24,11 +24,11 @@ class RewardPool:
 
     Args:
         source: Written by ``alignlab.stages.candidates``.
-        reward: What rated them. A few are scored again.
+        reward: The reward that rated them; a few samples are rescored to check this.
 
     Raises:
         DataError: No usable row in the file.
-        ConfigError: The file holds other rewards.
+        ConfigError: The file holds another reward's scores.
     """
 
     def __init__(self, source: str, reward: Reward) -> None:
@@ -72,16 +72,17 @@ class RewardPool:
 
 
 class BestOfN(Reward):
-    """``(n - 1) log F(r)``: what makes best-of-n the policy to imitate (vBoN, arXiv:2407.06057).
+    """``(n - 1) log F(r)``, a reward whose optimum is close to best-of-n (vBoN, arXiv:2407.06057).
 
     F is the share of the reference's samples of the prompt whose reward is no larger. The policy
-    that maximises this minus its KL to the reference (``kl_coef`` 1) is close to best-of-n: it is
-    pi_ref F^(n - 1), normalised. Where no sample of M is worse, F counts as 1 / (M + 1).
+    that maximises this minus its KL to the reference (``kl_coef`` 1) is pi_ref F^(n - 1),
+    normalised, which is close to best-of-n. If all M samples have a larger reward, F is
+    1 / (M + 1).
 
     Args:
         reward: The reward that ranks.
         pool: File of candidates that this reward has rated.
-        n: Completions of which the best would be kept, >= 1; need not be a whole number.
+        n: The n of best-of-n, >= 1; need not be a whole number.
 
     Raises:
         ConfigError: ``n`` below 1, or a pool of another reward.

@@ -1,4 +1,4 @@
-"""Rewards that are rules: exact, instant, and known to everybody."""
+"""Rewards that are simple rules: exact and fast."""
 
 import re
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class ToyReview(Reward):
 
 
 class Length(Reward):
-    """The number of words of a completion, the parts between white space."""
+    """The number of words of a completion, separated by white space."""
 
     def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
         """``[N]`` float64 counts; the prompts do not matter."""
@@ -45,7 +45,7 @@ class Matches(Reward):
         pattern: A regular expression of Python; ``(?i)`` at its beginning ignores case.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: ``pattern`` is not a regular expression.
     """
 
     def __init__(self, pattern: str) -> None:

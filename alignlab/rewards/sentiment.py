@@ -18,8 +18,8 @@ class SentimentReward(Reward):
     """Log-odds (the logit, in nats) that prompt + completion, read as one text, is positive.
 
     The classifier of the DPO paper reads the whole text too (arXiv:2305.18290, appendix C.1).
-    Within a prompt its own share is nearly a constant, so it cancels from comparisons. The score
-    is calibrated on excerpts of 16-64 words: 0 is even odds, its sigmoid is a probability.
+    The prompt adds nearly the same amount to all its completions, so it cancels in comparisons. The
+    score is calibrated on excerpts of 16-64 words: 0 is even odds, its sigmoid is a probability.
 
     Args:
         path: Folder of a fitted :class:`NgramScorer`, as ``fit_sentiment`` writes it.

@@ -1,8 +1,8 @@
 """Read the short forms of a reward, such as ``0.7*{judge} + 0.3*my_reward.py:score``.
 
 The same forms work in YAML and on every command line: they are replaced by ``class_path`` and
-``init_args`` where a file or an option is read, so that nothing behind knows of them. Importing
-this module costs nothing: no torch.
+``init_args`` when a file or an option is read, so no other code has to handle them. This module is
+fast to import: it does not need torch.
 """
 
 import json
@@ -32,7 +32,7 @@ def as_class(text: str) -> dict[str, Any]:
     """``class_path`` and ``init_args`` of the reward that ``text`` describes.
 
     Raises:
-        ConfigError: It describes none.
+        ConfigError: ``text`` has none of the known forms.
     """
     found = _read(text)
     if found is None:
@@ -41,10 +41,10 @@ def as_class(text: str) -> dict[str, Any]:
 
 
 def with_classes(value: Any) -> Any:
-    """``value``, nested as YAML is, with the classes of the rewards that are given in short.
+    """``value``, nested like YAML, with short forms of rewards replaced by classes.
 
     A reward is the value of one of ``KEYS``, which may be the last part of a dotted key. A text
-    there that has none of the forms is left as it is, for the parser to refuse: the metrics of a
+    there that has none of the forms is not changed, and the parser may refuse it: the metrics of a
     sweep have a key ``reward``, too. The keys below one of ``NAMED`` are names, not arguments: a
     policy may be called ``gold``.
     """
@@ -64,7 +64,7 @@ def _with_classes(name: str, value: Any) -> Any:
 
 
 def options_with_classes(words: Iterable[str]) -> list[str]:
-    """The words of a command line with the classes of the rewards that its options give in short.
+    """The words of a command line, with short forms of rewards in its options replaced by classes.
 
     As ``with_classes``, for ``--probe.reward SPEC`` and ``--probe.reward=SPEC``.
     """
@@ -145,7 +145,7 @@ def from_text(text: str) -> Mapping[str, Any]:
     """The reward that an option such as ``--reward`` of a command gives: a short form, or YAML.
 
     Raises:
-        ConfigError: Neither.
+        ConfigError: ``text`` is neither.
     """
     if not (text.lstrip().startswith("{") and "class_path" in text):
         return as_class(text)

@@ -1,8 +1,8 @@
 """Check that sampling and training use the same model.
 
-The sampler reads token by token with a cache, training and evaluation read whole rows. Where an
-architecture makes another model of the two, every log-ratio, KL and reward after it is wrong and
-none of them looks so. Both give a log-prob for every sampled token; here these are compared.
+The sampler reads token by token with a cache; training and evaluation read whole rows. If an
+architecture computes different distributions in the two, every later log-ratio, KL and reward is
+wrong, and none looks wrong. Both give a log-prob for every sampled token; these are compared here.
 """
 
 import math
@@ -25,7 +25,7 @@ COMPARED = 32  # completions that are scored again for the check alone
 def check_drawn(
     drawn: Samples, token_logps: Tensor, model: str, dtype: torch.dtype = torch.float32
 ) -> float:
-    """Compare the log-probs that tokens were drawn with, with those of the training forward.
+    """Compare the sampler's log-probs of the drawn tokens with those of the training forward.
 
     Args:
         drawn: Completions as they were sampled.
@@ -79,8 +79,8 @@ def check_samples(
 ) -> float:
     """Run a forward on up to ``most`` completions, and compare with ``check_drawn``.
 
-    They are taken evenly over the lengths, the shortest and the longest among them: padding shows
-    in the one, a window of attention in the other.
+    They are spread evenly over the lengths, shortest and longest included: errors of padding show
+    in the shortest, errors of an attention window in the longest.
 
     Args:
         policy: The model that was sampled.

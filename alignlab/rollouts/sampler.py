@@ -38,7 +38,7 @@ Row = tuple[int, int]  # place of a prompt, and the number of its completion
 class Completion(NamedTuple):
     """One sampled completion: token ids, their log-probs, and whether a stop token ended it.
 
-    With values before each token, where they were asked for.
+    It also has the value before each token, if values were asked for.
     """
 
     ids: tuple[int, ...]
@@ -63,7 +63,7 @@ def sample(
     """Complete each prompt ``samples`` times.
 
     Args:
-        policy: The model to sample from; in eval mode while sampling, as before afterwards.
+        policy: The model to sample from; put in eval mode while sampling, restored afterwards.
         prompts: Trees whose prompts are completed; completions that they have are left out. Their
             ``index`` names their noise, so each must have its own.
         samples: Completions per prompt.
@@ -72,11 +72,11 @@ def sample(
         seed: With ``rollout``, ``PromptTree.index``, the completion's number and the token's
             position it determines each token's noise.
         stop_ids: Tokens that end a completion and are its last token, usually the end-of-text
-            token. Empty: nothing stops, end-of-text is a token like any other, and every
-            completion has ``max_new_tokens`` tokens.
-        rollout: Number of the rollout phase: another number is fresh noise.
-        batch_size: Completions sampled side by side; it changes only speed and memory.
-        value: Maps the model's states ``[R, H]`` before a token to values ``[R]``, to be kept.
+            token. If empty, end-of-text is a token like any other, and every completion has
+            ``max_new_tokens`` tokens.
+        rollout: Number of the rollout phase; each has fresh noise.
+        batch_size: Completions sampled at a time; it changes only speed and memory.
+        value: Maps the model's states ``[R, H]`` before a token to values ``[R]``, which are kept.
 
     Raises:
         ConfigError: A count below 1, two prompts of one index, or prompt and completion longer

@@ -1,4 +1,4 @@
-"""What a rollout gives back: completions with the log-probs that they were sampled with."""
+"""The result of a rollout: completions with the log-probs that they were sampled with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
