@@ -101,7 +101,10 @@ class AStarPO(OnPolicyObjective):
         """
         for tree in prompts:
             if tree.source is None:
-                raise DataError(f"{tree.id}: cut to max_length, so it is no prompt of the pool.")
+                raise DataError(
+                    f"{tree.id}: cut to max_length, so the pool does not have this prompt. Raise "
+                    "data.init_args.max_length."
+                )
             rewards = self.pool.of(tree.source)
             self._values[tree.index] = optimal_value(rewards, beta=self.value_beta)
         return super().collect(prompts, samples, rollout)

@@ -120,7 +120,10 @@ class GRPO(GroupObjective):
             schedule,
         )  # fmt: skip
         if kl_in not in get_args(KLIn):
-            raise ConfigError(f"kl_in: {', '.join(get_args(KLIn))}; got {kl_in!r}.")
+            known = ", ".join(get_args(KLIn))
+            raise ConfigError(
+                f"kl_in must be one of {known}, got {kl_in!r}. Set model.init_args.kl_in."
+            )
         self.clip_epsilon = checked(self, "clip_epsilon", clip_epsilon, "> 0")
         self.clip_epsilon_high = checked(self, "clip_epsilon_high", clip_epsilon_high, "> 0")
         self.scale_by_std, self.normaliser, self.kl_in = scale_by_std, normaliser, kl_in

@@ -147,8 +147,8 @@ class KTO(TreeObjective):
         super().on_train_start()
         if getattr(self.trainer.train_dataloader, "batch_size", None) == 1:
             raise ConfigError(
-                "KTO estimates a divergence from prompts with the completions of others, and a "
-                "step of one prompt has no others. Set data.init_args.batch_size to 2 or more."
+                "KTO estimates a divergence from prompts with other prompts' completions, and a "
+                "step of one prompt has none. Set data.init_args.batch_size to 2 or more."
             )
 
 
@@ -164,6 +164,6 @@ def desirable(trees: PromptTrees) -> Tensor:
     if completions == prompts and trees.labels is not None:
         return trees.labels > 0
     raise DataError(
-        "KTO needs completions that were called desirable or undesirable, or preference pairs. Use "
+        "KTO needs completions labelled desirable or undesirable, or preference pairs. Use "
         "JudgedData or PreferenceData, or another objective."
     )

@@ -92,7 +92,10 @@ class OnlineDPO(OnPolicyObjective):
             schedule=schedule,
         )  # fmt: skip
         if labels not in get_args(Labels):
-            raise ConfigError(f"labels: {', '.join(get_args(Labels))}; got {labels!r}.")
+            known = ", ".join(get_args(Labels))
+            raise ConfigError(
+                f"labels must be one of {known}, got {labels!r}. Set model.init_args.labels."
+            )
         self.beta = checked(self, "beta", beta, "> 0")
         self.scale = checked(self, "scale", scale, "> 0")
         self.labels: Labels = labels

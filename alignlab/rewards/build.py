@@ -56,7 +56,7 @@ def parse_reward(spec: Mapping[str, Any] | str) -> tuple[ArgumentParser, Any, st
             "alignlab.rewards.rule.ToySentiment."
         ) from None
     if not isinstance(made, type):
-        raise ConfigError(f"reward {path!r} is no class. Name one of alignlab.rewards.")
+        raise ConfigError(f"reward {path!r} is not a class. Name one of alignlab.rewards.")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(made, "init_args")
     try:

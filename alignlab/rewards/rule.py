@@ -52,7 +52,9 @@ class Matches(Reward):
         try:
             self.pattern = re.compile(pattern)
         except re.error as problem:
-            raise ConfigError(f"pattern {pattern!r}: no regular expression: {problem}.") from None
+            raise ConfigError(
+                f"pattern {pattern!r}: not a regular expression: {problem}."
+            ) from None
 
     def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
         """``[N]`` float64, 0 or 1; the prompts do not matter."""

@@ -49,7 +49,7 @@ def test_a_class_path_alone_or_with_arguments() -> None:
         ("alignlab.rewards.rule.Nothing", "cannot be found: .*Nothing"),
         ("alignlab.nowhere.Reward", "cannot be found: No module named"),
         ("ToySentiment", "none of the known forms. Write length"),
-        ("math.pi", "is no class"),
+        ("math.pi", "is not a class"),
         (f"{HERE}Silent", "cannot be called with texts"),
         ({"init_args": {}}, "needs class_path"),
         ({"class_path": f"{HERE}Scaled", "args": {}}, "may have init_args, got .*'args'"),

@@ -33,7 +33,7 @@ def test_words_and_patterns_are_counted_by_hand() -> None:
     assert Length()(prompts, completions).tolist() == [3, 0, 2]
     assert Matches("yes|two$")(prompts, completions).tolist() == [0, 0, 0]
     assert Matches("(?i)yes|THREE$")(prompts, completions).tolist() == [1, 0, 1]
-    with pytest.raises(ConfigError, match="pattern '\\(': no regular expression"):
+    with pytest.raises(ConfigError, match="pattern '\\(': not a regular expression"):
         Matches("(")
 
 
