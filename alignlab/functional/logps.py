@@ -1,8 +1,8 @@
 """Log-probabilities of given tokens without ever holding all logits.
 
 Logits are by far the largest tensor of a language model's step, so they are computed for a chunk of
-positions at a time. If a batch has so many positions that memory matters, they are recomputed in
-the backward pass, so that only one chunk exists at any time.
+positions at a time. If memory matters in a large batch, they are recomputed in the backward pass,
+so that only one chunk exists at any time.
 """
 
 from collections.abc import Callable, Collection

@@ -147,7 +147,9 @@ def test_grpo_puts_the_penalty_in_one_place_only(make: Make) -> None:
     assert penalty("loss") == pytest.approx(by_hand)
     assert penalty("weighted_loss") == pytest.approx(1.1 * by_hand)
     assert penalty("loss", normaliser="tokens") == pytest.approx(0.5 * sum(map(sum, k3)))
-    with pytest.raises(ConfigError, match="kl_in: reward, loss, weighted_loss; got 'both'"):
+    with pytest.raises(
+        ConfigError, match="kl_in must be one of reward, loss, weighted_loss, got 'both'"
+    ):
         penalty("both")
 
 
