@@ -1,6 +1,7 @@
 """The frontier as a picture: reward against KL, a function of the tables alone."""
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -230,8 +231,7 @@ def _panels(
         axes.plot(*curves[name].line, color=colour, linewidth=1.8 * small, zorder=3)
         own_points = [point for point in points if point.objective == name]
         _marks(axes, own_points, colour, "o", size=9 * small)
-        ticks = (0, 0.5, 1, 2, 3, 5, 10, 20) if look.size == "screen" else (0, 1, 3, 10)
-        _frame(axes, right, bottom, top, ticks=ticks)
+        _frame(axes, right, bottom, top, ticks=_ticks_of_panel(right, look.size == "screen"))
         axes.tick_params(labelsize=8.5 * small)
         axes.set_title(look.label(name), fontsize=10 * small, loc="left")
     for axes in grid.flat[len(names) :]:
@@ -243,6 +243,16 @@ def _panels(
     if look.size in WIDTHS:
         figure.supxlabel("KL(policy ‖ reference), nats", fontsize=8)
     return figure, sum(point.reward < bottom for point in points if point.kl <= right)
+
+
+def _ticks_of_panel(right: float, is_screen: bool) -> list[float]:
+    """KL of the ticks up to ``right``, the first ones first, if there is room for their numbers."""
+    ticks: list[float] = []
+    for tick in (0, 1, 3, 10, 0.5, 2, 5, 20) if is_screen else (0, 1, 3, 10):
+        apart = min((abs(_sqrt(tick) - _sqrt(other)) for other in ticks), default=math.inf)
+        if tick <= right and apart > 0.09 * _sqrt(right):
+            ticks.append(tick)
+    return sorted(ticks)
 
 
 def _marks(

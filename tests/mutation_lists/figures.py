@@ -29,6 +29,13 @@ MUTATIONS = (
         FIGURE + "test_all_curves_are_named_and_files_repeat",
     ),
     Mutation(
+        "numbers below a panel of a wide range overlap",
+        "report/figure.py",
+        "if tick <= right and apart > 0.09 * _sqrt(right):",
+        "if tick <= right:",
+        FIGURE + "test_numbers_below_panels_do_not_overlap",
+    ),
+    Mutation(
         "a share starts at the reference's reward",
         "report/figure.py",
         "curve = curve_of(shares, name, right, None)",

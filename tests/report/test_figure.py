@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -10,7 +11,15 @@ import numpy as np
 import pytest
 
 from alignlab.errors import ConfigError
-from alignlab.report.figure import PALETTE, _draw, _one_or_two, _vertical, draw_frontier, style
+from alignlab.report.figure import (
+    PALETTE,
+    _draw,
+    _one_or_two,
+    _panels,
+    _vertical,
+    draw_frontier,
+    style,
+)
 from alignlab.report.look import EVERYTHING, Look
 from alignlab.results.tables import FrontierRow, Point
 
@@ -126,6 +135,21 @@ def test_many_objectives_get_a_panel_each(tmp_path: Path) -> None:
     once = [path.read_bytes() for path in made]
     made = draw_frontier(rows, points, tmp_path, title="toy", reward_label="logit")
     assert [path.read_bytes() for path in made] == once
+
+
+@pytest.mark.parametrize(("farthest", "shown"), [(3.0, "0 0.5 1 2 3"), (20.0, "0 1 3 5 10 20")])
+def test_numbers_below_panels_do_not_overlap(farthest: float, shown: str) -> None:
+    from matplotlib import pyplot as plt
+
+    rows = make_rows((*(f"arm{i}" for i in range(9)), "reference"))
+    rows += [replace(row, kl_budget=farthest) for row in rows if row.kl_budget == 3.0]
+    figure, _ = _panels(plt, rows, [], "logit", EVERYTHING)
+    figure.canvas.draw()
+    labels = [label for label in figure.axes[8].get_xticklabels() if label.get_text()]
+    boxes = [label.get_window_extent() for label in labels]
+    plt.close(figure)
+    assert [label.get_text() for label in labels] == shown.split()
+    assert all(one.x1 < other.x0 for one, other in pairwise(boxes))
 
 
 def test_a_wide_band_does_not_press_the_panels_flat(tmp_path: Path) -> None:
