@@ -250,6 +250,12 @@ def test_a_finished_fit_continues_from_its_checkpoint(
     assert call(*words, "3", *last) == 0
     files = [here / run / "model" / "model.safetensors" for run in ("cut", "whole", "again")]
     assert len({path.read_bytes() for path in files}) == 1
+    assert [line for line in capsys.readouterr().out.splitlines() if "rain" in line] == [
+        *("Trained 2 steps. Model: cut/model", "Trained 3 steps. Model: cut/model"),
+        "Trained 3 steps. Model: whole/model",
+        "Nothing was left to train: whole/last.ckpt is of step 3, and trainer.max_steps is 3. To "
+        "train further, set a larger trainer.max_steps. Model: again/model",
+    ]
 
 
 def test_validate_reports_and_trains_nothing(

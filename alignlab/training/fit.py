@@ -111,7 +111,9 @@ def fit(
 def closing(command: "Command") -> list[str]:
     """The last lines of a finished run: its result, its alarms, its files, and the next command."""
     trainer, folder = command.trainer, run_folder(command.trainer)
-    said = [f"Trained {trainer.global_step} steps. Model: {folder / MODEL}"]
+    trained = command.resume.begun
+    done = f"Trained {trainer.global_step} steps" if trained else nothing_to_train(command)
+    said = [f"{done}. Model: {folder / MODEL}"]
     found = means_at(trainer, trainer.global_step)
     if found is not None:
         said.append(f"Probe: KL {found['kl']:.4g} nats, reward {found['reward']:.4g}")
@@ -125,6 +127,20 @@ def closing(command: "Command") -> list[str]:
     if evaluations_in(folder):
         return [*said, f"Files: {folder}", f"Reward against KL: alignlab frontier {named}"]
     return [*said, f"Files: {folder}", f"With a model card: alignlab export {named}"]
+
+
+def nothing_to_train(command: "Command") -> str:
+    """Why no batch was trained, and how to train further."""
+    trainer = command.trainer
+    step = trainer.global_step
+    for name, count in {"max_steps": step, "max_epochs": trainer.current_epoch}.items():
+        limit = getattr(trainer, name)
+        if limit is not None and 0 <= limit <= count:
+            return (
+                f"Nothing was left to train: {command.config.ckpt_path} is of step {step}, and "
+                f"trainer.{name} is {limit}. To train further, set a larger trainer.{name}"
+            )
+    return f"Nothing was trained: trainer.max_time or a callback ended the run at step {step}"
 
 
 def losses_line(command: "Command") -> list[str]:

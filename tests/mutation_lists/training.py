@@ -345,6 +345,20 @@ MUTATIONS = (
         "said1]",
     ),
     Mutation(
+        "a run that had nothing to train says that it trained",
+        "training/fit.py",
+        "    trained = command.resume.begun\n",
+        "    trained = True\n",
+        "test_cli.py::test_a_finished_fit_continues_from_its_checkpoint",
+    ),
+    Mutation(
+        "a run that has not reached its last step has reached it",
+        "training/fit.py",
+        "0 <= limit <= count",
+        "limit <= count",
+        "training/test_fit.py::test_the_limit_that_left_nothing_to_train_is_named[epochs]",
+    ),
+    Mutation(
         "a finished run does not say its loss",
         "training/fit.py",
         "    said += losses_line(command)\n",

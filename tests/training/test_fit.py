@@ -1,4 +1,4 @@
-"""What a finished run says of its losses."""
+"""What a finished run says of its losses, and one that had nothing to train."""
 
 import math
 from types import SimpleNamespace
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from alignlab.training.fit import losses_line
+from alignlab.training.fit import losses_line, nothing_to_train
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,25 @@ def test_losses_and_the_perplexity_of_a_loss_per_token(
         resume=SimpleNamespace(metrics=found), model=SimpleNamespace(**model)
     )
     assert losses_line(command) == said
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ((6, 9), "last.ckpt is of step 6, and trainer.max_steps is 6. To train further, set a "
+         "larger trainer.max_steps"),
+        ((-1, 2), "last.ckpt is of step 6, and trainer.max_epochs is 2. To train further, set a "
+         "larger trainer.max_epochs"),
+        ((7, None), "trainer.max_time or a callback ended the run at step 6"),
+    ],
+    ids=["steps", "epochs", "neither"],
+)  # fmt: skip
+def test_the_limit_that_left_nothing_to_train_is_named(
+    limits: tuple[int, int | None], said: str
+) -> None:
+    """After 6 steps in 2 epochs."""
+    trainer = SimpleNamespace(
+        global_step=6, current_epoch=2, max_steps=limits[0], max_epochs=limits[1]
+    )
+    command: Any = SimpleNamespace(trainer=trainer, config=SimpleNamespace(ckpt_path="last.ckpt"))
+    assert nothing_to_train(command).endswith(f": {said}")
