@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from alignlab import cli
 from alignlab.doctor import examine
 from alignlab.errors import DataError
+from alignlab.objectives.sft import SFT
 from alignlab.results.commits import present_commit
 
 
@@ -196,6 +197,9 @@ def test_a_stage_is_trained_and_validated_by_its_address(
     assert {path.name for path in here.iterdir()} - before == {"lightning_logs"}
     assert call("validate", "demo:sft", "--ckpt_path=lightning_logs/version_0/last.ckpt") == 0
     assert "val/loss" in capsys.readouterr().out
+    other = ["--model.class_path=tests.test_cli.Other", "--ckpt_path"]
+    assert call("validate", "demo:sft", *other, "lightning_logs/version_0/last.ckpt") == 2
+    assert "was trained with alignlab.objectives.sft.SFT, and" in capsys.readouterr().err
     (here / "demo" / "sft.yaml").write_text("model: {class_path: alignlab.objectives.sft.SFT}\n")
     assert call("fit", "--config", "demo/sft.yaml") == 2
     assert "Train the stage by its address, demo:STAGE." in capsys.readouterr().err
@@ -364,6 +368,10 @@ def test_what_the_probe_or_the_doctor_refuses_leaves_nothing_either(
     assert call(*words) == 2
     assert capsys.readouterr().err.endswith("error: sick: Stay in bed.\n")
     assert [path.name for path in here.iterdir()] == ["prompts.jsonl"]
+
+
+class Other(SFT):
+    """An objective with the weights of another one."""
 
 
 class Broken(Callback):

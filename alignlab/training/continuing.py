@@ -2,8 +2,9 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Trainer
 
@@ -12,7 +13,7 @@ from alignlab.callbacks.loggers import take_up_runs
 from alignlab.callbacks.resume import LAST, Resume, run_folder, state_in
 from alignlab.errors import ConfigError
 from alignlab.results.run_folder import CONFIG
-from alignlab.training.identity import check_same
+from alignlab.training.identity import check_objective, check_same
 
 NEWEST = Path()  # to resume: the run that was saved last
 
@@ -64,23 +65,56 @@ def continued(trainer: Trainer, resume: Resume, asked: Path) -> Path:
     Raises:
         ConfigError: The file is not a checkpoint, is damaged, or belongs to another config.
     """
-    checkpoints.refuse_shards(asked)
-    path = checkpoints.whole_or_previous(asked)
-    content = checkpoints.read(path)
+    path, content = _whole(asked)
     state = state_in(content)
-    if path != asked:
-        step = content["global_step"]
-        print(f"{asked} is damaged; continuing from {path}, step {step}", file=sys.stderr)
     if "identity" in state:
         check_same(state["identity"], resume.identity, path)
     else:
-        print(f"note: {path} does not record its config, so it is not compared", file=sys.stderr)
+        _note_unknown(path)
     folder = run_folder(trainer)
     own = path.name in (checkpoints.LAST, checkpoints.PREVIOUS)
     if own and path.parent.resolve() == folder.resolve() and trainer.is_global_zero:
         logs.cut(trainer, folder, state.get("logs", {}))
         take_up_runs(trainer.loggers, state.get("service_runs", {}))
     return path
+
+
+def of_objective(asked: Path, class_path: str) -> Path:
+    """The checkpoint whose weights to validate, found whole and of the objective ``class_path``.
+
+    Raises:
+        ConfigError: The file is not a checkpoint, is damaged, or is of another objective.
+    """
+    path, content = _whole(asked)
+    check_weights(content, class_path, path)
+    return path
+
+
+def check_weights(content: Mapping[str, Any], class_path: str, path: Path) -> None:
+    """Refuse the weights in a checkpoint that another objective than ``class_path`` trained.
+
+    Raises:
+        ConfigError: It did.
+    """
+    state = state_in(content)
+    if "identity" in state:
+        check_objective(state["identity"], class_path, path)
+    else:
+        _note_unknown(path)
+
+
+def _whole(asked: Path) -> tuple[Path, dict[str, Any]]:
+    checkpoints.refuse_shards(asked)
+    path = checkpoints.whole_or_previous(asked)
+    content = checkpoints.read(path)
+    if path != asked:
+        step = content["global_step"]
+        print(f"{asked} is damaged; {path} of step {step} is taken instead", file=sys.stderr)
+    return path, content
+
+
+def _note_unknown(path: Path) -> None:
+    print(f"note: {path} does not record its config, so it is not compared", file=sys.stderr)
 
 
 def how_to_go_on(trainer: Trainer) -> str:

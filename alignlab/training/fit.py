@@ -48,7 +48,13 @@ from alignlab.results.run_folder import MODEL, evaluations_in
 from alignlab.rewards.spec import options_with_classes, with_classes
 from alignlab.training import before_start
 from alignlab.training.before_start import own_error
-from alignlab.training.continuing import continued, how_to_go_on, in_folder_of, with_config_of
+from alignlab.training.continuing import (
+    continued,
+    how_to_go_on,
+    in_folder_of,
+    of_objective,
+    with_config_of,
+)
 from alignlab.training.identity import identity_of
 from alignlab.training.loggers import WithWords, loggers_of
 from alignlab.training.refused import nothing_left
@@ -345,13 +351,12 @@ def validate(words: Sequence[str], resume: Path | None = None) -> None:
     """Validate by the words of a command line, from ``--ckpt_path`` when it is given.
 
     Raises:
-        ConfigError: The file is not a checkpoint, or there are no rows to validate on.
+        ConfigError: The file is not a checkpoint, is damaged or is of another objective, or there
+            are no rows to validate on.
     """
     command = build(words, resume=resume)
-    path = command.config.ckpt_path
-    if path is not None and not Path(path).is_file():
-        what = "not a checkpoint of a training run" if Path(path).exists() else "no such file"
-        raise ConfigError(f"--ckpt_path {path}: {what}. Check the path.")
+    asked, objective = command.config.ckpt_path, command.config.model.class_path
+    path = None if asked is None else of_objective(Path(asked), objective)
     torch.set_num_threads(command.config.threads)
     before_start.read_data(command)
     if isinstance(command.datamodule, TreeData) and not command.datamodule.validation_trees:

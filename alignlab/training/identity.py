@@ -5,12 +5,14 @@ length of the run, its logging and its number of threads may change when it is c
 values then apply.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from alignlab.errors import ConfigError
 from alignlab.files import canonical
+from alignlab.names import recorded
 from alignlab.plan.content import WRITTEN, by_content
 
 SHAPING = (
@@ -23,6 +25,7 @@ SHAPING = (
     "reload_dataloaders_every_n_epochs",
     "plugins",
 )
+OBJECTIVE = "model.class_path"
 OWN, LIGHTNING = "alignlab.callbacks.", "lightning."
 LOOKING_ON = {  # Lightning's callbacks that change no weight and take no setting from a checkpoint
     *("DeviceStatsMonitor", "LearningRateMonitor", "ModelCheckpoint", "ModelSummary"),
@@ -74,6 +77,25 @@ def check_same(before: Identity, now: Identity, checkpoint: Path) -> None:
         raise OtherConfig(
             f"{checkpoint} is of another config: {', '.join(changed)}. Continue with the run's "
             "original values, or start again without a checkpoint."
+        )
+
+
+def check_objective(before: Identity, class_path: str, checkpoint: Path) -> None:
+    """Refuse weights that another objective trained; all else may differ where none are trained.
+
+    Args:
+        before: Identity that the checkpoint holds.
+        class_path: The objective of the config.
+        checkpoint: Its path, for the message.
+
+    Raises:
+        OtherConfig: They differ; names both.
+    """
+    was = json.loads(before[OBJECTIVE][1])
+    if recorded(was) != recorded(class_path):
+        raise OtherConfig(
+            f"{checkpoint} was trained with {was}, and model.class_path is {class_path}. Give the "
+            "config that it was trained with, or a checkpoint of this objective."
         )
 
 

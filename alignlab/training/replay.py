@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from alignlab.callbacks.non_finite import WEIGHTS, Part, examined, gradients_of,
 from alignlab.errors import ConfigError
 from alignlab.models.backbone import TreeBackbone
 from alignlab.results.run_folder import CONFIG
+from alignlab.training.continuing import check_weights
 
 ALONE = (  # of several processes, one runs all parts; nothing is written
     "--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto",
@@ -39,7 +41,7 @@ def replay(path: Path, weights: Path | None = None) -> int:
     if not config.is_file():
         raise ConfigError(f"{config} is missing; it says what was trained. Put it back.")
     source = weights or path.with_suffix(WEIGHTS)
-    state = _state(source)
+    state = _state(source, yaml.safe_load(config.read_text("utf-8"))["model"]["class_path"])
     command = fit.build(["--config", str(config), *ALONE])
     module, trainer = command.model, command.trainer
     module.trainer = trainer
@@ -83,12 +85,14 @@ def _norm(gradients: dict[str, Tensor]) -> float:
     return float(torch.nn.utils.get_total_norm(list(gradients.values())))
 
 
-def _state(source: Path) -> dict[str, Tensor]:
-    """The weights in a checkpoint of a run, or in a file that was saved with a step."""
+def _state(source: Path, objective: str) -> dict[str, Tensor]:
+    """The weights in a checkpoint of ``objective``, or in a file that was saved with a step."""
     if not source.is_file():
         raise ConfigError(f"{source} is missing. Name other weights: --weights last.ckpt")
     if source.suffix == ".ckpt":
-        state: dict[str, Tensor] = checkpoints.read(source)["state_dict"]
+        content = checkpoints.read(source)
+        check_weights(content, objective, source)
+        state: dict[str, Tensor] = content["state_dict"]
         return state
     try:
         return load_file(source)

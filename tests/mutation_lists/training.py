@@ -345,6 +345,29 @@ MUTATIONS = (
         "said1]",
     ),
     Mutation(
+        "weights of another objective are validated",
+        "training/continuing.py",
+        """    path, content = _whole(asked)
+    check_weights(content, class_path, path)
+""",
+        "    path, content = _whole(asked)\n",
+        "training/test_continuing.py::test_weights_of_another_objective_are_refused",
+    ),
+    Mutation(
+        "a step is run again with weights of another objective",
+        "training/replay.py",
+        "        check_weights(content, objective, source)\n",
+        "",
+        "training/test_replay.py::test_another_weights_file_may_be_named",
+    ),
+    Mutation(
+        "a damaged checkpoint is validated",
+        "training/continuing.py",
+        "    path = checkpoints.whole_or_previous(asked)\n",
+        "    path = asked\n",
+        "training/test_continuing.py::test_the_checkpoint_before_a_damaged_one_is_read",
+    ),
+    Mutation(
         "a run that had nothing to train says that it trained",
         "training/fit.py",
         "    trained = command.resume.begun\n",

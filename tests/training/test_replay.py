@@ -101,6 +101,10 @@ def test_another_weights_file_may_be_named(
     assert "weights: run/last.ckpt" in out
     again = numbers(r"rows: loss (\S+) \(", out)
     assert again != numbers(r"\((\S+) in the run\)", out)  # four steps later
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("test_replay.Losing", "test_replay.Other"))
+    assert call("replay", str(saved), "--weights", "run/last.ckpt") == 2
+    assert "was trained with tests.training.test_replay.Losing" in capsys.readouterr().err
     assert call("replay", str(saved), "--weights", "none.ckpt") == 2
     assert "none.ckpt is missing" in capsys.readouterr().err
     assert call("replay", "stage.yaml") == 2
