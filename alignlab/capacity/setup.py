@@ -247,7 +247,9 @@ class _Reader:
         where = self.model.get("policy") or self.model["model"]
         args = _args(where)
         module: TreeData[Any] = construct(self.command, "data").data
-        module.connect(load_tokenizer(args.get("tokenizer") or args["source"]))
+        named = args.get("tokenizer")
+        missing = "a tokenizer" if named else "a model"
+        module.connect(load_tokenizer(named or args["source"], missing=missing))
         module.setup()
         return module
 

@@ -58,17 +58,26 @@ PACKAGES = {  # that an attention function needs, and a GPU
 }
 
 
-def load_tokenizer(source: str, chat_format: str | None = None) -> Any:
-    """The fast tokenizer in a local folder or of a hub id; a ``chat_format`` is as in ``Policy``.
+def load_tokenizer(
+    source: str, chat_format: str | None = None, *, missing: str = "a tokenizer"
+) -> Any:
+    """The fast tokenizer in a local folder or of a hub id.
+
+    Args:
+        source: The folder or hub id.
+        chat_format: As in ``Policy``.
+        missing: What the message says is missing if there is no such folder: ``"a model"`` where
+            the caller was given a model, and its tokenizer is only the first that is read of it.
 
     Raises:
         ConfigError: Nothing usable there, or it has a chat template beside ``chat_format``.
     """
-    check_source(source, "a tokenizer")
+    check_source(source, missing)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as problem:
-        raise ConfigError(_unreachable(source, "a tokenizer", problem)) from problem
+        what = "a tokenizer" if Path(source).exists() else missing
+        raise ConfigError(_unreachable(source, what, problem)) from problem
     if chat_format is not None:
         set_chat_format(tokenizer, chat_format)
     return tokenizer

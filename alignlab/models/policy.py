@@ -134,7 +134,8 @@ class Policy(TreeBackbone):
         super().__init__()
         check_policy(source, config, tokenizer, lora, prompt_tuning, quantised)
         fresh = lora is not None or prompt_tuning is not None
-        self.tokenizer = load_tokenizer_from(str(tokenizer or source))
+        missing = "a model" if tokenizer is None else "a tokenizer"
+        self.tokenizer = load_tokenizer_from(str(tokenizer or source), missing=missing)
         _check_vocabulary(self.tokenizer, source, named=tokenizer is not None)
         added = {} if chat_format is None else set_chat_format(self.tokenizer, chat_format)
         how: dict[str, Any] = {"dtype": dtype, "dropout": dropout}

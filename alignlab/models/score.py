@@ -78,7 +78,7 @@ class ScoreModel(TreeBackbone):
         check_scorer(source, outputs, lora, quantised)
         adapted = is_adapter(source)
         self.source = source
-        self.tokenizer = load_tokenizer_from(source)
+        self.tokenizer = load_tokenizer_from(source, missing="a model")
         with torch.random.fork_rng(devices=[]):  # the loader draws a head of its own
             self.model = load_model(
                 AutoModelForSequenceClassification,

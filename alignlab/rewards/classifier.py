@@ -51,7 +51,7 @@ class ClassifierReward(Reward):
         max_length: int = 512,
         device: str | None = None,
     ) -> None:
-        self.path, self.tokenizer = path, load_tokenizer(path)
+        self.path, self.tokenizer = path, load_tokenizer(path, missing="a model")
         if not is_scorer(path):
             raise ConfigError(
                 f"{path} has no complete classifier, so its classes would be random numbers. Give "

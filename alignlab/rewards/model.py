@@ -121,7 +121,7 @@ def check_trained_scorer(path: str) -> None:
     Raises:
         ConfigError: Nothing usable at ``path``, no trained head, or several outputs.
     """
-    load_tokenizer(path)  # raises a clear error if there is no usable tokenizer
+    load_tokenizer(path, missing="a model")  # raises a clear error if none is usable
     config = None if is_adapter(path) else load_config(path)
     if not is_scorer(path):
         kinds = ", ".join(config.architectures or ["model of unknown kind"]) if config else "policy"

@@ -203,7 +203,7 @@ def fetch_classifier(*, out: str | Path, source: str) -> None:
         out: Folder to write.
         source: Hub id or folder.
     """
-    tokenizer = load_tokenizer(source)
+    tokenizer = load_tokenizer(source, missing="a model")
     model = load_model(AutoModelForSequenceClassification, source, dtype="float32", dropout=None)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)

@@ -99,7 +99,8 @@ def fitting(
     for source, before in readers:
         report = RowReport(source, seen=len(held))
         room = None if is_adapter(source) else context_of(load_config(source))
-        trees = tokenise(_rows(held, before), load_tokenizer(source), report)
+        tokenizer = load_tokenizer(source, missing="a model")
+        trees = tokenise(_rows(held, before), tokenizer, report)
         long = [t for t in trees if room is not None and len(t.prompt) + max_new_tokens > room]
         for tree in long:
             why = f"with {max_new_tokens} more tokens longer than the context of {room}"

@@ -114,5 +114,5 @@ def test_without_the_model_the_command_says_what_to_do(
     words = ["fit", f"{RECIPES}/qwen_05b:dpo", "--trainer.accelerator", "cpu"]
     assert call(words) == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("error: no such folder for a tokenizer: Qwen/Qwen2.5-0.5B-Instruct")
+    assert last.startswith("error: no such folder for a model: Qwen/Qwen2.5-0.5B-Instruct")
     assert last.endswith("Give a folder, or download it elsewhere.")

@@ -14,6 +14,8 @@ from alignlab.errors import ConfigError, DataError
 from alignlab.files import seal
 from alignlab.models import Lora, Policy, ScoreModel, backbone
 from alignlab.models.loading import PACKAGES
+from alignlab.rewards.classifier import ClassifierReward
+from alignlab.rewards.model import check_trained_scorer
 from tests.test_files import flip
 
 
@@ -128,3 +130,20 @@ def test_an_attention_function_that_a_model_does_not_have_is_refused(build, tmp_
         Policy(str(tmp_path), **settings)
     with pytest.raises(ConfigError, match="GPT2LMHeadModel of transformers has no flex_attention"):
         Policy(config={"model_type": "gpt2"}, tokenizer=str(tmp_path), **settings)
+
+
+@pytest.mark.parametrize("read", [Policy, ScoreModel, check_trained_scorer, ClassifierReward])
+def test_a_missing_model_is_not_said_to_be_a_tokenizer(tmp_path, read) -> None:
+    """Its tokenizer is the first that is read of it; one that was named is missing itself."""
+    gone, there = tmp_path / "gone", tmp_path / "there"
+    with pytest.raises(ConfigError, match=f"^no such folder for a model: {gone}[.] Make it first"):
+        read(str(gone))
+    there.mkdir()
+    (there / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=f"^{there} does not hold a tokenizer: "):
+        read(str(there))
+
+
+def test_a_tokenizer_that_was_named_is_missing_itself(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"^no such folder for a tokenizer: \./gone\. Make it"):
+        Policy(config={"model_type": "llama"}, tokenizer="./gone")

@@ -292,4 +292,25 @@ MUTATIONS = (
         ")",
         "models/test_loading.py::test_an_attention_function_that_is_not_installed_is_refused",
     ),
+    Mutation(
+        "a missing policy is said to be a tokenizer",
+        "models/policy.py",
+        'missing = "a model" if tokenizer is None else "a tokenizer"',
+        'missing = "a tokenizer"',
+        "models/test_loading.py::test_a_missing_model_is_not_said_to_be_a_tokenizer[Policy]",
+    ),
+    Mutation(
+        "a folder without a tokenizer is said to hold no model",
+        "models/loading.py",
+        'what = "a tokenizer" if Path(source).exists() else missing',
+        "what = missing",
+        "models/test_loading.py::test_a_missing_model_is_not_said_to_be_a_tokenizer[ScoreModel]",
+    ),
+    Mutation(
+        "a tokenizer that was named and is missing is said to be a model",
+        "models/policy.py",
+        'missing = "a model" if tokenizer is None else "a tokenizer"',
+        'missing = "a model"',
+        "models/test_loading.py::test_a_tokenizer_that_was_named_is_missing_itself",
+    ),
 )
