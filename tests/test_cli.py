@@ -662,6 +662,7 @@ class Service(MLFlowLogger):
     """MLflow without its package: the first run has the id m1, the next one m2."""
 
     used: ClassVar[list[str]] = []
+    sent: ClassVar[list[dict[str, Any]]] = []  # the settings
 
     def __init__(self) -> None:
         Logger.__init__(self)
@@ -672,6 +673,7 @@ class Service(MLFlowLogger):
     def experiment(self) -> Any:
         if self._run_id is None:
             self._run_id = f"m{len(set(self.used)) + 1}"
+            self.used.append(self._run_id)
         data = SimpleNamespace(params={})
         return SimpleNamespace(get_run=lambda run: SimpleNamespace(data=data))
 
@@ -680,6 +682,7 @@ class Service(MLFlowLogger):
         return "service"
 
     def log_hyperparams(self, params: Any) -> None:
+        self.sent.append(params)
         self.used.append(str(self.run_id))
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
@@ -701,6 +704,26 @@ def test_a_continued_run_goes_on_in_services(stage: Path, here: Path) -> None:
     assert set(Service.used) == {"m1"}
     assert call(*words, "--trainer.max_steps=1") == 0
     assert set(Service.used) == {"m1", "m2"}
+
+
+def test_a_fit_that_is_refused_leaves_no_run_of_a_service(
+    stage: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The doctor looks at a model on its device, when Lightning has opened the logs."""
+    (here / "both.yaml").write_text(
+        "trainer:\n  logger:\n  - class_path: lightning.pytorch.loggers.CSVLogger\n"
+        "    init_args: {save_dir: .}\n  - {class_path: tests.test_cli.Service}\n"
+    )
+    words = ["fit", "--config", str(stage), "--config", "both.yaml", "--trainer.max_steps=1"]
+    Service.used.clear()
+    Service.sent.clear()
+    with monkeypatch.context() as sick:
+        sick.setattr(examine, "FAST", {"sick": lambda patient: ("stop", "Stay in bed.")})
+        assert call(*words) == 2
+    assert Service.used == []
+    assert call(*words) == 0
+    assert set(Service.used) == {"m1"}
+    assert [settings["trainer.max_steps"] for settings in Service.sent] == [1]
 
 
 def test_resume_goes_on_in_the_same_folder(

@@ -1,9 +1,10 @@
-"""Settings and sample completions where each logger shows them; runs of services go on."""
+"""Settings and sample completions where each logger shows them; when runs of services begin."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import (
     CSVLogger,
     Logger,
@@ -11,6 +12,7 @@ from lightning.pytorch.loggers import (
     TensorBoardLogger,
     WandbLogger,
 )
+from lightning.pytorch.loggers.utilities import _log_hyperparams
 
 from alignlab.results.csv_tables import write_table
 from alignlab.results.run_folder import SampleText
@@ -77,6 +79,48 @@ def end_runs(loggers: Iterable[Logger]) -> None:
     for logger in loggers:
         if isinstance(logger, WandbLogger) and logger._experiment is not None:
             logger._experiment.finish()
+
+
+class LateRuns(Callback):
+    """Opens runs of W&B and MLflow when a training starts: one that is refused leaves none.
+
+    Lightning opens every logger before the first hook of a callback, and the checks that need the
+    model on its device come later. ``withhold`` keeps these loggers from it until then. The first
+    logger stays, because it names the run's folder; so does one that copies TensorBoard's logs,
+    which has to be opened before TensorBoard's.
+
+    Args:
+        settings: Logged when a run is opened.
+    """
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._settings = settings
+        self._late: list[Logger] = []
+        self._all: list[Logger] = []
+
+    def withhold(self, trainer: Trainer) -> None:
+        """Take the loggers of services from a trainer that has not started."""
+        self._all = trainer.loggers
+        self._late = [logger for logger in self._all[1:] if _can_wait(logger)]
+        trainer.loggers = [logger for logger in self._all if logger not in self._late]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give them back, with what was logged before; the checks come before this callback."""
+        if not self._late:
+            return
+        trainer.loggers = self._late
+        _log_hyperparams(trainer)  # those of a module or data that save them
+        trainer.loggers = self._all
+        if trainer.is_global_zero:
+            for logger in self._late:
+                log_settings(logger, self._settings)
+        self._late = []
+
+
+def _can_wait(logger: Logger) -> bool:
+    if isinstance(logger, WandbLogger):
+        return not logger._wandb_init.get("sync_tensorboard")
+    return isinstance(logger, MLFlowLogger)
 
 
 def log_samples(logger: Logger, samples: Sequence[SampleText], step: int) -> None:

@@ -31,7 +31,7 @@ from alignlab.callbacks.alarms import Alarms
 from alignlab.callbacks.interrupt import Interrupt
 from alignlab.callbacks.journal import Journal, Origin, ProgressLines
 from alignlab.callbacks.kl_bound import in_order
-from alignlab.callbacks.loggers import end_runs
+from alignlab.callbacks.loggers import LateRuns, end_runs
 from alignlab.callbacks.meter import Bar, Meter
 from alignlab.callbacks.non_finite import NonFinite, Then
 from alignlab.callbacks.probe import FrontierProbe, means_at
@@ -274,7 +274,8 @@ def _trainer(command: Command, built: Namespace, callbacks: Sequence[Callback]) 
         given.append(Bar(meter) if terminal else ProgressLines(meter))
     if not any(isinstance(callback, Resume) for callback in given):
         given.append(Resume())
-    given.append(Journal({key: _plain(command)[key] for key in SETTINGS}))
+    given.append(journal := Journal({key: _plain(command)[key] for key in SETTINGS}))
+    given.append(LateRuns(journal.settings))
     given.append(NonFinite(config.non_finite))
     if not any(isinstance(callback, Alarms) for callback in given):
         given.append(Alarms())
@@ -324,6 +325,9 @@ def run_fit(command: Command) -> None:
     trainer, path = command.trainer, command.config.ckpt_path
     command.resume.identity = identity_of(_plain(command))
     checkpoint = continued(trainer, command.resume, Path(path)) if path else None
+    if checkpoint is None:  # one that continues has passed its checks
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        next(each for each in callbacks if isinstance(each, LateRuns)).withhold(trainer)
     torch.set_num_threads(command.config.threads)
     with nothing_left(trainer, command.resume):
         before_start.check_run(command)

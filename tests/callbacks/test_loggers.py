@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from alignlab.callbacks.loggers import (
     COLUMNS,
+    LateRuns,
     as_markdown,
     end_runs,
     log_samples,
@@ -123,3 +124,15 @@ def test_the_next_training_of_a_process_has_a_run_of_its_own() -> None:
     opened._experiment = SimpleNamespace(finish=lambda: ended.append("w7"))
     end_runs([opened, wandb(), mlflow("m5")])
     assert ended == ["w7"]
+
+
+def test_which_loggers_wait_for_the_start(tmp_path: Path) -> None:
+    """Not the first, which names the run's folder, and not one that copies TensorBoard."""
+    board, copying = TensorBoardLogger(tmp_path), wandb()
+    copying._wandb_init["sync_tensorboard"] = True
+    trainer: Any = SimpleNamespace(loggers=[board, wandb(), copying, mlflow()])
+    LateRuns({}).withhold(trainer)
+    assert trainer.loggers == [board, copying]
+    trainer.loggers = [alone := wandb(), board]
+    LateRuns({}).withhold(trainer)
+    assert trainer.loggers == [alone, board]

@@ -133,7 +133,7 @@ def test_an_attention_function_that_a_model_does_not_have_is_refused(build, tmp_
 
 
 @pytest.mark.parametrize("read", [Policy, ScoreModel, check_trained_scorer, ClassifierReward])
-def test_a_missing_model_is_not_said_to_be_a_tokenizer(tmp_path, read) -> None:
+def test_a_missing_model_is_not_called_a_tokenizer(tmp_path, read) -> None:
     """Its tokenizer is the first that is read of it; one that was named is missing itself."""
     gone, there = tmp_path / "gone", tmp_path / "there"
     with pytest.raises(ConfigError, match=f"^no such folder for a model: {gone}[.] Make it first"):

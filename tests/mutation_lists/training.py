@@ -345,6 +345,34 @@ MUTATIONS = (
         "said1]",
     ),
     Mutation(
+        "a refused fit leaves a run of a service",
+        "callbacks/loggers.py",
+        "for logger in self._all[1:] if _can_wait(logger)]",
+        "for logger in self._all[:0]]",
+        "test_cli.py::test_a_fit_that_is_refused_leaves_no_run_of_a_service",
+    ),
+    Mutation(
+        "a run that was opened late has no settings",
+        "callbacks/loggers.py",
+        "                log_settings(logger, self._settings)\n",
+        "                _ = logger\n",
+        "test_cli.py::test_a_fit_that_is_refused_leaves_no_run_of_a_service",
+    ),
+    Mutation(
+        "the logger that names the run's folder waits",
+        "callbacks/loggers.py",
+        "for logger in self._all[1:] if",
+        "for logger in self._all if",
+        "callbacks/test_loggers.py::test_which_loggers_wait_for_the_start",
+    ),
+    Mutation(
+        "W&B is opened after the TensorBoard that it copies",
+        "callbacks/loggers.py",
+        'return not logger._wandb_init.get("sync_tensorboard")',
+        "return True",
+        "callbacks/test_loggers.py::test_which_loggers_wait_for_the_start",
+    ),
+    Mutation(
         "weights of another objective are validated",
         "training/continuing.py",
         """    path, content = _whole(asked)
