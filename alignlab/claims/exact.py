@@ -1,4 +1,4 @@
-"""Claims that need no training run: what is true of them is enumerated or computed in closed form.
+"""Claims that need no training run: their numbers are enumerated or computed in closed form.
 
 The worlds are those of ``worlds.enumerable``: every completion is listed, so that means, variances
 and divergences are sums in float64.
@@ -122,7 +122,7 @@ def _win_rate(world: EnumerableWorld, logps: Tensor) -> float:
 
 
 def two_arms(steps: int = 300) -> Iterator[dict[str, Any]]:
-    """Two completions, of which the first is always preferred; the reference is undecided.
+    """Two completions, of which the first is always preferred; the reference gives both 1/2.
 
     Gradient descent on the exact loss. ``fixed_point`` is IPO's, sigma(1 / (2 tau)) (Azar et al.
     2023, arXiv:2310.12036, section 5); DPO's loss has none, so its probability grows on to 1.

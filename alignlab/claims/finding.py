@@ -1,4 +1,4 @@
-"""What a measurement says about a claim: it held, it did not, or more runs would have to tell.
+"""What a measurement says about a claim: it held, it did not hold, or more runs are needed.
 
 A claim is an inequality. Where several independent runs measured it, Student's 95 % interval
 decides; where it was computed exactly, the numbers do.
@@ -17,7 +17,7 @@ from alignlab.results.statistics import Interval, t_interval
 
 HELD, FAILED, UNRESOLVED, NOT_RUN = "held", "did not hold", "not resolved", "not run"
 VERDICTS = (FAILED, UNRESOLVED, NOT_RUN, HELD)  # of several parts of a card, the first one counts
-MOST = 1_000  # runs that are still worth naming
+MOST = 1_000  # a larger number of needed runs is not reported
 Values = Mapping[int, float]  # seed -> what its run has
 
 

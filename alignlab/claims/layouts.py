@@ -16,7 +16,7 @@ from alignlab.results.csv_tables import write_table
 
 
 def compare_layouts(*, out: str | Path, policy: str, pairs: str, limit: Count = 64) -> None:
-    """Stage: ``layouts.csv``, one row: how far packed rows are from a row for each completion.
+    """Stage: ``layouts.csv``, one row: how far packed rows differ from a row for each completion.
 
     ``logp_difference`` is the largest difference of a token's log-prob in nats, and
     ``gradient_difference`` the norm of the difference of the gradients of the mean log-prob over

@@ -25,11 +25,11 @@ SEED = re.compile(r"-s(\d+)$")  # at the end of a run's name
 
 
 class Missing(Exception):
-    """A table is not there, or has nothing of what is asked: the runs have not been made."""
+    """A table is missing or lacks the rows of a claim: the runs have not been made."""
 
 
 class NotReached(Exception):
-    """The runs are there, but none reaches what they would be compared at."""
+    """The runs exist, but none reaches the KL of the comparison."""
 
 
 class OfStage(str):

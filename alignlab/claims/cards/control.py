@@ -65,8 +65,8 @@ C6 = Card(
     "training seeds matter as little as sampling seeds",
     (
         Claim(
-            "DPO's reward: deviation over training seeds at most 1.5 times that over sampling "
-            "seeds",
+            "the standard deviation of DPO's reward over training seeds is at most 1.5 times that "
+            "over sampling seeds",
             OURS,
             _seeds_matter_little,
         ),
@@ -78,12 +78,12 @@ C25 = Card(
     "the adaptive coefficient",
     (
         Claim(
-            "with an exact optimum it ends within 5 % of its target (KL / target)",
+            "with an exact optimum the controller ends within 5 % of its target (KL / target)",
             OURS,
             _controlled,
         ),
         Claim(
-            "in PPO it ends within 15 % of KL 0.5, 1 and 2 (KL / target)",
+            "in PPO the controller ends within 15 % of KL 0.5, 1 and 2 (KL / target)",
             OURS,
             _targets_are_met,
         ),

@@ -86,7 +86,11 @@ C15 = Card(
             OURS,
             _arms("dpo", -0.01, 0.0),
         ),
-        Claim("IPO's is sigma(1 / (2 tau)) (less this)", OURS, _arms("ipo", -1e-4, 1e-4)),
+        Claim(
+            "IPO's probability of the winner is sigma(1 / (2 tau)) (less this)",
+            OURS,
+            _arms("ipo", -1e-4, 1e-4),
+        ),
     ),
 )
 
@@ -101,12 +105,14 @@ C19 = Card(
         ),
         Claim("k2 is biased upwards at the largest KL (relative)", OURS, _k2_is_biased),
         Claim(
-            "Rao-Blackwell deviates at most as much as k1 (ratio)",
+            "Rao-Blackwell's standard deviation is at most k1's (ratio)",
             OURS,
             _rao_blackwell_varies_less,
         ),
         Claim("batches of 64 with a negative k1 occur (share)", OURS, _k1_is_negative),
-        Claim("with Rao-Blackwell none does (share)", OURS, _rao_blackwell_is_not),
+        Claim(
+            "no batch has a negative Rao-Blackwell estimate (share)", OURS, _rao_blackwell_is_not
+        ),
     ),
 )
 
@@ -115,17 +121,17 @@ C20 = Card(
     "best-of-n's KL",
     (
         Claim(
-            "with ties it is below log n - (n - 1) / n (share of it)",
+            "with ties best-of-n's KL is below log n - (n - 1) / n (share of it)",
             OURS,
             _best_of_n("kl", "bound", True, 0.0, 0.999),
         ),
         Claim(
-            "without ties it is that (share of it)",
+            "without ties best-of-n's KL is log n - (n - 1) / n (share of it)",
             OURS,
             _best_of_n("kl", "bound", False, 0.999, 1.0),
         ),
         Claim(
-            "the win rate is at most n / (n + 1) (share of it)",
+            "best-of-n's win rate is at most n / (n + 1) (share of it)",
             OURS,
             _best_of_n("win_rate", "win_bound", True, 0.0, 1.0),
         ),
@@ -137,18 +143,19 @@ C22 = Card(
     "prefix sharing and packing",
     (
         Claim(
-            "log-probs of tokens are those without sharing in float32 (largest difference, nats)",
+            "log-probs with and without sharing are equal in float32 (largest difference, nats)",
             OURS,
             _same("logp_difference"),
         ),
         Claim(
-            "so are gradients (norm of the difference, relative)",
+            "gradients with and without sharing are equal in float32 (norm of the difference, "
+            "relative)",
             OURS,
             _same("gradient_difference"),
         ),
         Claim(
-            "k completions of R tokens share a prompt of P: at least k (P + R) / (P + k R) times "
-            "as fast (measured / counted; a run is one of five shapes)",
+            "sharing a prompt of P tokens makes k completions of R tokens at least k (P + R) / "
+            "(P + k R) times as fast (measured / counted; a run is one of five shapes)",
             "benchmarks",
             _as_fast_as_counted,
         ),
@@ -160,7 +167,8 @@ C23 = Card(
     "memory of 175 billion parameters",
     (
         Claim(
-            "79 and 88 cards with gradients of 2 and 4 bytes (difference)",
+            "PPO's four models need 79 and 88 cards of 80 GB with gradients of 2 and 4 bytes "
+            "(difference)",
             OURS,
             _cards_of_memory,
         ),

@@ -227,7 +227,7 @@ C13 = Card(
             _longer_without_mean,
         ),
         Claim(
-            f"SimPO with its margin has at least the reward without at KL {AT}", OURS, _margin_helps
+            f"SimPO has at least the reward of SimPO without margin at KL {AT}", OURS, _margin_helps
         ),
         Claim(
             "with ten times the learning rate SimPO repeats more of a text's word pairs (share)",

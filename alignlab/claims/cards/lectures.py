@@ -118,8 +118,8 @@ L1 = Card(
                 _after_own_text(size, "misfit", "broken"),
             ),
             Claim(
-                f"width {size}: it writes more rubbish than its errors on the data's prefixes "
-                "predict (share)",
+                f"width {size}: the model writes more rubbish than its errors on the data's "
+                "prefixes predict (share)",
                 OURS,
                 _more_rubbish_than_expected(size),
             ),
@@ -129,29 +129,33 @@ L1 = Card(
 
 L2 = Card(
     "L2",
-    "many right answers, too small a model: 96 % rubbish by fine-tuning, 1 % by rewards",
+    "a model too small for many right answers: 96 % rubbish by fine-tuning, 1 % by rewards",
     (
         Claim(
-            "most of what fine-tuning writes is rubbish (share)",
+            "most of what the fine-tuned model writes is rubbish (share)",
             OURS,
             _share_of_rubbish("tiny", low=0.5),
         ),
         Claim(
-            "with PPO at most a tenth is (share)",
+            "at most a tenth of what PPO writes is rubbish (share)",
             OURS,
             _share_of_rubbish("ppo_review", high=0.1),
         ),
         Claim(
-            "with DPO at most a tenth is (share)",
+            "at most a tenth of what DPO writes is rubbish (share)",
             OURS,
             _share_of_rubbish("dpo_review", high=0.1),
         ),
         Claim(
-            "PPO's held-out likelihood is lower (nats per completion)",
+            "PPO lowers the held-out likelihood (nats per completion)",
             OURS,
             _costs_likelihood("ppo_review"),
         ),
-        Claim("DPO's is lower (nats per completion)", OURS, _costs_likelihood("dpo_review")),
+        Claim(
+            "DPO lowers the held-out likelihood (nats per completion)",
+            OURS,
+            _costs_likelihood("dpo_review"),
+        ),
     ),
 )
 
@@ -165,12 +169,12 @@ L3 = Card(
             _share_of_rubbish("ppo_none", low=0.9),
         ),
         Claim(
-            "after 40 steps of fine-tuning too (share)",
+            "PPO after 40 steps of fine-tuning writes rubbish, too (share)",
             OURS,
             _share_of_rubbish("ppo_little", low=0.5),
         ),
         Claim(
-            "from the fine-tuned model it does not (share)",
+            "PPO from the fine-tuned model does not write rubbish (share)",
             OURS,
             _share_of_rubbish("ppo_sft", high=0.5),
         ),
@@ -182,20 +186,23 @@ L4 = Card(
     "DPO is cheaper than PPO and easier to tune",
     (
         Claim(
-            f"CPU seconds to reward {REACHED[0]} within KL {REACHED[1]} (DPO / PPO)",
+            f"DPO needs fewer CPU seconds to reward {REACHED[0]} within KL {REACHED[1]} "
+            "(DPO / PPO)",
             OURS,
             _cheaper("cpu_seconds"),
         ),
-        Claim("generated tokens (DPO / PPO)", OURS, _cheaper("generated_tokens")),
-        Claim("models in memory (DPO / PPO)", OURS, _holds_less("models")),
         Claim(
-            "memory of weights, gradients and moments (DPO / PPO)",
+            "DPO generates fewer tokens until then (DPO / PPO)", OURS, _cheaper("generated_tokens")
+        ),
+        Claim("DPO holds fewer models in memory (DPO / PPO)", OURS, _holds_less("models")),
+        Claim(
+            "DPO's weights, gradients and moments need less memory (DPO / PPO)",
             OURS,
             _holds_less("megabytes"),
         ),
         Claim(
-            "values of 24 trials over rate, strength, warm-up and clipping scatter less "
-            "(deviation, DPO / PPO)",
+            "the values of DPO's 24 trials over rate, strength, warm-up and clipping scatter less "
+            "(standard deviation, DPO / PPO)",
             STUDY,
             _settings_matter_less,
         ),

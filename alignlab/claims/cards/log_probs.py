@@ -65,13 +65,14 @@ C14 = Card(
             _gap_widens,
         ),
         Claim(
-            "while preferred ones become likelier (nats per completion)",
+            "ORPO from this model makes preferred completions likelier (nats per completion)",
             OURS,
             _likelier("orpo_little", "chosen"),
         ),
         *(
             Claim(
-                f"fine-tuning on preferred ones alone makes {said} likelier (nats per completion)",
+                f"fine-tuning this model on preferred completions alone makes {said} likelier "
+                "(nats per completion)",
                 OURS,
                 _likelier("sft_little", column),
             )
@@ -84,10 +85,18 @@ C26 = Card(
     "C26",
     "log-probs of preferred completions fall",
     (
-        Claim(f"DPO lowers them by KL {AT} (nats per completion)", OURS, _displaced),
-        Claim("while the margin rises (nats)", OURS, _margin_rises),
+        Claim(
+            f"DPO lowers the log-probs of preferred completions at KL {AT} (nats per completion)",
+            OURS,
+            _displaced,
+        ),
+        Claim(f"DPO raises the margin at KL {AT} (nats)", OURS, _margin_rises),
         *(
-            Claim(f"{name} lowers them less than DPO at KL {AT} (nats)", OURS, _less_displaced(o))
+            Claim(
+                f"{name} lowers these log-probs less than DPO at KL {AT} (nats)",
+                OURS,
+                _less_displaced(o),
+            )
             for o, name in (
                 ("simpo", "SimPO"),
                 ("orpo", "ORPO"),

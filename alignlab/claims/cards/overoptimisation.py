@@ -21,7 +21,7 @@ from alignlab.evaluation.overoptimisation import terms
 
 CURVES, FITS = "overoptimisation.csv", "fits.csv"
 FREE, BEST_OF_N = "ppo_no_kl", "best_of_n"  # against the reward model of middle size and data
-SMALLEST = 1e-6  # fall of the reward that counts as one
+SMALLEST = 1e-6  # a smaller fall of the reward does not count
 EPOCHS = 3  # that direct objectives train on reviews
 
 
@@ -195,14 +195,13 @@ C5 = Card(
                     _rises_with_n(world),
                 ),
                 Claim(
-                    "{}: it gains less from n = {} to {} than from {} to {} (difference)".format(
-                        world.named, *world.last, *world.first
-                    ),
+                    "{}: best-of-n gains less from n = {} to {} than from {} to {} "
+                    "(difference)".format(world.named, *world.last, *world.first),
                     world.folder,
                     _saturates(world),
                 ),
                 Claim(
-                    f"{world.named}: its KL is at most log n - (n - 1) / n (share of it)",
+                    f"{world.named}: best-of-n's KL is at most log n - (n - 1) / n (share of it)",
                     world.folder,
                     _within_the_bound,
                 ),
@@ -231,8 +230,8 @@ C17 = Card(
                 _is_fitted(world.against(BEST_OF_N)),
             ),
             Claim(
-                f"{world.named}: d (alpha - beta log d) explains 95 % of PPO's without a penalty "
-                "(R², the worst reward model)",
+                f"{world.named}: d (alpha - beta log d) explains 95 % of the variance of the gold "
+                "gains of PPO without a penalty (R², the worst reward model)",
                 world.folder,
                 _is_fitted(world.against(FREE)),
             ),
@@ -243,7 +242,8 @@ C17 = Card(
                 _falls("proxy", world.against(FREE), at_all=False),
             ),
             Claim(
-                f"{world.named}: the gold reward does (best less last checkpoint)",
+                f"{world.named}: in PPO without a penalty the gold reward falls (best less last "
+                "checkpoint)",
                 world.folder,
                 _falls("gold", world.against(FREE), at_all=True),
             ),
@@ -292,7 +292,7 @@ C18 = Card(
             for curve, name in (("dpo", "DPO"), ("ipo", "IPO"), ("slic", "SLiC"))
         ),
         Claim(
-            "reviews: DPO's is largest within the first epoch (epochs)",
+            "reviews: DPO's gold reward is largest within the first epoch (epochs)",
             REVIEWS,
             _best_in_the_first_epoch("dpo"),
         ),

@@ -57,7 +57,7 @@ C10 = Card(
             _first_pass("first_log_ratio", 1e-5),
         ),
         Claim(
-            "and the KL to the policy that sampled is 0 (nats per token)",
+            "before the first update of a phase the KL to the sampling policy is 0 (nats a token)",
             OURS,
             _first_pass("approx_kl", 1e-6),
         ),
@@ -69,7 +69,7 @@ C10 = Card(
             )
             for ablation, said in (
                 ("ppo_no_whitening", "without whitened advantages"),
-                ("ppo_value_sft", "with values begun from the policy, not from the reward model,"),
+                ("ppo_value_sft", "with values initialised from the policy, not the reward model,"),
                 ("ppo_kl_in_loss", "with the penalty (k3) in the loss"),
             )
         ),
@@ -86,7 +86,7 @@ C24 = Card(
             _most_is_sampling,
         ),
         Claim(
-            f"their share is larger than with {SHORT} tokens (difference)",
+            f"rollouts of {LONG} tokens take a larger share than those of {SHORT} (difference)",
             OURS,
             _longer_takes_more,
         ),
