@@ -1,7 +1,7 @@
-"""Adapters on a language model (peft): which base they stand on, and which set of them is on.
+"""Adapters on a language model (peft): which base they belong to, and which set is active.
 
-A policy's own adapters are peft's ``default``. Beside them may stand the values' (``VALUE``) and a
-frozen copy of what the policy's were at the start (``START``), on one set of base weights.
+A policy's own adapters are peft's ``default``. The same base weights may also carry those of the
+value function (``VALUE``) and a frozen copy of the policy's adapters at the start (``START``).
 """
 
 import json
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 OWN, VALUE, START = "default", "value", "start"
 CONFIG = "adapter_config.json"
-BASE = "base"  # folder, inside an adapter's, of a base model that is nowhere else
+BASE = "base"  # folder of the base model in an adapter's folder, if it is stored nowhere else
 RECORD = "base.json"  # what the base was, beside the adapters
 
 
@@ -133,8 +133,8 @@ def _token_tables(model: Any, tokens: list[int]) -> dict[str, list[int]]:
 def _row_lengths(module: Any) -> torch.Tensor:
     """Lengths of the rows of a DoRA layer's weight, in the precision of its forward.
 
-    peft computes those that it starts from before it casts the adapters to float32. In bfloat16
-    they are off, and new adapters would change the model.
+    peft computes the initial ones before it casts the adapters to float32. In bfloat16 they are
+    inexact, and new adapters would change the model.
     """
     trial = deepcopy(module.lora_magnitude_vector[OWN])
     a, b = module.lora_A[OWN].weight, torch.zeros_like(module.lora_B[OWN].weight)
@@ -149,7 +149,7 @@ def is_adapter(source: str) -> bool:
 
 
 def adapter_config(source: str) -> Any:
-    """What peft wrote of the adapters in the folder ``source``.
+    """peft's config of the adapters in the folder ``source``.
 
     Raises:
         ConfigError: It cannot be read.
@@ -165,10 +165,10 @@ def adapter_config(source: str) -> Any:
 def base_of(folder: str, named: str | None) -> str:
     """The folder or hub id of the model that the adapters in ``folder`` were trained on.
 
-    ``named`` may be relative to the folder that the training ran in, which is forgotten, and the
-    files may have moved together since. So a relative path is tried from ``folder``, from every
-    folder around it and from the working directory, and a path that is gone by its last parts, two
-    or more, from the folders around ``folder``.
+    ``named`` may be relative to the working directory of the training, which is not recorded, and
+    the files may have moved together since. So a relative path is tried from ``folder``, its
+    parents and the working directory. Of a path that does not exist, the last parts (two or more)
+    are tried from the parents of ``folder``.
 
     Raises:
         ConfigError: No base is named, none is there, or the name fits several models.
@@ -379,8 +379,8 @@ def keep_start(model: Any) -> None:
 def switched_to(model: Any, name: str | None) -> Iterator[None]:
     """Activate the adapter set ``name`` (or none) instead of the model's own, without gradients.
 
-    Afterwards all sets may learn what they could before: with every switch, peft would also freeze
-    those that it switches off, and a checkpoint would leave them out.
+    Afterwards the same adapters train as before. peft itself also freezes those that it switches
+    off, and a checkpoint would then leave them out.
     """
     trained = [(p, p.requires_grad) for p in model.parameters()]
     try:
@@ -423,7 +423,7 @@ def checkpoint_activations(model: Any) -> None:
 
 @contextmanager
 def _again_with(model: Any, name: str | None) -> Iterator[None]:
-    """The set of adapters ``name``, which a forward had, if another one is in use by now."""
+    """Activate the adapter set ``name`` of a forward again, if another one is active by now."""
     if name == getattr(model, "active_adapter", None):
         yield
     else:

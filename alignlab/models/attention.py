@@ -1,13 +1,13 @@
 """Attention in a row of prompt trees, piece by piece and without a mask of the whole row.
 
-It replaces transformers' ``sdpa`` function and does what that does, unless the model is called
-with ``branches``, which transformers hands down to every attention layer. Then a completion sees
-its prompt and itself, whatever else is in the row. Long branches are causal calls of PyTorch's
+It replaces transformers' ``sdpa`` function and does the same, unless the model is called with
+``branches``, which transformers passes to every attention layer. Then a completion sees only its
+prompt and itself, whatever else is in the row. Long branches are causal calls of PyTorch's
 kernel; trees, and completions of one prompt, that together have up to ``BLOCK`` tokens share a
 call, under a small mask.
 
-Run on CPUs only. On a GPU the same calls are made, which is right and not yet fast for short trees;
-docs/models.md says why no single kernel is called there.
+Tested on CPUs only. On a GPU the same calls are made, which is right but not yet fast for short
+trees; docs/models.md says why no single kernel is called there.
 """
 
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ class Branches:
         return sum(p.tokens**2 / (1 if p.block else 2) + p.prompt * p.tokens for p in self.pieces)
 
     def masks(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """What is added to scores: ``[n, m + n]`` of n queries behind a prompt of m tokens, and
+        """Masks to add to scores: ``[n, m + n]`` of n queries behind a prompt of m tokens, and
         ``[B, BLOCK, BLOCK]`` of blocks.
 
         The first is that of the longest prompt and completion; others are a part of it.
@@ -164,7 +164,7 @@ def tree_attention(
         ``[R, L, heads, d]``, and no attention weights.
 
     Raises:
-        ValueError: There are branches, and the layer asks for something else besides.
+        ValueError: There are branches, and the layer asks for an option that they do not have.
     """
     if branches is None:
         return sdpa_attention_forward(

@@ -1,4 +1,4 @@
-"""The one way prompt trees go through a transformer, and the check that it is the right one."""
+"""The forward of prompt trees through a transformer, and the check that it is the model's own."""
 
 import re
 from abc import abstractmethod
@@ -19,7 +19,7 @@ from alignlab.models.loading import PACKAGES, default_device
 from alignlab.models.modes import reading
 from alignlab.models.prompt_tuning import PromptedTransformer, virtual_tokens
 
-MAX_GROUPS = 4  # of flat rows on a CPU; a GPU wants one call, and sharded ranks as many as others
+MAX_GROUPS = 4  # of flat rows on a CPU; a GPU makes one call, and all sharded ranks the same number
 
 
 class TreeBackbone(nn.Module):
@@ -135,15 +135,15 @@ class TreeBackbone(nn.Module):
         """Compare flat rows with the model's own forward, and the packed row with flat ones.
 
         The rows are random trees of different lengths, the longest longer than the attention
-        windows in the config. If the packed row differs, or may if it is longer, the layout stays
-        flat: the model uses a window of tokens, or the position of a token in its row.
+        windows in the config. If the packed row differs, or may differ when it is longer, the
+        layout stays flat: the model uses an attention window, or a token's position in its row.
 
         Returns:
             The layout that is kept, and why.
 
         Raises:
-            ConfigError: Flat rows are not the model's own forward either, so no layout is right; or
-                there is no such layout.
+            ConfigError: Flat rows differ from the model's own forward, too, so no layout is right;
+                or there is no such layout.
         """
         if self.layout not in get_args(Layout):
             raise ConfigError(f"layout {self.layout!r} is unknown. Set auto, packed or flat.")
@@ -183,10 +183,10 @@ class TreeBackbone(nn.Module):
         return self.hidden_states(trees, probe_cells(trees), after=False)
 
     def _check_causal(self, trees: PromptTrees, states: Tensor) -> None:
-        """A prompt's last state must be the same whatever completion stands behind it.
+        """Check that a prompt's last state does not depend on the completion after it.
 
         Raises:
-            ConfigError: It is not: the model sees the tokens that it is to predict.
+            ConfigError: It does: the model sees the tokens that it has to predict.
         """
         cells = trees.completion_lengths + 1
         at_prompt = states[cells.cumsum(0) - cells]
@@ -281,7 +281,7 @@ def relative_error(found: Tensor, wanted: Tensor, dtype: torch.dtype) -> float:
 
     In float32 and finer it is the largest difference over the largest value. In coarser types some
     tokens are off by far more than most (a router that takes another expert), so it is the root
-    mean square of one over that of the other.
+    mean square of the difference over that of the values.
     """
     gap, scale = (found - wanted).double(), wanted.double()
     if _exact(dtype):
@@ -318,10 +318,10 @@ _FULL = {"full_attention", "full", "global", "attention", "mlp", "moe"}
 
 
 def check_sparse(model: Any, columns: int) -> None:
-    """Rows of ``columns`` tokens must be no longer than what sparse attention keeps of them.
+    """Check that sparse attention keeps all tokens of rows of ``columns`` tokens.
 
     Raises:
-        ConfigError: They are: which tokens are kept then depends on how the row is padded.
+        ConfigError: It does not: which ones it keeps depends on how the row is padded.
     """
     config = model.config.get_text_config(decoder=True)
     kept = getattr(config, "index_topk", None)
@@ -338,7 +338,7 @@ def check_sparse(model: Any, columns: int) -> None:
 
 
 def needs_flat(model: Any) -> str | None:
-    """Why a model may see something else in a packed row than a probe shows, or ``None``."""
+    """Why packed rows may differ from flat ones although the probe's do not, or ``None``."""
     if virtual_tokens(model):
         return "virtual tokens stand before every row"
     text = model.config.get_text_config(decoder=True)

@@ -1,9 +1,9 @@
-"""Completions that attend to their prompt's keys and values where they lie: one copy per prompt.
+"""Decoding with one copy of each prompt's keys and values for all its completions.
 
 A usual cache holds a prompt once for each of its K completions, and every step reads all copies.
-Here the queries of the K completions meet the prompt in one matrix product, and each completion
-meets its own tokens in another. The softmax over both is the softmax over each, weighted by their
-shares of the mass.
+Here one matrix product computes the attention of all K completions to the prompt, and another that
+of each completion to its own tokens. The softmax over both is the softmax over each, weighted by
+their shares of the mass.
 """
 
 from collections.abc import Iterator, Sequence

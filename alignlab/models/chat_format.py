@@ -40,7 +40,7 @@ def set_chat_format(tokenizer: Any, name: ChatFormat) -> dict[int, int | None]:
     end-of-text token. A template's file adds no tokens.
 
     Returns:
-        The ids of added tokens, each with the id of the token whose part it takes over, if any.
+        The ids of added tokens, each with the id of the token whose role it takes over, if any.
 
     Raises:
         ConfigError: No such format or file, or the tokenizer has another chat template.
@@ -104,7 +104,7 @@ def set_stops(model: Any, tokenizer: Any) -> None:
 def copy_token_rows(model: Any, tokens: dict[int, int | None]) -> None:
     """Make room for added tokens in a pretrained model's embeddings and head.
 
-    A token starts as a copy of the one whose part it takes over (the turn's end as the old
+    A token starts as a copy of the one whose role it takes over (the turn's end as the old
     end-of-text token), or else as the mean of all old tokens. No random number is drawn.
 
     Args:
@@ -127,10 +127,10 @@ def copy_token_rows(model: Any, tokens: dict[int, int | None]) -> None:
 
 
 def _keep_newlines_together(tokenizer: Any) -> None:
-    r"""Let the two newlines behind a header be cut alike, whether or not a text follows them.
+    r"""Tokenise the two newlines after a header in the same way, with or without text after them.
 
-    The published encoder codes them apart from the text. GPT-2's pattern parts ``"\n\nhi"`` into
-    newline, newline, hi, but ``"\n\n"`` alone is one token: a policy would be asked after a prompt
+    The published tokenizer keeps them apart from the text. GPT-2's pattern splits ``"\n\nhi"`` into
+    newline, newline, hi, but ``"\n\n"`` alone is one token: a policy would be sampled from a prompt
     that it never saw in training.
     """
     from tokenizers import Regex, pre_tokenizers

@@ -1,6 +1,7 @@
 """Decode the rows of a batch token by token, with a cache where that is correct.
 
-Four ways, and the first one that gives the logits of the training forward is taken, once a model:
+There are four ways. The first one that gives the logits of the training forward is chosen, once per
+model:
 
 *shared:* a prompt's keys and values are kept once for all its completions
 (``alignlab.models.branches``). Most decoders.
@@ -8,8 +9,8 @@ Four ways, and the first one that gives the logits of the training forward is ta
 prompt's keys and values. For attention with windows or caps, and virtual tokens.
 *by length:* the same, but only prompts of one length side by side. For decoders that count
 positions from the row's first column, and recurrent ones whose state padding would enter.
-*uncached:* the whole row is read anew for each token, as the training forward reads it. Always
-right, and slow: for models whose cache is of a kind of its own.
+*uncached:* the whole row is read again for each token, as the training forward reads it. Always
+right, but slow: for models with a cache that is not supported.
 """
 
 import logging
@@ -37,7 +38,7 @@ from alignlab.models.policy import Policy
 log = logging.getLogger(__name__)
 Decoding = Literal["shared", "cached", "by length", "uncached"]
 FAST: tuple[Decoding, ...] = ("shared", "cached", "by length")
-PROBED = 3  # tokens that are decoded when a model is tried out
+PROBED = 3  # tokens that are decoded when a way is tried
 AT_ONCE, PARTS = 4096, 4  # prompts are read AT_ONCE tokens at a time, or in PARTS if larger
 
 
@@ -147,7 +148,7 @@ def prefill(
         prompts: Token ids of each; those of similar length should stand together.
         prompt: ``[R]`` long, ascending: the prompt that each row continues.
         new: The most tokens of a row.
-        decoding: How rows are read on.
+        decoding: How rows are continued.
     """
     check_sparse(policy.model, max(map(len, prompts)) + new)
     if decoding == "shared":
@@ -224,13 +225,13 @@ _FOUND: WeakKeyDictionary[nn.Module, Decoding] = WeakKeyDictionary()
 def decoding_of(policy: Policy) -> Decoding:
     """The fastest way to decode that agrees with this model's training forward; tried once.
 
-    Call it in eval mode. One line is logged where it is a slow one.
+    Call it in eval mode. A slow way is logged.
     """
     if policy.model not in _FOUND:
         _FOUND[policy.model] = found = _try_out(policy)
         slow = {
             "by length": "prompts of one length at a time: its cache is wrong for padded rows",
-            "uncached": "without a cache, which is slow: with one it is another model",
+            "uncached": "without a cache, which is slow: with its cache it gives other logits",
         }
         if found in slow:
             log.warning("%s is sampled %s", type(policy.model).__name__, slow[found])
@@ -268,9 +269,9 @@ def _try_out(policy: Policy) -> Decoding:
 
 
 def _read_on(policy: Policy, rows: Sequence[tuple[int, ...]], decoding: Decoding) -> Tensor:
-    """``[PROBED, R, V]`` logits of rows as each of their last ``PROBED`` tokens comes up.
+    """``[PROBED, R, V]`` logits that predict each of the rows' last ``PROBED`` tokens.
 
-    Each row is in the batch twice, and the copies are dropped on the way, as in a sampler.
+    Each row is in the batch twice, and the copies are dropped after a token, as a sampler does.
     """
     parts = [list(range(len(rows)))]
     if decoding == "by length":

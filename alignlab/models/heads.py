@@ -50,8 +50,8 @@ def language_logits(output: Any, config: Any, hidden: Tensor, dtype: torch.dtype
 class LanguageHead(nn.Module):
     """The output layer of the causal LM that a scorer was started from, on the scorer's states.
 
-    Where the LM ties it to its token embeddings it is tied to the scorer's (GPT-1's Eq. 2); where
-    not, it is a layer of its own, trained along and not saved with the scorer.
+    If the LM ties it to its token embeddings, it is tied to the scorer's (GPT-1's Eq. 2). Otherwise
+    it is a separate layer that is trained with the scorer and not saved with it.
 
     Args:
         scorer: Its transformer is that of the LM at ``scorer.source``.

@@ -1,10 +1,10 @@
-"""How prompt trees become tensor rows: a private, probed optimisation of the models' one forward.
+"""How prompt trees become tensor rows. The layout changes only speed, which is checked at load.
 
 *flat* gives every completion a row of its own, ``prompt | completion``. It is always right.
 *packed* puts all trees of a batch side by side in one row without padding, ``prompt | c1 | c2 |
 prompt' | c1' | ...``. Positions restart with every tree, each completion continues from its
 prompt's end, and attention is computed piece by piece (``alignlab.models.attention``), so every
-prompt is computed once and nothing is computed twice or for nothing.
+prompt is computed once and nothing is spent on padding.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from alignlab.data.trees import PromptTrees
 from alignlab.models.attention import Branches, branches_of
 
 Layout = Literal["auto", "flat", "packed"]
-CALL_COST = 256  # columns that a call of a small model costs besides its own
+CALL_COST = 256  # overhead of a call of a small model, in columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,8 @@ def flat_rows(trees: PromptTrees, *, keep_last: bool, which: Tensor | None = Non
 def length_groups(trees: PromptTrees, most: int) -> list[Tensor]:
     """Completions cut into up to ``most`` groups of similar length, to be padded separately.
 
-    Each further group saves padding and costs a call of the model; a call is reckoned as
-    ``CALL_COST`` columns.
+    Each further group saves padding and costs a call of the model, which counts as ``CALL_COST``
+    columns.
     """
     lengths = trees.prompt_lengths[trees.group] + trees.completion_lengths
     order = lengths.argsort(stable=True)

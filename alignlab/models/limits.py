@@ -12,9 +12,8 @@ from alignlab.errors import DataError
 def context_of(config: Any) -> int | None:
     """The most tokens that a row of a model of this config may have, if its config says so.
 
-    Rotary factors of the kinds ``longrope`` and ``dynamic`` change beyond the original context, for
-    a whole batch by its longest row: there the original context is the bound, within which a row's
-    numbers are its own.
+    With rotary factors of the kinds ``longrope`` and ``dynamic``, a row beyond the original context
+    changes the states of its whole batch. For these the limit is the original context.
     """
     names = ("max_position_embeddings", "max_seq_len")
     bounds = [getattr(config, name, None) for name in names]
@@ -28,7 +27,7 @@ def context_of(config: Any) -> int | None:
 
 
 def positions_of(model: Any) -> int | None:
-    """The limit of a model; learned positions may start after padding's, as in RoBERTa."""
+    """The positions of a model; learned ones may start after that of padding, as in RoBERTa."""
     tables = [
         module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
         for name, module in model.named_modules()
@@ -39,7 +38,7 @@ def positions_of(model: Any) -> int | None:
 
 
 def misfit(model: Any, tokenizer: Any, ids: Sequence[int], room: int | None) -> str | None:
-    """Say what in a row of ``ids`` exceeds the limits of ``model``; ``None`` if nothing does.
+    """Describe what in a row of ``ids`` exceeds the limits of ``model``; ``None`` if nothing does.
 
     Args:
         model: The Hugging Face model.

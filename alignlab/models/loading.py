@@ -122,8 +122,8 @@ def load_model(
 ) -> Any:
     """The pretrained model at ``source`` (hub id, folder, or folder of a PEFT adapter).
 
-    Adapters are put on the base that they were trained on: in its precision, and in 4 bits if it
-    was, whatever ``dtype`` is. In ``dtype`` is then computed.
+    Adapters are put on the base that they were trained on, in its precision (4 bits included),
+    whatever ``dtype`` is. The model then computes in ``dtype``.
 
     Args:
         auto_class: ``AutoModelForCausalLM`` or ``AutoModelForSequenceClassification``.
@@ -131,7 +131,7 @@ def load_model(
         dtype: Precision of the weights.
         dropout: Overrides every dropout of the config and of adapters; ``None`` keeps their own
             (GPT-2's is 0.1, which makes two forwards of one policy differ).
-        merge: Add adapters into the weights that they stand on, and leave none.
+        merge: Merge adapters into the weights of their base.
         quantised: Keep linear layers in 4 bits.
         config: Further config values, e.g. ``num_labels=1`` or those of ``attention``.
 
@@ -258,7 +258,7 @@ def _as_recorded(source: str, record: dict[str, Any], given: Quantised | None) -
     """How the base of the adapters in ``source`` was quantised, where that is recorded.
 
     Raises:
-        ConfigError: The user wants it otherwise.
+        ConfigError: ``given`` differs from it.
     """
     if not record:
         return given
@@ -435,7 +435,7 @@ def _dropouts(config: Any) -> Iterator[tuple[Any, str]]:
 
 
 def may_be_made(source: str | None) -> bool:
-    """Whether ``source`` is a folder that is not there, or not yet, and not a hub id."""
+    """Whether ``source`` is a folder that does not exist (yet), and not a hub id."""
     if source is None or Path(source).exists():
         return False
     return source.startswith((".", "/", "~")) or source.count("/") > 1
@@ -466,7 +466,7 @@ def check_source(source: str, what: str) -> None:
 
 
 def default_device() -> str:
-    """A GPU where there is one: of several processes of a machine, each one's own."""
+    """A GPU if there is one; each process of a machine gets its own."""
     if not torch.cuda.is_available():
         return "cpu"
     return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"

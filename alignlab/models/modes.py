@@ -9,7 +9,7 @@ from torch import nn
 
 @contextmanager
 def reading(*models: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients inside; afterwards each module is in the mode that it had.
+    """Eval mode and no gradients inside; afterwards each module's mode is restored.
 
     In train mode dropout is active, and gradient checkpointing silently drops a sampler's cache.
     """

@@ -47,7 +47,7 @@ PLAIN = SamplingSpec()
 
 @dataclass(slots=True)
 class Scores:
-    """What a policy says of a batch of M completions, the longest of T tokens.
+    """A policy's log-probs of a batch of M completions, the longest of T tokens.
 
     Args:
         token_logps: ``[M, T]`` float32 (float64 for a float64 model), nats; 0 where ``mask`` is
@@ -286,10 +286,10 @@ def check_policy(
     prompt_tuning: PromptTuning | None,
     quantised: Quantised | None,
 ) -> None:
-    """Hold the arguments of a ``Policy`` against each other.
+    """Check that the arguments of a ``Policy`` fit together.
 
     Raises:
-        ConfigError: No model has this set of them.
+        ConfigError: They do not.
     """
     if (source is None) == (config is None):
         raise ConfigError(

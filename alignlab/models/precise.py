@@ -1,8 +1,8 @@
 """Make models compute in float64 throughout, for the checks of layouts and samplers.
 
 Hugging Face's RMS norms compute in float32 whatever the model's precision, which leaves a float64
-model with float32's rounding. The norms of a float64 model are therefore replaced by exact ones,
-each held against the norm that it replaces: families differ in what they do with the weight.
+model with float32's rounding. The norms of a float64 model are therefore replaced by exact ones.
+Each is compared with the norm that it replaces, because families use the weight differently.
 """
 
 import logging
@@ -38,7 +38,7 @@ class PreciseRMSNorm(nn.Module):
 def make_precise(model: nn.Module) -> None:
     """Replace the RMS norms of a float64 ``model`` by ones that stay in float64.
 
-    A norm that does something else than the replacement stays, and a line says so.
+    A norm that computes something else than the replacement is kept, and logged.
     """
     left = set()
     for parent in list(model.modules()):
@@ -58,10 +58,10 @@ def make_precise(model: nn.Module) -> None:
 
 
 def precise(norm: Any) -> PreciseRMSNorm | None:
-    """The float64 norm that is ``norm`` but for float32's rounding, or ``None``.
+    """The float64 norm that equals ``norm`` up to float32's rounding, or ``None``.
 
-    Compared on random numbers with a random weight: a norm's own weight may be where two formulas
-    agree.
+    They are compared on random numbers with a random weight, because different formulas may agree
+    at the norm's own weight.
     """
     eps = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
     if not isinstance(eps, float) or len(signature(norm.forward).parameters) > 1:

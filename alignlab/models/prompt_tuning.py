@@ -1,7 +1,7 @@
 """Prompt tuning (Lester et al. 2021, arXiv:2104.08691): train a few vectors in front of the prompt.
 
-The vectors are peft's, but not the way they enter the model: a policy reads the states of the
-transformer below peft's wrapper. So they are put before every row that the transformer reads, and
+The vectors are peft's, but peft's wrapper does not insert them, because a policy reads the states
+of the transformer below it. They are put before every row that the transformer reads here, and
 their states are removed from its output. Callers, with a cache or without, do not notice them.
 """
 

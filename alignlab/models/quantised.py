@@ -1,8 +1,8 @@
 """Frozen weights in 4 bits (QLoRA, Dettmers et al. 2023, arXiv:2305.14314), by bitsandbytes.
 
-A model is loaded as always, and then its linear layers are exchanged for layers of NormalFloat
-codes. So there is one way to load a model, and the codes are a function of the weights that would
-otherwise be trained on. bitsandbytes is an optional package, imported where it is needed.
+A model is loaded as usual, then its linear layers are replaced by layers of NormalFloat codes. So
+there is one way to load a model, and the codes are a function of the weights that would be used
+without this setting. bitsandbytes is an optional package, imported where it is needed.
 """
 
 from importlib.util import find_spec
@@ -39,7 +39,7 @@ class Quantised:
 
 
 def quantise(model: Any, how: Quantised) -> None:
-    """Exchange the linear layers of ``model``, but for its head, for layers in 4 bits.
+    """Replace the linear layers of ``model``, except its head, by layers in 4 bits.
 
     They are encoded on a GPU where there is one, which takes seconds instead of minutes.
 
@@ -91,7 +91,7 @@ def settle_compute(model: Any) -> None:
 
 
 def dequantise(model: Any) -> None:
-    """Exchange the layers in 4 bits of ``model`` for plain ones with the same, decoded weights."""
+    """Replace the layers in 4 bits of ``model`` by plain ones with the same, decoded weights."""
     from bitsandbytes.functional import dequantize_4bit
 
     for name, layer in layers_in_4_bits(model).items():

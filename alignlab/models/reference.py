@@ -1,7 +1,7 @@
 """The reference: the frozen language model that a policy is regularised to, in four ways.
 
-A frozen copy costs memory, new adapters switched off cost nothing, a copy of trained adapters next
-to nothing; cached log-probs cost one pass over the data and save every later one.
+A frozen copy costs the memory of a second model. New adapters that are switched off cost nothing, a
+frozen copy of trained adapters hardly anything. Cached log-probs cost one pass over the data.
 """
 
 import copy
@@ -35,7 +35,7 @@ from alignlab.models.policy import PLAIN, Policy
 
 log = logging.getLogger(__name__)
 ReferenceKind = Literal["auto", "frozen", "adapter_off", "cached"]
-LiveReference = Literal["auto", "frozen", "adapter_off"]  # cached log-probs know no new samples
+LiveReference = Literal["auto", "frozen", "adapter_off"]  # new samples have no cached log-probs
 
 
 class Reference(Protocol):
@@ -114,10 +114,10 @@ class StartReference:
 class CachedReference(nn.Module):
     """Log-probs of a whole data set, computed once and kept on disk.
 
-    They are computed on the reference's device in the precision that is in force here, which should
-    be the training step's: the caller sets its autocast. The file's name is a hash of the
-    reference's weights, of the precision and of the tokenised data, so a changed model, tokenizer
-    or data set misses. Eight trees are recomputed at load.
+    They are computed on the reference's device in the current precision, which should be that of
+    the training step: the caller sets autocast. The file's name is a hash of the reference's
+    weights, the precision and the tokenised data, so a changed model, tokenizer or data set gets a
+    new file. Eight trees are recomputed at load, as a check.
 
     Args:
         reference: Computes the log-probs; may be dropped from memory afterwards.
@@ -212,9 +212,9 @@ class UncachedReference(FrozenReference):
         first_epoch: Callable[[], Iterable[PromptTrees]],
         device: torch.device,
     ) -> CachedReference:
-        """The log-probs of ``trees``, computed on ``device`` in the precision that is in force.
+        """The log-probs of ``trees``, computed on ``device`` in the current precision.
 
-        Where that is coarser than float32, in the batches of the first epoch as far as they go.
+        If it is coarser than float32, trees of the first epoch are computed in its batches.
         """
         policy = self.policy.to(device)
         coarse = torch.finfo(policy.precision).eps > torch.finfo(torch.float32).eps
@@ -223,7 +223,7 @@ class UncachedReference(FrozenReference):
 
 
 def make_reference(policy: Policy, kind: ReferenceKind, cache: str | None = None) -> Reference:
-    """The policy as it is now, in the cheapest way that ``kind`` allows.
+    """A reference equal to the policy as it is now, kept in the cheapest way that ``kind`` allows.
 
     Args:
         policy: A policy that has not been trained yet.

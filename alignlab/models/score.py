@@ -228,10 +228,10 @@ class ScoreModel(TreeBackbone):
 
 
 def check_scorer(source: str, outputs: int, lora: Lora | None, quantised: Quantised | None) -> None:
-    """Hold the arguments of a ``ScoreModel`` against each other.
+    """Check that the arguments of a ``ScoreModel`` fit together.
 
     Raises:
-        ConfigError: No model has this set of them.
+        ConfigError: They do not.
     """
     if outputs < 1:
         raise ConfigError(f"ScoreModel needs outputs >= 1, got {outputs}.")

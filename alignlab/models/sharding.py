@@ -57,7 +57,7 @@ def shard(
     if cpu_offload:
         settings["offload_policy"] = CPUOffloadPolicy(pin_memory=torch.cuda.is_available())
     inside = dict(settings)
-    if compute is not None:  # autocast chooses the type of inputs, as where nothing is sharded
+    if compute is not None:  # autocast chooses the type of inputs, as without sharding
         inside["mp_policy"] = MixedPrecisionPolicy(
             param_dtype=compute, reduce_dtype=torch.float32, cast_forward_inputs=False
         )
@@ -105,7 +105,7 @@ def is_sharded(model: nn.Module) -> bool:
 
 @contextmanager
 def gathered(*models: nn.Module, exact: bool = False) -> Iterator[None]:
-    """Whole weights inside: calls are no collectives there, so ranks may make different ones.
+    """Whole weights inside: calls there are not collective, so ranks may make different ones.
 
     Every rank enters and leaves. It costs the memory of the whole models.
 
@@ -179,8 +179,8 @@ def make_whole(model: nn.Module, *, keep: bool) -> None:
     """Put the weights together for good, on the CPU, after training; all ranks call it.
 
     Args:
-        model: Sharded or not; sharded ones can be saved afterwards and not be run.
-        keep: Whether this rank has any use for them.
+        model: Sharded or not; a sharded one can be saved afterwards, but not run.
+        keep: Whether this rank needs them.
     """
     made: dict[int, nn.Parameter] = {}
     for module in model.modules():

@@ -1,4 +1,4 @@
-"""The value function of an actor-critic: what reward is still to come, before each token."""
+"""The value function of an actor-critic: the expected reward to come, before each token."""
 
 from typing import Literal
 
@@ -16,9 +16,9 @@ from alignlab.models.score import ScoreModel
 class ValueFunction(nn.Module):
     """Values of the states along a completion.
 
-    A network of its own doubles memory and keeps policy and values apart. A head on the policy's
-    states costs nothing, but its gradient moves the policy's trunk unless it is detached. Adapters
-    of its own on the policy's frozen weights lie between: one more forward, hardly any memory.
+    A separate network doubles memory, but keeps policy and values apart. A head on the policy's
+    states costs nothing, but its gradient moves the policy's trunk unless it is detached. Separate
+    adapters on the policy's frozen weights cost one more forward and hardly any memory.
 
     Args:
         policy: Whose states a head reads; not owned.
@@ -82,7 +82,7 @@ class ValueFunction(nn.Module):
         return torch.where(trees.token_mask, self.of(hidden), 0)
 
     def of(self, hidden: Tensor) -> Tensor:
-        """What the head makes of states ``[..., H]``: a value each."""
+        """The head's value of each of the states ``[..., H]``."""
         values: Tensor = self.head(hidden.to(self.head.weight.dtype)).squeeze(-1)
         return values
 

@@ -1,8 +1,8 @@
 """The matrix products that a model needs for a batch of prompt trees, in FLOP.
 
-Necessary are each prompt's tokens once, each completion's once, attention over the keys that a
-token may see, and the output layer at the positions that are asked for. Padding, activations that
-are computed again and everything that is no matrix product count as nothing.
+It counts each prompt's tokens once, each completion's once, attention over the keys that a token
+may see, and the output layer at the positions that are asked for. Padding, recomputed activations
+and everything that is not a matrix product are not counted.
 """
 
 from collections.abc import Iterable
@@ -58,7 +58,7 @@ class Work:
 
     @property
     def flops(self) -> float:
-        """Of all that was counted: 2 per weight and token in a forward, and for each gradient.
+        """Of all that was counted: per weight and token 2 in a forward, and 2 for each gradient.
 
         A backward pass makes gradients of all states, and of the weights that learn.
         """
@@ -88,7 +88,7 @@ def active_weights(
     *,
     learning: bool = False,
 ) -> float:
-    """Weights of the layers that a token is multiplied with, of experts those that it passes.
+    """Weights of the layers that a token is multiplied with; of experts, only the active ones.
 
     Args:
         blocks: The layers.
