@@ -1,4 +1,4 @@
-"""Alarms while a run trains: a large KL, lengths far from those at the start, a lost entropy."""
+"""Alarms while a run trains: a large KL, lengths far from the first ones, collapsed entropy."""
 
 import sys
 from typing import Any
@@ -23,9 +23,9 @@ class Alarms(Callback):
 
     Args:
         kl: Largest KL to the reference in nats per completion; ``None`` for no alarm.
-        length_factor: Alarm if the mean length is this many times that of the first rollouts (or of
-            the first probe), or that part of it. Without regard to it, there is an alarm if the
-            mean length reaches the longest that is sampled, and did not at first.
+        length_factor: Alarm if the mean length grows or shrinks by this factor since the first
+            rollouts (or the first probe). Independently of it, there is an alarm if the mean length
+            reaches the longest that is sampled, and did not at first.
         entropy: Alarm if the entropy per token falls below this share of the first rollouts'.
 
     Raises:

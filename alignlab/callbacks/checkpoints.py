@@ -87,7 +87,7 @@ def whole_or_previous(path: Path) -> Path:
 
 
 def refuse_shards(path: Path) -> None:
-    """Refuse a folder, which is what a strategy writes whose ranks each save their shards.
+    """Refuse a folder: a strategy whose ranks each save their own shards writes one.
 
     Raises:
         ConfigError: ``path`` is one.
@@ -118,7 +118,7 @@ def read(path: Path) -> dict[str, Any]:
     """The content of a checkpoint; tensors are read on first use.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: It is not a readable checkpoint.
     """
     try:
         content = torch.load(path, weights_only=True, map_location="cpu", mmap=True)

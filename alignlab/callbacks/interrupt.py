@@ -11,8 +11,8 @@ from typing import Self
 class Interrupt:
     """Turns a first Ctrl-C into SIGTERM, which ends a training after its step and saves it.
 
-    A second one ends the training at once, as does one that comes before there are steps. Where
-    somebody else already handles Ctrl-C, as a worker of the pipeline does, nothing is changed.
+    A second one ends the training at once, as does one before the first step. If Ctrl-C is already
+    handled, as in a worker of the pipeline, nothing is changed.
 
     Attributes:
         hit: Whether Ctrl-C was pressed.

@@ -29,7 +29,7 @@ class Journal(Callback):
 
     ``rows.csv`` in the run's folder holds the report of the rows. ``train/lr`` and
     ``train/grad_norm`` (over all trained weights, before clipping) are logged at the steps at which
-    Lightning logs. Nothing of it changes the training.
+    Lightning logs. None of this changes the training.
 
     Args:
         config: The settings, as they go into TensorBoard's table of hyperparameters.

@@ -1,4 +1,4 @@
-"""Settings and sample completions where each logger shows them; when runs of services begin."""
+"""Settings and samples where each logger shows them; runs of services, begun and continued."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,9 +26,9 @@ TABLE = "probe/samples"  # a folder for loggers that keep files
 def log_settings(logger: Logger, settings: dict[str, Any]) -> None:
     """Put ``settings`` where the logger shows hyperparameters.
 
-    TensorBoard lists runs by them only with metrics to go with them, and Lightning would write a
-    made-up value of each; they are named here without one. The table then shows the last value
-    that is logged under each name. MLflow refuses another value of a setting that it has, as after
+    TensorBoard shows hyperparameters only beside metrics, and Lightning would write a made-up value
+    of each metric; here they are named without one. The table then shows the last value that is
+    logged under each name. MLflow refuses a new value of a setting that it has, as after
     ``max_steps`` was raised to continue a run; there, the first value stays.
     """
     if isinstance(logger, MLFlowLogger):
@@ -57,10 +57,10 @@ def service_runs(loggers: Iterable[Logger]) -> dict[str, str]:
 
 
 def take_up_runs(loggers: Iterable[Logger], runs: Mapping[str, str]) -> None:
-    """Let the first logger of each kind of service go on with its run, before it opens one.
+    """Let the first logger of each kind of service continue its run instead of opening a new one.
 
     Args:
-        loggers: Of the continued run. One that names a run by itself keeps that.
+        loggers: Of the continued run. A logger that names a run keeps that one.
         runs: As ``service_runs`` gave them.
     """
     left = dict(runs)
@@ -75,7 +75,7 @@ def take_up_runs(loggers: Iterable[Logger], runs: Mapping[str, str]) -> None:
 
 
 def end_runs(loggers: Iterable[Logger]) -> None:
-    """End the runs of W&B, which would otherwise take in the next training of this process."""
+    """End the runs of W&B, which would otherwise also log the next training of this process."""
     for logger in loggers:
         if isinstance(logger, WandbLogger) and logger._experiment is not None:
             logger._experiment.finish()

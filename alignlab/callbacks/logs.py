@@ -1,7 +1,7 @@
-"""Logs that a continued training continues: cut back to its checkpoint, then written on.
+"""Continue the logs of a continued training: cut them back to its checkpoint, then append.
 
-What was logged after the checkpoint is logged once more when those steps are done again. A
-checkpoint knows how long each log was, so cutting is exact, whatever steps the rows name.
+Steps after the checkpoint are done and logged again. A checkpoint has the length of each log, so
+cutting is exact, whatever steps the rows name.
 """
 
 import csv

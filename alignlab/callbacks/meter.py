@@ -1,4 +1,4 @@
-"""How fast a run trains, how well it uses the device, and what its time goes into."""
+"""How fast a run trains, how well it uses the device, and what takes its time."""
 
 import math
 import time
@@ -15,7 +15,7 @@ from alignlab.models.backbone import TreeBackbone
 from alignlab.models.work import Work
 
 BESIDE = ("probe", "validation", "checkpoint")  # parts in which nothing is trained
-ENOUGH = 0.003  # seconds that a product takes whose rate is believed
+ENOUGH = 0.003  # seconds that a product must take for its rate to be reliable
 LARGEST = 8192  # rows of the largest product that is tried
 
 
@@ -28,8 +28,8 @@ class Meter(Callback):
     all models, sampling included, per second, over the rate of one large product, which is measured
     once. All three leave out the time of probes, validation and checkpoints.
 
-    ``time/...`` are shares of the whole time since the line before: ``rollout`` (sampling and what
-    is made of it), ``reward``, ``reference``, ``data`` (waiting for the loader), ``probe``,
+    ``time/...`` are shares of all time since the last line: ``rollout`` (sampling and what is
+    computed from the samples), ``reward``, ``reference``, ``data`` (waiting for data), ``probe``,
     ``validation``, ``checkpoint``, and ``update``, which is the rest.
 
     Attributes:
@@ -150,7 +150,7 @@ class Bar(TQDMProgressBar):
         self.left.start(trainer)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """What stands behind the bar."""
+        """The figures behind the bar."""
         shown: dict[str, Any] = {}
         if (loss := trainer.callback_metrics.get("train/loss")) is not None:
             shown["loss"] = f"{float(loss):.4g}"
@@ -187,8 +187,8 @@ class TimeLeft:
 def matmul_rate(device: str, dtype: torch.dtype) -> float:
     """FLOP a second of one large square product, measured once per process.
 
-    The product grows until it takes ``ENOUGH`` seconds, which keeps the measurement short in a type
-    that the device has no fast products of.
+    The product grows until it takes ``ENOUGH`` seconds, so the measurement is short also in a type
+    for which the device has no fast products.
     """
     size, best = 128, 0.0
     while True:

@@ -43,7 +43,7 @@ class Part:
         loss: Its share of the step's loss.
         rows: The message about rows whose loss is not finite; empty where none is.
         bad: The first tensor that is not finite, in the order of the computation; empty: none.
-        facts: What is no tensor of the batch.
+        facts: The parts of the batch that are not tensors.
     """
 
     rank: int
@@ -66,8 +66,8 @@ class NonFinite(Callback):
     The first such step of a run is kept in ``non_finite/`` of its folder: all micro-batches, and
     the weights before the step, for ``alignlab replay``. A skipped step counts as a step, for the
     schedule and in the logs; weights and optimizer stay as they were. Weights that are not finite
-    themselves end the run in any case. Where gradients are scaled (``16-mixed``), overflows are the
-    scaler's business, and only losses are checked.
+    themselves end the run in any case. With scaled gradients (``16-mixed``) the scaler handles
+    overflows, and only losses are checked.
 
     Args:
         then: What to do.
@@ -100,7 +100,7 @@ class NonFinite(Callback):
         """Judge the step; its gradients are not clipped yet.
 
         Raises:
-            FloatingPointError: It is to stop, or the weights are not finite.
+            FloatingPointError: ``then`` is ``stop``, or the weights are not finite.
         """
         fine = torch.isfinite(torch.as_tensor(self._loss, device=pl_module.device))
         if getattr(trainer.precision_plugin, "scaler", None) is None:
@@ -320,7 +320,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[tuple[Part, Any]]]:
     """A step that ``write`` wrote: objective and step, and its parts with their micro-batches.
 
     Raises:
-        DataError: It is none.
+        DataError: It is not a saved step.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

@@ -45,14 +45,14 @@ class Resume(Checkpoint):
 
     The one before is kept as ``previous.ckpt``, for when the last is damaged. Lightning's own
     checkpoint holds weights, optimizer and loops; this adds what it leaves out: the states of the
-    global random generators, the seconds trained so far, the metrics so far, how long the logs
-    were, the ids of the run in W&B and MLflow, and the config that it is of. It is saved between
-    optimizer steps only, after all other callbacks and after a validation that is due: now and
-    then, on SIGTERM and at the end. A SIGTERM that comes between two steps (at an epoch's end, say)
-    ends the training without another save: continuing repeats the steps since the last one, with
-    the same bits. Where there are several processes, a SIGTERM to any of them is acted on by all of
-    them after the same step: Lightning's own handler talks to the other processes at once, and
-    waits forever if they are elsewhere.
+    global random generators, the seconds trained so far, the metrics so far, the lengths of the
+    logs, the ids of the run in W&B and MLflow, and the run's config. It is saved between optimizer
+    steps only, after all other callbacks and after a validation that is due: now and then, on
+    SIGTERM and at the end. A SIGTERM that comes between two steps (at an epoch's end, say) ends the
+    training without another save: continuing repeats the steps since the last one, bit for bit.
+    With several processes, all of them stop after the same step when any of them gets a SIGTERM.
+    Lightning's own handler calls the other processes at once, and waits forever if they are
+    elsewhere.
 
     Args:
         every_seconds: Wall time between two checkpoints: what a killed run loses at most. It is
@@ -77,7 +77,7 @@ class Resume(Checkpoint):
         self._lengths: dict[str, int] = {}
         self._standing: dict[str, float] = {}
         self._waits_for_validation = False
-        self._to_end = False  # whether a SIGTERM has come to this process, or to any after a step
+        self._to_end = False  # whether this process, or after a step any process, has had a SIGTERM
         self._random: dict[str, Any] | None = None
 
     @property
@@ -166,8 +166,8 @@ class Resume(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the finished training, so that asking again has nothing to train.
 
-        One that was stopped is not finished. By now Lightning has closed its epoch, so that it
-        would lose the epoch's rest; saved before that, it can go on.
+        A stopped training was saved before and is not saved again: Lightning has closed its epoch
+        by now, so a new checkpoint would lose the rest of the epoch.
         """
         if not trainer.should_stop or self._saved_at != trainer.global_step:
             self._save(trainer)

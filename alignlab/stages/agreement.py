@@ -1,4 +1,4 @@
-"""How often a reward model agrees with held-out choices, and how honest its confidence is.
+"""How often a reward model agrees with held-out choices, and how calibrated its confidence is.
 
 Of two completions whose scores differ by d, Bradley-Terry gives the higher one the probability
 sigmoid(|d|) of being preferred: that is its confidence, between 1/2 and 1. Accuracy is how often it
@@ -56,7 +56,7 @@ def agreement(gaps: ArrayLike, prompts: Sequence[object], *, bins: int = BINS) -
 
     Args:
         gaps: ``[N]``, score of the preferred completion less the other one's.
-        prompts: ``[N]``, which prompt a pair belongs to: pairs of one are no independent evidence.
+        prompts: ``[N]``, the prompt of each pair: pairs of one prompt are not independent.
         bins: Bins of confidence, equally wide from 1/2 to 1.
     """
     gap = np.asarray(gaps, dtype=np.float64)

@@ -12,17 +12,17 @@ from alignlab.models.adapters import is_adapter
 from alignlab.models.limits import other_id
 from alignlab.rewards.model import check_trained_scorer
 
-# What says nothing of what a model computes. The shift and the scale have a message of their own.
+# Keys that do not change what a model computes. The shift and the scale have their own message.
 BESIDE = ("_name_or_path", "transformers_version", "dtype", "score_shift", "score_scale")
 
 
 def average_reward_models(*, out: str | Path, models: Sequence[str]) -> None:
     """Stage: a reward model whose every weight is the mean of those of several reward models.
 
-    One forward scores where an ensemble makes one per member (WARM: Ramé et al. 2024,
-    arXiv:2401.12187). The models must have been trained from one base, with other seeds, data or
-    learning rates: the mean of unrelated weights scores at random, and nothing in the folders tells
-    this. The result has weights in float32.
+    It scores with one forward, an ensemble needs one per member (WARM: Ramé et al. 2024,
+    arXiv:2401.12187). The models must have been trained from one base, with different seeds, data
+    or learning rates: the mean of unrelated weights scores at random, and the folders do not show
+    whether weights are related. The result has weights in float32.
 
     Args:
         out: Folder to write.
@@ -58,9 +58,9 @@ def average_reward_models(*, out: str | Path, models: Sequence[str]) -> None:
 
 
 def _difference(one: ScoreModel, other: ScoreModel) -> str | None:
-    """The first thing in which two scorers differ that have to be alike, as a part of a sentence.
+    """The first difference because of which two scorers cannot be averaged, as a phrase.
 
-    Every architecture is written down in its config, numbers that change no shape included.
+    A config describes the whole architecture, numbers that change no shape included.
     """
     known, theirs = (_config(each) for each in (one, other))
     for key in sorted(known.keys() | theirs.keys()):

@@ -53,7 +53,7 @@ def make_demonstrations(
         stop_at_eos: End completions at the end-of-text token; otherwise all have full length.
         seed: The completions are a function of it.
         limit: How many prompts to use, from the start.
-        batch_size: Completions sampled side by side.
+        batch_size: Completions sampled at a time.
 
     Raises:
         ConfigError: An impossible value.

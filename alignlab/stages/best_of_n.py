@@ -1,4 +1,4 @@
-"""The stage that measures best-of-n by learned rewards: what they pick and how good it is."""
+"""The stage that measures best-of-n by learned rewards: KL and gold reward of what they pick."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ from alignlab.rollouts.sampler import sample
 from alignlab.stages.pool_sampling import POOL_ROLLOUT
 
 TABLE = "best_of_n.parquet"
-SAMPLES_PER_N = 2  # of 2 n samples the KL is low by 0.01 nat, the reward has no bias
+SAMPLES_PER_N = 2  # with 2 n samples the KL is too low by 0.01 nat, the reward is unbiased
 
 
 def measure_best_of_n(
@@ -44,8 +44,8 @@ def measure_best_of_n(
     The columns are those of ``points/<run>.parquet``; ``step`` is n, up to half of
     ``samples``, and ``objective`` the name in ``proxies``. With a watchdog also ``watchdog.csv``: a
     row per proxy and n with the gains over the reference on gold and on the watchdog, and their
-    standard errors over prompts. Where gold gains and the watchdog does not, the scorer's own
-    mistakes were found.
+    standard errors over prompts. Where gold gains and the watchdog does not, best-of-n exploits the
+    gold scorer's mistakes.
 
     Args:
         out: Folder to write.
@@ -58,7 +58,7 @@ def measure_best_of_n(
         seed: Of the sampling noise, and the seed of the table.
         watchdog: A second scorer that nobody optimised.
         limit: How many prompts, from the start; as in the evaluation.
-        batch_size: Completions side by side.
+        batch_size: Completions per batch.
 
     Raises:
         ConfigError: A single sample.

@@ -1,7 +1,7 @@
 """The stage that makes pools: several samples of the reference for each prompt, with their rewards.
 
-Objectives train on the samples themselves (``QRPO``, ``DDORM``), or read from the rewards of a
-prompt how good a completion is for the reference (``AStarPO``, ``alignlab.rewards.pooled``).
+Objectives train on the samples themselves (``QRPO``, ``DDORM``), or compare a completion with the
+rewards of the reference's samples of its prompt (``AStarPO``, ``alignlab.rewards.pooled``).
 """
 
 import json
@@ -33,8 +33,8 @@ def make_candidates(
 ) -> None:
     """Write ``candidates.jsonl``, a row per prompt, and ``summary.json``.
 
-    The samples are those of the reference's own distribution: what is computed from them is an
-    expectation under it. With the seed of ``make_pairs`` they begin with the samples of the pairs.
+    The samples are from the reference's own distribution, so means over them estimate expectations
+    under it. With the seed of ``make_pairs`` they begin with the samples of the pairs.
 
     Args:
         out: Folder to write into.
@@ -46,7 +46,7 @@ def make_candidates(
         stop_at_eos: End completions at the end-of-text token; otherwise all have full length.
         seed: The completions are a function of it.
         limit: How many prompts to use, from the start.
-        batch_size: Completions sampled side by side.
+        batch_size: Completions sampled at a time.
 
     Raises:
         ConfigError: An impossible value.

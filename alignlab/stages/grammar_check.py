@@ -1,8 +1,8 @@
 """How well policies know the toy world's grammar: after texts of the data and after their own.
 
-Fine-tuning sees prefixes of the data alone, sampling goes on from a policy's own ("exposure bias",
-Ranzato et al. 2016, arXiv:1511.06732). The grammar's exact next-word distribution makes both
-measurable (Arora et al. 2022, arXiv:2204.01171, section 3, with an estimated one).
+Fine-tuning sees only prefixes of the data; sampling continues a policy's own ("exposure bias",
+Ranzato et al. 2016, arXiv:1511.06732). The grammar's exact next-word distribution measures the
+error after both (Arora et al. 2022, arXiv:2204.01171, section 3, with an estimated one).
 """
 
 import random
@@ -78,7 +78,7 @@ def check_grammar(
         samples: Completions of each, by the policy and by the grammar.
         limit: How many prompts to use, from the start.
         seed: Of both.
-        batch_size: Completions side by side.
+        batch_size: Completions per batch.
     """
     rows, report = read_rows(prompts, Prompt, limit=limit)
     report.tell()

@@ -1,4 +1,4 @@
-"""The stage that divides pairs: to train on, to choose settings by, to test, to sample from."""
+"""The stage that divides pairs into training, tuning and test pairs, and prompts to sample from."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ def hold_out(
     """Stage: write ``train.jsonl``, ``tune.jsonl``, ``test.jsonl`` and ``prompts.jsonl``.
 
     No prompt is in two of the first three files. The prompts are those of held-out pairs, each
-    once. ``tune`` has half of the held-out prompts, to choose settings by; ``test`` has the others.
+    once. ``tune`` has half of the held-out prompts, for choosing settings; ``test`` has the others.
 
     Args:
         out: Folder to write.

@@ -1,6 +1,6 @@
 """The stage that measures which of two held-out completions trained policies prefer.
 
-A policy is a reward model in secret. DPO's is the log-ratio to the reference (Rafailov et al. 2023,
+A policy has an implicit reward. DPO's is the log-ratio to the reference (Rafailov et al. 2023,
 arXiv:2305.18290, Eq. 5, up to beta and a constant of the prompt), SimPO's the mean log-probability
 per token (Meng et al. 2024, arXiv:2405.14734, Eq. 4), which needs no reference.
 """

@@ -48,7 +48,7 @@ def write_overoptimisation(
     reward falls from the best checkpoint to the last; ``contrasts.csv``, differences of fitted gold
     gains at the largest d that both curves reach; ``overoptimisation.png``, ``.svg`` and ``.pdf``;
     ``peak_samples.csv``, texts of the same prompts at the peak and at the end of training, where
-    the runs' folders are there. ``needs`` says how many seeds or prompts resolve what is not.
+    the runs' folders are there. ``needs`` says how many seeds or prompts would resolve the rest.
 
     Args:
         out: Folder to write.

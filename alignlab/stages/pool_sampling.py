@@ -57,7 +57,7 @@ def build_pool(
         proposals: Trained policies to sample from as well, by name; same tokenizer.
         proposal_samples: Samples per prompt from each of them.
         proxy: A learned reward to rank best-of-n by.
-        batch_size: Completions side by side.
+        batch_size: Completions per batch.
         spec: As in the evaluation.
 
     Raises:
@@ -137,7 +137,7 @@ def mixture_logps(logps: Sequence[Floats], counts: Sequence[int]) -> Floats:
 
 
 def _own_logps(drawn: Samples) -> Floats:
-    """``[P, n]`` log-probs that samples were drawn with: those of a forward to 1e-5, and free."""
+    """``[P, n]`` log-probs from the sampler: within 1e-5 of a forward's, at no cost."""
     return np.array([[float(x.double().sum()) for x in row] for row in drawn.token_logps])
 
 
@@ -181,7 +181,7 @@ def draw_pool(
         proposals: Folders of trained policies to sample from as well, by name: they carry the
             optimum to larger KL.
         proposal_samples: Samples per prompt from each of them.
-        batch_size: Completions side by side.
+        batch_size: Completions per batch.
         max_length: As in the probe.
     """
     policy = Policy.load_for_eval(reference)

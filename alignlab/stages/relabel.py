@@ -11,9 +11,9 @@ from alignlab.data.sources import read_rows, write_rows
 
 
 def flip_labels(*, out: str | Path, source: str, share: Share, seed: Seed = 0) -> None:
-    """Stage: write ``pairs.jsonl``, the pairs of ``source`` of which some have changed places.
+    """Stage: write ``pairs.jsonl``, the pairs of ``source``, some of them with flipped labels.
 
-    Whether a pair does is a function of (seed, its place), so that a larger share flips the same
+    Whether a pair is flipped is a function of (seed, its place); a larger share flips the same
     pairs and more.
 
     Args:

@@ -40,9 +40,10 @@ def check_reward_model(
 ) -> None:
     """Stage: write ``accuracy.csv`` and ``calibration.csv`` of reward models on held-out pairs.
 
-    A row per model and file of pairs; with ``gold`` also one against the order of gold's scores
-    (``against``), and one of gold itself against the labels: where labels are noisy, no model can
-    be expected to do better. ``longer`` is the accuracy of preferring the longer completion.
+    A row per model and file of pairs, measured against the labels. With ``gold`` there are also a
+    row against the order of gold's scores (column ``against``), and a row of gold itself against
+    the labels: if labels are noisy, no model can be expected to do better. ``longer`` is the
+    accuracy of preferring the longer completion.
 
     Args:
         out: Folder to write.

@@ -104,7 +104,7 @@ def crop(tokens: Sequence[str], lengths: tuple[int, int], rng: random.Random) ->
 
 
 def measure(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """How well float64 ``logits`` ``[N]`` tell labels 0 and 1 apart, and how honest they are.
+    """How well float64 ``logits`` ``[N]`` separate labels 0 and 1, and how calibrated they are.
 
     ``calibration_error`` is the mean gap between probability and frequency over ten bins of equal
     width, weighted by texts; ``logit_sd`` is the spread of the score over these texts.
@@ -143,8 +143,8 @@ def compare_scorers(
     """Stage: do gains on the gold scorer hold on one whose labels nobody optimised?
 
     Reads the texts that the probe kept of each run and writes ``watchdog.csv``: mean log-odds and
-    mean probability of both scorers, a row per run and step. Where gold goes up and the watchdog
-    does not, the gold scorer's mistakes are learned.
+    mean probability of both scorers, a row per run and step. Where gold rises and the watchdog does
+    not, the policy exploits the gold scorer's mistakes.
 
     Args:
         out: Folder to write.

@@ -38,7 +38,7 @@ class Settings(NamedTuple):
         samples: Completions of a prompt; one at temperature 0, where all are equal.
         max_new_tokens: Bound on a completion.
         seed: Of the noise.
-        batch_size: Completions side by side.
+        batch_size: Completions per batch.
     """
 
     samples: int

@@ -87,7 +87,7 @@ def measure_win_rates(
         against_temperature: Of the opponents; that of the policy when left out.
         samples: Completions of a prompt.
         seed: Of the sampling noise.
-        batch_size: Completions side by side.
+        batch_size: Completions per batch.
         memo: File that keeps samples, scores and replies, such as
             ``{results}/stages/cache/winrate.jsonl``: a stage that was stopped goes on from it. In
             ``out`` when left out, which is emptied before a stage begins anew.

@@ -2,7 +2,7 @@
 
 Reward minus ``beta`` times KL has the optimum pi*(y) = pi_ref(y) exp(r(y) / beta) / Z (Rafailov et
 al. 2023, arXiv:2305.18290, Eq. 4). Here the sum Z over all completions is a sum, not an estimate:
-objectives are held against pi*, estimators against enumeration.
+objectives are compared with pi*, estimators with enumeration.
 
 A completion is a string of tokens that ends with the end-of-text token or at full length. Tensors
 over completions are ``[P, S]``: P prompts, S completions, the same for every prompt.

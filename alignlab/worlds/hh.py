@@ -187,7 +187,7 @@ def write_prompts(
 
 
 def make_up_dialogues(*, out: str | Path, pairs: Count = 200, seed: Seed = 0) -> None:
-    """Stage: what ``gather_dialogues`` makes, of rows with the real columns and warts.
+    """Stage: the files of ``gather_dialogues``, made up with the real columns and defects.
 
     Args:
         out: Folder to write.

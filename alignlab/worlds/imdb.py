@@ -88,8 +88,8 @@ def prefix_prompts(
 ) -> tuple[list[Prompt], RowReport]:
     """The first few tokens of each review, as prompts (DPO's IMDB set-up).
 
-    How many is a pure function of (seed, text), uniform over ``shortest .. longest``; where a
-    prefix of that length would be tokenised differently alone, the next length that is not.
+    How many is a pure function of (seed, text), uniform over ``shortest .. longest``. If a prefix
+    of that length is tokenised differently without the rest, the next length that is not is used.
 
     Args:
         rows: Reviews.

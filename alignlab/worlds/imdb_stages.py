@@ -46,7 +46,7 @@ def gather_reviews(
 
 
 def make_up_reviews(*, out: str | Path, reviews: Count = 200, seed: Seed = 0) -> None:
-    """Stage: files with IMDB's columns and warts, made of the toy world's reviews: for smoke runs.
+    """Stage: the toy world's reviews with IMDB's columns and defects: for smoke runs.
 
     Args:
         out: Folder to write.

@@ -9,8 +9,8 @@ that were trained, but with others; held-out *orders* have names that no instruc
 A corpus shows every task at work, as lines of examples: "beta north : hot big = cold small ."
 Half of its texts have a heading that names order and change in a code of their own, as headings of
 real texts do; others have words of the instructions in no order, which say nothing, or no heading.
-So a model of it can do every task, knows how each is called there, and was never told what an
-instruction means.
+So a model of it can do every task and knows how each is called there, but has never seen an
+instruction.
 
 Everything is a pure function of (seed, row).
 """
@@ -160,7 +160,7 @@ COMPOSITIONS = (  # each order and each change is trained too, but not these pai
     Task("rest", "translate"),
 )
 NEW_ORDERS = tuple(Task("second", change) for change in CHANGES)
-# The first six name every order and every change once; the further ones part them.
+# The first six have every order once and every change; the others combine them differently.
 TRAINED = (
     Task("copy", "opposite"),
     Task("reverse", "kind"),

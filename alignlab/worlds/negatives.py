@@ -1,7 +1,7 @@
-"""Summaries that are worse than the true one by construction: rejected sides that cost nothing.
+"""Summaries that are worse than the true one by construction: rejected completions for free.
 
-They stand in for people's choices where there are none. Each kind asks for one thing: ``other``
-that a summary fits its post, ``words`` that it is in order, ``generic`` that it says something.
+They replace people's choices where there are none. Each kind tests one property: ``other`` that a
+summary fits its post, ``words`` that its words are in order, ``generic`` that it is specific.
 """
 
 from collections.abc import Sequence
@@ -95,12 +95,12 @@ def shuffled_words(id: str, summary: str, seed: int) -> str:
 
 
 def generic_summary(id: str, summary: str, side: Side, seed: int) -> str:
-    """Sentences that would do for any post, about as many words as ``summary`` has.
+    """Sentences that fit any post, with about as many words as ``summary`` has.
 
     Args:
         id: The post's name.
         summary: Its own summary.
-        side: Which half of the sentences: none of those trained on is held out.
+        side: Which half of the sentences; the training half and the held-out half share none.
         seed: Decides which sentences, not which half they are in.
     """
     sentences = _SENTENCES[side]

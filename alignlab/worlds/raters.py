@@ -54,8 +54,8 @@ def write_judgements(
 ) -> None:
     """Stage: the same raters' ratings, comparisons and rankings of reviews, on one budget.
 
-    A judgement is a rating of one review, or a choice between two; a ranking of K counts as K, a
-    placing of each. Writes ``ratings.jsonl``, ``ratings_even.jsonl`` (as if all raters had the same
+    A judgement is a rating of one review, or a choice between two; a ranking of K reviews counts as
+    K judgements. Writes ``ratings.jsonl``, ``ratings_even.jsonl`` (as if all raters had the same
     level), ``ratings_centred.jsonl`` (each less its rater's mean rating), ``comparisons.jsonl``,
     ``rankings.jsonl`` and ``summary.json``.
 

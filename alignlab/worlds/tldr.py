@@ -115,8 +115,8 @@ def fit_prompt(
     """The prompt of ``post``, whose text is cut at its end until the whole has ``max_tokens``.
 
     The cut falls on the last newline that leaves room, else the last end of a sentence, else the
-    last space; what comes after the post is never cut. Huang et al. always take a newline, however
-    much it costs: under a small bound that leaves a greeting of many posts.
+    last space; what comes after the post is never cut. Huang et al. always cut at a newline, which
+    under a small bound leaves only a greeting of many posts.
 
     Args:
         post: Any post.
@@ -174,7 +174,7 @@ def read_comparisons(source: str | Path) -> dict[Part, Gathered[Compared]]:
 
 
 def post_key(post: Post) -> str:
-    """What says that two posts are one: the words, whatever their case and spacing."""
+    """Equal for equal posts: the words, whatever their case and spacing."""
     return " ".join(post.post.casefold().split())
 
 
@@ -232,7 +232,7 @@ def _gather(
     *,
     once: bool,
 ) -> dict[Part, Gathered[P]]:
-    """The rows of each part; a post of two parts stays in the one that is held out."""
+    """The rows of each part; a post in two parts stays in the held-out one."""
     part_of: dict[str, Part] = {}
     seen: set[str] = set()
     gathered: dict[Part, Gathered[P]] = {}

@@ -1,4 +1,4 @@
-"""Made-up TL;DR rows with the columns and the warts of the real sets: for smoke runs."""
+"""Made-up TL;DR rows with the columns and the defects of the real sets: for smoke runs."""
 
 import random
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def make_up_posts(
     elsewhere: Sequence[str] = (),
     seed: Seed = 0,
 ) -> None:
-    """Stage: what ``gather_posts`` makes, of made-up posts.
+    """Stage: the files of ``gather_posts``, from made-up posts.
 
     Args:
         out: Folder to write.
@@ -55,7 +55,7 @@ def make_up_posts(
 def make_up_comparisons(
     *, out: str | Path, tokenizer: str, max_prompt: Count, pairs: Count = 60, seed: Seed = 0
 ) -> None:
-    """Stage: what ``write_comparisons`` makes, of made-up choices with OpenAI's columns.
+    """Stage: the files of ``write_comparisons``, from made-up choices with OpenAI's columns.
 
     Args:
         out: Folder to write.

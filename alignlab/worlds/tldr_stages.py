@@ -50,8 +50,8 @@ def gather_posts(
         out: Folder to write.
         source: A file or hub id, see ``alignlab.worlds.tldr``; of several, the first that exists.
         limit: How many posts of each part to keep, at random.
-        elsewhere: Subreddits whose posts are in no part: they are the test part of a file of their
-            own, ``elsewhere.parquet``, to see how what was trained on the others does there.
+        elsewhere: Subreddits whose posts are in none of the parts. They are the test part of
+            ``elsewhere.parquet``, which tests policies on a domain that they were not trained on.
 
     Raises:
         DataError: A subreddit of ``elsewhere`` that has no post.
@@ -150,7 +150,7 @@ def write_prompts(
         max_prompt: See ``write_summaries``; rollouts of short prompts are cheap.
         fullest: See ``fit_prompt``.
         unseen_by: Files of ``write_negatives``: posts that a judge was trained on are left out, so
-            that nobody is trained where it knows the answer.
+            that no policy is trained on a prompt whose true summary the judge has seen.
         train: Prompts to keep at most, at random.
         test: Test prompts to keep at most, at random.
     """

@@ -1,7 +1,7 @@
 """What the toy world's grammar says next: exact probabilities of the next word after any prefix.
 
 ``worlds.toy.write_completion`` draws reviews; this module follows all ways in which it could have
-drawn a prefix. So a policy can be held against the grammar word by word: how far its distribution
+drawn a prefix. So a policy can be compared with the grammar word by word: how far its distribution
 is from the grammar's, and how much of it lies on words that the grammar cannot say.
 """
 
