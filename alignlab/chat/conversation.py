@@ -102,7 +102,7 @@ class Conversation:
         )
 
     def _choice(self) -> int | None:
-        """Which reply the user prefers, and goes on with; ``None``: neither."""
+        """The preferred reply, which the conversation continues with; ``None``: neither."""
         answer = self._heard("better: 1 (left), 2 (right), or Enter for neither: ")
         while answer not in (None, "", *CHOICES):
             answer = self._heard("1, 2 or Enter: ")

@@ -1,8 +1,8 @@
 """What a test set shares with the training rows: whole rows, prompts, runs of words.
 
-A run of 13 words that is in both is a sign that test text was trained on, but most such runs are
-templates and set phrases. So each is shown with the number of training rows that it occurs in: what
-is in one or two of them is worth reading, what is in thousands is not.
+A run of 13 words in both suggests that test text was trained on, but most such runs are templates
+and set phrases. So each is shown with the number of training rows that it occurs in: a run in one
+or two of them is worth reading, one in thousands is not.
 """
 
 import re
@@ -21,9 +21,9 @@ from alignlab.data.rows import Completable, Row
 from alignlab.data.rows.split import short_hash
 
 RUN = 13  # words, as in GPT-3 (arXiv:2005.14165, appendix C); of a shorter text the whole
-SHORTEST = 5  # words of a text that is looked for; shorter ones are compared as whole rows alone
-RARE = 10  # training rows that a run may be in, and still be one to read
-ROOM = 5_000_000  # words of the test set that are looked for
+SHORTEST = 5  # words of a text that is searched for; shorter ones are only compared as whole rows
+RARE = 10  # a run in more training rows than this is not worth reading
+ROOM = 5_000_000  # words of the test set that are searched for
 AT_ONCE = 200_000  # words of training rows that are looked up together
 # Case and punctuation make no difference; scripts without spaces count a word a character.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
@@ -209,7 +209,7 @@ class _Index:
 
 
 def overlap(train: Repeats, test: Repeats, runs: Runs) -> Overlap:
-    """What two sets share, after both were gone through."""
+    """What two sets share, after both were read."""
     return Overlap(
         np.flatnonzero(np.isin(np.asarray(test.whole), np.asarray(train.whole))),
         np.flatnonzero(np.isin(np.asarray(test.prompts), np.asarray(train.prompts))),

@@ -1,4 +1,4 @@
-"""One source, gone through once: its report, its lengths, its repeats, and some of its rows."""
+"""One source, read once: its report, its lengths, its repeats, and some of its rows."""
 
 import random
 import re
@@ -108,7 +108,7 @@ class Survey:
         ids: Of each usable row, by its place.
         words: For each part of a row, such as ``chosen``, how many words each has.
         sample: Up to ``SAMPLE`` rows drawn at random, in their order.
-        glued: Places of rows with a completion that nothing parts from the prompt's last word.
+        glued: Places of rows whose completion follows the prompt's last word without a separator.
         longer: Pairs whose chosen completion has more words than the rejected one.
         desirable: Completions that were judged so.
         stops: Why training would not begin, a sentence each.
@@ -225,12 +225,12 @@ def texts_of(text: Text) -> list[str]:
 
 
 def words_in(text: Text) -> int:
-    """How many words there are, parted by white space."""
+    """How many words there are, separated by white space."""
     return sum(len(part.split()) for part in texts_of(text))
 
 
 def _is_glued(prompt: Text, completion: Text) -> bool:
-    """Whether nothing parts the two where they are joined."""
+    """Whether the two are joined without a separator."""
     if not isinstance(prompt, str) or not isinstance(completion, str):
         return False
     return re.fullmatch(r"\S\S", prompt[-1:] + completion[:1]) is not None

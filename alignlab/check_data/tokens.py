@@ -29,8 +29,8 @@ from alignlab.data.rows.split import text_key
 from alignlab.data.tokenise import iter_trees
 from alignlab.data.tree import PromptTree
 
-# A tokenizer that names one of these is what its tokenizer.json says; others have classes of their
-# own, which only a module that imports torch can choose.
+# A tokenizer of one of these classes is defined by its tokenizer.json. Others have their own class,
+# which only a module that imports torch can choose.
 PLAIN = ("TokenizersBackend", "PreTrainedTokenizerFast")
 EXAMPLES = 10  # rows that are shown
 Piece = tuple[str, bool]  # a text, and whether it is trained on

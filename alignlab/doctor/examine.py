@@ -57,7 +57,7 @@ def examine(patient: Patient) -> list[Finding]:
 
 
 class Doctor(Callback):
-    """Makes the fast checks before the first step of a run, and not where one is continued.
+    """Makes the fast checks before the first step of a run, but not when a run is continued.
 
     One line is printed if all is well, else a line for each warning. A stop ends the run.
     """

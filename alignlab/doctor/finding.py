@@ -34,20 +34,20 @@ def ok(found: str) -> Verdict:
 
 
 def warning(advice: str) -> Verdict:
-    """The run may be meant like this."""
+    """The run may be intended like this."""
     return "warning", advice
 
 
 def stop(advice: str) -> Verdict:
-    """The run cannot be meant like this."""
+    """The run cannot be intended like this."""
     return "stop", advice
 
 
 def findings(checks: Mapping[str, Check[T]], subject: T) -> list[Finding]:
     """Carry out the checks that apply to ``subject``.
 
-    What a check raises as an error of the user's is a stop. A check that fails for another reason
-    (memory, a class of the user's that cannot be called so) is a warning: the run may work.
+    A check that raises an error about the user's input is a stop. One that fails for another reason
+    (memory, or a user's class that cannot be called this way) is a warning: the run may work.
     """
     found = []
     for name, check in checks.items():

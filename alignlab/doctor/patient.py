@@ -82,7 +82,7 @@ class Patient:
 
     @property
     def batch(self) -> PromptTrees:
-        """The few rows, side by side; of an objective that samples, what is drawn for them."""
+        """The few rows as one batch; for an objective that samples, its samples for them."""
         samples = isinstance(self.objective, OnPolicyObjective)
         trees = self.drawn.trees if samples else self.few
         return collate(trees).to(self.objective.trained.device)

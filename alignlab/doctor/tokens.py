@@ -1,4 +1,4 @@
-"""Checks that tokenizer, chat template and model belong together."""
+"""Checks that tokenizer, chat template and model fit together."""
 
 import math
 import re
@@ -63,13 +63,13 @@ def markers(patient: Patient) -> Verdict | None:
     if not split:
         return ok(f"{', '.join(found)}: a token each")
     return warning(
-        f"{', '.join(split)} of the rows are no tokens of this tokenizer: the chat template is "
-        "another model's. Use the model's own, or model.init_args.policy.chat_format."
+        f"{', '.join(split)} in the rows: not single tokens of this tokenizer. The chat template "
+        "is another model's. Use the model's own, or model.init_args.policy.chat_format."
     )
 
 
 def likelihood(patient: Patient) -> Verdict | None:
-    """Whether a pretrained model reads the rows better than by guessing."""
+    """Whether a pretrained model predicts the rows better than a uniform guess."""
     policy = patient.policy
     if policy is None or not policy.model.config.name_or_path or not patient.few[0].completions:
         return None

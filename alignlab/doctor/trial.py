@@ -90,7 +90,7 @@ class Trial(Callback):
         """Examine the run, keep the policy as it is, and hold the learning rate.
 
         Raises:
-            Enough: A check says stop, or nobody asks how far the policy moves.
+            Enough: A check says stop, or the run has no reference or probe to measure KL against.
         """
         patient = patient_of(trainer, pl_module)
         self.found = examine(patient)

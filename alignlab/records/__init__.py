@@ -1,1 +1,1 @@
-"""Questions about runs that stand: which run made a number, what differs, what follows from one."""
+"""Commands about existing runs: show what made a number, compare two runs, fork or annotate one."""

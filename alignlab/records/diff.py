@@ -17,7 +17,7 @@ from alignlab.results.prompt_tables import PromptScores
 from alignlab.results.statistics import Floats, bootstrap_counts
 
 REPLICATES = 1000
-FEWEST = 4  # prompts in common; fewer say nothing about others
+FEWEST = 4  # prompts in common; fewer give no interval
 
 
 class Difference(NamedTuple):
@@ -83,7 +83,7 @@ def _alike(first: Sequence[Run], second: Sequence[Run]) -> tuple[Run, Run]:
 def settings_between(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     """``key: value -> value`` of every setting that differs; ``-`` where one has no such key.
 
-    What a run writes is no setting. A path into the folder of a job counts as that job's name.
+    Paths that a run writes to do not count. A path into a job's folder counts as the job's name.
     """
     a, b = dict(_leaves(first, "")), dict(_leaves(second, ""))
     keys = [key for key in dict.fromkeys([*a, *b]) if a.get(key, "-") != b.get(key, "-")]
@@ -180,7 +180,7 @@ def _basis(scores: Sequence[Mapping[int, PromptScores]], prompts: int) -> str:
     said = f"95 %, {prompts} prompts by a paired bootstrap, {seeds} seed{'s' * (seeds != 1)}"
     if not common:
         said += " each, in none of which both were run"
-    return said + (": the luck of training is not counted" if seeds == 1 else "")
+    return said + (": variance over training seeds is not counted" if seeds == 1 else "")
 
 
 def _scores(runs: Sequence[Run]) -> dict[int, PromptScores]:

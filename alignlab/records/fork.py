@@ -1,4 +1,4 @@
-"""``alignlab fork``: a stage's file with the settings of a run that stands, and some changed."""
+"""``alignlab fork``: a stage file with the settings of an existing run, some of them changed."""
 
 import copy
 import re

@@ -71,7 +71,7 @@ def _of_cell(cell: Cell) -> Iterator[str]:
 
 
 def _row(cell: Cell) -> str:
-    """What tells a row of a table from others: its texts and what it is asked at."""
+    """What identifies a row of a table, such as its objective and KL budget."""
     names = (
         "objective",
         "other",

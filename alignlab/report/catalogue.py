@@ -90,7 +90,7 @@ def sections(entries: Sequence[Entry]) -> list[Section]:
         Section(
             "Experiments",
             "An objective of a results folder. Share: the largest share of the optimum's gain over "
-            "the KL budgets, with its 95 % interval; the largest of several numbers flatters.",
+            "the KL budgets, with its 95 % interval; the largest of several is biased upwards.",
             objectives,
             {
                 "folder": lambda row: row[0].name,

@@ -111,8 +111,8 @@ def _of_objectives(found: Findings, listed: Sequence[FrontierRow]) -> list[Secti
         Section(
             "Which is above which",
             "Difference of two frontiers on the same prompts and, where both have them, seeds; "
-            "95 % interval. Of many comparisons one in twenty is expected to miss. The last column "
-            f"is for a true difference of the size found, seen with a chance of {100 * POWER:g} %.",
+            "95 % interval. About one interval in twenty misses the true difference. The last "
+            f"column is for a true difference of the size found and a power of {100 * POWER:g} %.",
             [row for row in found.comparisons if {row.objective, row.other} <= shown],
             {
                 "objectives": lambda row: f"{look.label(row.objective)} - {look.label(row.other)}",
@@ -178,8 +178,8 @@ def _of_hyperparameters(found: Findings) -> list[Section]:
         ),
         Section(
             "Which of them mattered",
-            "Omega squared: the share of the variance between runs that goes with a hyperparameter "
-            "alone. The rest is interaction, seeds and noise.",
+            "Omega squared: the share of the variance between runs that a hyperparameter alone "
+            "explains. The rest is interaction, seeds and noise.",
             look.shown(found.importances),
             {
                 "objective": lambda row: look.label(row.objective),

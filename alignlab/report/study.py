@@ -1,7 +1,7 @@
-"""What a study says beside its frontier: tests against a base, own optima, costs, completions.
+"""A study's results beside its frontier: tests against a base, own optima, costs, completions.
 
 All of it is made from the tables of a results folder. What needs the pool of samples is written as
-a table, too, so that a folder without it shows the same again.
+a table, too, so that a folder without the pool shows the same.
 """
 
 from collections import defaultdict
@@ -332,7 +332,7 @@ def against_caption(base: str) -> str:
         f"Everything at KL {PRIMARY:g}, mean and half of its 95 % interval, paired over prompts "
         f"and seeds. Bold: different from {base} after Holm's correction at {100 * LEVEL:g} %, "
         "over all objectives that reach this KL. Own optimum: what the objective would keep with "
-        "endless data and a perfect optimiser. Seeds to resolve: where the difference is not "
+        "unlimited data and perfect optimisation. Seeds to resolve: where the difference is not "
         f"resolved, how many would resolve one of this size with a chance of {100 * POWER:g} %, at "
         f"the strictest level of the correction; {MISSING} where seeds alone would not."
     )

@@ -13,7 +13,7 @@ SHOWN = "mean and half of its 95 % interval"
 RULE = (
     "Bold: the interval lies above the intervals of all other rows with a value, optimum and "
     "reference aside; nowhere in a column where a trained objective has a single seed, because "
-    "its interval leaves out the luck of training."
+    "its interval leaves out the variance over training seeds."
 )
 FEWER = "In parentheses: the number of seeds that reach the budget, where not all do."
 
@@ -149,7 +149,9 @@ def frontier_sentences(rows: Sequence[FrontierRow], look: Look = EVERYTHING) -> 
             "under 50 at the optimum: more pool samples, or trained policies as proposals, help."
         )
     if trained and max(row.n_seeds for row in trained) == 1:
-        lines.append("One seed: intervals count prompts only, not the luck of training.")
+        lines.append(
+            "One seed: intervals count prompts only, not the variance over training seeds."
+        )
     return "\n".join(lines)
 
 

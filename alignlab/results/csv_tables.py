@@ -39,7 +39,7 @@ def write_table(
         numbers: How a ``float`` is spelled: a format.
 
     Returns:
-        Whether the file is another one than before.
+        Whether the file has changed.
     """
     rows = list(rows)
     text = io.StringIO()

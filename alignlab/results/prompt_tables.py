@@ -129,8 +129,8 @@ def collect(
         shared: What else all rows have in common, see ``PromptTable.point``.
 
     Raises:
-        FloatingPointError: An evaluation is not finite. The run leaves no rows: no curve can be
-            drawn through them, and of a run that diverged none should be.
+        FloatingPointError: An evaluation is not finite. The run then has no rows, because a curve
+            must not contain a run that diverged.
     """
     tables, points = [], []
     for evaluation in evaluations:

@@ -1,8 +1,8 @@
 """``points/<run>.json``: hashes that show whether a run's rows and per-prompt table are intact.
 
-With it a run is up to date without its weights: it names the config that the run was of, the hash
-of every row in ``points.csv`` and of ``points/<run>.parquet``, and keeps what was logged last.
-Tables of before there were such records have none, and are taken as they are.
+With this record a run is up to date even without its weights: it has the hash of the run's config,
+of every row in ``points.csv`` and of ``points/<run>.parquet``, and the last logged values. Tables
+older than these records have none, and are used unchecked.
 """
 
 import shutil

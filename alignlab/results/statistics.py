@@ -31,8 +31,8 @@ def t_quantile(df: float, confidence: float = 0.95) -> float:
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values (Holm 1979), in the order given.
 
-    Rejecting those at most alpha keeps the chance of any false rejection at most alpha, whatever
-    the tests have to do with each other.
+    Rejecting those at most alpha keeps the chance of any false rejection at most alpha, however the
+    tests depend on each other.
     """
     adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, place in enumerate(np.argsort(p_values, kind="stable")):
@@ -42,7 +42,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def clustered_se(values: ArrayLike, clusters: Sequence[object] | None = None) -> float:
-    """Standard error of the mean of ``values`` ``[n]`` when rows of one cluster belong together.
+    """Standard error of the mean of ``values`` ``[n]`` when rows of one cluster are correlated.
 
     The sandwich ``sqrt(G / (G - 1) * sum_g (sum_{i in g} (x_i - mean))^2) / n``; with one row a
     cluster (``clusters=None``) that is the ordinary ``s / sqrt(n)``. NaN with fewer than two
@@ -84,11 +84,11 @@ def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> Inter
 
 
 def share_interval(values: ArrayLike, clusters: Sequence[object]) -> Interval:
-    """Wilson's interval of the mean of ``values`` ``[N]`` in [0, 1], with N counted by its worth.
+    """Wilson's interval of the mean of ``values`` ``[N]`` in [0, 1], with an effective N.
 
-    Where values of one cluster go together, N of them say as much as N / design effect independent
-    ones (Kish 1965), the effect being how much clustering widens the variance of the mean. Where
-    nothing varies it cannot be measured: then a cluster counts as one.
+    N values that are correlated within clusters are worth N / design effect independent ones (Kish
+    1965); the design effect is the factor by which clustering increases the variance of the mean.
+    If no value differs it cannot be measured, and each cluster counts as one value.
     """
     x = np.asarray(values, dtype=np.float64)
     groups = len(set(clusters))

@@ -204,9 +204,10 @@ class OwnOptimum:
         objective: As in ``points.csv``.
         kl_budget: Nats per completion.
         reward: Of its own optimum there, on the same prompts as the frontier.
-        share: Of the optimum's gain; below 1 the objective aims elsewhere.
+        share: Of the optimum's gain; below 1 the objective has another fixed point than pi*.
         ess: Effective sample size that 95 % of the prompts reach or exceed.
-        kept: What the runs have of the own optimum's gain; below 1 it is data or optimisation.
+        kept: Share of the own optimum's gain that the runs reach; below 1 for lack of data or
+            optimisation.
         why: Why the cells are empty.
     """
 
@@ -318,10 +319,10 @@ class Effect:
 
 @dataclass(frozen=True, kw_only=True)
 class Importance:
-    """How much of the variation among an objective's runs goes with a hyperparameter.
+    """How much of the variance among an objective's runs a hyperparameter explains.
 
     ``metric`` is ``kl`` or ``reward`` after the last step; ``importance`` is omega squared of its
-    values' means. What is left to 1 is interaction, seeds and noise.
+    values' means. The rest up to 1 is interaction, seeds and noise.
     """
 
     objective: str

@@ -35,7 +35,7 @@ Texts = Sequence[Sequence[CompletionText]]  # of each prompt
 
 @dataclass(frozen=True, kw_only=True)
 class Contest:
-    """Who meets whom, on what.
+    """Which policies are compared with which opponents, on which prompts.
 
     Args:
         policies: At least one.
@@ -95,13 +95,13 @@ def hold(contest: Contest, judge: Judge, out: Path, *, memo: Path | None = None)
 
     ``verdicts.csv`` has a row for each decided match, ``winrate_differences.csv`` the differences
     between policies and temperatures, ``winrate_texts.csv`` the texts of some, and the figure and
-    ``winrate.html`` are made of these tables. A call that was stopped goes on.
+    ``winrate.html`` are made of these tables. A stopped call is continued.
 
     Args:
-        contest: Who meets whom.
+        contest: What is compared.
         judge: Who decides.
         out: Folder to write.
-        memo: File of what is known already; in ``out`` when left out.
+        memo: File of earlier samples and verdicts; in ``out`` when left out.
 
     Raises:
         ConfigError: A setting, a model or a folder that cannot be used.

@@ -1,7 +1,7 @@
 """Differences of win rates, paired over prompts and seeds: between policies and temperatures.
 
 Two rates whose intervals overlap may still differ: what makes a prompt easy for both policies, or
-at both temperatures, does not blur their difference.
+at both temperatures, cancels in their difference.
 """
 
 from collections.abc import Iterator, Sequence

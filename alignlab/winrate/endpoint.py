@@ -1,7 +1,7 @@
 """A served model as a judge, over the protocol that OpenAI's servers, vLLM and others share.
 
-Each match is asked in both orders. A reply is kept as soon as it is there and is never asked for
-again; it is read anew each time, so a reply of unusual form is not lost.
+Each match is asked in both orders. A reply is kept as soon as it arrives and is never asked for
+again. Its choice is read from the text in each call, so a reply of unusual form is not lost.
 """
 
 import json
@@ -146,8 +146,8 @@ class EndpointJudge:
     """Asks about every match in both orders.
 
     Args:
-        endpoint: Whom.
-        confirm: Shown the number of calls and the cost; whether to go on.
+        endpoint: Where the judge is served.
+        confirm: Asked after calls and cost are printed; whether to make the calls.
     """
 
     both_orders = True

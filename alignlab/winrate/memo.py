@@ -1,7 +1,7 @@
-"""What a call has already found out, kept under the content of the question.
+"""Answers of earlier calls, kept under a hash of the question.
 
-Samples, scores and verdicts cost time or money. Each is a line of one file as soon as it is known,
-so a call that was killed goes on where it was, and a changed question is another question.
+Samples, scores and verdicts cost time or money. Each is written to a file as soon as it is known,
+so a killed call continues where it was. A changed question has another hash and is asked anew.
 """
 
 import fcntl
@@ -18,7 +18,7 @@ NAME = "memo.jsonl"
 
 
 class Memo:
-    """Answers by the hash of their question; a context in which one process has the file.
+    """Answers by the hash of their question; the file is locked for one process.
 
     Args:
         path: File with a JSON object a line: ``key``, the question's hash, and ``answer``. A last

@@ -11,7 +11,7 @@ ANSWERS = {"a": 1.0, "b": 0.0, "t": 0.5}
 
 
 class Person:
-    """Asks until every match is decided or ``q`` is given; what was answered is kept.
+    """Asks until every match is decided or ``q`` is given; answers are kept.
 
     The order of the matches, and which completion is A, are drawn by the content of the texts.
     Stopping early therefore leaves a random part of all cells. Each match is asked once, so a

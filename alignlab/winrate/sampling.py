@@ -123,7 +123,7 @@ def completions(
 ) -> dict[float, list[list[CompletionText]]]:
     """The completions of every prompt, by temperature; what the memo lacks is sampled.
 
-    Of equally good ones, the first is the best.
+    Of several with the highest score, the first is the best.
 
     Raises:
         ConfigError: The samples are not what the policy's forward scores (see ``check_samples``).

@@ -89,8 +89,8 @@ def measure_win_rates(
         seed: Of the sampling noise.
         batch_size: Completions per batch.
         memo: File that keeps samples, scores and replies, such as
-            ``{results}/stages/cache/winrate.jsonl``: a stage that was stopped goes on from it. In
-            ``out`` when left out, which is emptied before a stage begins anew.
+            ``{results}/stages/cache/winrate.jsonl``, from which a stopped stage is continued. In
+            ``out`` when left out, which is emptied before a stage starts again.
         results: Folder that gets the tables, the figure and the page, too.
 
     Raises:

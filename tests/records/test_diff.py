@@ -78,7 +78,7 @@ def test_one_seed_and_what_would_resolve_it(toy: Path) -> None:
     assert "settings  model.class_path: alignlab.objectives.dpo.DPO -> " in found[2]
     assert any("not resolved" in line for line in found)
     assert any("to resolve a true difference of 0 with a chance of 80 %" in x for x in found)
-    assert found[-1].endswith("1 seed: the luck of training is not counted")
+    assert found[-1].endswith("1 seed: variance over training seeds is not counted")
     asked = lines("dpo-beta0.5", "dpo-beta1", 0.1)
     # (1.96 + 0.84)^2 (0.177 / 0.1)^2 = 25, by Student's t 27; the bootstrap's sd is off by 3 %.
     (answer,) = [line for line in asked if "to resolve" in line]

@@ -128,4 +128,4 @@ def test_a_trained_fork_shows_its_parent_and_what_differs(
     said = capsys.readouterr().out
     assert "settings  model.init_args.beta: 0.5 -> 0.25\ndata " in said
     assert "the same: ./pairs.jsonl" in said
-    assert "8 prompts by a paired bootstrap, 1 seed: the luck of training" in said
+    assert "8 prompts by a paired bootstrap, 1 seed: variance over training seeds" in said
