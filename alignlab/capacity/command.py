@@ -205,7 +205,7 @@ def _advice(setup: "Setup", place: "Placement", total: float, room: float) -> li
         saved = _bytes(max(0.0, total - change.total))
         lines.append(f"  {change.what}: saves {saved}{fits}")
     if not together:
-        return [*lines, "Nothing of this makes it fit: take a smaller model or shorter rows."]
+        return [*lines, "None of these makes it fit: take a smaller model or shorter rows."]
     return [*lines, "Cheapest that fits: " + "; ".join(change.key for change in together)]
 
 

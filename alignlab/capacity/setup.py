@@ -167,7 +167,7 @@ class _Reader:
         args = _args(given)
         if args.get("prompt_tuning") is not None:
             raise ConfigError(
-                f"{role}: alignlab plan does not know prompt_tuning. Take "
+                f"{role}: alignlab plan does not support prompt_tuning. Take "
                 f"model.init_args.{role}.prompt_tuning out, or plan the run with lora."
             )
         scorer = "outputs" in args
@@ -239,10 +239,11 @@ class _Reader:
         if self.lengths is not None:
             return None
         if not issubclass(kind, TreeData) or not source.is_file():
-            self.notes.append(f"{source} is not a file here: every row has max_length tokens")
+            self.notes.append(f"{source} is not a file here: planned with max_length tokens a row")
             return None
         if (size := source.stat().st_size) > READABLE:
-            self.notes.append(f"{source} has {size / 1e6:.0f} MB: every row has max_length tokens")
+            said = f"{source} has {size / 1e6:.0f} MB: planned with max_length tokens a row"
+            self.notes.append(said)
             return None
         where = self.model.get("policy") or self.model["model"]
         args = _args(where)

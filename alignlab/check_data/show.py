@@ -201,8 +201,8 @@ def _overlap(test: Survey, found: Overlap) -> Section:
     ]
     if passages:
         lines.append(
-            f"{sum(p.test_rows for p in rare):,} of these share one that at most {RARE} training "
-            "rows hold: read them. What more rows hold is usually a template or a set phrase"
+            f"{sum(p.test_rows for p in rare):,} of these share a run that at most {RARE} training "
+            "rows hold: read them. Runs in more rows are usually templates or set phrases"
         )
     if found.searched < found.of:
         lines.append(f"only the first {found.searched:,} test rows were searched for runs of words")

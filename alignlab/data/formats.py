@@ -56,7 +56,7 @@ def iter_rows(
         report.read_as = _read_as(kind, read, written)
         if empty := found.empty_cells[read.columns]:
             report.notes.append(
-                f"{empty:,} rows have an empty cell, which in CSV is no value, not an empty text"
+                f"{empty:,} rows have an empty cell, which CSV reads as no value, not as empty text"
             )
     names, made = _Names(given="id" in theirs.values), 0
     for record in records:
@@ -143,7 +143,7 @@ def _reader(kind: type[Row], found: _Columns, report: RowReport, used: set[str])
     whole = "prompt" in columns and lead != "prompt"
     whole = whole and found.repeats[lead] > found.rows / 2
     if whole:
-        report.notes.append(f"prompts are taken off {lead!r}, which repeats them")
+        report.notes.append(f"prompts are removed from {lead!r}, which begins with them")
     return Reader(columns, chats, lead in chats, whole, used)
 
 

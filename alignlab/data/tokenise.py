@@ -128,9 +128,9 @@ def iter_trees(
         report.made(tree.completions)
         yield replace(tree, index=index, labels=own, row=place, source=source)
     if report.labelled and seen.bare:
-        report.notes.append(f"a margin of 0 for pairs that lack one, as others have: {seen.bare:,}")
+        report.notes.append(f"{seen.bare:,} pairs without a margin get 0, because others have one")
     if writes_the_date(tokenizer) and seen.chats:
-        report.notes.append(f"the chat template writes today's date: it is always {TODAY:%d %b %Y}")
+        report.notes.append(f"the chat template writes the date, always as {TODAY:%d %b %Y}")
     report.require_rows(report.trees)
 
 

@@ -40,8 +40,9 @@ def layout(patient: Patient) -> Verdict | None:
         rest = float((together - alone).abs().max())
         return ok(f"{model.layout} rows; together and alone they differ by {rest:.1g}")
     return stop(
-        f"rows read together and alone differ by {gap:.1e}: padding or another row enters "
-        f"({model.layout_report}). Set layout to flat; if it remains, the model's class is wrong."
+        f"rows read together and alone differ by {gap:.1e}: padding or another row affects them "
+        f"({model.layout_report}). Set layout to flat; if that does not help, the model's class is "
+        "wrong."
     )
 
 
@@ -127,7 +128,7 @@ def _log_prob_error(patient: Patient, policy: Policy) -> Verdict:
     if scores.token_logps.dtype.itemsize < 4:
         return stop(
             f"log-probs are {str(scores.token_logps.dtype).removeprefix('torch.')}, and sums over "
-            "a completion lose their digits. Compute them in float32 (policy.log_softmax)."
+            "a completion lose precision. Compute them in float32 (policy.log_softmax)."
         )
     exact = nullcontext() if is_sharded(policy) else evaluating(policy)
     with exact, reading(policy):

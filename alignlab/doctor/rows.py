@@ -44,8 +44,8 @@ def truncated(patient: Patient) -> Verdict | None:
         )
     if report.truncated > LOST * report.trees:
         return warning(
-            f"{said}: cut completions teach no end. Raise data.init_args.max_length, or set "
-            "truncation to drop."
+            f"{said}: cut completions do not teach the policy to stop. Raise "
+            "data.init_args.max_length, or set truncation to drop."
         )
     return ok(said)
 

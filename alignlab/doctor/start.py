@@ -79,8 +79,8 @@ def equals_reference(patient: Patient) -> Verdict | None:
         return ok(f"log-ratios at step 0 are 0 up to {rest:.1g}, and so are implicit rewards")
     return stop(
         f"at step 0 log-probs of policy and reference differ by {gap:.1e} nats a token: the "
-        "reference is another model than the policy at its start. Make it with make_reference, "
-        "and delete cached log-probs."
+        "reference is not the policy's initial model. Make it with make_reference, and delete "
+        "cached log-probs."
     )
 
 

@@ -145,7 +145,7 @@ class Trial(Callback):
         if self.rest > 1:
             said += f"; the schedule has {self.rest:.3g} times that: {least:.2g} to {most:.2g}"
         if least <= self.limit:
-            return ok(f"{said} where nothing holds the policy")
+            return ok(f"{said} if nothing held the policy back")
         return warning(
             f"{said}, and the limit is {self.limit:g}. Lower the learning rate, or train fewer "
             "steps."

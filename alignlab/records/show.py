@@ -42,8 +42,8 @@ def show(what: str, roots: Sequence[Path]) -> str:
         return "\n".join([head, *listed, *more])
     if NUMBER.fullmatch(what):
         raise ConfigError(
-            f"{what}: no cell of a table in {', '.join(map(str, roots))} prints as it. Name "
-            "another results folder with --in."
+            f"{what}: no cell of a table in {', '.join(map(str, roots))} prints as this number. "
+            "Name another results folder with --in."
         )
     return "\n".join(of_run(find_run(what, roots)))
 

@@ -65,9 +65,9 @@ class Contest:
             if len({*given}) < len(given):
                 raise ConfigError(f"{kind} need different names, got {', '.join(given)}.")
         if not self.policies or (not self.against and len(self.policies) < 2):
-            raise ConfigError("give two policies, or one and whom it is against.")
+            raise ConfigError("give two policies, or one policy and an opponent.")
         if clash := {*names} & {*COLUMNS}:
-            raise ConfigError(f"{clash.pop()!r} is a column's name. Name the policy otherwise.")
+            raise ConfigError(f"{clash.pop()!r} is a column's name. Give the policy another name.")
         if not self.temperatures or len({*self.temperatures}) < len(self.temperatures):
             raise ConfigError("temperatures must be different numbers, at least one.")
         for temperature in (*self.temperatures, self.against_temperature or 0.0):

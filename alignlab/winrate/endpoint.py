@@ -69,7 +69,7 @@ class Endpoint:
         if not self.url.startswith(("http://", "https://")):
             raise ConfigError(f"endpoint {self.url!r}: expected a URL that begins with http.")
         if self.key and not re.fullmatch("[!-~]+", self.key):
-            raise ConfigError("the API key holds a character that no key has. Set it again.")
+            raise ConfigError("the API key holds a character that no key can have. Set it again.")
 
     def body(self, message: str) -> dict[str, Any]:
         """The request for one reply."""
@@ -216,7 +216,7 @@ class EndpointJudge:
                 if number % TOLD == 0:
                     print(f"{number:,} of {len(running):,} replies", file=sys.stderr, flush=True)
         except ConnectionError as error:
-            raise ConnectionError(f"{error} Replies are kept: call again to go on.") from None
+            raise ConnectionError(f"{error} Replies are kept: call again to continue.") from None
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)  # waits for what is under way

@@ -52,7 +52,10 @@ def read_held_out(
     if limit is not None and limit < 1:
         raise ConfigError(f"limit must be at least 1, got {limit}.")
     if "completion" in columns and len(columns) > 1:
-        raise ConfigError("'completion' is of demonstrations, the other columns are of pairs.")
+        raise ConfigError(
+            "'completion' is a column of demonstrations, the others are columns of pairs. Name "
+            "one kind only."
+        )
     kind: type[Completable] = Prompt
     if columns:
         kind = Demonstration if "completion" in columns else PreferencePair

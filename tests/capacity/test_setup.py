@@ -25,7 +25,7 @@ def test_nothing_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     setup = read_setup([stage(tmp_path)])
     assert (setup.objective, setup.total_steps, setup.batch_size) == ("DPO", 10, 4)
     assert setup.trained.size.parameters == PARAMETERS
-    assert setup.notes == ["no/such.jsonl is not a file here: every row has max_length tokens"]
+    assert setup.notes == ["no/such.jsonl is not a file here: planned with max_length tokens a row"]
 
 
 def test_an_unknown_key_is_refused_as_fit_does(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_windows_keep_rows_flat(tmp_path: Path) -> None:
 
 
 def test_prompt_tuning_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="does not know prompt_tuning"):
+    with pytest.raises(ConfigError, match="does not support prompt_tuning"):
         read_setup([stage(tmp_path, policy={"prompt_tuning": {"tokens": 4}})])
 
 

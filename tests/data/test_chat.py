@@ -225,7 +225,7 @@ def test_a_template_that_writes_the_date_gives_the_same_rows_on_every_day(marked
     rows = [Demonstration("r", TWO_TURNS[:1], TWO_TURNS[1:])]
     (tree,), report = trees_of(rows, tokenizer)
     assert tokenizer.decode(tree.prompt).startswith("26 Jul 2024\n<|im_start|>user\n")
-    assert report.notes == ["the chat template writes today's date: it is always 26 Jul 2024"]
+    assert report.notes == ["the chat template writes the date, always as 26 Jul 2024"]
     (other,), report = trees_of(rows, bytewise(plain, bos=None, eos="<|im_end|>"))
     assert report.notes == []
     assert tree.completions == other.completions

@@ -96,7 +96,7 @@ def test_pairs_with_nulls_truth_values_numbers_and_odd_characters(tmp_path: Path
         ["p", "a" * 200_000, "b", True, True, None],
     ]
     assert refused == {"missing column 'prompt'": [2], "missing column 'rejected'": [3]}
-    said = ["2 rows have an empty cell, which in CSV is no value, not an empty text"]
+    said = ["2 rows have an empty cell, which CSV reads as no value, not as empty text"]
     for name in TYPES:
         notes = read_rows(write(tmp_path, rows, name), PreferencePair)[1].notes
         assert notes == (said if name == "t.csv" else [])

@@ -280,7 +280,7 @@ def test_a_prompt_is_taken_off_completions_as_whole_words_and_said_to_be(tmp_pat
     records = [{"prompt": "the", "completion": "the film"}, {"prompt": "a:", "completion": "a:b"}]
     rows, refusals = read(tmp_path, records, Demonstration)
     assert [row.completion for row in rows] == [" film", "b"]
-    assert refusals.notes == ["prompts are taken off 'completion', which repeats them"]
+    assert refusals.notes == ["prompts are removed from 'completion', which begins with them"]
 
 
 @pytest.mark.parametrize("odd_first", [True, False])

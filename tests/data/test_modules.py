@@ -168,7 +168,7 @@ def test_a_margin_is_the_chosen_ones_label_and_none_is_zero(tmp_path: Path) -> N
     plain, wide = {"prompt": "c", "chosen": "a", "rejected": "d"}, {"margin": 1.5}
     data = connected(PreferenceData(jsonl(tmp_path, [plain | wide, plain]), batch_size=2))
     assert [tree.labels for tree in data.train_trees] == [(1.5, 0.0), (0.0, 0.0)]
-    assert "  a margin of 0 for pairs that lack one, as others have: 1" in data.report().split("\n")
+    assert "  1 pairs without a margin get 0, because others have one" in data.report().split("\n")
     bare = connected(PreferenceData(jsonl(tmp_path, [plain]), batch_size=1))
     assert bare.train_trees[0].labels is None
     assert bare.reports["train"].notes == []

@@ -434,7 +434,7 @@ FAULTS: Mapping[str, tuple[Callable[[World], dict[str, Finding]], str, str, str]
     "prompts are truncated away": (
         prompts_are_cut_away, "truncation", "warning", "nothing is left of the prompt",
     ),
-    "completions are truncated": (completions_are_cut, "truncation", "warning", "teach no end"),
+    "completions are truncated": (completions_are_cut, "truncation", "warning", "teach the policy"),
     "rows are refused": (rows_are_refused, "refused rows", "warning", "6 of 24 rows refused"),
     "prompts end in a space": (prompts_end_in_a_space, "border", "warning", "24 of 24 rows"),
     "rows exceed the context": (rows_exceed_the_context, "vocabulary", "stop", "has room for 64"),

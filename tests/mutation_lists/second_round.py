@@ -14,8 +14,8 @@ MUTATIONS = (
     Mutation(
         "prompts are taken off completions without a word",
         "data/formats.py",
-        '        report.notes.append(f"prompts are taken off',
-        '        str(f"prompts are taken off',
+        '        report.notes.append(f"prompts are removed from',
+        '        str(f"prompts are removed from',
         "data/test_formats.py::"
         "test_a_prompt_is_taken_off_completions_as_whole_words_and_said_to_be",
     ),

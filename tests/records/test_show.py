@@ -94,7 +94,7 @@ def test_a_parent_is_shown(toy: Path) -> None:
 
 
 def test_what_is_nowhere_is_refused(toy: Path) -> None:
-    with pytest.raises(ConfigError, match=r"77\.7: no cell of a table in results prints as it"):
+    with pytest.raises(ConfigError, match=r"77\.7: no cell of a table in results prints as this"):
         show("77.7", ROOTS)
     with pytest.raises(ConfigError, match=r"no evaluation after step 7\. Steps: 10, 20"):
         show("ppo-s0, step 7", ROOTS)

@@ -130,7 +130,7 @@ def test_no_verdict_at_all_is_an_error(
 @pytest.mark.parametrize(
     ("names", "given", "message"),
     [
-        (["a=x"], {}, "give two policies, or one and whom it is against"),
+        (["a=x"], {}, "give two policies, or one policy and an opponent"),
         (["a=x", "a=y"], {}, "policies need different names, got a, a"),
         (["chosen=x"], {"against": ["chosen"]}, "'chosen' is a column's name"),
         (["a=x"], {"against": ["chosen", "chosen"]}, "opponents need different names"),

@@ -199,7 +199,7 @@ def test_the_key_is_in_no_file(server: Served, tmp_path: Path) -> None:
 def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match="begins with http"):
         Endpoint(url="localhost", model="m", question=QUESTION)
-    with pytest.raises(ConfigError, match="a character that no key has") as told:
+    with pytest.raises(ConfigError, match="a character that no key can have") as told:
         Endpoint(url="http://x", model="m", question=QUESTION, key="sk\nb")
     assert "sk" not in str(told.value)
 
