@@ -93,7 +93,7 @@ def _status(words: list[str]) -> int:
         status = _tell(error, str(error), BAD_INPUT, debug)
     except KeyboardInterrupt as error:
         continues = words[:1] in (["run"], ["sweep"], ["winrate"], ["compare"])
-        more = f"; go on with: alignlab {shlex.join(words)}" if continues else ""
+        more = f"; continue with: alignlab {shlex.join(words)}" if continues else ""
         status = _tell(error, str(error) or f"interrupted{more}", INTERRUPTED, debug)
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _is_unread():

@@ -394,7 +394,7 @@ def test_debug_shows_the_traceback(stage: Path, capsys: pytest.CaptureFixture[st
     [
         (DataError("rows.csv: empty"), 2, "error: rows.csv: empty\n"),
         (RuntimeError("broken"), 1, "error: RuntimeError: broken (--debug shows where)\n"),
-        (KeyboardInterrupt(), 130, "error: interrupted; go on with: alignlab run 'my folder'\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted; continue with: alignlab run 'my folder'\n"),
         (KeyboardInterrupt("after step 3"), 130, "error: after step 3\n"),
         # of another pipe than the output, such as one to a worker that has died
         (BrokenPipeError("gone"), 1, "error: BrokenPipeError: gone (--debug shows where)\n"),
@@ -842,7 +842,7 @@ def test_ctrl_c_saves_the_step_and_says_how_to_go_on(stage: Path, here: Path) ->
     step = torch.load(run / "last.ckpt", weights_only=True)["global_step"]
     assert said[-2] == "stopping after this step; Ctrl-C again stops at once"
     go_on = f"alignlab fit --resume {run}"
-    assert said[-1] == f"error: interrupted after step {step}; go on with: {go_on}"
+    assert said[-1] == f"error: interrupted after step {step}; continue with: {go_on}"
     again = [*words[:3], *go_on.split()[1:], "--trainer.max_steps", str(step + 3)]
     done = subprocess.run(again, cwd=here, capture_output=True, text=True)
     assert f"Trained {step + 3} steps" in done.stdout

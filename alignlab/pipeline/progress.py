@@ -67,7 +67,7 @@ class Display:
             self._spoke = time.monotonic()
             at_work = ", ".join(_in_words(worker) for worker in workers if worker.job)
             left = self._time_left(workers)
-            self.say(f"[{self.finished}/{self.total}] {left}; at work: {at_work}")
+            self.say(f"[{self.finished}/{self.total}] {left}; running: {at_work}")
 
     def progress(self, workers: Sequence[Worker]) -> Progress:
         """How far the jobs are, for a live report."""

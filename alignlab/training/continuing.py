@@ -124,6 +124,6 @@ def how_to_go_on(trainer: Trainer) -> str:
         return "interrupted before a checkpoint was saved; start again"
     step = checkpoints.read(folder / LAST)["global_step"]  # the last one may have come too late
     return (
-        f"interrupted after step {step}; go on with: "
+        f"interrupted after step {step}; continue with: "
         f"alignlab fit --resume {shlex.quote(str(folder))}"
     )

@@ -66,7 +66,7 @@ def test_the_walk_as_it_stands_in_the_readme(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     shutil.copytree(ROOT / "experiments" / "own_data", tmp_path / "experiments" / "own_data")
-    (reward,), (commands,) = blocks("python"), blocks("bash")
+    (reward,), (commands, *_) = blocks("python"), blocks("bash")
     (tmp_path / "my_reward.py").write_text(reward)
     write_pairs(tmp_path / "pairs.jsonl", 400)
     done = subprocess.run(

@@ -30,7 +30,7 @@ def test_lines_tell_what_is_at_work_and_the_time_left(
     # 1.25 jobs in 40 s leave 2.75 jobs: 88 s.
     assert capsys.readouterr().err.splitlines() == [
         "[1/4] world done in 3 s",
-        "[1/4] about 01:28 left; at work: sft (step 50 of 200), pool",
+        "[1/4] about 01:28 left; running: sft (step 50 of 200), pool",
     ]
     display.close()
 

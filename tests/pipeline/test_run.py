@@ -297,7 +297,7 @@ def test_ctrl_c_is_one_line_and_status_130(write: Write) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert said.splitlines()[-1] == "error: interrupted; go on with: alignlab run demo"
+    assert said.splitlines()[-1] == "error: interrupted; continue with: alignlab run demo"
     assert "Traceback" not in said
 
 

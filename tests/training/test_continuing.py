@@ -18,7 +18,7 @@ def test_the_step_that_is_named_is_the_one_that_was_saved(tmp_path: Path) -> Non
     assert how_to_go_on(trainer).startswith("interrupted before a checkpoint was saved")
     torch.save({"global_step": 200, "loops": {}}, tmp_path / LAST)
     assert how_to_go_on(trainer) == (
-        f"interrupted after step 200; go on with: alignlab fit --resume {tmp_path}"
+        f"interrupted after step 200; continue with: alignlab fit --resume {tmp_path}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What every kind of row is: the columns it is read from, its checks, its branches and labels.
+"""The base of all kinds of row: the columns it is read from, its checks, branches and labels.
 
 A row holds text as its author wrote it: a plain string, or a conversation (turns) that is rendered
 later with the tokenizer's chat template. Prompt and completion are concatenated as they are, so a
@@ -56,7 +56,7 @@ class Row:
 
     @property
     def shared(self) -> Text:
-        """The text that decides on which side of a split the row falls."""
+        """The text that decides the side of a split; rows that share it stay together."""
         raise NotImplementedError
 
 

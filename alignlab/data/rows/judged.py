@@ -11,7 +11,7 @@ from alignlab.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class JudgedCompletion(Completable):
-    """A completion that somebody called desirable or undesirable."""
+    """A completion that was labelled desirable or undesirable."""
 
     COLUMNS = (("prompt", "completion", "label"),)
     completion: Text

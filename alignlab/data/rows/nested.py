@@ -1,4 +1,4 @@
-"""Values that hold others: lists, conversations, tools; as they are, or as the text of them."""
+"""Nested values: lists, conversations and tools, given as such or as JSON or Python text."""
 
 import ast
 import json
@@ -76,7 +76,7 @@ def parsed(value: Any) -> Any:
 
 
 def as_turns(name: str, value: Any) -> Chat:
-    """A conversation: a list of messages, or one message."""
+    """Read a conversation: a list of messages, or one message."""
     found = parsed(value)
     turns = [found] if isinstance(found, Mapping) else found
     return tuple(_turn(name, t) for t in as_list(name, turns, "a list of role and content"))

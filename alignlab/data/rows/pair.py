@@ -59,7 +59,7 @@ class PreferencePair(Completable):
 
 
 def _questions(prompt: Text, chosen: Text, rejected: Text) -> list[str | Turn]:
-    """The turns that a plain prompt may be a copy of.
+    """The turns of which a plain prompt may be a copy.
 
     The last shared one, or the first question of a conversation whose last turns alone differ, as
     in UltraChat.

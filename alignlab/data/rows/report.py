@@ -66,7 +66,7 @@ class RowReport:
             places.append(id)
 
     def absorb(self, reading: "RowReport") -> None:
-        """Put what reading the rows has counted before what tokenising them has."""
+        """Add the counts from reading the rows before those from tokenising them."""
         reasons = dict.fromkeys((*reading.refused, *self.refused))
         read, made = (reading.refused, reading.by_reason), (self.refused, self.by_reason)
         self.refused = {why: read[0].get(why, 0) + made[0].get(why, 0) for why in reasons}
@@ -124,7 +124,7 @@ class RowReport:
     def summary(self) -> str:
         """The report in a few lines: rows kept, rows lost by reason, the trees made of the others.
 
-        What has no room there is in ``table``, and ``alignlab check-data`` shows it.
+        ``table`` and ``alignlab check-data`` have the rest.
         """
         said = [*self.first_lines(), *self.lines()]
         room = LINES - bool(self.trees)

@@ -20,7 +20,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """Records with other fields, which can be gone through as often as the records can."""
+    """Records with changed fields, which can be read as often as the records can."""
 
     records: Iterable[Record]
     change: Callable[[Fields], Fields]
@@ -67,7 +67,7 @@ Text = str | Chat
 
 
 class Refused(Exception):
-    """A row that cannot be used: ``reason`` is what is counted, ``detail`` what this row had."""
+    """A row that cannot be used: ``reason`` is counted, ``detail`` is this row's own."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason + detail)
