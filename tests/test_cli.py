@@ -612,7 +612,7 @@ def test_a_precision_that_rounds_batches_is_refused(
 
 def test_settings_of_jobs_without_jobs_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("sweep", "sweeps/quickstart.yaml", "--jobs", "3", "--dry-run") == 2
-    assert "are for --submit" in capsys.readouterr().err
+    assert "--jobs and --job need --submit" in capsys.readouterr().err
 
 
 def test_a_file_in_the_frontiers_place_is_said(

@@ -44,7 +44,7 @@ class Failures:
             return "Finished jobs are kept: correct this and call again."
         if all(why.startswith(NOT_FINITE) for why in self.failed.values()):
             return "Finished jobs are kept; these would diverge again."
-        return "Finished jobs are kept: call again to continue."
+        return "Call again to continue: finished jobs are kept."
 
     @property
     def status(self) -> int:

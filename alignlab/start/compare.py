@@ -183,7 +183,9 @@ def _check(args: argparse.Namespace) -> None:
 
         from_text(args.reward)
     elif "ppo" in args.objectives:
-        raise ConfigError("ppo is measured by a reward. Give --reward, or leave ppo out.")
+        raise ConfigError(
+            "ppo needs --reward, by which it is measured. Give one, or leave ppo out."
+        )
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ def test_what_is_resolved_and_what_is_not_at_the_largest_budget() -> None:
 def test_nothing_to_compare_says_what_to_do() -> None:
     found, open_ = sentences({})
     assert found == "Found: no difference that is larger than its interval."
-    assert "no KL budget" in open_
+    assert "no two objectives reached a KL budget" in open_
     assert "--steps" in open_
 
 

@@ -22,7 +22,7 @@ SMALL += ["--max-length", "128", "--new-tokens", "4"]
     [
         (["--budget", "2h", "--seeds", "2"], "--budget decides how many settings and seeds"),
         (["--objectives", "dpo,ppo"], "ppo needs --reward"),
-        (["--objectives", "dpo,best"], "no objective 'best'; choose of dpo, ipo"),
+        (["--objectives", "dpo,best"], "no objective 'best'; choose from dpo, ipo"),
         (["--budget", "soon"], "expected a time such as 90s, 25m or 2h, got 'soon'"),
         (["--settings", "9"], "--settings must be 1 to 5, got 9"),
         (["--reward", "my_reward"], "reward 'my_reward' is none of the known forms"),

@@ -27,7 +27,7 @@ def test_prompts_alone_and_demonstrations(tmp_path: Path) -> None:
 
 
 def test_impossible_columns_and_limits(pairs: Path) -> None:
-    with pytest.raises(ConfigError, match="'completion' is of demonstrations"):
+    with pytest.raises(ConfigError, match="'completion' is a column of demonstrations"):
         read_held_out(pairs, ["completion", "chosen"], split=None, limit=3)
     with pytest.raises(ConfigError, match="limit must be at least 1, got 0"):
         read_held_out(pairs, [], split=None, limit=0)
