@@ -35,7 +35,7 @@ VALUES: list[tuple[str, Fits, str]] = [  # that no library refuses, or only late
     (
         "trainer.precision",
         lambda name, _: name == "32-true" or not str(name).endswith(("64", "-true")),
-        "{} also converts batches, whose numbers need float32. Set model.init_args.policy.dtype "
+        "{} converts batches too, and their numbers need float32. Set model.init_args.policy.dtype "
         "(or model.dtype) to bfloat16 or float64 for weights, or trainer.precision to bf16-mixed",
     ),
     (
