@@ -260,7 +260,7 @@ MUTATIONS = (
         "examples take no room in the context",
         "winrate/sampling.py",
         "tokenise(_rows(held, before), tokenizer, report)",
-        "tokenise([one.row for one in held], load_tokenizer(source), report)",
+        "tokenise([one.row for one in held], tokenizer, report)",
         "winrate/test_sampling.py::test_examples_stand_before_the_prompt_and_take_room",
     ),
     Mutation(
