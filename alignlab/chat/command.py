@@ -1,10 +1,16 @@
 """The command ``alignlab chat``."""
 
 import argparse
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from alignlab.errors import ConfigError
 from alignlab.files import check_writable
+
+if TYPE_CHECKING:
+    from alignlab.chat.speaker import Speaker
 
 EXAMPLE = "alignlab chat lightning_logs/version_0 --beside Qwen/Qwen3-0.6B --save my_pairs.jsonl"
 
@@ -19,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--beside", metavar="RUN", help="a second policy, in a column of its own")
     parser.add_argument("--scale", metavar="NAME", help="scale of EXPERIMENT:STAGE")
     parser.add_argument("--system", metavar="TEXT", help="the system message")
+    parser.add_argument(
+        "--tools",
+        type=Path,
+        metavar="FILE",
+        help="JSON list of schemas of tools, for the chat template; calls are shown, not executed",
+    )
     parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N")
     parser.add_argument("--temperature", type=float, default=0.7, help="0 is greedy")
     parser.add_argument("--top-p", type=float, default=1.0, help="1 keeps every token")
@@ -65,10 +77,42 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.system is not None and not speakers[0].chats:
         raise ConfigError(f"--system: {args.policy} has no chat template. Leave the option out.")
+    tools = [] if args.tools is None else _tools(args.tools, speakers)
     if not speakers[0].chats:
         print(f"{args.policy} has no chat template: each message is a text that it continues.")
     with torch.no_grad():
-        kept = Conversation(speakers, args.save, ask=input, system=args.system).run()
+        talk = Conversation(speakers, args.save, ask=input, system=args.system, tools=tools)
+        kept = talk.run()
     if kept:
         print(f"{kept} preferences were added to {args.save}")
     return 0
+
+
+def _tools(path: Path, speakers: "Sequence[Speaker]") -> list[Any]:
+    """The schemas in a file.
+
+    Raises:
+        ConfigError: It holds no list of objects, or a policy's chat template does not render them.
+    """
+    from alignlab.data.chat import unread_fields
+    from alignlab.data.rows import Refused, Turn
+
+    try:
+        tools = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise ConfigError(f"--tools {path}: cannot be read as JSON ({problem}).") from problem
+    if not isinstance(tools, list) or not tools or not all(isinstance(t, dict) for t in tools):
+        raise ConfigError(f"--tools {path}: expected a JSON list of tools, each an object.")
+    for speaker in speakers:
+        if not speaker.chats:
+            raise ConfigError(
+                f"--tools: {speaker.name} has no chat template. Leave the option out."
+            )
+        try:
+            hello = Turn("user", "hello").with_extra("tools", tools)
+            unread_fields(speaker.policy.tokenizer, (hello,))
+        except Refused as problem:
+            raise ConfigError(
+                f"--tools: {speaker.name}: {problem}. Leave the option out."
+            ) from problem
+    return tools

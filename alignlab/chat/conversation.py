@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 from rich.columns import Columns
 from rich.console import Console
@@ -29,6 +30,8 @@ class Conversation:
         ask: Shows a text and returns what the user types.
         console: Where replies are shown: in place while they grow if it is a terminal, else once.
         system: The system's message of each conversation.
+        tools: Schemas of the tools that the policies may call, for their chat templates. A call is
+            shown as it was written, and nothing is executed.
     """
 
     def __init__(
@@ -39,10 +42,12 @@ class Conversation:
         ask: Callable[[str], str],
         console: Console | None = None,
         system: str | None = None,
+        tools: Sequence[Any] = (),
     ) -> None:
         self._speakers, self._save, self._ask = speakers, save, ask
         self._console = console or Console()
         self._system = () if system is None else (Turn("system", system),)
+        self._tools = list(tools)
         self._turns: tuple[Turn, ...] = self._system
         self._spoken = 0
 
@@ -66,7 +71,10 @@ class Conversation:
     def _exchange(self, said: str) -> bool:
         """One message and its replies; whether a preference was kept."""
         chats = self._speakers[0].chats
-        prompt: Text = (*self._turns, Turn("user", said)) if chats else said
+        prompt: Text = said
+        if chats:
+            first, *more = *self._turns, Turn("user", said)
+            prompt = (first.with_extra("tools", self._tools) if self._tools else first, *more)
         replies = self._replies(prompt)
         chosen = self._choice() if len(set(replies)) > 1 else None
         if chats:

@@ -56,3 +56,30 @@ def test_options_that_cannot_be_used_are_refused(folder: Path, tmp_path: Path) -
         call(str(folder), "--system", "Be brief.", *save)
     with pytest.raises(ConfigError, match="--max-new-tokens 0: expected at least 1"):
         call(str(folder), "--max-new-tokens", "0", *save)
+
+
+def test_tools_that_no_template_renders_are_refused(
+    folder: Path, build: Callable[..., Policy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda _: "/quit")
+    save, tools = ["--save", str(tmp_path / "x")], tmp_path / "tools.json"
+    chats = build(dtype="float32")
+    for name, template in {"deaf": "", "hears": "{{ tools }}"}.items():
+        chats.tokenizer.chat_template = template + "{{ messages[0].content }}"
+        chats.save(tmp_path / name)
+    for text, said in {
+        "{": "cannot be read as JSON",
+        "{}": "list of tools",
+        "[1]": "each an",
+    }.items():
+        tools.write_text(text)
+        with pytest.raises(ConfigError, match=said):
+            call(str(tmp_path / "hears"), "--tools", str(tools), *save)
+    tools.write_text('[{"name": "weather"}]')
+    with pytest.raises(ConfigError, match=r"--tools: .*plain has no chat template"):
+        call(str(folder), "--tools", str(tools), *save)
+    with pytest.raises(
+        ConfigError, match=r"--tools: .*deaf: chat template does not render 'tools'"
+    ):
+        call(str(tmp_path / "deaf"), "--tools", str(tools), *save)
+    assert call(str(tmp_path / "hears"), "--tools", str(tools), *save) == 0

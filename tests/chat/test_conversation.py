@@ -111,3 +111,25 @@ def test_replies_are_shown_once_or_while_they_grow(tmp_path: Path, terminal: boo
     assert "left 2" in shown
     assert "[b]right 2" in shown  # text of a model is never markup
     assert ("\x1b[" in shown) == terminal
+
+
+def test_tools_stand_in_the_first_message_of_every_conversation(tmp_path: Path) -> None:
+    """As rows hold them, so that a kept preference is trained on with its tools."""
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    file, words = (
+        tmp_path / "kept.jsonl",
+        iter(["hi", "2", "more", "", "/new", "again", "", "/quit"]),
+    )
+    left, right = Scripted("left"), Scripted("right")
+    console = Console(file=io.StringIO())
+    Conversation([left, right], file, ask=lambda _: next(words), console=console, tools=tools).run()
+    assert len(left.heard) == 3
+    for prompt in left.heard:
+        assert [isinstance(turn, Turn) and turn.fields.get("tools") for turn in prompt] == [
+            tools, *[None] * (len(prompt) - 1),
+        ]  # fmt: skip
+    data = PreferenceData(str(file), batch_size=1)
+    shown = "{% if tools %}{{ tools | tojson }}{% endif %}"
+    data.tokenizer = bytewise(shown + TEMPLATE, bos=None, eos="<|im_end|>")
+    data.setup("fit")
+    assert '"weather"' in data.tokenizer.decode(data.train_trees[0].prompt)

@@ -4,6 +4,20 @@ from tests.mutation_lists.mutation import Mutation
 
 MUTATIONS = (
     Mutation(
+        "the policies hear nothing of the tools",
+        "chat/conversation.py",
+        'first.with_extra("tools", self._tools) if self._tools else first',
+        "first",
+        "chat/test_conversation.py::test_tools_stand_in_the_first_message_of_every_conversation",
+    ),
+    Mutation(
+        "tools are given to a template that leaves them out",
+        "chat/command.py",
+        "            unread_fields(speaker.policy.tokenizer, (hello,))\n",
+        "            _ = unread_fields, hello\n",
+        "chat/test_command.py::test_tools_that_no_template_renders_are_refused",
+    ),
+    Mutation(
         "the preference is kept the wrong way round",
         "chat/conversation.py",
         "self._keep(prompt, replies[chosen], replies[1 - chosen])",
