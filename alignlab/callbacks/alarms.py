@@ -19,7 +19,7 @@ class Alarms(Callback):
     """Watches what rollouts and probes measure, and prints a line when something looks wrong.
 
     Each kind of alarm is given once per run and written to ``alarms.csv`` in the run's folder. The
-    training goes on; a ``KLBound`` ends it.
+    training continues; only a ``KLBound`` ends it.
 
     Args:
         kl: Largest KL to the reference in nats per completion; ``None`` for no alarm.

@@ -168,7 +168,7 @@ class TimeLeft:
         self._began, self._first_step = 0.0, 0
 
     def start(self, trainer: Trainer) -> None:
-        """Call it when the training starts or goes on."""
+        """Call it when the training starts or continues."""
         self._began, self._first_step = time.monotonic(), trainer.global_step
 
     def steps_done(self, trainer: Trainer) -> int:

@@ -1,4 +1,4 @@
 """``alignlab plan``: how much memory and time a training run needs, before it is started.
 
-The room ``alignlab.plan`` is something else: the jobs of an experiment's ``pipeline.yaml``.
+``alignlab.plan`` is something else: the jobs of an experiment's ``pipeline.yaml``.
 """

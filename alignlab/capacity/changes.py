@@ -33,7 +33,7 @@ Step = tuple[str, str, Setup, Placement]
 
 
 def changes(setup: Setup, place: Placement, room: float) -> tuple[list[Change], list[Change]]:
-    """Single changes with what each leaves, and the cheapest way to fit.
+    """Single changes with the memory that each needs, and the cheapest way to fit.
 
     Args:
         setup: The run as it is.

@@ -20,7 +20,7 @@ PARTS = (
     "weights", "gradients", "optimizer", "reference", "reward model", "value", "gathered",
     "activations", "logits", "KV cache",
 )  # fmt: skip
-TRACED = 12  # layers up to which a model is traced as it is; deeper ones are continued in a line
+TRACED = 12  # layers up to which a model is traced as it is; deeper ones are extrapolated
 AT = 4  # layers of the first trace of a deeper model; the second has twice as many
 FLAT = ("logits", "masks")  # parts that do not depend on depth
 
@@ -102,7 +102,7 @@ def _adapters(setup: Setup) -> float:
 
 
 def _steady(setup: Setup, place: Placement) -> Bytes:
-    """What is there all the time."""
+    """Memory that is in use all the time."""
     size, share = setup.trained.size, place.share
     value, reward = setup.role("value"), setup.role("reward")
     trained = sum(model.size.gradients for model in _learners(setup)) + _adapters(setup)
@@ -268,7 +268,7 @@ def _continued(
 ) -> tuple[Bytes, Bytes] | None:
     """The peaks at ``depths`` from those at ``n`` and ``2 n`` layers.
 
-    ``None`` if these two are peaks of different moments: the deeper model's is then on no line.
+    ``None`` if these two are peaks of different moments, so that the peak is not linear in depth.
     """
     few = [min(depth, n) for depth in depths]
     first = at(few)

@@ -103,8 +103,8 @@ class Size:
         unpacked: Bytes of the largest linear layer that is kept in 4 bits, when it is unpacked.
         block: Bytes of the largest layer of the transformer.
         block_gradients: Bytes of that layer's gradients.
-        rest: Bytes of what is in none of its layers: embeddings, last norm, head.
-        matmul: Parameters that a token is multiplied with, of experts those that it passes.
+        rest: Bytes outside of its layers: embeddings, last norm, head.
+        matmul: Parameters that a token is multiplied with; of experts, only the active ones.
         output: Parameters of the layer that makes logits or scores.
     """
 

@@ -1,4 +1,4 @@
-"""What a training run will hold and compute, read off its config: models, rows, precision."""
+"""What a training run will hold and compute, read from its config: models, rows, precision."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

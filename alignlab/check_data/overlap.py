@@ -53,7 +53,7 @@ class Passage:
 
     @property
     def rare(self) -> bool:
-        """Whether it is in so few training rows that it is no set phrase."""
+        """Whether it is in too few training rows to be a set phrase."""
         return self.train_rows <= RARE
 
 

@@ -303,30 +303,30 @@ def _bradley_terry(gap: Floats, mass: Floats, told: Floats) -> Floats:
         scores = scores - step
         if np.abs(step).max() < CLOSE:
             return scores - mass @ scores
-    raise NoFixedPoint("none: labels that are not flipped are corrected without end")
+    raise NoFixedPoint("none: the correction for flips that did not happen grows without end")
 
 
 def _dpo(samples: Samples, at: Settings) -> Floats:
     if at["nll_coef"]:
-        raise NoFixedPoint("with a likelihood term there is no formula")
+        raise NoFixedPoint("no formula is known with a likelihood term")
     rate = at["label_smoothing"]
     return samples.smoothed(1 - 2 * rate, rate) / at["beta"]
 
 
 def _robust(samples: Samples, at: Settings) -> Floats:
-    """Labels are as they were drawn, so that what it corrects for is not there."""
+    """Labels are as they were drawn, without the flips that the objective corrects for."""
     kept = 1 - 2 * at["label_smoothing"]
     return samples.smoothed(1 / kept, -at["label_smoothing"] / kept) / at["beta"]
 
 
 def _tilted(samples: Samples, at: Settings) -> Floats:
-    """DPO's, whatever the weights of pairs and wherever the reference has moved."""
+    """As DPO's: weights of pairs or updates of the reference do not change it."""
     return samples.rewards / at["beta"]
 
 
 def _beta_dpo(samples: Samples, at: Settings) -> Floats:
     if at["rho"] != 1:
-        raise NoFixedPoint("where pairs are dropped there is no formula")
+        raise NoFixedPoint("no formula is known when pairs are dropped")
     return _tilted(samples, at)
 
 
@@ -346,25 +346,25 @@ def _lndpo(samples: Samples, at: Settings) -> Floats:
 
 def _simpo(samples: Samples, at: Settings) -> Floats:
     if at["gamma"] or at["gamma_beta_ratio"] or at["alpha"]:
-        raise NoFixedPoint("with a margin or a bend there is no formula")
+        raise NoFixedPoint("no formula is known with gamma, gamma_beta_ratio or alpha")
     return _per_token(samples, -samples.log_ref, samples.rewards / at["beta"])
 
 
 def _cpo(samples: Samples, at: Settings) -> Floats:
     if at["lam"]:
-        raise NoFixedPoint("with imitation there is no formula")
+        raise NoFixedPoint("no formula is known with lam > 0 (imitation of chosen completions)")
     return samples.rewards / at["beta"] - samples.log_ref
 
 
 def _orpo(samples: Samples, at: Settings) -> Floats:
     if at["lam"]:
-        raise NoFixedPoint("with contrast there is no formula")
+        raise NoFixedPoint("no formula is known with lam > 0 (the odds-ratio term)")
     return np.log(samples.wins / samples.tokens)
 
 
 def _online(samples: Samples, at: Settings) -> Floats:
     if at["labels"] == "argmax":
-        raise NoFixedPoint("with argmax it drifts without end")
+        raise NoFixedPoint("none: with labels argmax the policy drifts without end")
     return at["scale"] * samples.reward_named(at["reward"]) / at["beta"]
 
 
@@ -373,7 +373,7 @@ def _f_dpo(samples: Samples, at: Settings) -> Floats:
     divergence = at["divergence"] or {}
     kind = str(divergence.get("class_path", "")).rpartition(".")[2]
     if at["max_margin"] is not None:
-        raise NoFixedPoint("with a clipped margin there is no formula")
+        raise NoFixedPoint("no formula is known with max_margin")
     if kind not in INVERSES:
         raise NoFixedPoint("no formula is known for this divergence")
     inverse = INVERSES[kind](**(divergence.get("init_args") or {}))
@@ -426,7 +426,7 @@ def _with_win_rate(samples: Samples, beta: float) -> Floats:
     wins = samples.wins
     alone = np.log(2 * wins) / beta  # without the multiplier
     if (np.exp(samples.log_base + alone).sum(1) < 1).any():
-        raise NoFixedPoint("none of this strength: its scores alone are below the reference's")
+        raise NoFixedPoint("none of this strength: its unnormalised chances sum to less than 1")
 
     def tilt_at(c: Floats) -> Floats:  # mu = exp(-c)
         low, high = np.minimum(alone, c) - FAR / beta, alone
@@ -442,7 +442,7 @@ def _with_win_rate(samples: Samples, beta: float) -> Floats:
 
 def _rated(samples: Samples, at: Settings) -> Floats:
     if at["value_beta"] not in (None, at["beta"]):
-        raise NoFixedPoint("with another value_beta there is no formula")
+        raise NoFixedPoint("no formula is known if value_beta differs from beta")
     return samples.reward_named(at["reward"]) / at["beta"]
 
 
@@ -453,9 +453,9 @@ def _qrpo(samples: Samples, at: Settings) -> Floats:
 def _penalised(samples: Samples, at: Settings) -> Floats:
     """The optimum of the reward that it trains on, less ``kl_coef`` times KL."""
     if at["ptx_coef"]:
-        raise NoFixedPoint("with a likelihood term there is no formula")
+        raise NoFixedPoint("no formula is known with a likelihood term")
     if at["kl_in"] != "reward":
-        raise NoFixedPoint("with a penalty per token in the loss there is no formula of texts")
+        raise NoFixedPoint("no formula is known for a per-token KL penalty in the loss")
     if at["n"] is None:
         return samples.reward_named(at["reward"]) / at["kl_coef"]
     return (at["n"] - 1) * np.log(samples.quantiles(at["reward"])) / at["kl_coef"]  # vBoN
@@ -495,12 +495,12 @@ AIMS: Mapping[str, Aim] = {
     "GRPO": Aim(_penalised, "kl_coef", {**_SCORED, "kl_in": "loss"}),
 }
 UNKNOWN: Mapping[str, str] = {
-    "EXO": "with more than two completions there is no formula",
-    "BCO": "its shift moves with the policy, so that there is no formula",
-    "APO": "none: it takes the side of the majority",
-    "Hinge": "with more than two completions there is no formula",
-    "SLiC": "with more than two completions there is no formula",
-    "KTO": "none: each completion goes to the side of its majority",
-    "Unlikelihood": "none: it has no lower bound",
-    "SFT": "it depends on where the demonstrations are from",
+    "EXO": "no formula is known for more than two completions",
+    "BCO": "no formula is known, because its shift depends on the policy",
+    "APO": "none: probability moves to completions that win more often than they lose",
+    "Hinge": "no formula is known for more than two completions",
+    "SLiC": "no formula is known for more than two completions",
+    "KTO": "none: probability moves to completions that are desirable more often than not",
+    "Unlikelihood": "none: its loss has no lower bound",
+    "SFT": "it depends on the source of the demonstrations",
 }

@@ -171,7 +171,7 @@ def base_of(folder: str, named: str | None) -> str:
     are tried from the parents of ``folder``.
 
     Raises:
-        ConfigError: No base is named, none is there, or the name fits several models.
+        ConfigError: No base is named, it does not exist, or the name fits several models.
     """
     where = f"{Path(folder) / CONFIG} (base_model_name_or_path)"
     if not named:

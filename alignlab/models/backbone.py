@@ -234,7 +234,7 @@ class TreeBackbone(nn.Module):
 
 
 UNSUPPORTED = "This architecture is not supported."
-# What an architecture that is no decoder of rows of tokens has been seen to raise.
+# Errors that architectures raise which are not decoders of rows of tokens.
 UNREADABLE = (
     RuntimeError,
     ValueError,

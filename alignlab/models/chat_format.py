@@ -77,7 +77,7 @@ def _template_in(name: str) -> str:
     """The template in a file.
 
     Raises:
-        ConfigError: It is no readable file with a template in Jinja's language.
+        ConfigError: It is not a readable file with a template in Jinja's language.
     """
     from transformers.utils.chat_template_utils import render_jinja_template
 

@@ -82,7 +82,7 @@ class LanguageHead(nn.Module):
     def _tie(self) -> None:
         """Take the embeddings' weight as it is now: shards are whole between forward and backward.
 
-        It is no parameter here, so that it is sharded and counted with the scorer alone.
+        It is not a parameter of this module: it is sharded and counted with the scorer only.
         """
         for embeddings in self._tied:
             object.__setattr__(self.output, "weight", embeddings.weight)

@@ -77,7 +77,7 @@ class Policy(TreeBackbone):
 
     Args:
         source: Hub id or local folder of a pretrained model, or local folder of adapters, which are
-            then trained on. Leave out to train from scratch.
+            trained further. Leave out to train from scratch.
         config: For a model from scratch: ``model_type`` and the architecture's sizes. The
             vocabulary size is the tokenizer's.
         tokenizer: Hub id or folder of the tokenizer; the model's own when left out.
@@ -88,8 +88,8 @@ class Policy(TreeBackbone):
             merged into the weights before.
         prompt_tuning: Train virtual tokens in front of every prompt instead of the weights; else
             as ``lora``.
-        quantised: Keep the weights under the adapters in 4 bits (QLoRA). Adapters that ``source``
-            holds are read on a base like the one that they were trained on, without this key.
+        quantised: Keep the weights under the adapters in 4 bits (QLoRA). Adapters in ``source`` get
+            a base like the one that they were trained on, without this key.
         layout: How trees become rows: ``flat``, a row per completion, or ``packed``, all trees of
             a batch in one row. ``auto`` is ``packed``. Without transformers' ``sdpa``, with
             attention windows, or if a check at load finds a difference, rows are ``flat``.

@@ -36,7 +36,7 @@ class ScoreModel(TreeBackbone):
 
     Args:
         source: Hub id or folder of a causal LM (a fresh head is put on it) or of a trained scorer.
-            A scorer's adapters are then trained on; a language model's are merged into it.
+            A scorer's adapters are trained further; a language model's are merged.
         outputs: Numbers per state: 1 for a reward or a value, the classes for a classifier.
         seed: A fresh head is a function of it.
         fresh_head: Start the head anew even if the folder has one. ``None`` does so only when

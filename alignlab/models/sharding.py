@@ -176,7 +176,7 @@ def mix_weights(model: nn.Module, other: nn.Module, share: float) -> None:
 
 @torch.no_grad()
 def make_whole(model: nn.Module, *, keep: bool) -> None:
-    """Put the weights together for good, on the CPU, after training; all ranks call it.
+    """Gather the weights for good, on the CPU, after training; all ranks call it.
 
     Args:
         model: Sharded or not; a sharded one can be saved afterwards, but not run.

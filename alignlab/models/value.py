@@ -68,7 +68,7 @@ class ValueFunction(nn.Module):
         Args:
             trees: Completions.
             hidden: ``[M, T, H]`` the policy's states before each token, where a shared head has
-                them at hand; else they are computed.
+                them already; else they are computed.
         """
         if self.network is not None:
             return self.network.values(trees)

@@ -230,7 +230,7 @@ def find_run(text: str, roots: Sequence[Path]) -> Run:
         roots: Where to look for a name alone.
 
     Raises:
-        ConfigError: There is none, or the name is in several results folders.
+        ConfigError: There is no such run, or the name is in several results folders.
     """
     named = re.fullmatch(r"(.+?)(?:, step (\d+))?", text)
     if named is None:

@@ -89,7 +89,7 @@ def check_budgets(look: Look, rows: Iterable[FrontierRow]) -> None:
         raise ConfigError(
             f"--budgets: nothing was computed at KL {', '.join(unknown)}. There are: "
             f"{', '.join(f'{budget:g}' for budget in known)}. 'alignlab frontier DIR --budgets' "
-            "computes others, where the pool of samples is at hand."
+            "computes others, if the folder has its pool of samples."
         )
 
 

@@ -94,7 +94,7 @@ def study_text(base: str, frontier: Frontier, look: Look = EVERYTHING) -> str:
 
 
 def read_runs(folders: Sequence[Path], points: Iterable[Point]) -> dict[str, list[dict[str, Any]]]:
-    """Resolved configs of the runs of each objective, those that are there."""
+    """Resolved configs of the runs of each objective, as far as they were kept."""
     runs: dict[str, list[dict[str, Any]]] = {}
     for objective, own in last_points(points).items():
         paths = [f / CONFIGS / f"{point.run_id}.yaml" for point in own for f in folders]
@@ -181,7 +181,7 @@ def _best_of(
         own = {key: settings[key] for key in reads if key in settings}
         distinct[name, repr(sorted(own.items()))] = own
     best: list[Optimum | None] = [None] * len(budgets)
-    why = "" if distinct else "no config of its runs is there"
+    why = "" if distinct else "no config of its runs was kept"
     for (name, _), own in sorted(distinct.items(), key=lambda item: item[0]):
         try:
             optima = own_optima(samples, name, own, budgets)

@@ -94,7 +94,7 @@ def job_folders(results: Path) -> list[RunFolder]:
 
 
 class Evaluation:
-    """The files of one evaluation, which the probe writes and nobody else.
+    """The files of one evaluation, which only the probe writes.
 
     Args:
         logs: Folder of the run's logs.
@@ -120,7 +120,7 @@ class Evaluation:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all of it is there and what was written."""
+        """Whether all its files exist and are as they were written."""
         return self.record.exists() and all(
             belongs(self.record, path.name) for path in (self.scores, self.texts)
         )

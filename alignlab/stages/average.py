@@ -29,8 +29,8 @@ def average_reward_models(*, out: str | Path, models: Sequence[str]) -> None:
         models: Folders or hub ids of two or more trained reward models.
 
     Raises:
-        ConfigError: Fewer than two, one that is no reward model or has adapters, or two of another
-            architecture, tokenizer or scale of their scores.
+        ConfigError: Fewer than two, one that is not a reward model or has adapters, or two that
+            differ in architecture, tokenizer or scale of their scores.
     """
     if isinstance(models, str) or len(models) < 2:
         raise ConfigError(f"an average needs the folders of two or more models, got {models!r}.")

@@ -56,7 +56,7 @@ def measure_best_of_n(
         samples: Completions per prompt.
         max_new_tokens: As in the evaluation.
         seed: Of the sampling noise, and the seed of the table.
-        watchdog: A second scorer that nobody optimised.
+        watchdog: A second scorer, for which no policy was optimised.
         limit: How many prompts, from the start; as in the evaluation.
         batch_size: Completions per batch.
 

@@ -140,7 +140,7 @@ def compare_scorers(
     runs: Sequence[str | Sequence[str]],
     baseline: str | None = None,
 ) -> None:
-    """Stage: do gains on the gold scorer hold on one whose labels nobody optimised?
+    """Stage: do gains on the gold scorer hold on one that was fitted to other labels?
 
     Reads the texts that the probe kept of each run and writes ``watchdog.csv``: mean log-odds and
     mean probability of both scorers, a row per run and step. Where gold rises and the watchdog does

@@ -26,7 +26,7 @@ class Memo:
 
     Raises:
         ConfigError: Another process has the file.
-        DataError: Another line is no such object.
+        DataError: Any other line is not such an object.
     """
 
     def __init__(self, path: Path) -> None:

@@ -36,9 +36,9 @@ _SPLIT, _ORDER, _HALF = 0, 1, 2  # what a hash is for
 
 
 def opening(prompt: str) -> str:
-    """The first thing the person says: dialogues that share it are kept on one side of a split.
+    """The person's first message: dialogues that share it are kept on one side of a split.
 
-    Dialogues were collected turn by turn, so that one row's prompt can begin with another's.
+    Dialogues were collected turn by turn, so one row's prompt can begin with another's.
     """
     return " ".join(prompt.partition(ASSISTANT)[0].casefold().split())
 

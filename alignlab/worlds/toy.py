@@ -1,7 +1,7 @@
 """The toy world: a grammar that writes film reviews and a rule that scores them exactly.
 
 No download, seconds to train on, and everything about it is known. A prompt opens a review ("the
-plot of this old film is"), a completion goes on from it (" not very good but the acting was
+plot of this old film is"), a completion continues it (" not very good but the acting was
 superb ."). Opinions follow one another as a Markov chain over four levels, each put into words
 with intensifiers and negations; the rule adds the opinions up. Strongly positive reviews are
 rare, so the score is skewed to the right: at a divergence of 1 nat the best policy gains about
@@ -142,7 +142,7 @@ def _draw(table: Mapping[str, float], uniform: Uniform) -> str:
 
 
 def write_completion(prompt: str, uniform: Uniform) -> str:
-    """Write one review of the grammar that goes on from ``prompt`` (one of ``all_prompts()``)."""
+    """Write one review of the grammar that continues ``prompt`` (one of ``all_prompts()``)."""
     given = prompt.split()
     aspect = given[given.index("the") + 1]
     verb = verb_of(given) or ("is" if uniform() < 0.5 else "was")

@@ -99,7 +99,7 @@ def test_own_optima_are_shares_of_the_same_gain() -> None:
     assert found["kto"].share is None
     assert "majority" in found["kto"].why
     (nothing,) = own_rows(world.exact_pool(), frontier_of(world, 0.7), {"dpo": []})
-    assert nothing.why == "no config of its runs is there"
+    assert nothing.why == "no config of its runs was kept"
 
 
 def table(
