@@ -146,7 +146,7 @@ def summary(step: int, parts: list[Part], gradient: str) -> str:
     bad = [part for part in parts if part.bad]
     if not bad:  # a sum overflowed, or dropout fell differently
         what = gradient or "the loss, or the norm of all gradients,"
-        return f"step {step}: {what} is not finite, and each micro-batch was when run again."
+        return f"step {step}: {what} is not finite, but each micro-batch is when run again."
     more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
     lost = any(part.rows or not math.isfinite(part.loss) for part in bad)
     return f"step {step}: {'loss' if lost else 'gradient'} is not finite: {bad[0]}{more}."

@@ -85,8 +85,8 @@ def begins(patient: Patient) -> Verdict | None:
         return ok("one BOS at the start of every row")
     listed = ", ".join(f"{n} in {counts[n]:,} rows" for n in sorted(counts))
     return warning(
-        f"BOS tokens at the start of rows: {listed}. Each row needs one: a chat template that "
-        "writes it again must not, and neither must the texts."
+        f"BOS tokens at the start of rows: {listed}. Each row needs exactly one. Remove BOS from "
+        "the chat template or the texts where they add a second one."
     )
 
 

@@ -140,8 +140,8 @@ def fit(runs: Sequence[Run], form: Form, weights: Floats) -> Fit:
             found.append(np.linalg.solve(across @ x, across @ y)[..., 0])
         except np.linalg.LinAlgError:
             raise DataError(
-                f"seed {run.seed}: {len(run.kl)} checkpoints do not fix a curve's two numbers; "
-                f"{FEWEST} or more of different KL do. Evaluate more often."
+                f"seed {run.seed}: {len(run.kl)} checkpoints, but a fit needs {FEWEST} or more of "
+                "different KL. Evaluate more often."
             ) from None
         observed.append((x[0], y[0, :, 0]))
     coefficients = np.stack(found)

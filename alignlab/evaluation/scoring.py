@@ -46,7 +46,7 @@ def evaluating(*policies: Policy) -> Iterator[None]:
     coarse = {id(t): t for t in tensors if t.dtype in (torch.bfloat16, torch.float16)}
     if any(isinstance(tensor, DTensor) for tensor in coarse.values()):
         raise ConfigError(
-            "shards of weights in low precision cannot be evaluated, which is done in float32. "
+            "evaluation needs float32, and sharded weights in low precision cannot be converted. "
             "Evaluate under alignlab.models.sharding.gathered, as FrontierProbe does."
         )
     stored = [(tensor, tensor.data) for tensor in coarse.values()]
@@ -113,8 +113,8 @@ def completion_kl(
         )
     if not bool(torch.isfinite(kl.exact).all()):
         raise ConfigError(
-            "KL to the reference is infinite: with this top_k or top_p the policy says what the "
-            "reference cannot. Evaluate with top_k 0 and top_p 1."
+            "KL to the reference is infinite: with this top_k or top_p the policy samples tokens "
+            "that the reference cannot. Evaluate with top_k 0 and top_p 1."
         )
     return kl
 

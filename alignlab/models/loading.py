@@ -144,9 +144,9 @@ def load_model(
     if is_adapter(source):
         if merge and quantised is not None:
             raise ConfigError(
-                f"quantised: {source} holds adapters, and what they would be merged into is in no "
-                "folder to be loaded again. Export them merged and start from that folder, or "
-                "leave lora out to train these adapters further."
+                f"quantised: {source} holds adapters, and what they would be merged into is not "
+                "stored in a folder. Export them merged and start from that folder, or leave lora "
+                "out to train these adapters further."
             )
         return _load_adapted(auto_class, source, dtype, dropout, merge, quantised, **config)
     settings = without_dropout(load_config(source, **config), dropout)

@@ -137,7 +137,7 @@ def frontier_sentences(rows: Sequence[FrontierRow], look: Look = EVERYTHING) -> 
         ]
         if known:
             parts = ", ".join(f"{look.label(row.objective)} {_percent(row)}" for row in known)
-            lines.append(f"At KL {budget:g}, of the gain that is possible: {parts}.")
+            lines.append(f"Share of the optimum's gain at KL {budget:g}: {parts}.")
     trained = [row for row in rows if row.objective not in CURVES_WITHOUT_TRAINING]
     if has_fewer_seeds(rows):
         lines.append(FEWER)

@@ -15,7 +15,7 @@ from alignlab.results.tables import WinRate
 WIN_RATES, VERDICTS, TEXTS = "winrates.csv", "verdicts.csv", "winrate_texts.csv"
 DIFFERENCES = "winrate_differences.csv"
 PAGE = "winrate.html"
-FLOOR = 0.05  # a rate below it says that the judge tells the policy apart, and not by how much
+FLOOR = 0.05  # a lower rate shows that the judge recognises the policy, not how good it is
 SETTINGS = {
     "svg.hashsalt": "alignlab",
     "svg.fonttype": "path",

@@ -57,7 +57,7 @@ def normalise_reward(
     if unit_deviation:
         if not deviation > 0:
             raise DataError(
-                f"{source}: its {len(trees)} completions all score {mean:g}, which has no "
+                f"{source}: its {len(trees)} completions all score {mean:g}, so there is no "
                 "deviation to divide by. Use more rows, or unit_deviation=false."
             )
         scorer.scale *= deviation

@@ -126,8 +126,8 @@ class _Study:
             own = (of.get(table.objective, table.objective), table.seed)
             if own not in start:
                 raise DataError(
-                    f"{table.run_id}: no best-of-n called {own[0]!r} with seed {own[1]}, which has "
-                    "the reference's rewards. Name it in the stage's curves."
+                    f"{table.run_id}: no best-of-n called {own[0]!r} with seed {own[1]}, which "
+                    "gives the reference's rewards. Name it in the stage's curves."
                 )
             self._start[table.objective, table.seed] = start[own]
             if table is not start[own]:
@@ -135,7 +135,7 @@ class _Study:
                 if tables and tables[0].run_id != table.run_id:
                     raise DataError(
                         f"{table.objective} has two runs of seed {table.seed}, {tables[0].run_id} "
-                        f"and {table.run_id}: a curve is one run. Give each setting an objective."
+                        f"and {table.run_id}: a curve has one. Name the objective of each setting."
                     )
                 tables.append(table)
         if missing := [name for name in of if name not in self.curves]:

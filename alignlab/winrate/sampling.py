@@ -110,7 +110,7 @@ def fitting(
         kept = {held[tree.row].place for tree in trees} - {held[tree.row].place for tree in long}
         left = {place: one for place, one in left.items() if place in kept}
     if not left:
-        raise DataError("no prompt can be completed by all models. Name models alone.")
+        raise DataError("no prompt can be completed by all models. Compare fewer models.")
     return list(left.values())
 
 

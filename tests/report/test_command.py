@@ -74,7 +74,7 @@ def test_one_folder_gets_its_table_and_figures(
     assert len(read_frontier(tmp_path / "curves.csv")) > len(rows)
     said = capsys.readouterr().out
     assert "toy: 9 checkpoints, 32 prompts" in said
-    assert "At KL 0.5, of the gain that is possible: " in said
+    assert "Share of the optimum's gain at KL 0.5: " in said
     names = ("frontier.csv", "curves.csv", "frontier.png", "frontier.svg")
     once = {name: (tmp_path / name).read_bytes() for name in names}
     frontier_command([tmp_path])

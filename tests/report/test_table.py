@@ -53,8 +53,7 @@ def test_the_table() -> None:
 def test_the_sentences_keep_the_rows_order_and_explain_the_blanks() -> None:
     lines = frontier_sentences(ROWS).splitlines()
     assert lines[0] == (
-        "At KL 1, of the gain that is possible: dpo 90.0 % [87.0, 93.0], "
-        "ppo_gt 95.0 % [92.0, 98.0]."
+        "Share of the optimum's gain at KL 1: dpo 90.0 % [87.0, 93.0], ppo_gt 95.0 % [92.0, 98.0]."
     )
     assert lines[1].startswith("- : beyond the largest KL")
     assert "effective sample size under 50" in lines[2]
