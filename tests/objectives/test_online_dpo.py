@@ -121,7 +121,7 @@ def test_a_phase_of_its_own_completions(make):
     [
         ({"beta": 0.0}, r"OnlineDPO needs beta > 0"),
         ({"scale": 0.0}, r"OnlineDPO needs scale > 0"),
-        ({"labels": "best"}, "sampled, soft, argmax; got 'best'"),
+        ({"labels": "best"}, "sampled, soft, argmax, got 'best'"),
     ],
 )
 def test_impossible_settings_are_refused(make, settings, message):
