@@ -52,6 +52,18 @@ def values(running: RunningTrial | None) -> float:
     return beta
 
 
+def two_with_a_trial_each(
+    study: optuna.Study,
+) -> tuple[Slots, Slots, RunningTrial, RunningTrial]:
+    a, b = process(study, "a"), process(study, "b")
+    begun(a)
+    begun(b)
+    first, second = a.next(), b.next()
+    assert first is not None
+    assert second is not None
+    return a, b, first, second
+
+
 def test_two_processes_share_the_points_and_get_none_twice(study: optuna.Study) -> None:
     a, b = process(study, "a"), process(study, "b")
     assert begun(a) == begun(b) == []
@@ -83,12 +95,7 @@ def test_a_folder_takes_up_what_it_left_running(study: optuna.Study) -> None:
 
 
 def test_a_silent_trial_becomes_anothers(study: optuna.Study) -> None:
-    a, b = process(study, "a"), process(study, "b")
-    begun(a)
-    begun(b)
-    lost, own = a.next(), b.next()
-    assert lost is not None
-    assert own is not None
+    a, b, lost, own = two_with_a_trial_each(study)
     study._storage._backend.grace_period = 2  # type: ignore[attr-defined]
     time.sleep(3.1)
     b._beaten = 0.0
@@ -105,12 +112,7 @@ def test_a_trial_that_died_after_the_last_look_is_not_done(
 ) -> None:
     """A trial that is found dead waits from then on: nothing runs, and yet not all is done."""
     monkeypatch.setattr(module, "REST", 3600.0)  # no look between
-    a, b = process(study, "a"), process(study, "b")
-    begun(a)
-    begun(b)
-    lost, own = a.next(), b.next()
-    assert lost is not None
-    assert own is not None
+    _, b, lost, own = two_with_a_trial_each(study)
     assert b.tell(own.trial, TrialState.COMPLETE, {}, [0.0])
     assert b.next() is None
     assert not b.is_all_done()  # it may yet live
