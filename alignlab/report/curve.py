@@ -1,6 +1,7 @@
 """An objective's curve, as the figure and the page draw it: reward, or share of the gain."""
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -84,8 +85,29 @@ def right_end(rows: Sequence[FrontierRow], look: Look = EVERYTHING) -> float:
     return max([1.0, *(1.05 * x for x in _reached(look.shown(rows)))])
 
 
+def end_of_panels(rows: Sequence[FrontierRow], look: Look = EVERYTHING) -> float:
+    """The end of the KL axis where each objective has a panel.
+
+    One or two objectives that go far do not squeeze all others: the axis ends at twice the KL that
+    four fifths of the objectives do not exceed.
+    """
+    ends = sorted(last_budgets(look.shown(rows)).values())
+    right = right_end(rows, look)
+    if look.budgets or not ends:
+        return right
+    return min(right, max(1.0, 2 * ends[math.ceil(0.8 * len(ends)) - 1]))
+
+
+def last_budgets(rows: Sequence[FrontierRow]) -> dict[str, float]:
+    """Trained objective -> the largest budget at which it has a reward."""
+    found: dict[str, float] = {}
+    for row in rows:
+        if row.reward is not None and row.objective not in CURVES_WITHOUT_TRAINING:
+            found[row.objective] = max(row.kl_budget, found.get(row.objective, 0.0))
+    return found
+
+
 def _reached(rows: Sequence[FrontierRow]) -> list[float]:
     """Budgets at which some trained objective has a reward; any curve's, if none is trained."""
-    trained = [row for row in rows if row.objective not in CURVES_WITHOUT_TRAINING]
-    own = trained or [row for row in rows if row.objective != "reference"]
-    return [row.kl_budget for row in own if row.reward is not None]
+    own = [row for row in rows if row.objective != "reference"]
+    return [*last_budgets(rows).values()] or [r.kl_budget for r in own if r.reward is not None]

@@ -11,7 +11,16 @@ import numpy as np
 
 from alignlab.errors import ConfigError
 from alignlab.files import atomic_write
-from alignlab.report.curve import Curve, curve_of, has_share, right_end, shares_of, start_of
+from alignlab.report.curve import (
+    Curve,
+    curve_of,
+    end_of_panels,
+    has_share,
+    last_budgets,
+    right_end,
+    shares_of,
+    start_of,
+)
 from alignlab.report.look import EVERYTHING, Look
 from alignlab.report.table import CURVES_WITHOUT_TRAINING
 from alignlab.results.tables import FrontierRow, Point
@@ -67,7 +76,8 @@ def draw_frontier(
     KL is on a square-root scale: the optimum starts like sqrt(KL), so curves start as straight
     lines and small budgets stay readable. A band is cut where the number of seeds changes, because
     the mean then is over other seeds. More than ``CROWD`` trained objectives are drawn as small
-    panels, each with one of them over the others in grey. Equal tables give equal files.
+    panels, each with one of them over the others in grey; where a curve goes on beyond the KL
+    axis, its panel's head says how far. Equal tables give equal files.
 
     A figure for a paper has its column's width, axes in 4:3, and neither title nor note.
 
@@ -198,7 +208,7 @@ def _panels(
     plt: Any, rows: Sequence[FrontierRow], points: Sequence[Point], reward_label: str, look: Look
 ) -> tuple[Any, int]:
     """A panel per trained objective; returns the figure and the checkpoints below its axes."""
-    right, start = right_end(rows, look), start_of(rows)
+    right, start = end_of_panels(rows, look), start_of(rows)
     rows, points = look.shown(rows), look.shown(points)
     names = _trained(rows)
     # Wide bands of a few curves must not press all panels flat: they are cut.
@@ -218,6 +228,7 @@ def _panels(
         layout="constrained",
     )
     small = 1.0 if look.size == "screen" else 0.7
+    lasts = last_budgets(rows)
     curves = {name: curve_of(rows, name, right, start) for name in names}
     untrained = {name: curve_of(rows, name, right, start) for name in UNTRAINED}
     colour = PALETTE[0]
@@ -233,7 +244,8 @@ def _panels(
         _marks(axes, own_points, colour, "o", size=9 * small)
         _frame(axes, right, bottom, top, ticks=_ticks_of_panel(right, look.size == "screen"))
         axes.tick_params(labelsize=8.5 * small)
-        axes.set_title(look.label(name), fontsize=10 * small, loc="left")
+        beyond = f" (to KL {lasts[name]:.0f})" if lasts.get(name, 0.0) > right else ""
+        axes.set_title(look.label(name) + beyond, fontsize=10 * small, loc="left")
     for axes in grid.flat[len(names) :]:
         axes.set_axis_off()
     for column in range(min(columns, len(names))):  # the lowest panel carries the numbers

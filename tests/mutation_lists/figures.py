@@ -36,6 +36,13 @@ MUTATIONS = (
         FIGURE + "test_numbers_below_panels_do_not_overlap",
     ),
     Mutation(
+        "one objective that goes far makes all panels small",
+        "report/figure.py",
+        "    right, start = end_of_panels(rows, look), start_of(rows)",
+        "    right, start = right_end(rows, look), start_of(rows)",
+        FIGURE + "test_a_panel_says_how_far_its_curve_goes_on",
+    ),
+    Mutation(
         "a share starts at the reference's reward",
         "report/figure.py",
         "curve = curve_of(shares, name, right, None)",

@@ -3,7 +3,14 @@
 import math
 from dataclasses import replace
 
-from alignlab.report.curve import curve_of, has_share, right_end, shares_of, start_of
+from alignlab.report.curve import (
+    curve_of,
+    end_of_panels,
+    has_share,
+    right_end,
+    shares_of,
+    start_of,
+)
 from alignlab.report.look import Look
 from alignlab.results.tables import FrontierRow
 from tests.report.test_page import row
@@ -36,3 +43,17 @@ def test_shares_take_the_rewards_place_but_for_optimum_and_reference() -> None:
 def test_the_axis_ends_behind_what_training_reached_or_at_the_budget_chosen() -> None:
     assert right_end(ROWS) == 1.05  # the optimum alone reaches 4
     assert right_end(ROWS, Look(budgets=(0.5, 3.0))) == 1.05 * 3.0
+
+
+def test_an_objective_that_goes_far_does_not_squeeze_the_panels_of_the_others() -> None:
+    ends = {"a": 1.0, "b": 20.0, "c": 3.0, "d": 2.0, "e": 4.0}
+    rows = [
+        FrontierRow(objective=name, kl_budget=budget, reward=1.0)
+        for name, end in ends.items()
+        for budget in (0.5, end)
+    ]
+    assert end_of_panels(rows) == 2 * 4.0
+    assert end_of_panels([row for row in rows if row.objective != "b"]) == 1.05 * 4.0
+    assert end_of_panels([row for row in rows if row.objective in "ab"]) == 1.05 * 20.0
+    assert end_of_panels(rows, Look(budgets=(0.5, 3.0))) == 1.05 * 3.0
+    assert end_of_panels([]) == right_end([]) == 1.0

@@ -152,6 +152,19 @@ def test_numbers_below_panels_do_not_overlap(farthest: float, shown: str) -> Non
     assert all(one.x1 < other.x0 for one, other in pairwise(boxes))
 
 
+def test_a_panel_says_how_far_its_curve_goes_on() -> None:
+    from matplotlib import pyplot as plt
+
+    rows = make_rows((*(f"arm{i}" for i in range(9)), "oracle"))
+    rows.append(replace(rows[0], kl_budget=20.0, reward=1.0))
+    figure, _ = _panels(plt, rows, [], "logit", EVERYTHING)
+    heads = [axes.get_title(loc="left") for axes in figure.axes[:9]]
+    end = figure.axes[0].get_xlim()[1]
+    plt.close(figure)
+    assert heads == ["arm0 (to KL 20)", *(f"arm{i}" for i in range(1, 9))]
+    assert end == pytest.approx(2 * 3.0)
+
+
 def test_a_wide_band_does_not_press_the_panels_flat(tmp_path: Path) -> None:
     many = tuple(f"arm{i}" for i in range(9))
     narrow = make_rows((*many, "reference"))
