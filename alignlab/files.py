@@ -49,6 +49,12 @@ def refuse_run(source: str) -> None:
         raise ConfigError(f"{source} is the folder of a run. Name its model, {path / 'model'}.")
 
 
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is the note that Git LFS leaves where a large file was not downloaded."""
+    with path.open("rb") as file:
+        return file.read(24) == b"version https://git-lfs."
+
+
 _hashes: dict[str, tuple[tuple[int, ...], str]] = {}
 
 

@@ -18,11 +18,24 @@ from typing import Any, BinaryIO, cast
 
 from alignlab.data.rows import Record
 from alignlab.errors import DataError, in_a_line
+from alignlab.files import is_lfs_pointer
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 COMPRESSED = (".gz", ".bz2", ".zst")
 FORMATS = f"{', '.join(SUFFIXES)}, texts also with {', '.join(COMPRESSED)} behind it"
 ROWS_AT_ONCE = 1024  # of a Parquet file
+_PARQUET = "Dataset.to_parquet of the library datasets writes Parquet."
+OTHERS = {  # what to do with files of other types
+    ".arrow": f"Write it as Parquet: {_PARQUET}",
+    ".tsv": "Write it as .csv, with commas between cells.",
+    ".txt": 'Write it as JSON lines, such as {"text": "..."}.',
+    ".ndjson": "Name it .jsonl.",
+    ".pq": "Name it .parquet.",
+    ".xz": f"Unpack it, or pack it as {', '.join(COMPRESSED)}.",
+    ".zip": f"Unpack it, or pack it as {', '.join(COMPRESSED)}.",
+}
+# The names that parts of a data set have, as in train-00000-of-00002.parquet or test_prefs.jsonl.
+_PART = re.compile("(train|test|validation|valid|val|dev|eval)(?![a-z])")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -37,9 +50,11 @@ def data_files(source: str | Path) -> list[Path] | None:
     for file in files or ():
         if format_of(file) is None:
             suffix = f"cannot tell its format from the suffix {file.suffix!r}"
-            raise DataError(f"{file}: {suffix}. Name it {FORMATS}.")
+            raise DataError(f"{file}: {suffix}. {OTHERS.get(file.suffix, f'Name it {FORMATS}.')}")
         if file.stat().st_size == 0:
             raise DataError(f"{file}: the file is empty (0 bytes). Pass one with at least one row.")
+        if is_lfs_pointer(file):
+            raise DataError(f"{file}: a pointer of Git LFS, not the file. Call git lfs pull.")
     return files
 
 
@@ -70,10 +85,16 @@ def format_of(path: Path) -> str | None:
 def _several(source: str | Path, path: Path) -> list[Path] | None:
     """The files of a folder or a pattern; ``None`` if ``source`` is a hub id."""
     if path.is_dir():
+        _refuse_saved(path)
         files = sorted(p for p in path.iterdir() if p.is_file() and format_of(p))
         missing = f"the folder holds no data file ({FORMATS})"
+        below = None if files else next(filter(format_of, path.rglob("*.*")), None)
+        if below is not None:
+            missing = f"the folder itself holds no data file, but {below.parent} does. Name that "
+            missing += f"folder, or files with a pattern, such as {path}/**/*{format_of(below)}"
     elif glob.has_magic(str(path)):
-        files = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
+        found = sorted(map(Path, glob.glob(str(path), recursive=True)))
+        files = [file for file in found if file.is_file()]
         missing = f"no file matches the pattern (looked in {Path.cwd()})"
     elif format_of(path) or isinstance(source, Path) or not _HUB_ID.fullmatch(source):
         known = "" if format_of(path) else ", and not a hub id (owner/name)"
@@ -88,7 +109,30 @@ def _several(source: str | Path, path: Path) -> list[Path] | None:
             f"{path}: matches files of several types ({', '.join(kinds)}). Name one "
             f"with a pattern, such as {path if path.is_dir() else path.parent}/*{kinds[0]}."
         )
+    parts = sorted({part[0] for file in files if (part := _PART.match(file.name.lower()))})
+    if path.is_dir() and len(parts) > 1:
+        raise DataError(
+            f"{path}: holds files of several splits ({', '.join(parts)}), which would be read as "
+            f"one. Name one with a pattern, such as {path}/{parts[-1]}*{kinds[0]}, or all with "
+            f"{path}/*{kinds[0]}."
+        )
     return files
+
+
+def _refuse_saved(path: Path) -> None:
+    """Refuse a folder that ``save_to_disk`` of the library datasets wrote.
+
+    Raises:
+        DataError: It is one; says how to write its rows to a file that is read.
+    """
+    splits = path / "dataset_dict.json"
+    if splits.is_file() or (path / "state.json").is_file():
+        of_split = "['train']" if splits.is_file() else ""
+        raise DataError(
+            f"{path}: written by save_to_disk of the library datasets, which is not read. Write "
+            f"Parquet, in Python: datasets.load_from_disk({str(path)!r}){of_split}"
+            ".to_parquet('train.parquet')."
+        )
 
 
 def _read_file(path: Path, name: str) -> Iterator[Record]:
@@ -154,8 +198,33 @@ def _read_whole_json(path: Path, name: str) -> list[Record]:
         if not any(record.fields for record in records):
             raise DataError(f"{path}: not JSON: {problem}. Check the file.") from problem
         return records
+    if isinstance(whole, dict):
+        _check_object(path, whole)
     values = whole if isinstance(whole, list) else [whole]
     return [_as_record(f"{name}:{k}", value) for k, value in enumerate(values, start=1)]
+
+
+def _check_object(path: Path, whole: dict[str, Any]) -> None:
+    """Refuse a whole table that is written as one object, because an object is one row.
+
+    Raises:
+        DataError: Rows are the value of a name, or the object holds columns instead of rows.
+    """
+    nested = {name: value for name, value in whole.items() if isinstance(value, list | dict)}
+    objects = {name: v[0] for name, v in nested.items() if isinstance(v, list) and v}
+    objects = {name: first for name, first in objects.items() if isinstance(first, dict)}
+    if any({"role", "from"} & set(first) for first in objects.values()):
+        return  # a conversation
+    if nested and len(nested) == len(whole) and not objects:
+        raise DataError(
+            f"{path}: holds columns, not rows. Write a list of objects, one for each row; pandas "
+            "does with to_json(path, orient='records')."
+        )
+    if objects and not {"prompt", "text", "instruction"} & set(whole):
+        raise DataError(
+            f"{path}: one JSON object, whose {next(iter(objects))!r} may be the rows. Write only "
+            "this list into the file."
+        )
 
 
 def _read_line(where: str, line: str) -> Record:
@@ -214,7 +283,7 @@ def _read_table(path: Path, name: str, table: "csv.DictReader[str]") -> Iterator
         raise
     except csv.Error as problem:
         raise DataError(
-            f"{path}:{table.line_num}: not CSV: {problem}. Check quotes and separators."
+            f"{path}:{table.reader.line_num}: not CSV: {problem}. Check quotes and separators."
         ) from problem
 
 

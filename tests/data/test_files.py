@@ -230,6 +230,13 @@ def test_files_of_one_name_in_two_folders_have_rows_of_their_own(tmp_path: Path)
         ("twice.jsonl", "none of its 1 rows can be used: not readable as a row"),
         ("broken.json", "broken.json: not JSON: "),
         ("excel.csv", "excel.csv: cells are separated by ';'. Separate them by commas"),
+        ("t.arrow", "suffix '.arrow'. Write it as Parquet"),
+        ("t.tsv", "suffix '.tsv'. Write it as .csv, with commas"),
+        ("t.jsonl.xz", "suffix '.xz'. Unpack it, or pack it as .gz, .bz2, .zst"),
+        ("pointer.parquet", "pointer.parquet: a pointer of Git LFS.* git lfs pull"),
+        ("quotes.csv", "quotes.csv:3: not CSV"),
+        ("nested", r"nested/deep does. Name that folder, or .*, such as nested/\*\*/\*\.jsonl"),
+        ("nested/*", "no file matches the pattern"),
         ("dates.parquet", "column 'at' has values that Python cannot hold: .* Write it as text"),
     ],
 )
@@ -248,12 +255,75 @@ def test_what_cannot_be_read_says_so(
     (tmp_path / "twice.jsonl").write_text('{"prompt": "a", "prompt": "b"}\n')
     (tmp_path / "broken.json").write_text('[\n {"prompt": "a"},\n {"prompt": }\n]\n')
     (tmp_path / "excel.csv").write_text("prompt;id\na;b\n")
+    for name in ("t.arrow", "t.tsv", "t.jsonl.xz"):
+        (tmp_path / name).write_bytes(b"x")
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    (tmp_path / "pointer.parquet").write_text(pointer)
+    (tmp_path / "quotes.csv").write_text('prompt,id\na,b\n"c "d" e",f\n')  # wrong in line 3
+    (tmp_path / "nested" / "deep").mkdir(parents=True)
+    jsonl(tmp_path / "nested" / "deep", [{"prompt": "a"}])
     late = pa.array([10**15], pa.timestamp("s"))  # after the year 9999
     pq.write_table(pa.table({"prompt": ["a"], "at": late}), tmp_path / "dates.parquet")
     columns = [pa.array(["a"]), pa.array(["b"])]
     pq.write_table(pa.table(columns, names=["prompt", "prompt"]), tmp_path / "twice.parquet")
     with pytest.raises(DataError, match=message):
         read_rows(source, Prompt)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["train-00000-of-00001", "test-00000-of-00001"], r"splits \(test, train\)"),
+        (["train_prefs", "val"], r"splits \(train, val\).* such as .*/val\*\.jsonl"),
+        (["train-00000-of-00002", "train-00001-of-00002"], None),
+        (["trained", "tests"], None),
+    ],
+)
+def test_a_folder_of_several_splits_is_not_read_as_one(
+    tmp_path: Path, names: list[str], said: str | None
+) -> None:
+    """Or the test rows would be trained on. A pattern may ask for all."""
+    for name in names:
+        jsonl(tmp_path, [{"prompt": name}], f"{name}.jsonl")
+    assert len(read_rows(tmp_path / "*.jsonl", Prompt)[0]) == 2
+    if said is None:
+        assert len(read_rows(tmp_path, Prompt)[0]) == 2
+        return
+    with pytest.raises(DataError, match=said):
+        read_rows(tmp_path, Prompt)
+
+
+def test_a_folder_of_save_to_disk_says_how_to_write_its_rows(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_list([{"prompt": "a"}])
+    rows.save_to_disk(str(tmp_path / "one"))
+    datasets.DatasetDict(train=rows).save_to_disk(str(tmp_path / "two"))
+    for name, found in (("one", ""), ("two", r"\['train'\]")):
+        said = rf"load_from_disk\('{tmp_path / name}'\){found}\.to_parquet"
+        with pytest.raises(DataError, match=f"written by save_to_disk.*{said}"):
+            read_rows(tmp_path / name, Prompt)
+
+
+@pytest.mark.parametrize(
+    ("whole", "said"),
+    [
+        ({"prompt": ["a", "b"], "id": ["1", "2"]}, "holds columns, not rows"),
+        ({"prompt": {"0": "a", "1": "b"}}, "holds columns, not rows"),  # as pandas writes it
+        ({"version": 1, "data": [{"prompt": "a"}]}, "one JSON object, whose 'data' may be"),
+        ({"prompt": [{"role": "user", "content": "a"}]}, None),
+        ({"messages": [{"from": "human", "value": "a"}], "tools": [{"name": "f"}]}, None),
+        ({"prompt": "a", "tools": [{"name": "f"}]}, None),
+    ],
+)
+def test_a_table_written_as_one_object_is_not_one_row(
+    tmp_path: Path, whole: dict[str, Any], said: str | None
+) -> None:
+    (tmp_path / "t.json").write_text(json.dumps(whole))
+    if said is None:
+        assert len(read_rows(tmp_path / "t.json", Prompt)[0]) == 1
+        return
+    with pytest.raises(DataError, match=said):
+        read_rows(tmp_path / "t.json", Prompt)
 
 
 def test_an_object_with_two_values_of_a_name_is_refused_alone(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_failed_write_leaves_nothing_and_keeps_the_old_file(tmp_path: Path) ->
         ("rows.txt", b"a", "cannot tell its format from the suffix '.txt'"),
         ("binary.jsonl", b"\x93\xfa\x00\xff", "not a text file"),
         ("binary.csv", b"\x93\xfa\x00\xff", "not a text file"),
-        ("nul.csv", b'prompt\na\x00b\n"', "nul.csv:2: not CSV"),
+        ("nul.csv", b'prompt\na\x00b\n"', "nul.csv:3: not CSV"),
         ("garbage.parquet", b"PAR1 garbage", "not a Parquet file"),
         ("garbage.jsonl", b"not json\n[1]\n", "none of its 2 rows can be used: not readable"),
     ],
