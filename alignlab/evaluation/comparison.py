@@ -215,15 +215,32 @@ def _half(parts: Sequence[Floats], n_prompts: int, quantile: Callable[[float], f
 def spread_of(parts: Sequence[Floats], n_prompts: int) -> Spread:
     """What ``interval`` makes its half-widths of; parts ``[S, 1 + B]``.
 
-    Two parts of other seeds count as pairs of the smaller number of them.
+    Two parts of other seeds count as pairs of the smaller number of them. The bootstrap's variance
+    of single seeds and that of their mean tell prompts from the interaction of prompts and seeds.
     """
     seeds = min(map(len, parts))
     squares = [float(part[:, 0].var(ddof=1)) for part in parts if len(part) > 1]
     means = _means(parts)
+    interactions = [_interaction(part) for part in parts]
+    averaged = sum(each / len(part) for each, part in zip(interactions, parts, strict=True))
+    prompts = max(0.0, float(means[1:].var(ddof=1)) - averaged)
     return Spread(
         difference=float(means[0]),
         seeds=seeds,
         seed_sd=math.sqrt(sum(squares)) if seeds > 1 else 0.0,
         prompts=n_prompts,
-        prompt_sd=float(means[1:].std(ddof=1)) * math.sqrt(n_prompts),
+        prompt_sd=math.sqrt(prompts * n_prompts),
+        interaction_sd=math.sqrt(sum(interactions) * n_prompts),
     )
+
+
+def _interaction(part: Floats) -> float:
+    """Variance of one seed's mean over prompts that the mean over endless seeds does not have.
+
+    A seed's bootstrap variance is a + b, that of the mean over S seeds a + b / S: returns b.
+    """
+    if len(part) < 2:
+        return 0.0
+    alone = float(part[:, 1:].var(axis=1, ddof=1).mean())
+    together = float(part[:, 1:].mean(0).var(ddof=1))
+    return max(0.0, alone - together) * len(part) / (len(part) - 1)  # < 0 only by rounding

@@ -26,9 +26,14 @@ class Spread:
     Args:
         difference: The true difference, or the observed one in its place.
         seeds: Pairs of runs; with one, the interval counts prompts only.
-        seed_sd: Standard deviation of the difference over seeds; 0 where it is unknown.
+        seed_sd: Standard deviation of the difference over seeds, on these prompts; 0 where it is
+            unknown.
         prompts: Prompts that both are evaluated on.
-        prompt_sd: Standard deviation over prompts of a prompt's difference, mean over seeds.
+        prompt_sd: Standard deviation over prompts of a prompt's difference, mean over endless
+            seeds.
+        interaction_sd: Standard deviation over prompts of how far a prompt's difference with one
+            seed is from that mean. Seeds average it out. Where it is unknown it is 0, and part of
+            ``prompt_sd``.
     """
 
     difference: float
@@ -36,6 +41,7 @@ class Spread:
     seed_sd: float = 0.0
     prompts: int
     prompt_sd: float
+    interaction_sd: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,14 +69,16 @@ def power(spread: Spread, confidence: float = 0.95) -> float:
     independent multiple of chi squared with n - 1 degrees of freedom, and the chance is averaged
     over it; with many prompts their variance counts as known. Without a spread over prompts this
     is the power of the t-test (noncentral t); without one over seeds it is the normal
-    approximation of arXiv:2411.00640, section 5. Both spreads stay as they are when seeds are
-    added, although each mean over seeds is then less noisy: the answer errs on the safe side.
+    approximation of arXiv:2411.00640, section 5. The interval counts the interaction of seeds
+    and prompts twice, in the spread over seeds and in the bootstrap over prompts; the observed
+    difference has it once.
     """
     own = _variance_of_mean(spread)
     delta = abs(spread.difference)
     if own == 0:
         return float(delta > 0)
-    square = (t_quantile(spread.prompts - 1, confidence) * spread.prompt_sd) ** 2 / spread.prompts
+    by_prompt = _variance_over_prompts(spread)
+    square = t_quantile(spread.prompts - 1, confidence) ** 2 * by_prompt
     half = np.full(1, math.sqrt(square))
     if spread.seeds > 1:
         df = spread.seeds - 1
@@ -96,8 +104,15 @@ def enough(spread: Spread, wanted: float = POWER, confidence: float = 0.95) -> E
 
 
 def _variance_of_mean(spread: Spread) -> float:
-    seeds = spread.seed_sd**2 / spread.seeds if spread.seeds > 1 else 0.0
-    return seeds + spread.prompt_sd**2 / spread.prompts
+    if spread.seeds == 1:
+        return _variance_over_prompts(spread)
+    return spread.seed_sd**2 / spread.seeds + spread.prompt_sd**2 / spread.prompts
+
+
+def _variance_over_prompts(spread: Spread) -> float:
+    """What a bootstrap over prompts finds of the mean over seeds."""
+    interaction = spread.interaction_sd**2 / spread.seeds
+    return (spread.prompt_sd**2 + interaction) / spread.prompts
 
 
 def _fewest(holds: Callable[[int], bool], low: int, most: int) -> int | None:

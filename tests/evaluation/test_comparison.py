@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,6 +72,26 @@ def test_a_spread_is_what_the_interval_is_made_of() -> None:
     assert spread.prompt_sd == pytest.approx(math.sqrt(0.08) * math.sqrt(101))
     half = math.hypot(4.30265 * math.sqrt(0.25), 1.98397 * math.sqrt(0.08))
     assert row.hi - row.difference == pytest.approx(half, rel=1e-4)
+
+
+def test_prompts_are_told_from_their_interaction_with_seeds() -> None:
+    """The analysis of variance of differences of 4 seeds on 50 prompts, two-way, no replication.
+
+    Its mean square of what is left is the interaction, and (mean square of prompts less it) / 4
+    the prompts' variance. The bootstrap divides by 50 where it divides by 49.
+    """
+    rng = np.random.default_rng(3)
+    each = rng.normal(size=50) + rng.normal(size=(4, 1)) + 2 * rng.normal(size=(4, 50))
+    left = each - each.mean(0) - each.mean(1, keepdims=True) + each.mean()
+    interaction = (left**2).sum() / (3 * 49)
+    prompts = (4 * each.mean(0).var(ddof=1) - interaction) / 4
+    weights = rng.multinomial(50, np.full(50, 1 / 50), size=20_000) / 50
+    values = np.hstack([each.mean(1, keepdims=True), each @ weights.T])
+    found = Replicates(values=values[:, :, None], seeds=(0, 1, 2, 3), largest=np.ones(4))
+    nothing = replace(found, values=np.zeros_like(found.values))
+    (spread,) = compare({"a": found, "b": nothing}, [0.5], [0.5], 50).values()
+    assert spread.interaction_sd == pytest.approx(math.sqrt(interaction * 49 / 50), rel=0.01)
+    assert spread.prompt_sd == pytest.approx(math.sqrt(prompts * 49 / 50), rel=0.03)
 
 
 def test_the_spread_of_other_seeds_is_that_of_their_pairs() -> None:

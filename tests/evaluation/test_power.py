@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,6 +26,45 @@ def test_power_is_the_share_of_simulated_intervals_that_exclude_zero(
         difference=difference, seeds=seeds, seed_sd=seed_sd, prompts=prompts, prompt_sd=1.0
     )
     assert power(spread) == pytest.approx(excludes.mean(), abs=0.012)
+
+
+@pytest.mark.parametrize(("seeds", "difference"), [(3, 0.5), (5, 0.25), (12, 0.2), (5, 0.0)])
+def test_seeds_average_the_interaction_with_prompts_out(seeds: int, difference: float) -> None:
+    """20,000 studies whose interval, like the bootstrap's, has the interaction twice."""
+    rng = np.random.default_rng(7)
+    prompts, own, prompt, mixed = 100, 0.1, 0.5, 1.5
+    by_seed = rng.normal(difference, own, (20_000, seeds))
+    by_seed += rng.normal(0, mixed / math.sqrt(prompts), by_seed.shape)
+    mean = by_seed.mean(1) + rng.normal(0, prompt / math.sqrt(prompts), 20_000)
+    half = t_quantile(seeds - 1) * by_seed.std(1, ddof=1) / math.sqrt(seeds)
+    bootstrap = math.sqrt((prompt**2 + mixed**2 / seeds) / prompts)
+    excludes = np.abs(mean) > np.hypot(half, t_quantile(prompts - 1) * bootstrap)
+    spread = Spread(
+        difference=difference,
+        seeds=seeds,
+        seed_sd=math.hypot(own, mixed / math.sqrt(prompts)),
+        prompts=prompts,
+        prompt_sd=prompt,
+        interaction_sd=mixed,
+    )
+    assert power(spread) == pytest.approx(excludes.mean(), abs=0.012)
+
+
+def test_a_difference_that_only_the_interaction_hides_is_a_matter_of_seeds() -> None:
+    """With 25 seeds, an interaction of 1 is worth 0.02 of 100 prompts, and seeds themselves 0.02.
+
+    The difference 0.1 is then 3.5 standard errors of 0.0283 for an interval of 2.02.
+    """
+    spread = Spread(
+        difference=0.1, seeds=3, seed_sd=0.1, prompts=100, prompt_sd=0.0, interaction_sd=1.0
+    )
+    found = enough(spread)
+    assert found.seeds is not None
+    assert power(replace(spread, seeds=found.seeds)) >= 0.8
+    assert power(replace(spread, seeds=found.seeds - 1)) < 0.8
+    assert 10 < found.seeds < 25
+    hidden = replace(spread, prompt_sd=1.0, interaction_sd=0.0)
+    assert enough(hidden).seeds is None
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 10])

@@ -41,9 +41,30 @@ MUTATIONS = (
     Mutation(
         "the spread over prompts is that of the mean",
         "evaluation/comparison.py",
-        "prompt_sd=float(means[1:].std(ddof=1)) * math.sqrt(n_prompts),",
-        "prompt_sd=float(means[1:].std(ddof=1)),",
+        "prompt_sd=math.sqrt(prompts * n_prompts),",
+        "prompt_sd=math.sqrt(prompts),",
         "evaluation/test_comparison.py::test_a_spread_is_what_the_interval_is_made_of",
+    ),
+    Mutation(
+        "what seeds average out stays in the spread over prompts",
+        "evaluation/comparison.py",
+        "float(means[1:].var(ddof=1)) - averaged)",
+        "float(means[1:].var(ddof=1)))",
+        "evaluation/test_comparison.py::test_prompts_are_told_from_their_interaction_with_seeds",
+    ),
+    Mutation(
+        "more seeds do not lessen the interaction with prompts",
+        "evaluation/power.py",
+        "interaction = spread.interaction_sd**2 / spread.seeds",
+        "interaction = spread.interaction_sd**2",
+        f"{POWER}test_seeds_average_the_interaction_with_prompts_out",
+    ),
+    Mutation(
+        "the observed difference has the interaction twice, as its interval has",
+        "evaluation/power.py",
+        "spread.seed_sd**2 / spread.seeds + spread.prompt_sd**2 / spread.prompts",
+        "spread.seed_sd**2 / spread.seeds + _variance_over_prompts(spread)",
+        f"{POWER}test_seeds_average_the_interaction_with_prompts_out",
     ),
     Mutation(
         "a resolved difference is given prompts to resolve it",
