@@ -57,26 +57,40 @@ def importances(points: Iterable[Point]) -> list[Importance]:
     The share of the variance between the runs that their values' means explain, less what chance
     would explain (Hays 1963); 0 where chance explains as much. A hyperparameter with more than
     ``BINS`` values is cut into bins of equal size. Left out for fewer than ``ENOUGH`` runs.
+    Hyperparameters that divide the runs alike have one row together, because no run tells which of
+    them mattered.
     """
     rows = []
     for objective, own in last_points(points).items():
+        alike = defaultdict(list)
+        for hparam in _varied(own):
+            alike[_division(own, hparam)].append(hparam)
         for metric in ("kl", "reward"):
-            for hparam in _varied(own):
-                runs = [point for point in own if hparam in point.hparams]
-                if len(runs) >= ENOUGH:
-                    values = [getattr(point, metric) for point in runs]
-                    labels = _binned([point.hparams[hparam] for point in runs])
-                    share = omega_squared(values, labels)
+            for division, hparams in alike.items():
+                places = [i for i, label in enumerate(division) if label is not None]
+                if len(places) >= ENOUGH:
+                    values = [getattr(own[i], metric) for i in places]
                     rows.append(
                         Importance(
                             objective=objective,
                             metric=metric,
-                            hparam=hparam,
-                            importance=share,
-                            n_runs=len(runs),
+                            hparam=", ".join(hparams),
+                            importance=omega_squared(values, [division[i] for i in places]),
+                            n_runs=len(places),
                         )
                     )
     return rows
+
+
+def _division(runs: Sequence[Point], hparam: str) -> tuple[int | None, ...]:
+    """Each run's group by its value, numbered as they first appear; ``None`` without the key."""
+    places = [i for i, point in enumerate(runs) if hparam in point.hparams]
+    labels = _binned([runs[i].hparams[hparam] for i in places])
+    number = {label: k for k, label in enumerate(dict.fromkeys(labels))}
+    found: list[int | None] = [None] * len(runs)
+    for i, label in zip(places, labels, strict=True):
+        found[i] = number[label]
+    return tuple(found)
 
 
 def omega_squared(values: Sequence[float], labels: Sequence[Any]) -> float:

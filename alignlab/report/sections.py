@@ -179,7 +179,8 @@ def _of_hyperparameters(found: Findings) -> list[Section]:
         Section(
             "Which of them mattered",
             "Omega squared: the share of the variance between runs that a hyperparameter alone "
-            "explains. The rest is interaction, seeds and noise.",
+            "explains. The rest is interaction, seeds and noise. Hyperparameters that divide the "
+            "runs alike have one row.",
             look.shown(found.importances),
             {
                 "objective": lambda row: look.label(row.objective),

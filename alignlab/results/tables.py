@@ -322,7 +322,8 @@ class Importance:
     """How much of the variance among an objective's runs a hyperparameter explains.
 
     ``metric`` is ``kl`` or ``reward`` after the last step; ``importance`` is omega squared of its
-    values' means. The rest up to 1 is interaction, seeds and noise.
+    values' means. The rest up to 1 is interaction, seeds and noise. ``hparam`` names several, with
+    commas between them, where their values divide the runs alike.
     """
 
     objective: str

@@ -48,6 +48,27 @@ def test_what_a_metric_follows_is_all_important_and_the_rest_is_nothing() -> Non
     assert found == pytest.approx(follows)
 
 
+def test_settings_that_change_together_share_a_row() -> None:
+    """Three settings with three runs each: nothing tells beta from lr, but clip is like neither."""
+    settings = [(1.0, 0.1, "a"), (2.0, 0.3, "a"), (3.0, 0.2, "b")]
+    tuned = [
+        point(f"{beta}-{k}", 10, kl=beta, reward=0.0, beta=beta, lr=lr, clip=clip)
+        for beta, lr, clip in settings
+        for k in range(3)
+    ]
+    found = {row.hparam: row.importance for row in importances(tuned) if row.metric == "kl"}
+    # clip: means 1.5 and 3, SST 6, SSB 4.5, MSW 1.5 / 7.
+    assert found == pytest.approx({"beta, lr": 1.0, "clip": (4.5 - 1.5 / 7) / (6 + 1.5 / 7)})
+
+
+def test_a_setting_that_some_runs_lack_is_told_from_one_that_all_have() -> None:
+    some = [
+        point(f"{k}", 10, kl=float(k), reward=0.0, beta=k % 2, **({"lr": k % 2} if k < 8 else {}))
+        for k in range(12)
+    ]
+    assert {(row.hparam, row.n_runs) for row in importances(some)} == {("beta", 12), ("lr", 8)}
+
+
 def test_omega_squared_by_hand() -> None:
     """Groups (1, 3) and (5, 7): SST 20, SSB 16, MSW 2, so (16 - 2) / (20 + 2)."""
     assert omega_squared([1.0, 3.0, 5.0, 7.0], "aabb") == pytest.approx(14 / 22)

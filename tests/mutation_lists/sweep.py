@@ -246,6 +246,13 @@ MUTATIONS = (
         "evaluation/test_effects.py::test_null_is_a_value_before_the_numbers_and_words_come_last",
     ),
     Mutation(
+        "settings that no run tells apart each explain everything",
+        "evaluation/effects.py",
+        "alike[_division(own, hparam)].append(hparam)",
+        "alike[(*_division(own, hparam), hparam)].append(hparam)",
+        "evaluation/test_effects.py::test_settings_that_change_together_share_a_row",
+    ),
+    Mutation(
         "the report lists the complete trials, too",
         "report/gather.py",
         ' if row["state"] != COMPLETE}',
