@@ -8,6 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -65,9 +66,9 @@ class NonFinite(Callback):
 
     The first such step of a run is kept in ``non_finite/`` of its folder: all micro-batches, and
     the weights before the step, for ``alignlab replay``. A skipped step counts as a step, for the
-    schedule and in the logs; weights and optimizer stay as they were. Weights that are not finite
-    themselves end the run in any case. With scaled gradients (``16-mixed``) the scaler handles
-    overflows, and only losses are checked.
+    schedule and in the logs; weights, optimizer and the objective's running statistics stay as they
+    were. Weights that are not finite themselves end the run in any case. With scaled gradients
+    (``16-mixed``) the scaler handles overflows, and only losses are checked.
 
     Args:
         then: What to do.
@@ -77,6 +78,7 @@ class NonFinite(Callback):
         self.then = then
         self._batches: list[Any] = []
         self._loss: Tensor | float = 0.0  # sum over the micro-batches, so that nothing waits for it
+        self._statistics = dict[str, Tensor]()  # the objective's, before the step
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the check of losses over from the objective, which would stop one process alone."""
@@ -85,7 +87,9 @@ class NonFinite(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the micro-batch until the step is done."""
+        """Keep the micro-batch until the step is done, and the statistics before its first one."""
+        if not self._batches:
+            self._statistics = statistics_of(pl_module)
         self._batches.append(batch)
 
     def on_before_backward(
@@ -115,6 +119,7 @@ class NonFinite(Callback):
 
     def _handle(self, trainer: Trainer, module: Any, batches: list[Any]) -> None:
         gradient = bad_gradient(module)
+        put_back(module, self._statistics)
         module.zero_grad(set_to_none=True)  # makes room, and leaves the optimizer nothing to do
         sharded = any(local(p) is not p for p in module.parameters())
         mine = []
@@ -165,7 +170,8 @@ def bad_gradient(module: nn.Module) -> str:
 def examined(module: Any, batch: Any, rank: int, number: int, *, backward: bool = True) -> Part:
     """Run a micro-batch again, forward and backward, and see where a number is lost.
 
-    Weights, their gradients, metrics and the state of random generators stay as they are.
+    Weights, their gradients, metrics, statistics and the state of random generators stay as they
+    are.
 
     Args:
         module: The objective.
@@ -179,16 +185,39 @@ def examined(module: Any, batch: Any, rank: int, number: int, *, backward: bool 
     with torch.random.fork_rng(), module.own_precision():
         try:
             module.checks_losses = True
-            with torch.no_grad():
+            with torch.no_grad(), same_statistics(module):
                 module.training_step(batch, 0)
         except FloatingPointError as error:
             rows = str(error).partition(". Unless")[0]
         finally:
             module.checks_losses = False
-        found, loss = first_bad(module, lambda: module.training_step(batch, 0), backward=backward)
+        with same_statistics(module):
+            step = lambda: module.training_step(batch, 0)  # noqa: E731
+            found, loss = first_bad(module, step, backward=backward)
     module._step = before
     trees = batch.trees if isinstance(batch, RolloutBatch) else batch
     return Part(rank, number, list(trees.ids), float(loss) / parts, rows, found)
+
+
+def statistics_of(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of an objective's own buffers, such as running means of margins; not its models'."""
+    return {name: value.clone() for name, value in module.named_buffers(recurse=False)}
+
+
+def put_back(module: nn.Module, statistics: Mapping[str, Tensor]) -> None:
+    """Set an objective's own buffers to what ``statistics_of`` found."""
+    for name, value in statistics.items():
+        module.get_buffer(name).copy_(value)
+
+
+@contextmanager
+def same_statistics(module: nn.Module) -> Iterator[None]:
+    """Run training steps inside that leave no trace in the objective's statistics."""
+    before = statistics_of(module)
+    try:
+        yield
+    finally:
+        put_back(module, before)
 
 
 class _Watch:

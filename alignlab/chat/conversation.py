@@ -15,6 +15,7 @@ from rich.text import Text as Words
 from alignlab.chat.speaker import Speaker
 from alignlab.data.rows import Text, Turn
 from alignlab.data.sources import as_json
+from alignlab.data.texts import CompletionText
 
 HELP = "Type a message. /new starts a new conversation, /quit (or Ctrl-D) ends."
 CHOICES = {"1": 0, "2": 1}
@@ -26,7 +27,7 @@ class Conversation:
     Args:
         speakers: One policy, or two that reply side by side.
         save: The file that preferences are added to, as JSONL of ``prompt``, ``chosen`` and
-            ``rejected`` that ``PreferenceData`` reads.
+            ``rejected`` that ``PreferenceData`` reads. A reply that was cut off is marked as such.
         ask: Shows a text and returns what the user types.
         console: Where replies are shown: in place while they grow if it is a terminal, else once.
         system: The system's message of each conversation.
@@ -121,6 +122,10 @@ class Conversation:
             return reply if isinstance(prompt, str) else (Turn("assistant", reply),)
 
         row = {"prompt": prompt, "chosen": own(chosen), "rejected": own(rejected)}
-        line = json.dumps({key: as_json(text) for key, text in row.items()}, ensure_ascii=False)
+        record: dict[str, Any] = {key: as_json(text) for key, text in row.items()}
+        for side, reply in (("chosen", chosen), ("rejected", rejected)):
+            if isinstance(reply, CompletionText) and not reply.ends:  # must not be taught to stop
+                record[f"{side}_ends"] = False
+        line = json.dumps(record, ensure_ascii=False)
         with self._save.open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")

@@ -268,6 +268,16 @@ def read_base(source: str, base: str) -> dict[str, Any]:
     return record
 
 
+def recorded_outputs(source: str) -> int:
+    """How many numbers the scorer gives whose adapters are in the folder ``source``.
+
+    1 where the folder does not say: adapters that alignlab did not train.
+    """
+    path = Path(source) / RECORD
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return int(record.get("config", {}).get("num_labels", 1))
+
+
 def weights_hash(source: str) -> str | None:
     """A hash of the weights' files in a folder, or of a hub id's in the local cache.
 

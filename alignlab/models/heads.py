@@ -32,7 +32,8 @@ def language_logits(output: Any, config: Any, hidden: Tensor, dtype: torch.dtype
     with torch.autocast(hidden.device.type, enabled=False):
         linear = getattr(output, "original_module", output)  # adapters may learn some of its rows
         if isinstance(linear, nn.Linear) and output.weight.is_floating_point():
-            bias = None if linear.bias is None else linear.bias.to(dtype)
+            bias = getattr(output, "bias", linear.bias)  # that of a copy that adapters train
+            bias = None if bias is None else bias.to(dtype)
             logits = F.linear(hidden.to(dtype), output.weight.to(dtype), bias)
         else:
             logits = output(hidden)

@@ -38,6 +38,7 @@ from alignlab.models.adapters import (
     is_adapter,
     read_base,
     record_base,
+    recorded_outputs,
 )
 from alignlab.models.chat_format import copy_token_rows, set_chat_format
 from alignlab.models.limits import embedded
@@ -201,6 +202,17 @@ def is_scorer(source: str) -> bool:
         return bool(adapter_config(source).task_type == "SEQ_CLS")
     names = load_config(source).architectures or []
     return any(name.endswith("ForSequenceClassification") for name in names)
+
+
+def outputs_of(source: str) -> int:
+    """How many numbers the scorer in ``source`` (folder or hub id) gives.
+
+    Raises:
+        ConfigError: Nothing usable there.
+    """
+    if is_adapter(source):
+        return recorded_outputs(source)
+    return int(load_config(source).num_labels)
 
 
 def _load_adapted(

@@ -199,6 +199,11 @@ class Policy(TreeBackbone):
         return sorted(ids - {None})
 
     @property
+    def width(self) -> int:
+        """Size of the states that the head reads; some models project wider ones to it (OPT)."""
+        return int(self.model.get_output_embeddings().weight.shape[1])
+
+    @property
     def precision(self) -> torch.dtype:
         """The coarsest type that a forward computes in now: inside autocast it is autocast's."""
         kind = self.device.type

@@ -27,7 +27,8 @@ class ValueFunction(nn.Module):
         detach: Keep a shared head's gradient out of the policy.
 
     Raises:
-        ConfigError: ``adapter`` for a policy without LoRA, or a network with another tokenizer.
+        ConfigError: ``adapter`` for a policy without LoRA, or a network with another tokenizer or
+            several outputs.
     """
 
     def __init__(
@@ -42,12 +43,17 @@ class ValueFunction(nn.Module):
                 "model.init_args.value reads the policy's tokens and has another tokenizer: "
                 f"{odd}. Start it from a model of the policy's family."
             )
+        if self.network is not None and self.network.outputs != 1:
+            raise ConfigError(
+                f"model.init_args.value: a value is one number, this network gives "
+                f"{self.network.outputs}. Set its outputs to 1."
+            )
         self.adapted, self.detach = network == "adapter", detach and network is None
         if self.adapted:
             self._add_adapter()
         if self.network is None:
             wide = torch.promote_types(policy.model.dtype, torch.float32)
-            self.head = nn.Linear(policy.model.config.hidden_size, 1, dtype=wide)
+            self.head = nn.Linear(policy.width, 1, dtype=wide)
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
 

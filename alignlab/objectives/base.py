@@ -227,7 +227,7 @@ class Objective(L.LightningModule):
         return {
             name
             for name in self.state_dict()
-            if name not in frozen and not name.startswith(("reference.", *with_scales))
+            if name not in frozen and not name.startswith(("reference.", "reward.", *with_scales))
         }
 
 

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from alignlab.clock import CLOCK
@@ -31,6 +31,7 @@ from alignlab.functional import (
 )
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models import LiveReference, Policy, Scores, make_reference
+from alignlab.models.loading import freeze
 from alignlab.models.modes import reading
 from alignlab.models.sharding import gathered
 from alignlab.models.value import ValueFunction
@@ -188,6 +189,8 @@ class OnPolicyObjective(Objective):
                 f"{type(self).__name__} does not cap importance weights, got ratio_cap "
                 f"{sampling.ratio_cap}. Leave out model.init_args.sampling.ratio_cap."
             )
+        if isinstance(reward, nn.Module):
+            freeze(reward)  # it scores and is not trained, although it is a part of this module
         self.policy, self.reward, self.sampling = policy, reward, sampling
         self.added_tokens = sampling.max_new_tokens
         self.reference = make_reference(policy, reference)

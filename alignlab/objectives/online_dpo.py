@@ -17,7 +17,7 @@ from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError
 from alignlab.functional import bradley_terry, uniform
 from alignlab.models import LiveReference, Policy, Scores
-from alignlab.objectives.base import LossAndMetrics, PairLoss, split_pairs
+from alignlab.objectives.base import LossAndMetrics, PairLoss, accuracy, split_pairs
 from alignlab.objectives.on_policy import OnPolicyObjective, Sampling, Scored
 from alignlab.objectives.schedule import Schedule
 from alignlab.objectives.settings import checked
@@ -130,5 +130,5 @@ class OnlineDPO(OnPolicyObjective):
         ref = split_pairs(batch.ref_token_logps.sum(1))
         loss = online_dpo_loss(*split_pairs(scores.logps), *ref, preference, beta=self.beta)
         margins = loss.chosen_rewards - loss.rejected_rewards
-        agreed = ((margins > 0) == (preference > 0.5)).float().mean()
+        agreed = accuracy(margins * (preference - 0.5).sign())
         return loss.losses, {"loss": loss.losses.mean(), "rewards/accuracies": agreed}

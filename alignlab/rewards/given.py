@@ -121,18 +121,18 @@ class Scorer(Reward):
 
     def __init__(self, path: str) -> None:
         from alignlab.models.adapters import is_adapter
-        from alignlab.models.loading import load_config
+        from alignlab.models.loading import outputs_of
         from alignlab.rewards.classifier import ClassifierReward
         from alignlab.rewards.model import ModelReward
         from alignlab.rewards.sentiment import SentimentReward
 
         own = Path(path) / MODEL
-        path = str(own) if (own / "config.json").is_file() else path
+        path = str(own) if (own / "config.json").is_file() or is_adapter(str(own)) else path
         config = Path(path) / "config.json"
         known = json.loads(config.read_text("utf-8")) if config.is_file() else {}
         if known.get("class") == "NgramScorer":
             self.kind: Reward = SentimentReward(path)
-        elif is_adapter(path) or load_config(path).num_labels == 1:
+        elif outputs_of(path) == 1:
             self.kind = ModelReward(path)
         else:
             self.kind = ClassifierReward(path)

@@ -13,7 +13,7 @@ from alignlab.errors import ConfigError, DataError
 from alignlab.models import ScoreModel
 from alignlab.models.adapters import is_adapter
 from alignlab.models.limits import misfit
-from alignlab.models.loading import is_scorer, load_config, load_tokenizer
+from alignlab.models.loading import is_scorer, load_config, load_tokenizer, outputs_of
 from alignlab.models.modes import reading
 from alignlab.rewards.base import Reward
 
@@ -129,8 +129,8 @@ def check_trained_scorer(path: str) -> None:
             f"{path}: a {kinds} has no trained score head. Give the folder of a trained reward "
             "model."
         )
-    if config and config.num_labels != 1:
+    if (outputs := outputs_of(path)) != 1:
         raise ConfigError(
-            f"{path}: a reward is one number, this model gives {config.num_labels}. "
+            f"{path}: a reward is one number, this model gives {outputs}. "
             "Use alignlab.rewards.classifier.ClassifierReward for a classifier."
         )

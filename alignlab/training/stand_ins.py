@@ -38,10 +38,13 @@ class _Model(nn.Module):
     def __init__(self, outputs: int, *, adapted: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
-        self.config = SimpleNamespace(hidden_size=1)
         self.score = SimpleNamespace(out_features=outputs)
         if adapted:
             self.disable_adapter = None
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """A head of one weight."""
+        return nn.Linear(1, 1)
 
     def add_adapter(self, name: str, config: Any) -> None:
         """Do nothing: the fake has no layers to adapt."""

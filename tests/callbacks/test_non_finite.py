@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -221,3 +222,33 @@ def test_a_rollout_whose_loss_is_lost(fit, capsys, then):
     else:
         with pytest.raises(FloatingPointError, match="step 2: loss is not finite"):
             train()
+
+
+@pytest.mark.parametrize("name", ["kto", "beta_dpo", "bco"])
+def test_a_skipped_step_leaves_no_trace_in_running_statistics(fit, capsys, name):
+    """KTO's divergence and beta-DPO's usual margin would be NaN, and all later losses with them."""
+    before = dict[int, dict[str, torch.Tensor]]()
+
+    def spoil(trainer, module, batch, index):
+        own = {k: v.clone() for k, v in module.named_buffers(recurse=False)}
+        before.setdefault(trainer.global_step, own)  # ahead of a step's first micro-batch
+        if getattr(module, "spoilt", False):
+            return
+        module.spoilt, real = True, module.policy.forward
+
+        def forward(*given, **settings):
+            scores = real(*given, **settings)
+            if trainer.global_step == 1:
+                logps, each = scores.logps * math.nan, scores.token_logps * math.nan
+                scores = replace(scores, logps=logps, token_logps=each)
+            return scores
+
+        module.policy.forward = forward
+
+    after = fit(name, spoil, then="skip", steps=4, micro=4 if name == "beta_dpo" else 2)
+    assert before[1]
+    assert all(torch.equal(before[2][k], value) for k, value in before[1].items())
+    assert all(bool(value.isfinite().all()) for value in before[3].values())
+    equal = [all(torch.equal(v, after[n + 1][k]) for k, v in after[n].items()) for n in (1, 2, 3)]
+    assert equal == [True, False, False]
+    assert capsys.readouterr().err.count("skipped: ") == 1

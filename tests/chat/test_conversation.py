@@ -12,6 +12,7 @@ from alignlab.chat.conversation import Conversation
 from alignlab.chat.speaker import Speaker
 from alignlab.data.modules import PreferenceData
 from alignlab.data.rows import Text, Turn
+from alignlab.data.texts import CompletionText
 from tests.data.tokens import bytewise
 
 TEMPLATE = (
@@ -133,3 +134,21 @@ def test_tools_stand_in_the_first_message_of_every_conversation(tmp_path: Path) 
     data.tokenizer = bytewise(shown + TEMPLATE, bos=None, eos="<|im_end|>")
     data.setup("fit")
     assert '"weather"' in data.tokenizer.decode(data.train_trees[0].prompt)
+
+
+def test_a_reply_that_was_cut_off_is_kept_as_such(tmp_path: Path) -> None:
+    """Else training on it would teach to stop in the middle of a sentence."""
+
+    class Endless(Scripted):
+        def reply(self, prompt: Text, turn: int) -> Iterator[str]:
+            for end in (False, self.name == "whole"):
+                yield CompletionText(f"{self.name} it", f"{self.name} it", end)
+
+    file = tmp_path / "kept.jsonl"
+    talk([Endless("cut"), Endless("whole")], file, "hello", "1", "again", "2")
+    data = PreferenceData(str(file), batch_size=2)
+    data.tokenizer = bytewise(TEMPLATE, bos=None, eos="<|im_end|>")
+    data.setup("fit")
+    stop = data.tokenizer.eos_token_id
+    ended = [[ids[-1] == stop for ids in tree.completions] for tree in data.train_trees]
+    assert ended == [[False, True], [True, False]]

@@ -315,3 +315,28 @@ def test_new_adapters_depend_on_the_seed_alone(base: Path) -> None:
         assert torch.equal(weight, again[name])
         assert not torch.equal(weight, other[name])
         assert not torch.equal(weight, first[name.replace("default", "value")]) or "value" in name
+
+
+def test_a_head_that_others_trained_in_full_has_its_own_bias(words: Path, tmp_path: Path) -> None:
+    """Phi's output layer has a bias, and peft's ``modules_to_save`` trains a copy of both."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    more = {"intermediate_size": 24, "max_position_embeddings": 64, "initializer_range": 0.4}
+    base = Policy(config={"model_type": "phi"} | sizes | more, tokenizer=str(words))
+    base.save(tmp_path / "phi")
+    lora = LoraConfig(r=2, target_modules="all-linear", modules_to_save=["lm_head"])
+    theirs = get_peft_model(AutoModelForCausalLM.from_pretrained(tmp_path / "phi"), lora)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in theirs.parameters():
+            if p.requires_grad:
+                p.normal_(std=0.3, generator=generator)
+    theirs.save_pretrained(tmp_path / "adapters")
+    base.tokenizer.save_pretrained(tmp_path / "adapters")
+    with torch.no_grad():
+        row = torch.tensor([[1, 5, 6, 7, 8, 2]])
+        wanted = theirs.eval()(row).logits.log_softmax(-1)[0, 2:5].gather(1, row[0, 3:, None])[:, 0]
+    policy = Policy(str(tmp_path / "adapters")).eval()
+    found = policy(collate(TREES)).token_logps[0]
+    assert_close(found, wanted, rtol=0, atol=1e-5)
+    found.sum().backward()
+    assert policy.model.get_output_embeddings().bias.grad.any()

@@ -143,3 +143,23 @@ def test_a_network_with_another_tokenizer_is_refused(build: Build, tmp_path: Pat
 
 def policy_with(network: ScoreModel) -> Any:
     return SimpleNamespace(tokenizer=network.tokenizer)
+
+
+def test_a_head_is_as_wide_as_the_states_that_it_reads(words: Path) -> None:
+    """OPT-350m's layers have 1,024 numbers, and its states are projected to 512."""
+    sizes = {"hidden_size": 16, "word_embed_proj_dim": 8, "ffn_dim": 24, "num_hidden_layers": 1}
+    more = {"num_attention_heads": 2, "max_position_embeddings": 64, "do_layer_norm_before": False}
+    policy = Policy(config={"model_type": "opt"} | sizes | more, tokenizer=str(words))
+    value = ValueFunction(policy, None, True)
+    hidden = policy(TREES, value.want).hidden
+    assert hidden is not None
+    assert hidden.shape[-1] == value.head.in_features == 8
+    value.head.weight.data.fill_(0.5)
+    assert_close(value(TREES), torch.where(TREES.token_mask, 0.5 * hidden.sum(-1), 0))
+
+
+def test_a_network_of_several_outputs_is_refused(build: Build, tmp_path: Path) -> None:
+    policy = build()
+    policy.save(tmp_path)
+    with pytest.raises(ConfigError, match=r"one number, this network gives 2. Set its outputs to"):
+        ValueFunction(policy, ScoreModel(str(tmp_path), outputs=2), True)

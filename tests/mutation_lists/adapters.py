@@ -276,4 +276,25 @@ MUTATIONS = (
         "if False:",
         "models/test_modes.py::test_activations_that_are_computed_again_give_the_same_gradients",
     ),
+    Mutation(
+        "the bias of a head that adapters trained in full is the old one",
+        "models/heads.py",
+        'bias = getattr(output, "bias", linear.bias)',
+        "bias = linear.bias",
+        "models/test_adapters.py::test_a_head_that_others_trained_in_full_has_its_own_bias",
+    ),
+    Mutation(
+        "a value head is as wide as the layers, not as the states",
+        "models/value.py",
+        "nn.Linear(policy.width, 1",
+        "nn.Linear(policy.model.config.hidden_size, 1",
+        "models/test_value.py::test_a_head_is_as_wide_as_the_states_that_it_reads",
+    ),
+    Mutation(
+        "a value network may have several outputs",
+        "models/value.py",
+        "if self.network is not None and self.network.outputs != 1:",
+        "if False:",
+        "models/test_value.py::test_a_network_of_several_outputs_is_refused",
+    ),
 )

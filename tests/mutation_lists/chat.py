@@ -59,4 +59,11 @@ MUTATIONS = (
         "if True else None",
         "test_strings.py::test_a_frontier_is_the_hull",
     ),
+    Mutation(
+        "a reply that was cut off is kept as a complete one",
+        "chat/conversation.py",
+        "if isinstance(reply, CompletionText) and not reply.ends:",
+        "if False:",
+        "chat/test_conversation.py::test_a_reply_that_was_cut_off_is_kept_as_such",
+    ),
 )

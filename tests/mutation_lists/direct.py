@@ -328,4 +328,11 @@ MUTATIONS = (
         "return True",
         "objectives/test_pairs.py::test_three_and_one_are_not_two_pairs",
     ),
+    Mutation(
+        "online DPO: a policy without an opinion disagrees with every label for the first",
+        "objectives/online_dpo.py",
+        "agreed = accuracy(margins * (preference - 0.5).sign())",
+        "agreed = ((margins > 0) == (preference > 0.5)).float().mean()",
+        "objectives/test_online_dpo.py::test_a_tie_is_half_right",
+    ),
 )

@@ -139,4 +139,18 @@ MUTATIONS = (
         "return -losses.sum(), mask.sum()",
         OPTIMA + "test_reinforce_pp_in_pairs_ends_at_the_optimum_of_twice_the_coefficient",
     ),
+    Mutation(
+        "a reward's own weights are trained",
+        "objectives/on_policy.py",
+        "            freeze(reward)",
+        "            pass",
+        "objectives/test_on_policy.py::test_a_reward_with_weights_is_no_part_of_what_is_trained",
+    ),
+    Mutation(
+        "checkpoints hold a reward's own buffers",
+        "objectives/base.py",
+        '("reference.", "reward.", *with_scales)',
+        '("reference.", *with_scales)',
+        "objectives/test_on_policy.py::test_a_reward_with_weights_is_no_part_of_what_is_trained",
+    ),
 )

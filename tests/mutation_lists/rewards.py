@@ -288,4 +288,18 @@ MUTATIONS = (
         'if key == "hidden_size" and known.get(key) != theirs.get(key):',
         "stages/test_average.py::test_unlike_models_are_refused",
     ),
+    Mutation(
+        "a run that trained a reward model's adapters is no scorer",
+        "rewards/given.py",
+        " or is_adapter(str(own)) else path",
+        " else path",
+        "rewards/test_given.py::test_adapters_of_a_scorer_are_a_scorer_too",
+    ),
+    Mutation(
+        "all adapters of scorers are those of a reward model",
+        "models/adapters.py",
+        'record.get("config", {}).get("num_labels", 1)',
+        'record.get("config", {}).get("", 1)',
+        "rewards/test_given.py::test_adapters_of_a_scorer_are_a_scorer_too",
+    ),
 )

@@ -160,4 +160,18 @@ MUTATIONS = (
         """{"save_dir": str(folder), "name": "logs", "version": ""}""",
         "training/test_loggers.py::test_services_come_after_tensorboard",
     ),
+    Mutation(
+        "a skipped step stays in the objective's running statistics",
+        "callbacks/non_finite.py",
+        "        put_back(module, self._statistics)\n",
+        "",
+        LOST + "test_a_skipped_step_leaves_no_trace_in_running_statistics",
+    ),
+    Mutation(
+        "a step that is run again stays in the objective's running statistics",
+        "callbacks/non_finite.py",
+        "    finally:\n        put_back(module, before)",
+        "    finally:\n        pass",
+        LOST + "test_a_skipped_step_leaves_no_trace_in_running_statistics",
+    ),
 )

@@ -522,3 +522,26 @@ def test_a_rank_samples_and_scores_its_own_prompts(
     with torch.no_grad():
         objective.in_chunks(batch.trees, count)
     assert scored == [2]
+
+
+@pytest.mark.parametrize("kind", [RLOO, PPO])
+def test_a_reward_with_weights_is_no_part_of_what_is_trained(start: Make, kind: Any) -> None:
+    """A module as an attribute of a module is one of its parts, for optimizers and checkpoints."""
+
+    class Network(torch.nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(1, 1)
+            self.register_buffer("table", torch.ones(2))
+
+        def __call__(self, prompts: Any, completions: Any) -> Tensor:
+            lengths = torch.tensor([[float(len(text))] for text in completions])
+            return super().__call__(lengths)[:, 0].detach()
+
+    reward = Network()
+    objective = kind(start("float32"), reward, Sampling(4), partial(torch.optim.AdamW, lr=1e-3))
+    groups = objective.parameter_groups()
+    trained = [p for g in groups for p in (g["params"] if isinstance(g, dict) else [g])]
+    assert not {*map(id, trained)} & {*map(id, reward.parameters())}
+    assert not any(p.requires_grad for p in reward.parameters())
+    assert not any(name.startswith("reward.") for name in objective.kept_names())
+    assert "reward_mean" in objective.kept_names()

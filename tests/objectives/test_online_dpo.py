@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError
+from alignlab.models import Scores
 from alignlab.objectives.dpo import dpo_loss
 from alignlab.objectives.on_policy import Sampling, Scored
 from alignlab.objectives.online_dpo import OnlineDPO, label, online_dpo_loss
@@ -132,3 +133,15 @@ def test_impossible_settings_are_refused(make, settings, message):
 def test_it_takes_two_to_compare(make):
     with pytest.raises(ConfigError, match=r"samples_per_prompt to 2"):
         make().collect(PROMPTS, samples=3, rollout=0)
+
+
+def test_a_tie_is_half_right(make):
+    """Four pairs: the policy agrees, disagrees, has no opinion, and the judge has none."""
+    online = make(labels="argmax", beta=1.0)
+    flat = scored(online, [1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 2.0, 2.0])
+    batch = online.advantages(flat)
+    ref = batch.ref_token_logps
+    lead = torch.tensor([0.3, 0.0, -0.3, 0.0, 0.0, 0.0, 0.3, 0.0], dtype=ref.dtype)
+    scores = Scores(ref, ref != 0, ref.sum(1) + lead, (ref != 0).sum(1), batch.trees.group)
+    _, means = online.losses(batch, scores)
+    assert means["rewards/accuracies"].item() == pytest.approx((1 + 0 + 0.5 + 0.5) / 4)

@@ -1,5 +1,6 @@
 """Functions, sums and scorers of any kind as rewards."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from torch.testing import assert_close
 from transformers import LlamaForSequenceClassification
 
 from alignlab.errors import ConfigError, DataError
+from alignlab.models import Lora, Policy, ScoreModel
 from alignlab.rewards.build import build_reward
 from alignlab.rewards.classifier import ClassifierReward
 from alignlab.rewards.given import FunctionReward, Scorer, WeightedSum
@@ -113,3 +115,21 @@ def test_the_kind_of_a_scorer_is_read_from_its_folder(tmp_path: Path) -> None:
     assert isinstance(Scorer(str(tmp_path / "ngrams")).kind, SentimentReward)
     with pytest.raises(ConfigError, match="nowhere"):
         Scorer(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_adapters_of_a_scorer_are_a_scorer_too(
+    build: Callable[..., Policy], tmp_path: Path, outputs: int
+) -> None:
+    """In their folder, and as the run of ``alignlab fit`` that trained them."""
+    build("llama").save(tmp_path / "lm")
+    trained = ScoreModel(str(tmp_path / "lm"), outputs=outputs, lora=Lora(rank=2))
+    trained.save(model := tmp_path / "run" / "model")
+    for path in (model, model.parent):
+        if outputs == 1:
+            assert isinstance(Scorer(str(path)).kind, ModelReward)
+            continue
+        with pytest.raises(ConfigError, match=r"no classes 'POSITIVE'.*it has LABEL_0, LABEL_1"):
+            Scorer(str(path))
+        with pytest.raises(ConfigError, match=r"one number, this model gives 2.*ClassifierReward"):
+            ModelReward(str(model))
