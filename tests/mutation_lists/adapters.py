@@ -48,7 +48,7 @@ MUTATIONS = (
     Mutation(
         "checkpoints hold the scales of frozen weights",
         "objectives/base.py",
-        '("reference.", *with_scales)',
+        '("reference.", "reward.", *with_scales)',
         '("reference.",)',
         QUANTISED + "test_checkpoints_hold_no_codes",
     ),
