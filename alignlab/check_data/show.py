@@ -165,9 +165,7 @@ def _troubles(data: Survey) -> Iterator[Section]:
     """Refused, repeated and contradictory rows, and what nothing reads, where there are any."""
     report, name = data.report, data.source.name
     if report.count:
-        cells = [
-            [f"{n:,}", why, _few(report.by_reason[why], n)] for why, n in report.counts.items()
-        ]
+        cells = [[f"{n:,}", why, _few(report.places(why), n)] for why, n in report.counts.items()]
         yield Section(f"Refused: {report.count:,} rows of {name}", [], _ROWS, cells)
     found = data.repeats.found()
     cells = [
@@ -256,7 +254,8 @@ def _survey_json(data: Survey) -> dict[str, Any]:
         "read": report.seen,
         "kept": report.seen - report.count,
         "refused": {
-            why: {"rows": n, "which": report.by_reason[why]} for why, n in report.counts.items()
+            why: {"rows": n, "which": report.by_reason[why], "detail": report.details[why]}
+            for why, n in report.counts.items()
         },
         "repeated": {
             what: {"rows": len(places), "which": data.named(places)}

@@ -29,6 +29,7 @@ from alignlab.data.rows import (
     RowReport,
     Text,
 )
+from alignlab.data.rows.guesses import unknown
 from alignlab.data.rows.judged import check_both
 from alignlab.data.sources import records_of, typed_rows
 from alignlab.errors import DataError
@@ -97,7 +98,9 @@ class Source:
         names = (names - set(self.columns.values())) | set(self.columns)
         kind = kind_of(names, list(MODULES))
         # No kind: the error names what the closest one needs.
-        return kind or (PreferencePair if {"chosen", "rejected"} & names else Demonstration)
+        near = (k for k in MODULES if not min(unknown(needs, names) for needs in k.COLUMNS))
+        pair = {"chosen", "rejected"} & names
+        return kind or next(near, PreferencePair if pair else Demonstration)
 
 
 @dataclass

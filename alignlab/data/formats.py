@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from alignlab.data.dialects import in_their_words, translated, with_context
 from alignlab.data.rows.base import Completable, R, Row
+from alignlab.data.rows.guesses import mapping, unknown
 from alignlab.data.rows.nested import ChatVote, printable
 from alignlab.data.rows.reader import Reader
 from alignlab.data.rows.report import RowReport
@@ -223,11 +224,18 @@ def _repeats(fields: Fields, lead: str) -> bool:
 def _missing(kind: type[Row], found: Sequence[str], source: str) -> DataError:
     """Says which column is missing, which were found and what would do."""
     wanted = " or ".join(map(" + ".join, kind.COLUMNS))
-    closest = min(kind.COLUMNS, key=lambda needs: len(set(needs) - set(found)))
-    missing = ", ".join(name for name in closest if name not in found)
+
+    def distance(needs: tuple[str, ...]) -> tuple[bool, int, int]:
+        odd = unknown(needs, found)
+        return odd == len(needs), odd, len(set(needs) - set(found)) if odd else 0
+
+    closest = min(kind.COLUMNS, key=distance)
+    if unknown(closest, found) == len(closest):
+        closest = kind.COLUMNS[0]
+    missing = [name for name in closest if name not in found]
     found = [printable(name) for name in found if name]
     return DataError(
-        f"{source}: missing column {missing}; a {kind.__name__} needs {wanted}. "
+        f"{source}: missing column {', '.join(missing)}; a {kind.__name__} needs {wanted}. "
         f"Columns found: {', '.join(found) or 'none'}. Rename them, or map them with columns, e.g. "
-        f"columns: {{{closest[0]}: {next(iter(found), 'name')}}}."
+        f"{mapping(missing, found)}."
     )

@@ -333,6 +333,7 @@ class TreeData(pl.LightningDataModule, Generic[R]):
         report.seen -= counts[1]
         if part == "validation":  # what was refused and noted is in the training part's report
             report.seen, report.refused, report.by_reason = counts[1], {}, {}
+            report.details = {}
             report.notes, report.unused = [], {}
 
     def _note_shared_prompts(self) -> None:

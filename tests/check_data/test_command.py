@@ -64,15 +64,18 @@ def test_every_planted_fault_is_counted(
     found = json.loads(capsys.readouterr().out)
     data, shared = found["data"], found["overlap"]
 
-    def lines(*numbers: int) -> dict[str, Any]:
-        return {"rows": len(numbers), "which": [f"rows.jsonl:{n}" for n in numbers]}
+    def lines(*numbers: int, **more: str) -> dict[str, Any]:
+        return {"rows": len(numbers), "which": [f"rows.jsonl:{n}" for n in numbers], **more}
 
+    unreadable = (
+        "not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"
+    )
     assert data["refused"] == {
-        "chosen and rejected are identical": lines(10),
-        "empty completion": lines(11),
-        "missing column 'rejected'": lines(12),
-        "wrong type in 'rejected'": lines(13),
-        "not readable as a row": lines(14),
+        "chosen and rejected are identical": lines(10, detail=""),
+        "empty completion": lines(11, detail="in 'chosen'"),
+        "missing column 'rejected'": lines(12, detail=""),
+        "wrong type in 'rejected'": lines(13, detail="wants a string, got int '3'"),
+        "not readable as a row": lines(14, detail=unreadable),
     }
     assert (data["read"], data["kept"]) == (16, 11)
     assert data["repeated"] == {
@@ -111,7 +114,7 @@ def test_the_terminal_and_the_page_say_the_same(
     ]
     for line in (
         f"Refused: 5 rows of {planted}",
-        "     1  empty completion                   rows.jsonl:11",
+        "     1  empty completion                   rows.jsonl:11 (in 'chosen')",
         "  1 of 4 test rows are training rows, too: test.jsonl:1",
         "  2 of 4 test prompts are training prompts, too: test.jsonl:1, test.jsonl:2",
         "  columns that nothing reads: note (1 rows)",

@@ -210,6 +210,22 @@ def test_the_documentation_has_lines() -> None:
     assert len(documented()) >= 26
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ("question answer", "a Demonstration needs"),
+        ("Prompt Chosen Rejected", "a PreferencePair needs"),
+        ("content", "missing column text; a LabelledText needs .*{text: content}"),
+        ("input output score", "a RatedCompletion needs"),
+        ("a b", "a Demonstration needs"),
+    ],
+)
+def test_the_likeliest_kind_says_what_it_lacks(names: str, said: str, tmp_path: Path) -> None:
+    path = jsonl(tmp_path, [dict.fromkeys(names.split(), "a")])
+    with pytest.raises(DataError, match=said):
+        survey(Source(str(path)))
+
+
 @pytest.mark.parametrize("name", ["rows.arrow", "rows.tsv", "rows.txt"])
 def test_other_types_of_files_are_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("a")

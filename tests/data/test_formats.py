@@ -328,6 +328,17 @@ def test_row_without_a_column_that_others_have(tmp_path: Path) -> None:
         ({"text": "a", "label": "good"}, LabelledText, "wrong type in 'label'"),
         ({"prompt": "a", "completion": "b", "ends": "no"}, Demonstration, "wrong type in 'ends'"),
         ({"messages": messages(USER)}, Demonstration, "no assistant turn in 'messages'"),
+        (
+            {"prompt": "ho", "chosen": messages(YES), "rejected": messages(NO)},
+            PreferencePair,
+            "prompt of the pair is not shared (1 rows, first rows.jsonl:1: write 'prompt' as a",
+        ),
+        (
+            {"question": "ho", "chosen": "a", "rejected": "b"},
+            PreferencePair,
+            "no 'prompt' column and no '\\n\\nAssistant:' turn to find it by (1 rows, first "
+            "rows.jsonl:1: if another column holds the prompts, name it: columns: {prompt: quest",
+        ),
         ({"messages": messages(YES)}, Prompt, "empty prompt in 'messages'"),
         (
             {"messages": messages(USER, YES, USER)},

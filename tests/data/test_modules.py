@@ -346,7 +346,8 @@ def test_the_row_report_says_what_became_of_every_row(tmp_path: Path) -> None:
     lines = said.split("\n")
     assert lines[0].startswith("train: ")
     assert "4 of 9 rows kept" in lines[0]
-    assert "  refused 3 x longer than max_length: rows.jsonl:5, rows.jsonl:6, rows.jsonl:7" in lines
+    refused = "  refused 3 x longer than max_length: rows.jsonl:5 (12 > 10 tokens)"  # ten, BOS, EOS
+    assert f"{refused}, rows.jsonl:6, rows.jsonl:7" in lines
     assert "  refused 1 x missing column 'chosen': rows.jsonl:8" in lines
     assert "  1 of 1 validation prompts are also in the training rows" in lines
     table = data.report_table()

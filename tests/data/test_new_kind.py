@@ -93,7 +93,7 @@ def test_a_new_kind_is_one_file(
     for reason in (
         "nothing was edited: edits.jsonl:6",
         "missing column 'final': edits.jsonl:7",
-        "empty completion: edits.jsonl:8",
-        "wrong type in 'hours': edits.jsonl:9",
+        "empty completion: edits.jsonl:8 (in 'final')",
+        "wrong type in 'hours': edits.jsonl:9 (wants a number, got str 'long')",
     ):
         assert f"  refused 1 x {reason}\n" in said.err

@@ -99,7 +99,8 @@ def test_report_counts_by_reason_with_ids() -> None:
     refusals.add("pairs.jsonl:9", Refused("missing column 'prompt'"))
     assert refusals.count == 5
     assert refusals.lines() == [
-        "  refused 4 x empty completion: pairs.jsonl:3, pairs.jsonl:5, pairs.jsonl:8, ...",
+        "  refused 4 x empty completion: pairs.jsonl:3 (in 'chosen'), pairs.jsonl:5, "
+        "pairs.jsonl:8, ...",
         "  refused 1 x missing column 'prompt': pairs.jsonl:9",
     ]
 

@@ -37,9 +37,11 @@ class Demonstration(Completable):
             turns = read.turns("messages")
             replies = [k for k, turn in enumerate(turns) if turn.role == "assistant"]
             if not replies:
-                raise Refused("no assistant turn in 'messages'")
+                roles = ", ".join(dict.fromkeys(turn.role for turn in turns))
+                raise Refused("no assistant turn in 'messages'", f": its roles are {roles}")
             if replies[-1] != len(turns) - 1:
-                raise Refused("'messages' does not end with an assistant turn")
+                last = f", but with {turns[-1].role!r}"
+                raise Refused("'messages' does not end with an assistant turn", last)
             first = replies[0]
             return cls(read.id, turns[:first], turns[first:], ends=read.flag("ends"))
         prompt, completion = read.prompt_and("completion")

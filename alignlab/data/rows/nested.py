@@ -20,6 +20,12 @@ ROLES = {  # ShareGPT's speakers
     "function_response": "tool",
 }
 
+OTHER_ROLES = {  # what else is written as a role, and what templates call it
+    **{name: name for name in ("system", "user", "assistant", "tool", "developer")},
+    **{"human": "user", "gpt": "assistant", "chatgpt": "assistant"},
+    **{"model": "assistant", "bot": "assistant", "ai": "assistant"},
+}
+
 
 class ChatVote:
     """Whether a column holds more conversations than plain texts, counted value by value."""
@@ -109,11 +115,30 @@ def _turn(name: str, value: Any) -> Turn:
             if role not in ROLES:
                 raise Refused(f"unknown speaker in {name!r}", f": {shown(role)}")
             role = ROLES[role]
+        _check_turn(name, role, content)
         if content is None and more.get("tool_calls"):
             content, more["content"] = "", None  # some templates ask whether it is null
         if isinstance(role, str) and isinstance(content, str):
             return Turn(role, content, as_extra(more))
-    raise Refused(f"wrong type in {name!r}", ": a turn needs 'role' and 'content', both strings")
+    got = ", ".join(map(str, value)) if isinstance(value, Mapping) else shown(value)
+    wants = f": a turn needs 'role' and 'content', both strings, got {got}"
+    raise Refused(f"wrong type in {name!r}", wants)
+
+
+def _check_turn(name: str, role: Any, content: Any) -> None:
+    """Refuse what OpenAI's form allows and no model of text reads.
+
+    Raises:
+        Refused: A role that templates call otherwise would be printed as it is, and its turn not be
+            trained on; or the content is a list of parts, such as images.
+    """
+    meant = OTHER_ROLES.get(role.strip().lower(), role) if isinstance(role, str) else role
+    if meant != role:
+        raise Refused(f"unknown role in {name!r}", f": {role!r}; write {meant!r}")
+    if isinstance(content, list | tuple):
+        kinds = sorted({str(part.get("type")) for part in content if isinstance(part, Mapping)})
+        parts = f": {', '.join(kinds)}; only text is read, and it must be one string"
+        raise Refused(f"content in parts in {name!r}", parts)
 
 
 def _called(name: str, content: Any) -> Turn:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from alignlab.data.rows.base import Branch, Completable
+from alignlab.data.rows.guesses import mapping
 from alignlab.data.rows.reader import Reader
 from alignlab.data.rows.values import Refused, Text, Turn, check_number
 
@@ -74,13 +75,21 @@ def _shared_beginning(read: Reader) -> tuple[Text, Text, Text]:
     if isinstance(chosen, str) and isinstance(rejected, str):
         cuts = [text.rfind(ASSISTANT) + len(ASSISTANT) for text in (chosen, rejected)]
         if min(cuts) < len(ASSISTANT):
-            raise Refused("no 'prompt' column and no '\\n\\nAssistant:' turn to find it by")
+            named = mapping(("prompt",), read.fields)
+            raise Refused(
+                "no 'prompt' column and no '\\n\\nAssistant:' turn to find it by",
+                f": if another column holds the prompts, name it: {named}",
+            )
         shared = cuts[0] if chosen[: cuts[0]] == rejected[: cuts[1]] else 0
     else:
         most, shared = min(len(chosen), len(rejected)) - 1, 0
         while shared < most and chosen[shared] == rejected[shared]:
             shared += 1
     if not shared:
-        raise Refused("prompt of the pair is not shared")
+        # Beside a plain prompt the conversations hold it, too; these begin with the reply.
+        first, why = chosen[0], ""
+        if "prompt" in read.columns and isinstance(first, Turn) and first.role == "assistant":
+            why = ": write 'prompt' as a list of messages, as the replies are"
+        raise Refused("prompt of the pair is not shared", why)
     replies = read.reply("chosen", chosen[shared:]), read.reply("rejected", rejected[shared:])
     return chosen[:shared], *replies

@@ -69,7 +69,8 @@ class Reader:
     def reply(self, name: str, text: Text) -> Text:
         """The text; a conversation must start with the assistant's turn."""
         if not isinstance(text, str) and (not text or text[0].role != "assistant"):
-            raise Refused("completion does not start with an assistant turn", f" in {name!r}")
+            got = f", but with {text[0].role!r}" if text else ""
+            raise Refused("completion does not start with an assistant turn", f" in {name!r}{got}")
         return text
 
     def copied_prompt(self) -> str | None:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from alignlab.data.rows.values import Refused
-from alignlab.errors import ConfigError, DataError
+from alignlab.errors import ConfigError, DataError, in_a_line
 
 Refuse = Literal["drop", "error"]
 REFUSE: tuple[Refuse, ...] = ("drop", "error")
 EXAMPLES = 3  # refused rows that a report names of each reason
 KEPT = 1000  # the same, that it holds: a large source may have very many
 LINES = 7  # of a summary
+LONGEST = 120  # characters of what a refused row held
 COLUMNS = ("what", "reason", "rows", "examples")  # of a report as a table
 
 
@@ -28,6 +29,7 @@ class RowReport:
         default_factory=dict
     )  # places (file:line) of the first refused rows
     refused: dict[str, int] = field(default_factory=dict)  # how many were, by reason
+    details: dict[str, str] = field(default_factory=dict)  # what the first of each reason held
     unused: dict[str, int] = field(
         default_factory=dict
     )  # columns that nothing reads: rows with one
@@ -64,6 +66,7 @@ class RowReport:
         self.refused[problem.reason] = self.refused.get(problem.reason, 0) + 1
         if len(places := self.by_reason.setdefault(problem.reason, [])) < KEPT:
             places.append(id)
+        self.details.setdefault(problem.reason, _inside(problem.detail))
 
     def absorb(self, reading: "RowReport") -> None:
         """Add the counts from reading the rows before those from tokenising them."""
@@ -71,6 +74,7 @@ class RowReport:
         read, made = (reading.refused, reading.by_reason), (self.refused, self.by_reason)
         self.refused = {why: read[0].get(why, 0) + made[0].get(why, 0) for why in reasons}
         self.by_reason = {why: [*read[1].get(why, []), *made[1].get(why, [])] for why in reasons}
+        self.details |= reading.details
         self.seen += reading.seen
         self.notes[:0] = reading.notes
         self.unused = reading.unused | self.unused
@@ -102,9 +106,15 @@ class RowReport:
         return self
 
     def examples(self, reason: str) -> str:
-        """The first few rows refused for ``reason``."""
-        rows = self.by_reason[reason]
+        """The first few rows refused for ``reason``, and what the first of them held."""
+        rows = self.places(reason)
         return ", ".join([*rows[:EXAMPLES], *(["..."] if len(rows) > EXAMPLES else [])])
+
+    def places(self, reason: str) -> list[str]:
+        """The first rows refused for ``reason``; the first is followed by what it held."""
+        first, *others = self.by_reason[reason]
+        detail = self.details.get(reason)
+        return [f"{first} ({detail})" if detail else first, *others]
 
     def lines(self) -> list[str]:
         """One line per reason for refusal, with example rows, and one per kind of unused field."""
@@ -174,6 +184,9 @@ class RowReport:
         ]
         return [dict(zip(COLUMNS, row, strict=True)) for row in found]
 
+    def _first(self, reason: str) -> list[str]:
+        return [part for part in (self.by_reason[reason][0], self.details.get(reason)) if part]
+
     def require_rows(self, usable: int) -> None:
         """Raise if every row was refused.
 
@@ -187,10 +200,20 @@ class RowReport:
         if not self.seen:
             return "holds no rows. Pass a source with at least one row."
         why = "; ".join(
-            f"{reason} ({count:,} rows, first {self.by_reason[reason][0]})"
+            f"{reason} ({count:,} rows, first {': '.join(self._first(reason))})"
             for reason, count in list(self.counts.items())[:3]
         )
         return (
             f"none of its {self.seen:,} rows can be used: {why}. "
             "Repair the rows or the settings that refuse them."
         )
+
+
+def _inside(detail: str) -> str:
+    """What a refusal adds to its reason, in a line of at most ``LONGEST`` characters.
+
+    ``in 'chosen'`` of `` in 'chosen'``, ``not JSON`` of `` (not JSON)``.
+    """
+    line = in_a_line(detail).lstrip(":; ")
+    line = line[1:-1] if line.startswith("(") and line.endswith(")") else line
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 4]} ..."

@@ -23,7 +23,7 @@ def report() -> RowReport:
 def test_the_summary_counts_rows_reasons_and_trees(report: RowReport) -> None:
     assert report.summary().splitlines() == [
         "a.jsonl: 5 of 10 rows kept: 2 trees, 3 completions, 6 tokens",
-        "  refused 4 x empty completion: a.jsonl:1, a.jsonl:3, a.jsonl:5, ...",
+        "  refused 4 x empty completion: a.jsonl:1 (in 'chosen'), a.jsonl:3, a.jsonl:5, ...",
         "  refused 1 x missing column 'prompt': a.jsonl:9",
         "  columns that nothing reads: extra",
         "  1 rows truncated; 0 with a token across the border of prompt and completion; 66.7% of "
@@ -91,5 +91,21 @@ def test_nothing_left_names_the_reasons() -> None:
         DataError, match=r"none of its 2 rows .*: empty \(2 rows, first a\.jsonl:1\)"
     ):
         report.require_rows(0)
+    report.add("a.jsonl:3", Refused("wrong type in 'a'", ": wants a string,\ngot int '5'"))
+    said = r"; wrong type in 'a' \(1 rows, first a\.jsonl:3: wants a string, got int '5'\)"
+    with pytest.raises(DataError, match=said):
+        report.require_rows(0)
     with pytest.raises(DataError, match="holds no rows"):
         RowReport("a.jsonl").require_rows(0)
+
+
+def test_what_the_first_refused_row_held_stands_behind_it() -> None:
+    reading, made = RowReport("a"), RowReport("a")
+    for k, detail in enumerate((" (not JSON: at (3))", " in 'b'", ": " + "x" * 200)):
+        reading.add(f"a:{k}", Refused("odd", detail))
+        made.add(f"a:{k + 10}", Refused("odd", " of tokenising"))
+    made.absorb(reading)
+    assert made.examples("odd") == "a:0 (not JSON: at (3)), a:1, a:2, ..."
+    report = RowReport("a")
+    report.add("a:1", Refused("long", ": " + "x" * 200))
+    assert report.details == {"long": "x" * 116 + " ..."}
