@@ -141,6 +141,18 @@ class ScoreModel(TreeBackbone):
     def scale(self, value: float) -> None:
         self.model.config.score_scale = float(value)
 
+    @property
+    def reads_rows(self) -> bool:
+        """Whether it was trained on texts with begin-of-text and end-of-text as alignlab's rows.
+
+        Other classifiers read what their tokenizer makes of a text by itself.
+        """
+        return bool(getattr(self.model.config, "reads_rows", False))
+
+    @reads_rows.setter
+    def reads_rows(self, value: bool) -> None:
+        self.model.config.reads_rows = value
+
     def forward(self, trees: PromptTrees, read: Literal["end", "before"] = "end") -> Tensor:
         """Scores after the last real token of each completion, or before each real token.
 
@@ -220,7 +232,7 @@ class ScoreModel(TreeBackbone):
                 "score_shift": self.shift,
                 "score_scale": self.scale,
                 "num_labels": self.outputs,
-            }
+            } | ({"reads_rows": True} if self.reads_rows else {})
             save_adapters(self.model, Path(path), with_base=self._saves_base, config=own)
         else:
             self.model.save_pretrained(path)

@@ -70,6 +70,7 @@ class Classify(TreeObjective):
         super().__init__(optimizer, schedule)
         self.model, self.alpha = model, checked(self, "alpha", alpha, ">= 0")
         self.lm_head = LanguageHead(model) if alpha else None
+        model.reads_rows = True  # so that a reward made of it reads texts like these rows
 
     def setup(self, stage: str) -> None:
         """Check that all texts have labels of the model's classes.

@@ -13,8 +13,10 @@ from alignlab.errors import ConfigError, DataError
 from alignlab.models.limits import misfit, positions_of
 from alignlab.models.loading import default_device, is_scorer, load_model, load_tokenizer
 from alignlab.models.modes import reading
+from alignlab.models.score import ScoreModel
 from alignlab.names import moved_from
 from alignlab.rewards.base import Reward
+from alignlab.rewards.model import TextScorer
 
 if not TYPE_CHECKING:
     __getattr__ = moved_from(__name__)
@@ -23,7 +25,9 @@ if not TYPE_CHECKING:
 class ClassifierReward(Reward):
     """``log p(positive) - log p(negative)`` of prompt + completion, read as one text.
 
-    A conversation is rendered with the classifier's own chat template, if it has one.
+    A conversation is rendered with the classifier's own chat template, if it has one. A classifier
+    that ``Classify`` trained reads begin-of-text first and end-of-text last, as in its training;
+    others get the special tokens that their tokenizer adds.
 
     With two classes this is the log-odds; the paper plots its sigmoid (Rafailov et al. 2023,
     arXiv:2305.18290, section 6.1). Classes are found by name, never by position: libraries differ
@@ -77,6 +81,11 @@ class ClassifierReward(Reward):
         self.batch_size, self.max_length = batch_size, max_length
         self.room = positions_of(model)
         self.device = device or default_device()
+        self.scorer: TextScorer | None = None
+        if getattr(model.config, "reads_rows", False):  # ``Classify`` trained it
+            own = ScoreModel.load_for_eval(path, self.device, outputs=model.config.num_labels)
+            self.scorer = TextScorer(own, path, True, batch_size, max_length)
+            return
         self.model = model.eval().to(self.device)
 
     def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
@@ -86,6 +95,11 @@ class ClassifierReward(Reward):
             DataError: A text without a token, with one that the classifier has no embedding of, or
                 with more, up to ``max_length``, than it has positions for.
         """
+        if self.scorer is not None:
+            if not len(completions):
+                return torch.zeros(0)
+            logits = self.scorer(prompts, completions)
+            return logits[:, self.positive] - logits[:, self.negative]
         read = rendered(self.tokenizer, prompts, completions, self.path)
         scores = torch.zeros(len(read))
         for by_template in (False, True):  # a template has set the special tokens already

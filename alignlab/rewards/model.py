@@ -62,8 +62,40 @@ class ModelReward(Reward):
             DataError: A text of less than two tokens, longer than the scorer's context, or with a
                 token that the scorer has no embedding of.
         """
-        read = rendered(self.model.tokenizer, prompts, completions, self.path)
-        rows = self._rows(read)
+        return TextScorer(self.model, self.path, self.append_eos, self.batch_size)(
+            prompts, completions
+        )
+
+
+class TextScorer:
+    """Reads texts as rows of training: begin-of-text first, end-of-text last, no padding counted.
+
+    Args:
+        model: In eval mode.
+        path: Its folder, for messages.
+        append_eos: As in ``ModelReward``.
+        batch_size: Texts per forward.
+        max_length: Tokens of a text that are read, from its start; ``None`` reads all.
+    """
+
+    def __init__(
+        self,
+        model: ScoreModel,
+        path: str,
+        append_eos: bool,
+        batch_size: int,
+        max_length: int | None = None,
+    ) -> None:
+        self.model, self.path, self.append_eos = model, path, append_eos
+        self.batch_size, self.max_length = batch_size, max_length
+
+    def __call__(self, prompts: Sequence[str], completions: Sequence[str]) -> Tensor:
+        """``[N]`` float32 scores, ``[N, outputs]`` of several outputs.
+
+        Raises:
+            DataError: As in ``ModelReward``.
+        """
+        rows = self._rows(rendered(self.model.tokenizer, prompts, completions, self.path))
         # Score each text once, because its last digits depend on the batch.
         prompt_of = dict(zip(reversed(rows), reversed(prompts), strict=True))
         trees: list[PromptTree] = []
@@ -89,6 +121,7 @@ class ModelReward(Reward):
                 ids = [tokenizer.bos_token_id, *ids]
             if one.ends and self.append_eos:
                 ids = [*ids, tokenizer.eos_token_id]
+            ids = ids[: self.max_length]
             problem = misfit(self.model.model, tokenizer, ids, self.model.room)
             if len(ids) < 2:
                 problem = f"has {len(ids)} tokens, and a scorer reads two or more."
@@ -99,7 +132,7 @@ class ModelReward(Reward):
 
 
 def score_trees(model: ScoreModel, trees: Sequence[PromptTree], batch_size: int) -> Tensor:
-    """``[M]`` float64 scores, on the CPU, of M completions in all, tree after tree.
+    """``[M]`` (``[M, outputs]``) float64 scores, on the CPU, of M completions, tree after tree.
 
     Args:
         model: The scorer.
@@ -107,7 +140,8 @@ def score_trees(model: ScoreModel, trees: Sequence[PromptTree], batch_size: int)
         batch_size: Completions per forward; a tree is never cut.
     """
     first = list(accumulate((len(tree.completions) for tree in trees), initial=0))
-    scores = torch.zeros(first[-1], dtype=torch.float64)
+    several = [model.outputs] if model.outputs > 1 else []
+    scores = torch.zeros(first[-1], *several, dtype=torch.float64)
     with reading(model):
         for places, batch in in_length_order(trees, batch_size):
             rows = [m for i in places for m in range(first[i], first[i + 1])]

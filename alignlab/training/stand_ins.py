@@ -38,6 +38,7 @@ class _Model(nn.Module):
     def __init__(self, outputs: int, *, adapted: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
+        self.config = SimpleNamespace()
         self.score = SimpleNamespace(out_features=outputs)
         if adapted:
             self.disable_adapter = None

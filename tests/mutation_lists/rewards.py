@@ -302,4 +302,20 @@ MUTATIONS = (
         'record.get("config", {}).get("", 1)',
         "rewards/test_given.py::test_adapters_of_a_scorer_are_a_scorer_too",
     ),
+    Mutation(
+        "a classifier of alignlab's reads texts as those of others do",
+        "rewards/classifier.py",
+        'if getattr(model.config, "reads_rows", False):',
+        "if False:",
+        "rewards/test_classifier.py::"
+        "test_a_classifier_scores_texts_as_the_rows_that_it_was_trained_on",
+    ),
+    Mutation(
+        "adapters of a classifier do not say what it reads",
+        "models/score.py",
+        '({"reads_rows": True} if self.reads_rows else {})',
+        "{}",
+        "rewards/test_classifier.py::"
+        "test_a_classifier_scores_texts_as_the_rows_that_it_was_trained_on",
+    ),
 )

@@ -12,8 +12,12 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
+from alignlab.data.blocks import tokenise_labelled
+from alignlab.data.rows import LabelledText, RowReport
+from alignlab.data.trees import collate
 from alignlab.errors import ConfigError, DataError
 from alignlab.models import Lora, Policy, ScoreModel
+from alignlab.objectives.classify import Classify
 from alignlab.rewards.base import Reward
 from alignlab.rewards.classifier import ClassifierReward
 from alignlab.stages.scorers import fetch_classifier, make_up_classifier
@@ -154,3 +158,29 @@ def test_a_classifier_needs_a_trained_head_and_a_padding_token(folder: Path) -> 
     tokenizer.save_pretrained(folder)
     with pytest.raises(ConfigError, match="has no padding token"):
         ClassifierReward(str(folder))
+
+
+@pytest.mark.parametrize("pad", ["<pad>", "<eos>"])
+@pytest.mark.parametrize("lora", [None, Lora(rank=2)], ids=["full", "lora"])
+def test_a_classifier_scores_texts_as_the_rows_that_it_was_trained_on(
+    build: Any, tmp_path: Path, lora: Lora | None, pad: str
+) -> None:
+    """Begin-of-text first, end-of-text last and read, even where it is also the padding."""
+    policy = build("llama")
+    policy.tokenizer.pad_token = pad
+    policy.save(tmp_path / "lm")
+    trained = ScoreModel(str(tmp_path / "lm"), outputs=3, dtype="float64", lora=lora)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in trained.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.3, generator=generator)
+    Classify(trained, torch.optim.AdamW).save(tmp_path / "classifier")
+    texts = [LabelledText(str(k), t, 0.0) for k, t in enumerate([" w4 w5 w7", " w6 w8 w9 w10"])]
+    report = RowReport("texts", seen=2)
+    trees = tokenise_labelled(texts, trained.tokenizer, report, max_length=32)
+    logits = trained.eval().scores(collate(trees)).detach()
+    reward = ClassifierReward(str(tmp_path / "classifier"), "LABEL_2", "LABEL_0", device="cpu")
+    found = reward([" w4 w5", " w6"], [" w7", " w8 w9 w10"])
+    assert_close(found, (logits[:, 2] - logits[:, 0]).float(), rtol=0, atol=1e-5)
+    assert reward([], []).shape == (0,)
