@@ -163,7 +163,8 @@ def _trees(
         replace(tree, completions=((policy.tokenizer.eos_token_id,),))
         for tree in _tokenised(policy, silent, Prompt)
     )
-    return [next(made if row["completion"] else ended) for row in rows]
+    trees = [next(made if row["completion"] else ended) for row in rows]
+    return [replace(tree, index=n) for n, tree in enumerate(trees)]  # both count from 0
 
 
 def _tokenised(

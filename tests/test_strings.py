@@ -40,6 +40,15 @@ def test_scores_are_the_plain_forwards(pair: tuple[Policy, Policy]) -> None:
         assert value == pytest.approx(sum(row[i].item() for row, i in zip(rows, ids, strict=True)))
 
 
+def test_an_empty_completion_is_scored_after_its_own_prompt(pair: tuple[Policy, Policy]) -> None:
+    """Also beside the prompt before it, whose place among the other rows is the same."""
+    prompts, completions = [" w4 w9 w5", " w8"], [" w7", ""]
+    found = score(pair[0], prompts, completions)
+    first = by_hand(pair[0], [1, 4, 9, 5], [7, 2])
+    (end,) = by_hand(pair[0], [1, 8], [2])
+    assert found.tolist() == pytest.approx([(first[0][7] + first[1][2]).item(), end[2].item()])
+
+
 def test_kl_and_reward_of_sampled_texts(pair: tuple[Policy, Policy]) -> None:
     policy, reference = pair
     prompts = [" w4 w9", " w8", " w5 w6"]

@@ -66,4 +66,11 @@ MUTATIONS = (
         "if False:",
         "chat/test_conversation.py::test_a_reply_that_was_cut_off_is_kept_as_such",
     ),
+    Mutation(
+        "strings: an empty completion stands behind the prompt before its own",
+        "strings.py",
+        "[replace(tree, index=n) for n, tree in enumerate(trees)]",
+        "trees",
+        "test_strings.py::test_an_empty_completion_is_scored_after_its_own_prompt",
+    ),
 )
