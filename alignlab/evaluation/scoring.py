@@ -5,7 +5,7 @@ precision the policy trains in: a KL of 0.05 nat is smaller than bf16's error on
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from alignlab.functional import kl_full, kl_k1
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models.modes import reading
 from alignlab.models.policy import Policy
+from alignlab.models.quantised import computing_in_float32
 
 MAX_CELLS = 2**24  # of a [positions, vocabulary] table held at once: 64 MiB in float32
 
@@ -40,7 +41,10 @@ class CompletionKL(NamedTuple):
 
 @contextmanager
 def evaluating(*policies: Policy) -> Iterator[None]:
-    """Enter eval mode, no gradients, float32 weights and head; restore everything afterwards."""
+    """Enter eval mode, no gradients, float32 weights and head; restore everything afterwards.
+
+    Weights in 4 bits stay, and are computed with in float32.
+    """
     heads = [(policy, policy.head_dtype) for policy in policies]
     tensors = [t for p in policies for t in (*p.parameters(), *p.buffers())]
     coarse = {id(t): t for t in tensors if t.dtype in (torch.bfloat16, torch.float16)}
@@ -56,7 +60,11 @@ def evaluating(*policies: Policy) -> Iterator[None]:
             policy.head_dtype = max(policy.head_dtype, torch.float32, key=lambda d: d.itemsize)
         for tensor, data in stored:
             tensor.data = data.float()
-        with reading(*policies), torch.autocast(device, enabled=False):
+        with ExitStack() as entered:
+            for policy in policies:
+                entered.enter_context(computing_in_float32(policy.model))
+            entered.enter_context(reading(*policies))
+            entered.enter_context(torch.autocast(device, enabled=False))
             yield
     finally:
         for tensor, data in stored:

@@ -18,6 +18,7 @@ from alignlab.models.limits import check_batch, check_rows, context_of
 from alignlab.models.loading import PACKAGES, default_device
 from alignlab.models.modes import reading
 from alignlab.models.prompt_tuning import PromptedTransformer, virtual_tokens
+from alignlab.models.quantised import coarsest
 
 MAX_GROUPS = 4  # of flat rows on a CPU; a GPU makes one call, and all sharded ranks the same number
 
@@ -169,7 +170,7 @@ class TreeBackbone(nn.Module):
         flat = self._probed("flat", trees)
         self._check_causal(trees, flat)
         error = self._own_error(trees, flat)
-        if error > (1e-4 if _exact(flat.dtype) else 0.1):
+        if error > (1e-4 if _exact(coarsest(self.model, flat.dtype)) else 0.1):
             raise ConfigError(
                 f"{type(self.model).__name__}: what its transformer and head give differs by "
                 f"{error:.1e} (relative) from its own forward. {UNSUPPORTED}"
@@ -191,8 +192,9 @@ class TreeBackbone(nn.Module):
         cells = trees.completion_lengths + 1
         at_prompt = states[cells.cumsum(0) - cells]
         first = torch.searchsorted(trees.group, trees.group)  # of the same prompt
-        gap = relative_error(at_prompt, at_prompt[first], states.dtype)
-        if gap > (1e-4 if _exact(states.dtype) else 0.1):
+        dtype = coarsest(self.model, states.dtype)
+        gap = relative_error(at_prompt, at_prompt[first], dtype)
+        if gap > (1e-4 if _exact(dtype) else 0.1):
             raise ConfigError(
                 f"{type(self.model).__name__} sees tokens before it predicts them: states "
                 f"differ by {gap:.1e} (relative) with what follows. Only a decoder has log-probs; "
@@ -207,11 +209,12 @@ class TreeBackbone(nn.Module):
             return "flat", "flat: asked for"
         if reason := needs_flat(self.model):
             return "flat", f"flat: {reason}"
+        dtype = coarsest(self.model, flat.dtype)
         try:
-            error = relative_error(self._probed("packed", trees), flat, flat.dtype)
+            error = relative_error(self._probed("packed", trees), flat, dtype)
         except UNREADABLE as problem:
             return "flat", f"flat: packed rows raise {type(problem).__name__}: {problem}"
-        tolerance = 1e-9 if flat.dtype == torch.float64 else 1e-5 if _exact(flat.dtype) else 3e-2
+        tolerance = 1e-9 if dtype == torch.float64 else 1e-5 if _exact(dtype) else 3e-2
         if error <= tolerance:
             return "packed", f"packed: agrees with flat rows to {error:.1e}"
         return "flat", f"flat: packed rows differ by {error:.1e} of the largest state"

@@ -38,7 +38,7 @@ from alignlab.models.loading import (
 )
 from alignlab.models.loading import load_tokenizer as load_tokenizer_from
 from alignlab.models.prompt_tuning import PromptTuning, add_prompt
-from alignlab.models.quantised import Quantised
+from alignlab.models.quantised import Quantised, coarsest
 
 log = logging.getLogger(__name__)
 HeadDType = Literal["float32", "bfloat16", "float64"]
@@ -209,7 +209,8 @@ class Policy(TreeBackbone):
         kind = self.device.type
         autocast = torch.is_autocast_enabled(kind)
         trunk = torch.get_autocast_dtype(kind) if autocast else self.model.dtype
-        return max(trunk, self.head_dtype, key=lambda dtype: torch.finfo(dtype).eps)
+        coarser = max(trunk, self.head_dtype, key=lambda dtype: torch.finfo(dtype).eps)
+        return coarsest(self.model, coarser)
 
     def forward(
         self, trees: PromptTrees, want: Collection[str] = (), spec: SamplingSpec = PLAIN
@@ -262,7 +263,7 @@ class Policy(TreeBackbone):
         own = [x[0, n:] for x, n in zip(self._own_logits(trees), before, strict=True)]
         config, fine = self.model.config, torch.promote_types(self.head_dtype, states.dtype)
         logits = language_logits(self.model.get_output_embeddings(), config, states, fine)
-        return relative_error(logits, torch.cat(own), states.dtype)
+        return relative_error(logits, torch.cat(own), coarsest(self.model, states.dtype))
 
     @staticmethod
     def _spread(hidden: Tensor, mask: Tensor) -> Tensor:

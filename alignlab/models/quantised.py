@@ -5,6 +5,8 @@ there is one way to load a model, and the codes are a function of the weights th
 without this setting. bitsandbytes is an optional package, imported where it is needed.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -88,6 +90,26 @@ def settle_compute(model: Any) -> None:
             dtype = torch.float32 if dtype == torch.float64 else dtype
             layer.compute_dtype, layer.compute_type_is_set = dtype, True
             layer.weight.quant_state.dtype = dtype  # else the backward decodes to another type
+
+
+@contextmanager
+def computing_in_float32(model: Any) -> Iterator[None]:
+    """Inside, the layers in 4 bits of ``model`` compute in float32; the codes do not change."""
+    layers = list(layers_in_4_bits(model).values())
+    before = [(layer.compute_dtype, layer.weight.quant_state.dtype) for layer in layers]
+    try:
+        for layer in layers:
+            layer.compute_dtype = layer.weight.quant_state.dtype = torch.float32
+        yield
+    finally:
+        for layer, (computes, decodes) in zip(layers, before, strict=True):
+            layer.compute_dtype, layer.weight.quant_state.dtype = computes, decodes
+
+
+def coarsest(model: Any, dtype: torch.dtype) -> torch.dtype:
+    """The coarser of ``dtype`` and what the layers in 4 bits of ``model`` compute in."""
+    kinds = {layer.compute_dtype for layer in layers_in_4_bits(model).values()}
+    return max({dtype, *kinds} - {None}, key=lambda each: torch.finfo(each).eps)
 
 
 def dequantise(model: Any) -> None:

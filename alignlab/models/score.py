@@ -24,7 +24,7 @@ from alignlab.models.backbone import UNSUPPORTED, TreeBackbone, probe_cells, rel
 from alignlab.models.layouts import Layout
 from alignlab.models.loading import DTypeName, attention, is_scorer, load_model, quiet
 from alignlab.models.loading import load_tokenizer as load_tokenizer_from
-from alignlab.models.quantised import Quantised
+from alignlab.models.quantised import Quantised, coarsest
 
 
 class ScoreModel(TreeBackbone):
@@ -203,7 +203,7 @@ class ScoreModel(TreeBackbone):
         last = trees.completion_ids.gather(1, trees.completion_lengths[:, None] - 1)[:, 0]
         pad = self.model.config.pad_token_id
         kept = last != (-1 if pad is None else pad)
-        return relative_error(ours[kept], wanted[kept], states.dtype)
+        return relative_error(ours[kept], wanted[kept], coarsest(self.model, states.dtype))
 
     def _read(self, hidden: Tensor) -> Tensor:
         weight = self.head.weight

@@ -4,6 +4,7 @@ import ast
 import json
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from transformers import AutoModelForCausalLM
 from alignlab.callbacks.journal import _model_line
 from alignlab.data.trees import PromptTree, collate
 from alignlab.errors import ConfigError
+from alignlab.evaluation.scoring import evaluating
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models import (
     AdapterOffReference,
@@ -31,7 +33,7 @@ from alignlab.models import (
     make_reference,
 )
 from alignlab.models.loading import load_model
-from alignlab.models.quantised import layers_in_4_bits
+from alignlab.models.quantised import dequantise, layers_in_4_bits
 from alignlab.models.value import ValueFunction
 from alignlab.objectives.dpo import DPO
 from alignlab.rewards.model import ModelReward
@@ -449,3 +451,30 @@ def test_bitsandbytes_is_imported_only_where_it_is_needed() -> None:
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 assert "bitsandbytes" not in ast.unparse(node), path
+
+
+def test_an_evaluation_computes_in_float32_with_the_codes_of_a_bfloat16_model(base: str) -> None:
+    """The same as a dense model of float32 weights decoded from the codes."""
+    policy = Policy(base, dtype="bfloat16", lora=Lora(rank=2), quantised=Quantised(double=False))
+    dense = deepcopy(policy).float()
+    for layer in layers_in_4_bits(dense.model).values():
+        layer.weight.quant_state.dtype = torch.float32
+    dequantise(dense.model)
+    trees = collate([PromptTree(0, "a", (1, 4, 5), ((6, 7, 8, 2), (9,)))])
+    with torch.no_grad():
+        wanted, before = dense.eval()(trees).token_logps, policy.eval()(trees).token_logps
+    with evaluating(policy):
+        assert policy.precision == torch.float32
+        assert_close(policy(trees).token_logps, wanted, rtol=0, atol=1e-5)
+    assert policy.precision == torch.bfloat16
+    with torch.no_grad():
+        assert torch.equal(policy(trees).token_logps, before)
+
+
+def test_layers_that_compute_coarsely_make_a_model_coarse(base: str) -> None:
+    """Else a sampler that rounds in bfloat16 is compared as if it were exact, and refused."""
+    lora = Lora(rank=2)
+    coarse = Policy(base, lora=lora, quantised=Quantised(compute="bfloat16"))
+    assert coarse.precision == torch.bfloat16
+    assert Policy(base, lora=lora, quantised=Quantised()).precision == torch.float32
+    assert Policy(base, lora=lora).precision == torch.float32

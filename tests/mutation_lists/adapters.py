@@ -297,4 +297,18 @@ MUTATIONS = (
         "if False:",
         "models/test_value.py::test_a_network_of_several_outputs_is_refused",
     ),
+    Mutation(
+        "an evaluation leaves layers in 4 bits at the training's precision",
+        "models/quantised.py",
+        "layer.compute_dtype = layer.weight.quant_state.dtype = torch.float32",
+        "pass",
+        QUANTISED + "test_an_evaluation_computes_in_float32_with_the_codes_of_a_bfloat16_model",
+    ),
+    Mutation(
+        "a model in float32 is exact whatever its layers in 4 bits compute in",
+        "models/policy.py",
+        "return coarsest(self.model, coarser)",
+        "return coarser",
+        QUANTISED + "test_layers_that_compute_coarsely_make_a_model_coarse",
+    ),
 )
