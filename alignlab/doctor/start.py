@@ -34,6 +34,12 @@ def trained(patient: Patient) -> Verdict:
             f"all {total:,} weights are frozen, so nothing is learned. Set requires_grad where the "
             "model or the objective is made, or add lora."
         )
+    coded = sum(not p.is_floating_point() for p in model.parameters())
+    if coded and not hasattr(getattr(model, "model", model), "peft_config"):
+        return stop(
+            f"{coded} of the model's weights are stored as codes of 4 bits, which cannot be "
+            "trained; only the others would be. Set lora, or start from the model in 16 bits."
+        )
     if patient.trainer.max_steps == 0:
         return warning("trainer.max_steps is 0")
     return ok(f"{sum(counts):,} of {total:,} weights")

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -28,8 +29,8 @@ from transformers.utils import (
 )
 from transformers.utils import logging as logging_of_transformers
 
-from alignlab.errors import ConfigError, DataError
-from alignlab.files import DONE, SEALED, canonical, changed_in, refuse_run
+from alignlab.errors import ConfigError, DataError, in_a_line
+from alignlab.files import DONE, SEALED, canonical, changed_in, is_lfs_pointer, refuse_run
 from alignlab.functional import beyond_rounding
 from alignlab.hub import ask_hub
 from alignlab.models.adapters import (
@@ -59,13 +60,17 @@ PACKAGES = {  # that an attention function needs, and a GPU
 }
 
 
+# Names of the files that a tokenizer may be read from.
+_TOKENIZER = re.compile(r"tokenizer|tekken|vocab|merges|spiece|sentencepiece|.*\.(model|tiktoken)$")
+
+
 def load_tokenizer(
     source: str, chat_format: str | None = None, *, missing: str = "a tokenizer"
 ) -> Any:
     """The fast tokenizer in a local folder or of a hub id.
 
     Args:
-        source: The folder or hub id.
+        source: The folder or hub id. Adapters without a tokenizer have that of their base.
         chat_format: As in ``Policy``.
         missing: What the message says is missing if there is no such folder: ``"a model"`` where
             the caller was given a model, and its tokenizer is only the first that is read of it.
@@ -74,14 +79,28 @@ def load_tokenizer(
         ConfigError: Nothing usable there, or it has a chat template beside ``chat_format``.
     """
     check_source(source, missing)
+    if not _has_tokenizer(source):
+        if not is_adapter(source):
+            raise ConfigError(
+                f"{source} does not hold a tokenizer: none of its files is tokenizer.json, "
+                "tokenizer.model or the like. Save the model's own tokenizer there, or name it as "
+                "the policy's tokenizer."
+            )
+        source = base_of(source, adapter_config(source).base_model_name_or_path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError) as problem:
+    except Exception as problem:  # a damaged file: the library raises many kinds
         what = "a tokenizer" if Path(source).exists() else missing
         raise ConfigError(_unreachable(source, what, problem)) from problem
     if chat_format is not None:
         set_chat_format(tokenizer, chat_format)
     return tokenizer
+
+
+def _has_tokenizer(source: str) -> bool:
+    """Whether a folder has a file of a tokenizer; what a hub id has, the library finds out."""
+    path = Path(source)
+    return not path.is_dir() or any(_TOKENIZER.match(file.name) for file in path.iterdir())
 
 
 def attention(name: str | None) -> dict[str, Any]:
@@ -151,6 +170,7 @@ def load_model(
             )
         return _load_adapted(auto_class, source, dtype, dropout, merge, quantised, **config)
     settings = without_dropout(load_config(source, **config), dropout)
+    _check_stored(source, settings)
     try:
         model, found = auto_class.from_pretrained(
             source,
@@ -158,18 +178,38 @@ def load_model(
             dtype=getattr(torch, dtype),
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, with the shapes
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as problem:
+    except pickle.UnpicklingError as problem:
+        raise ConfigError(
+            f"{source}: its .bin files hold other Python objects than tensors, which could run any "
+            "code and are not read. Save the weights as safetensors."
+        ) from problem
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as problem:
         _refuse_attention(problem, **config)
         raise ConfigError(_unreachable(source, "a model", problem)) from problem
     # A scorer that starts from a language model gets a new head.
     fresh = auto_class is AutoModelForSequenceClassification and not is_scorer(source)
     body = f"{model.base_model_prefix}."
+    for name, own, wanted in sorted(found["mismatched_keys"]):
+        raise ConfigError(
+            f"{source}: {name} has the shape {[*own]} in its files, and {[*wanted]} is asked for. "
+            "Correct the config; of a scorer's head, ask for as many outputs as it has."
+        )
     absent = sorted(k for k in found["missing_keys"] if not fresh or k.startswith(body))
     if absent:
         raise ConfigError(
             f"{source} lacks {len(absent)} weights of a {type(model).__name__}, e.g. {absent[0]}: "
             f"it holds a {', '.join(settings.architectures or ['model of another kind'])}."
+        )
+    # The head of a language model is expected to be left out of a scorer, another head is not.
+    heads = settings.architectures or []
+    plain = fresh and any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in heads)
+    unused = sorted(k for k in found["unexpected_keys"] if not plain or k.startswith(body))
+    if unused:
+        log.warning(
+            "%s: %s weights are not used by a %s, e.g. %s",
+            *(source, f"{len(unused):,}", type(model).__name__, unused[0]),
         )
     if quantised is not None:
         quantise(model, quantised)
@@ -178,14 +218,37 @@ def load_model(
     return model
 
 
+def _check_stored(source: str, config: Any) -> None:
+    """Refuse weights that are stored as codes which are not decoded here.
+
+    Raises:
+        ConfigError: They are in 8 bits, or in a format other than 4 bits of bitsandbytes, FP8 or
+            MXFP4; transformers decodes the last two.
+    """
+    stored = getattr(config, "quantization_config", None)
+    if stored is None:
+        return
+    known = stored if isinstance(stored, dict) else stored.to_dict()
+    method = str(known.get("quant_method", "")).rpartition(".")[2].lower()
+    if method in ("fp8", "mxfp4") or known.get("load_in_4bit"):
+        return
+    raise ConfigError(
+        f"{source}: its weights are stored as codes ({method or 'of an unknown kind'}), which are "
+        "not read. Start from the same model in 16 or 32 bits; lora with quantised keeps it in 4."
+    )
+
+
 def load_config(source: str, **config: Any) -> Any:
     """The config of the model at ``source`` (hub id or folder).
 
     Raises:
         ConfigError: Nothing usable there.
     """
-    if not Path(source).exists():
+    path = Path(source)
+    if not path.exists():
         ask_hub()
+    elif path.is_dir() and not (path / "config.json").exists():
+        raise ConfigError(f"{source} does not hold a model: it has no config.json.")
     try:
         return AutoConfig.from_pretrained(source, trust_remote_code=False, **config)
     except (OSError, ValueError) as problem:
@@ -465,8 +528,10 @@ def check_source(source: str, what: str) -> None:
     path = Path(source)
     if may_be_made(source):
         raise ConfigError(f"no such folder for {what}: {source}. Make it first, or name a hub id.")
-    if path.is_dir() and not any(path.iterdir()):
-        raise ConfigError(f"the folder for {what} is empty: {source}.")
+    if path.is_dir():
+        _check_folder(path, what)
+    elif path.is_file():
+        raise ConfigError(f"{source} is a file. Name the folder that holds {what}.")
     refuse_run(source)
     if path.is_dir() and (changed := changed_in(path)):
         raise DataError(
@@ -475,6 +540,23 @@ def check_source(source: str, what: str) -> None:
         )
     if not path.exists():
         ask_hub()
+
+
+def _check_folder(path: Path, what: str) -> None:
+    """Refuse a folder that is empty, of the hub's cache, or of files that were not downloaded.
+
+    Raises:
+        ConfigError: It is one of these.
+    """
+    files = list(path.iterdir())
+    if not files:
+        raise ConfigError(f"the folder for {what} is empty: {path}.")
+    snapshots = sorted(map(str, path.glob("snapshots/*")))
+    if snapshots and not any(file.is_file() for file in files):
+        raise ConfigError(f"{path} is a folder of the hub's cache. Name {' or '.join(snapshots)}.")
+    for file in files:
+        if file.is_file() and is_lfs_pointer(file):
+            raise ConfigError(f"{file}: a pointer of Git LFS, not the file. Call git lfs pull.")
 
 
 def default_device() -> str:
@@ -491,6 +573,11 @@ def freeze(module: nn.Module) -> nn.Module:
 
 def _unreachable(source: str, what: str, problem: Exception) -> str:
     first = _first_line(problem)
+    if "trust_remote_code" in str(problem) or "custom code" in first:
+        return (
+            f"{source} needs code of its own (auto_map in its files), and code that comes with a "
+            "model is not run. Use a model and a tokenizer that transformers has."
+        )
     if Path(source).exists():
         return f"{source} does not hold {what}: {first}"
     why = ask_hub()
@@ -503,4 +590,6 @@ def _unreachable(source: str, what: str, problem: Exception) -> str:
 
 
 def _first_line(problem: BaseException) -> str:
-    return str(problem).strip().split("\n")[0] or type(problem).__name__
+    first = str(problem).strip().split("\n")[0] or type(problem).__name__
+    first = f"KeyError: {first}" if isinstance(problem, KeyError) else first
+    return first if not first.endswith(":") else in_a_line(str(problem))[:300]

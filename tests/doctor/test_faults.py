@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from alignlab.data.trees import PromptTrees
 from alignlab.doctor.examine import FAST, examine
 from alignlab.doctor.finding import Finding, findings
 from alignlab.doctor.patient import Patient
+from alignlab.doctor.start import trained
 from alignlab.functional.sampling import SamplingSpec
 from alignlab.models import Policy, ScoreModel, Scores
 from alignlab.models.adapters import Lora
@@ -503,3 +505,19 @@ def test_what_is_checked_is_not_changed(world: World) -> None:
     assert before.keys() == after.keys()
     assert all(torch.equal(before[k].nan_to_num(), after[k].nan_to_num()) for k in before)
     assert all(p.grad is None for p in objective.parameters())
+
+
+def test_weights_in_codes_are_no_weights_that_train() -> None:
+    """A model that was saved in 4 bits would train its norms alone; adapters train beside codes."""
+    layer = torch.nn.Linear(2, 2)
+    layer.register_parameter(
+        "codes", torch.nn.Parameter(torch.zeros(2, dtype=torch.uint8), requires_grad=False)
+    )
+    objective = SimpleNamespace(trained=torch.nn.ModuleDict({"model": layer}))
+    patient: Any = SimpleNamespace(objective=objective, trainer=SimpleNamespace(max_steps=1))
+    objective.trained.model = layer
+    state, said = trained(patient)
+    assert state == "stop"
+    assert "1 of the model's weights are stored as codes" in said
+    layer.peft_config = cast(Any, {})
+    assert trained(patient)[0] == "ok"

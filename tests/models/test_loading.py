@@ -1,8 +1,11 @@
 """What is looked at before a model is loaded."""
 
+import json
 import os
 import re
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -140,6 +143,9 @@ def test_a_missing_model_is_not_called_a_tokenizer(tmp_path, read) -> None:
         read(str(gone))
     there.mkdir()
     (there / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=f"^{there} does not hold a tokenizer: none of its"):
+        read(str(there))
+    (there / "tokenizer.json").write_text("{}")
     with pytest.raises(ConfigError, match=f"^{there} does not hold a tokenizer: "):
         read(str(there))
 
@@ -147,3 +153,116 @@ def test_a_missing_model_is_not_called_a_tokenizer(tmp_path, read) -> None:
 def test_a_tokenizer_that_was_named_is_missing_itself(tmp_path) -> None:
     with pytest.raises(ConfigError, match=r"^no such folder for a tokenizer: \./gone\. Make it"):
         Policy(config={"model_type": "llama"}, tokenizer="./gone")
+
+
+def changed(folder: Path, file: str = "config.json", **values: Any) -> None:
+    """Change values of a JSON file."""
+    path = folder / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def has_code(folder: Path) -> None:
+    """A model with a file of code, which must not run."""
+    (folder / "own.py").write_text("open('ran', 'w')\nclass Own: pass\n")
+    changed(folder, model_type="own", auto_map={"AutoConfig": "own.Own"})
+
+
+def has_code_for_its_tokenizer(folder: Path) -> None:
+    (folder / "own.py").write_text("open('ran', 'w')\nclass Own: pass\n")
+    own = {"auto_map": {"AutoTokenizer": ["own.Own", None]}, "tokenizer_class": "Own"}
+    changed(folder, "tokenizer_config.json", **own)
+
+
+def is_pickled(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({"weights": Path("objects")}, folder / "pytorch_model.bin")
+
+
+def is_a_pointer(folder: Path) -> None:
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid x\n")
+
+
+def is_in_the_hubs_cache(folder: Path) -> None:
+    inside = folder / "snapshots" / "abc"
+    inside.mkdir(parents=True)
+    for file in [file for file in folder.iterdir() if file.is_file()]:
+        file.rename(inside / file.name)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (has_code, r"needs code of its own \(auto_map in its files\)"),
+        (has_code_for_its_tokenizer, r"needs code of its own \(auto_map in its files\)"),
+        (is_pickled, "other Python objects than tensors"),
+        (is_a_pointer, "model.safetensors: a pointer of Git LFS.* git lfs pull"),
+        (is_in_the_hubs_cache, "is a folder of the hub's cache. Name .*snapshots/abc"),
+        (partial(changed, quantization_config={"quant_method": "gptq", "bits": 4}), r"\(gptq\)"),
+        (
+            partial(
+                changed,
+                quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True},
+            ),
+            r"stored as codes \(bitsandbytes\), which are not read. Start from the same model",
+        ),
+        (partial(changed, intermediate_size=32), r"mlp.* has the shape \[\d+, 24\]|\[24, \d+\]"),
+        (lambda folder: (folder / "config.json").unlink(), "it has no config.json"),
+    ],
+)
+def test_what_cannot_be_loaded_says_what_to_do(build, tmp_path, monkeypatch, change, said) -> None:
+    monkeypatch.chdir(tmp_path)
+    build("llama").save(tmp_path / "model")
+    Policy(str(tmp_path / "model"))
+    change(tmp_path / "model")
+    with pytest.raises(ConfigError, match=said):
+        Policy(str(tmp_path / "model"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_file_is_no_folder(build, tmp_path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(
+        ConfigError, match=r"model.gguf is a file. Name the folder that holds a mod"
+    ):
+        Policy(str(tmp_path / "model.gguf"))
+
+
+def test_adapters_without_a_tokenizer_have_that_of_their_base(build, tmp_path, ragged) -> None:
+    """As peft alone saves them."""
+    build("llama").save(tmp_path / "base")
+    adapted = Policy(str(tmp_path / "base"), lora=Lora(rank=2))
+    adapted.save(tmp_path / "lora")
+    for file in (tmp_path / "lora").glob("tokenizer*"):
+        file.unlink()
+    found = Policy(str(tmp_path / "lora"))
+    assert found.tokenizer.get_vocab() == adapted.tokenizer.get_vocab()
+    changed(tmp_path / "lora", "adapter_config.json", base_model_name_or_path="/nowhere/at/all")
+    with pytest.raises(ConfigError, match="need the model '/nowhere/at/all', which does not exist"):
+        Policy(str(tmp_path / "lora"))
+
+
+def test_weights_that_are_left_out_are_said(build, tmp_path, caplog) -> None:
+    """A config of fewer layers, or a head that the library does not know, would go unseen."""
+    build("llama").save(tmp_path / "two")
+    with caplog.at_level("WARNING"):
+        Policy(str(tmp_path / "two"))
+        ScoreModel(str(tmp_path / "two"))  # without the language model's head, as expected
+    assert caplog.text == ""
+    changed(tmp_path / "two", num_hidden_layers=1)
+    Policy(str(tmp_path / "two"))
+    assert re.search(
+        r"two: 9 weights are not used by a LlamaForCausalLM, e\.g\. .*s\.1", caplog.text
+    )
+    changed(tmp_path / "two", num_hidden_layers=2, architectures=["LlamaForRewardModel"])
+    caplog.clear()
+    ScoreModel(str(tmp_path / "two"))
+    assert "1 weights are not used by a LlamaForSequenceClassification, e.g. lm_head" in caplog.text
+
+
+def test_a_scorer_of_more_classes_is_no_reward_model(build, tmp_path) -> None:
+    build("llama").save(tmp_path / "lm")
+    ScoreModel(str(tmp_path / "lm"), outputs=5).save(tmp_path / "five")
+    with pytest.raises(
+        ConfigError, match=r"score.weight has the shape \[5, 16\].* and \[1, 16\] is"
+    ):
+        ScoreModel(str(tmp_path / "five"))

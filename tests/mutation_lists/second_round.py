@@ -30,8 +30,8 @@ MUTATIONS = (
     Mutation(
         "a file of weights that ends too soon is a raw error",
         "models/loading.py",
-        "except (OSError, ValueError, RuntimeError, SafetensorError) as problem:",
-        "except (OSError, ValueError, RuntimeError) as problem:",
+        "except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as problem:",
+        "except (OSError, ValueError, RuntimeError, ImportError) as problem:",
         "models/test_loading.py::test_weights_that_end_too_soon_are_named",
     ),
     Mutation(
