@@ -42,7 +42,7 @@ from alignlab.models.adapters import (
     recorded_outputs,
 )
 from alignlab.models.chat_format import copy_token_rows, set_chat_format
-from alignlab.models.limits import embedded
+from alignlab.models.limits import context_of, embedded
 from alignlab.models.modes import reading
 from alignlab.models.precise import make_precise
 from alignlab.models.quantised import Quantised, dequantise, quantise, settle_compute
@@ -265,6 +265,23 @@ def is_scorer(source: str) -> bool:
         return bool(adapter_config(source).task_type == "SEQ_CLS")
     names = load_config(source).architectures or []
     return any(name.endswith("ForSequenceClassification") for name in names)
+
+
+def room_of(source: str) -> int | None:
+    """The most tokens of a row for the policy in ``source`` (folder or hub id), as ``Policy.room``.
+
+    The context of adapters is that of the model that they stand on; virtual tokens take a part.
+
+    Raises:
+        ConfigError: Nothing usable there.
+    """
+    taken = 0
+    while is_adapter(source):
+        peft = adapter_config(source)
+        taken += peft.num_virtual_tokens if peft.is_prompt_learning else 0
+        source = base_of(source, peft.base_model_name_or_path)
+    bound = context_of(load_config(source).get_text_config(decoder=True))
+    return None if bound is None else bound - taken
 
 
 def outputs_of(source: str) -> int:

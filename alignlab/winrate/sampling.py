@@ -17,9 +17,7 @@ from alignlab.data.trees import PromptTree
 from alignlab.errors import ConfigError, DataError
 from alignlab.files import sha_of
 from alignlab.functional.sampling import SamplingSpec
-from alignlab.models.adapters import is_adapter
-from alignlab.models.limits import context_of
-from alignlab.models.loading import load_config, load_tokenizer
+from alignlab.models.loading import load_tokenizer, room_of
 from alignlab.models.policy import Policy
 from alignlab.rollouts.comparison import check_samples
 from alignlab.rollouts.sampler import sample
@@ -98,7 +96,7 @@ def fitting(
     left = {one.place: one for one in held}
     for source, before in readers:
         report = RowReport(source, seen=len(held))
-        room = None if is_adapter(source) else context_of(load_config(source))
+        room = room_of(source)
         tokenizer = load_tokenizer(source, missing="a model")
         trees = tokenise(_rows(held, before), tokenizer, report)
         long = [t for t in trees if room is not None and len(t.prompt) + max_new_tokens > room]

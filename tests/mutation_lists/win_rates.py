@@ -305,4 +305,18 @@ MUTATIONS = (
         'list(rows[0]), lineterminator="\\n")',
         "results/test_csv_tables.py::test_a_cell_may_hold_any_end_of_line",
     ),
+    Mutation(
+        "adapters have no context",
+        "winrate/sampling.py",
+        "room = room_of(source)",
+        "room = None",
+        "winrate/test_sampling.py::test_adapters_have_the_context_of_their_model",
+    ),
+    Mutation(
+        "virtual tokens take no part of the context",
+        "models/loading.py",
+        "return None if bound is None else bound - taken",
+        "return bound",
+        "winrate/test_sampling.py::test_adapters_have_the_context_of_their_model",
+    ),
 )

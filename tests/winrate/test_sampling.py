@@ -1,11 +1,13 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from alignlab.data.rows import Prompt
 from alignlab.data.rows.values import Turn
 from alignlab.errors import ConfigError, DataError
+from alignlab.models import Lora, PromptTuning
 from alignlab.models.policy import Policy
 from alignlab.rollouts.sampler import sample
 from alignlab.winrate import sampling
@@ -21,6 +23,18 @@ SETTINGS = Settings(samples=2, max_new_tokens=5, seed=0, batch_size=64)
 
 def stream(source: str, number: int = 0) -> Stream:
     return Stream(source, identity_of(source), number)
+
+
+@pytest.mark.parametrize("settings", [{"lora": Lora(2)}, {"prompt_tuning": PromptTuning(3)}])
+def test_adapters_have_the_context_of_their_model(
+    policies: dict[str, str], tmp_path: Path, settings: Any
+) -> None:
+    """A prompt without room is left out, as for a whole model, and does not end a contest."""
+    Policy(policies["one"], **settings).save(tmp_path / "adapters")
+    room = 64 - 3 * ("prompt_tuning" in settings)
+    held = [HeldOut(k, Prompt(str(k), " w8" * n)) for k, n in enumerate((2, room - 6, room - 5))]
+    found = fitting(held, [(str(tmp_path / "adapters"), "")], 5)  # and begin-of-text
+    assert [one.place for one in found] == [0, 1]
 
 
 def test_a_completion_depends_on_its_prompt_and_its_model_alone(
