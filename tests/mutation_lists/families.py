@@ -78,7 +78,7 @@ MUTATIONS = (
     Mutation(
         "a scorer is never held against its own forward",
         "models/score.py",
-        "return relative_error(ours[kept], wanted[kept], states.dtype)",
+        "return relative_error(ours[kept], wanted[kept], coarsest(self.model, states.dtype))",
         "return 0.0",
         "models/test_rows.py::test_scores_are_those_of_the_scorers_own_forward",
     ),
