@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import expit, wrightomega
+from scipy.special import expit, logsumexp, wrightomega
 
 from alignlab.evaluation.oracle import Optimum, log_base_of
 from alignlab.results.pool import Pool
@@ -425,7 +425,7 @@ def _nca(samples: Samples, at: Settings) -> Floats:
 def _with_win_rate(samples: Samples, beta: float) -> Floats:
     wins = samples.wins
     alone = np.log(2 * wins) / beta  # without the multiplier
-    if (np.exp(samples.log_base + alone).sum(1) < 1).any():
+    if (logsumexp(samples.log_base + alone, axis=1) < 0).any():
         raise NoFixedPoint("none of this strength: its unnormalised chances sum to less than 1")
 
     def tilt_at(c: Floats) -> Floats:  # mu = exp(-c)

@@ -138,6 +138,21 @@ def test_win_rates_are_met_up_to_the_multiplier(objective: str) -> None:
     assert tilt.std() > 0.1
 
 
+def test_nca_without_strength_keeps_what_wins_more_than_half() -> None:
+    """For beta t = 0 the slope above is W / 2 - 1 / 4 less: the ratio is proportional to W - 1/2.
+
+    Ratios without the multiplier, (2 W) ** (1 / beta), are then larger than a float.
+    """
+    samples = Samples.of(World(3, 40, seed=0).exact_pool())
+    chances = np.exp(samples.log_base)
+    wanted = np.maximum(samples.wins - 0.5, 0)
+    wanted /= (chances * wanted).sum(1, keepdims=True)
+    found = np.exp(AIMS["NCA"].tilt(samples, {"beta": 5e-4}))
+    assert (chances * found).sum(1) == pytest.approx(np.ones(3))
+    assert found == pytest.approx(wanted, abs=0.02)
+    assert wanted.max() > 1.5
+
+
 def exact(world: EnumerableWorld) -> Samples:
     """Every completion once, with its chance."""
     return Samples(

@@ -92,6 +92,13 @@ MUTATIONS = (
         "evaluation/test_fixed_points.py::test_other_divergences_have_the_slope_of_their_definition",
     ),
     Mutation(
+        "NCA's ratios without the multiplier overflow",
+        "evaluation/fixed_points.py",
+        "(logsumexp(samples.log_base + alone, axis=1) < 0)",
+        "(np.exp(samples.log_base + alone).sum(1) < 1)",
+        "evaluation/test_fixed_points.py::test_nca_without_strength_keeps_what_wins_more_than_half",
+    ),
+    Mutation(
         "SPPO's own optimum is not normalised by the multiplier",
         "evaluation/fixed_points.py",
         "lambda c: alone - wrightomega(alone - c)",
