@@ -642,7 +642,10 @@ def test_fit_says_what_became_of_the_rows_and_keeps_the_table(
     refused = [row for row in table if row["what"] == "refused"]
     assert [row["rows"] for row in table if row["what"] == "kept"] == ["6"]
     assert sum(int(row["rows"]) for row in refused) == 2
-    assert {row["examples"] for row in refused} == {"rows.jsonl:1", "rows.jsonl:2"}
+    assert {row["examples"] for row in refused} == {
+        "rows.jsonl:1",
+        "rows.jsonl:2 (604 > 512 tokens)",
+    }
 
 
 def test_micro_batches_are_set_in_one_place(stage: Path, here: Path) -> None:

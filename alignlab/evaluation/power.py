@@ -71,7 +71,7 @@ def power(spread: Spread, confidence: float = 0.95) -> float:
     is the power of the t-test (noncentral t); without one over seeds it is the normal
     approximation of arXiv:2411.00640, section 5. The interval counts the interaction of seeds
     and prompts twice, in the spread over seeds and in the bootstrap over prompts; the observed
-    difference has it once.
+    difference has it once, also where the spread over seeds is smaller than that.
     """
     own = _variance_of_mean(spread)
     delta = abs(spread.difference)
@@ -106,7 +106,9 @@ def enough(spread: Spread, wanted: float = POWER, confidence: float = 0.95) -> E
 def _variance_of_mean(spread: Spread) -> float:
     if spread.seeds == 1:
         return _variance_over_prompts(spread)
-    return spread.seed_sd**2 / spread.seeds + spread.prompt_sd**2 / spread.prompts
+    # A spread over seeds that is small by chance does not take the interaction away.
+    by_seed = max(spread.seed_sd**2, spread.interaction_sd**2 / spread.prompts)
+    return by_seed / spread.seeds + spread.prompt_sd**2 / spread.prompts
 
 
 def _variance_over_prompts(spread: Spread) -> float:

@@ -62,9 +62,16 @@ MUTATIONS = (
     Mutation(
         "the observed difference has the interaction twice, as its interval has",
         "evaluation/power.py",
-        "spread.seed_sd**2 / spread.seeds + spread.prompt_sd**2 / spread.prompts",
-        "spread.seed_sd**2 / spread.seeds + _variance_over_prompts(spread)",
+        "by_seed / spread.seeds + spread.prompt_sd**2 / spread.prompts",
+        "by_seed / spread.seeds + _variance_over_prompts(spread)",
         f"{POWER}test_seeds_average_the_interaction_with_prompts_out",
+    ),
+    Mutation(
+        "seeds that are equal by chance take the interaction away",
+        "evaluation/power.py",
+        "by_seed = max(spread.seed_sd**2, spread.interaction_sd**2 / spread.prompts)",
+        "by_seed = spread.seed_sd**2",
+        "records/test_diff.py::test_one_seed_and_what_would_resolve_it",
     ),
     Mutation(
         "a resolved difference is given prompts to resolve it",
