@@ -294,7 +294,8 @@ def test_a_folder_of_several_splits_is_not_read_as_one(
 
 
 def test_a_folder_of_save_to_disk_says_how_to_write_its_rows(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     rows = datasets.Dataset.from_list([{"prompt": "a"}])
     rows.save_to_disk(str(tmp_path / "one"))
     datasets.DatasetDict(train=rows).save_to_disk(str(tmp_path / "two"))

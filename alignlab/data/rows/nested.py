@@ -21,9 +21,9 @@ ROLES = {  # ShareGPT's speakers
 }
 
 OTHER_ROLES = {  # what else is written as a role, and what templates call it
-    **{name: name for name in ("system", "user", "assistant", "tool", "developer")},
-    **{"human": "user", "gpt": "assistant", "chatgpt": "assistant"},
-    **{"model": "assistant", "bot": "assistant", "ai": "assistant"},
+    **{name: ROLES[name] for name in ("system", "user", "human", "assistant", "gpt", "chatgpt")},
+    **{"tool": "tool", "developer": "developer"},
+    **dict.fromkeys(("model", "bot", "ai"), "assistant"),
 }
 
 
